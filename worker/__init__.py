@@ -1,0 +1,1 @@
+"""The scoring side: a shard from rows to part."""

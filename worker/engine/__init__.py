@@ -1,0 +1,1 @@
+"""Scores (query, document) pairs with a cross-encoder; knows torch, transformers, tokenizers, numpy only."""
