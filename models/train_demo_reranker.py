@@ -22,7 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
@@ -99,9 +107,10 @@ def train_static(queries: Ids, documents: Ids, train: list[int], epochs: int) ->
         rng.shuffle(order)
         for start in range(0, len(order) - size, size):
             batch = order[start : start + size]
-            scores = model(padded([queries[i] for i in batch])) @ model(
-                padded([documents[i] for i in batch])
-            ).T
+            scores = (
+                model(padded([queries[i] for i in batch]))
+                @ model(padded([documents[i] for i in batch])).T
+            )
             loss = F.cross_entropy(scores * 20, torch.arange(size))
             optimizer.zero_grad()
             loss.backward()
@@ -175,7 +184,10 @@ def train_cross_encoder(
     steps: int,
     peak_lr: float,
 ) -> None:
-    """Softmax over one right and `GROUP - 1` of BM25's wrong documents; `candidates[n]` are train[n]'s."""
+    """Softmax over one right and `GROUP - 1` of BM25's wrong documents.
+
+    `candidates[n]` belong to the query `train[n]`.
+    """
     rng = random.Random(SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, weight_decay=0.01)
     positions: list[int] = []
@@ -208,7 +220,7 @@ def train_cross_encoder(
 def held_out_mrr(
     model: BertForSequenceClassification, search: PackageSearch, queries: Ids, documents: Ids
 ) -> dict[str, float]:
-    """MRR@10 of BM25's order and of the model's over BM25's top 50, on packages never trained on."""
+    """MRR@10 of BM25's order and of the model's over BM25's top 50, on held-out packages."""
     found, _ = bm25_candidates(search.documents, [search.queries[i] for i in search.held_out])
     sums = {"bm25": 0.0, "model": 0.0}
     for n, i in enumerate(search.held_out):
@@ -249,7 +261,9 @@ def main() -> None:
     torch.manual_seed(SEED)
     torch.set_num_threads(args.threads)
     search = load(args.packages)
-    tokenizer = train_tokenizer([f"{search.queries[i]} {search.documents[i]}" for i in search.train])
+    tokenizer = train_tokenizer(
+        [f"{search.queries[i]} {search.documents[i]}" for i in search.train]
+    )
     queries = encode(tokenizer, search.queries, QUERY_TOKENS)
     documents = encode(tokenizer, search.documents, DOCUMENT_TOKENS)
     candidates, _ = bm25_candidates(search.documents, [search.queries[i] for i in search.train])

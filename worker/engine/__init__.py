@@ -1,1 +1,1 @@
-"""Scores (query, document) pairs with a cross-encoder; knows torch, transformers, tokenizers, numpy only."""
+"""Scores (query, document) pairs; knows torch, transformers, tokenizers and numpy only."""

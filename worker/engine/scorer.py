@@ -9,6 +9,7 @@ read and tokenize ahead of the device.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,15 @@ class ScorerInfo:
     activation: Activation
 
 
+@dataclass
+class ScorerStats:
+    """Running totals of a scorer's life."""
+
+    n_pairs: int = 0
+    n_tokens: int = 0
+    device_busy_s: float = 0.0
+
+
 class Scorer:
     """Any Hugging Face sequence-classification cross-encoder, in fp32, batches sorted by tokens."""
 
@@ -76,6 +86,7 @@ class Scorer:
         self._model = model
         self._tokenizer = tokenizer
         self._max_batch_tokens = max_batch_tokens
+        self.stats = ScorerStats()
         self.info = ScorerInfo(
             architecture=type(model).__name__,
             path="padded",
@@ -134,13 +145,17 @@ class Scorer:
         )
         n_tokens = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int32)
         uncut = np.array([len(ids) for ids in full["input_ids"]], dtype=np.int32)
+        self.stats.n_pairs += len(n_tokens)
+        self.stats.n_tokens += int(n_tokens.sum())
         logits = np.empty(len(n_tokens), dtype=np.float32)
         for rows in _token_batches(n_tokens, self._max_batch_tokens):
             batch = self._tokenizer.pad(
                 {key: [values[i] for i in rows] for key, values in encoded.items()},
                 return_tensors="pt",
             ).to(self.info.device)
+            started = time.perf_counter()
             logits[rows] = _single_logit(self._model(**batch).logits).cpu().numpy()
+            self.stats.device_busy_s += time.perf_counter() - started
         return WindowScores(logits=logits, n_tokens=n_tokens, truncated=uncut > n_tokens)
 
 
@@ -155,7 +170,7 @@ def _token_batches(n_tokens: np.ndarray, max_batch_tokens: int) -> Iterator[np.n
 
 
 def _single_logit(logits: torch.Tensor) -> torch.Tensor:
-    """(n, 1) or (n, 2) to fp32 (n,); with two labels the difference, whose sigmoid is the softmax."""
+    """(n, 1) or (n, 2) to fp32 (n,); of two labels the difference, whose sigmoid is the softmax."""
     logits = logits.float()
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 

@@ -1,0 +1,1 @@
+"""The submitting side: plan, submit, follow, the command line. No torch."""

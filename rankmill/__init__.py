@@ -1,0 +1,1 @@
+"""The contract that the submitting and the scoring side share."""

@@ -1,0 +1,67 @@
+"""Every error that Rankmill raises on purpose.
+
+    RankmillError                what went wrong, where, what to do: one line
+    ├── InputError               bad use or bad input; nothing was written (exit 2)
+    │   ├── ModelUnavailable     the model cannot be found, fetched or trusted
+    │   └── OutputTaken          the output holds something else already
+    ├── JobFailed                the job ended without success (exit 1)
+    ├── JobUnknown               nothing is known of that job (exit 2)
+    ├── ClaimLost                another worker may have this shard now; publish nothing
+    ├── StorageRefused           disk full, read-only, access denied: trying again is no use
+    └── TransientError           may pass by itself, so it is tried again
+        ├── StorageUnavailable   time-out, reset, throttling
+        └── BrokerUnavailable    Redis does not answer
+
+`transient` alone decides whether a task is retried; `exit_code` what the command line returns.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RankmillError(Exception):
+    """One line for the user: what was wrong, where, and what to do."""
+
+    transient: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(RankmillError):
+    exit_code = 2
+
+
+class ModelUnavailable(InputError):
+    pass
+
+
+class OutputTaken(InputError):
+    pass
+
+
+class JobFailed(RankmillError):
+    pass
+
+
+class JobUnknown(RankmillError):
+    exit_code = 2
+
+
+class ClaimLost(RankmillError):
+    pass
+
+
+class StorageRefused(RankmillError):
+    pass
+
+
+class TransientError(RankmillError):
+    transient = True
+
+
+class StorageUnavailable(TransientError):
+    pass
+
+
+class BrokerUnavailable(TransientError):
+    pass

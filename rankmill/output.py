@@ -1,0 +1,191 @@
+"""What stands under an output, by name; storage is the truth about a job.
+
+part-00000.parquet …
+_SUCCESS
+_rankmill/job.json  plan.json  shards/00000.json …  rejected/part-00000.parquet …
+          manifest.json  failure.json
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rankmill import storage
+from rankmill.errors import JobUnknown
+from rankmill.lifecycle import JobState
+from rankmill.spec import (
+    Contract,
+    ContractT,
+    Failure,
+    JobRecord,
+    JobSpec,
+    Manifest,
+    Plan,
+    ShardReport,
+    ShardSpec,
+    parse,
+)
+
+_OWN_FOLDER = "_rankmill"
+_SUCCESS = "_SUCCESS"
+_PART = re.compile(r"part-\d{5,}\.parquet")
+
+
+@dataclass(frozen=True)
+class Output:
+    """The output folder of one job."""
+
+    uri: str
+
+    def load_job(self) -> Job:
+        """The planned job of this folder.
+
+        Raises:
+            JobUnknown: none was planned.
+        """
+        record, plan = self.read_job(), self.read_plan()
+        if record is None or plan is None:
+            raise JobUnknown(f"{self.uri}: no job was planned in this folder")
+        return Job(record, plan)
+
+    def part_uri(self, shard_index: int) -> str:
+        return storage.child(self.uri, part_name(shard_index))
+
+    def rejected_uri(self, shard_index: int) -> str:
+        return self._own("rejected", part_name(shard_index))
+
+    def read_job(self) -> JobRecord | None:
+        return self._read(JobRecord, "job.json")
+
+    def write_job(self, record: JobRecord) -> None:
+        self._write(record, "job.json")
+
+    def read_plan(self) -> Plan | None:
+        return self._read(Plan, "plan.json")
+
+    def write_plan(self, plan: Plan) -> None:
+        self._write(plan, "plan.json")
+
+    def read_manifest(self) -> Manifest | None:
+        return self._read(Manifest, "manifest.json")
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        self._write(manifest, "manifest.json")
+
+    def read_failure(self) -> Failure | None:
+        return self._read(Failure, "failure.json")
+
+    def write_failure(self, failure: Failure) -> None:
+        self._write(failure, "failure.json")
+
+    def clear_failure(self) -> None:
+        storage.remove(self._own("failure.json"))
+
+    def read_report(self, shard_index: int) -> ShardReport | None:
+        return self._read(ShardReport, "shards", _report_name(shard_index))
+
+    def write_report(self, report: ShardReport) -> None:
+        self._write(report, "shards", _report_name(report.shard_index))
+
+    def reported_shards(self) -> set[int]:
+        """The shards that have a report, from one listing."""
+        listed = storage.names(self._own("shards"))
+        return {int(name[:-5]) for name in listed if re.fullmatch(r"\d{5,}\.json", name)}
+
+    def reports(self) -> Iterator[ShardReport]:
+        for shard_index in sorted(self.reported_shards()):
+            report = self.read_report(shard_index)
+            if report is not None:
+                yield report
+
+    def mark_success(self) -> None:
+        storage.write_bytes(storage.child(self.uri, _SUCCESS), b"")
+
+    def is_success(self) -> bool:
+        return storage.exists(storage.child(self.uri, _SUCCESS))
+
+    def has_ended(self) -> bool:
+        """Whether the job succeeded or failed; unlike `state`, without a listing."""
+        return self.is_success() or self.read_failure() is not None
+
+    def state(self) -> JobState:
+        """Where the job stands, from storage alone.
+
+        Raises:
+            JobUnknown: no job was ever submitted to this folder.
+        """
+        if self.is_success():
+            manifest = self.read_manifest()
+            rejected = manifest is not None and manifest.n_rejected > 0
+            return JobState.SUCCEEDED_WITH_REJECTS if rejected else JobState.SUCCEEDED
+        if self.read_failure():
+            return JobState.FAILED
+        plan = self.read_plan()
+        if plan is not None:
+            complete = len(self.reported_shards()) == plan.n_shards
+            return JobState.FINALIZING if complete else JobState.RUNNING
+        if self.read_job():
+            return JobState.SUBMITTED
+        raise JobUnknown(f"{self.uri}: no job was submitted to this folder")
+
+    def foreign_names(self) -> list[str]:
+        """What lies in the folder that no job of ours has written."""
+        return [name for name in storage.names(self.uri) if not _is_ours(name)]
+
+    def remove_result(self) -> None:
+        """Remove all of an earlier job: its mark of success first, its reports before its parts."""
+        ours = [name for name in storage.names(self.uri) if _is_ours(name)]
+        for name in sorted(ours, key=lambda name: (name != _SUCCESS, name != _OWN_FOLDER)):
+            storage.remove(storage.child(self.uri, name))
+
+    def remove_temporaries(self) -> None:
+        for folder in (self.uri, self._own(), self._own("shards"), self._own("rejected")):
+            storage.remove_temporaries(folder)
+
+    def _own(self, *names: str) -> str:
+        return storage.child(self.uri, _OWN_FOLDER, *names)
+
+    def _read(self, contract: type[ContractT], *names: str) -> ContractT | None:
+        content = storage.read_bytes(self._own(*names))
+        return None if content is None else parse(contract, content, self._own(*names))
+
+    def _write(self, content: Contract, *names: str) -> None:
+        storage.write_bytes(self._own(*names), content.to_json())
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned job: what was asked for, and how it is cut."""
+
+    record: JobRecord
+    plan: Plan
+
+    @property
+    def job_id(self) -> str:
+        return self.record.job_id
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.record.spec
+
+    @property
+    def output(self) -> Output:
+        return Output(self.spec.output_uri)
+
+    def shard(self, shard_index: int) -> ShardSpec:
+        return self.plan.shard(shard_index, self.spec.output_uri)
+
+
+def part_name(shard_index: int) -> str:
+    return f"part-{shard_index:05d}.parquet"
+
+
+def _report_name(shard_index: int) -> str:
+    return f"{shard_index:05d}.json"
+
+
+def _is_ours(name: str) -> bool:
+    own = name in (_SUCCESS, _OWN_FOLDER) or _PART.fullmatch(name) is not None
+    return own or storage.is_temporary(name)

@@ -1,0 +1,243 @@
+"""The wire contract: what a job, its plan, a shard and their results are, frozen and versioned."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rankmill.errors import InputError
+
+Activation = Literal["auto", "none", "sigmoid"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
+
+# The columns that a part adds to those it keeps, in this order.
+RESULT_COLUMNS = ("logit", "score", "rank", "n_tokens", "truncated")
+REJECT_COLUMNS = ("file", "row", "reason")
+
+ContractT = TypeVar("ContractT", bound="Contract")
+
+
+class Contract(BaseModel):
+    """Something that crosses a process or is kept on storage; an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    version: Literal[1] = 1
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+class JobSpec(Contract):
+    """One submission: source, sink, model, options. The command line's flags by the same names."""
+
+    input_uri: str = Field(min_length=1)
+    output_uri: str = Field(min_length=1)
+    model_id: str = Field(default="BAAI/bge-reranker-v2-m3", min_length=1)
+    model_revision: str | None = None
+    layout: Literal["pairs"] = "pairs"
+    query_col: str = "query"
+    document_col: str = "document"
+    query_id_col: str | None = None
+    doc_id_col: str | None = None
+    keep_cols: tuple[str, ...] | None = None
+    top_k: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=8)
+    precision: Precision = "auto"
+    activation: Activation = "auto"
+    max_batch_tokens: int | None = Field(default=None, ge=1)
+    shard_pairs: int | None = Field(default=None, ge=1)
+    priority: int = Field(default=5, ge=0, le=9)
+    max_reject_rate: float = Field(default=0.01, ge=0, le=1)
+
+
+class InputFile(Contract):
+    """A file as it was when the plan was made; a later change is noticed by size and time."""
+
+    uri: str
+    n_rows: int
+    size_bytes: int
+    modified_ns: int
+
+
+class Columns(Contract):
+    """Which input columns play which part, resolved against the schema.
+
+    Attributes:
+        query_id: the column that names a query group, or None where the query text does.
+        kept: input column to its name in the parts, in order; the same name unless it would
+            collide with a result column (`score` becomes `input_score`).
+    """
+
+    query: str
+    document: str
+    query_id: str | None
+    doc_id: str | None
+    kept: dict[str, str]
+
+    @property
+    def group_key(self) -> str:
+        return self.query_id or self.query
+
+
+class ShardSpec(Contract):
+    """One shard as its Celery message carries it: the query groups that begin in its rows."""
+
+    job_id: str
+    output_uri: str
+    shard_index: int = Field(ge=0)
+    n_shards: int = Field(ge=1)
+    start_row: int = Field(ge=0)
+    stop_row: int = Field(ge=0)
+
+
+class Plan(Contract):
+    """A job's input files and shards, fixed when it starts.
+
+    Rows are numbered through all files in their order; shard i owns the query groups that begin in
+    rows `shard_bounds[i]` to `shard_bounds[i + 1]`.
+    """
+
+    job_id: str
+    files: tuple[InputFile, ...]
+    columns: Columns
+    shard_bounds: Annotated[tuple[int, ...], Field(min_length=2)]
+
+    @property
+    def n_rows(self) -> int:
+        return self.shard_bounds[-1]
+
+    @property
+    def n_shards(self) -> int:
+        return len(self.shard_bounds) - 1
+
+    def shard(self, shard_index: int, output_uri: str) -> ShardSpec:
+        return ShardSpec(
+            job_id=self.job_id,
+            output_uri=output_uri,
+            shard_index=shard_index,
+            n_shards=self.n_shards,
+            start_row=self.shard_bounds[shard_index],
+            stop_row=self.shard_bounds[shard_index + 1],
+        )
+
+
+class JobRecord(Contract):
+    """`job.json`: the spec under the id that the job got."""
+
+    job_id: str
+    spec: JobSpec
+    submitted_at: datetime
+
+
+class Scoring(Contract):
+    """What scored a shard: the model's exact weights and the way that was taken through it."""
+
+    model_id: str
+    model_revision: str | None
+    weights_sha256: str
+    tokenizer_sha256: str
+    architecture: str
+    path: str
+    precision: str
+    device: str
+    max_length: int
+    activation: Literal["none", "sigmoid"]
+    versions: dict[str, str]
+
+
+class ShardReport(Contract):
+    """Written after its part: the commit point of a shard.
+
+    `n_rows = n_scored + n_rejected` counts the input rows that the shard owns; `n_written` are the
+    rows of the part, fewer than scored where `top_k` cuts.
+    """
+
+    job_id: str
+    shard_index: int
+    n_rows: int
+    n_scored: int
+    n_rejected: int
+    n_written: int
+    n_query_groups: int
+    n_tokens: int
+    n_truncated: int
+    rejects_by_reason: dict[str, int]
+    part_bytes: int
+    part_sha256: str
+    rejected_sha256: str | None
+    wall_s: float
+    device_busy_s: float
+    worker: str
+    scoring: Scoring
+
+
+class PartSummary(Contract):
+    """A part as the manifest lists it."""
+
+    name: str
+    n_rows: int
+    n_bytes: int
+    sha256: str
+
+
+class Manifest(Contract):
+    """What a finished job was made of."""
+
+    job_id: str
+    spec: JobSpec
+    submitted_at: datetime
+    finished_at: datetime
+    n_rows: int
+    n_scored: int
+    n_rejected: int
+    n_written: int
+    n_query_groups: int
+    n_tokens: int
+    n_truncated: int
+    rejects_by_reason: dict[str, int]
+    scoring_s: float
+    device_busy_s: float
+    workers: tuple[str, ...]
+    scoring: tuple[Scoring, ...]
+    parts: tuple[PartSummary, ...]
+
+
+class Failure(Contract):
+    """`failure.json`: why a job ended without success."""
+
+    job_id: str
+    message: str
+    shard_index: int | None
+    failed_at: datetime
+
+
+def parse(contract: type[ContractT], content: bytes | Mapping[str, Any], where: str) -> ContractT:
+    """Read a contract from JSON or plain values.
+
+    Raises:
+        InputError: naming `where`, the first wrong field and what is wrong with it.
+    """
+    try:
+        if isinstance(content, bytes):
+            return contract.model_validate_json(content)
+        return contract.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or contract.__name__
+        raise InputError(f"{where}: {field}: {first['msg']}") from error
+
+
+def job_id_for(spec: JobSpec, files: tuple[InputFile, ...]) -> str:
+    """The job's name: the same spec over the same files is the same job.
+
+    Priority does not count: it changes when a job runs, not what comes out.
+    """
+    digest = hashlib.sha256(spec.model_dump_json(exclude={"priority"}).encode())
+    for file in files:
+        digest.update(file.model_dump_json().encode())
+    return digest.hexdigest()[:12]

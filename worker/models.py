@@ -1,0 +1,93 @@
+"""Models as a worker holds them: one at a time, with the exact fingerprint of what was loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from rankmill.errors import ModelUnavailable
+from rankmill.models import locate, tokenizer_files, weight_files
+from rankmill.settings import settings
+from rankmill.spec import JobSpec, Scoring
+from worker.engine.scorer import Scorer
+
+_VERSIONED = ("torch", "transformers", "tokenizers", "pyarrow")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    scorer: Scorer
+    scoring: Scoring
+
+
+def load(spec: JobSpec) -> LoadedModel:
+    """The model of a job, kept from shard to shard.
+
+    Raises:
+        ModelUnavailable: it is not here or cannot be loaded.
+    """
+    return _load(
+        spec.model_id,
+        spec.model_revision,
+        spec.max_length,
+        spec.max_batch_tokens,
+        spec.activation,
+    )
+
+
+@lru_cache(maxsize=1)
+def _load(
+    model_id: str,
+    revision: str | None,
+    max_length: int | None,
+    max_batch_tokens: int | None,
+    activation: str,
+) -> LoadedModel:
+    folder = locate(model_id, revision)
+    try:
+        scorer = Scorer.load(
+            folder,
+            device=_device(),
+            max_length=max_length,
+            max_batch_tokens=max_batch_tokens,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelUnavailable(f"{model_id}: cannot be loaded: {first_line}") from error
+    info = scorer.info
+    scoring = Scoring(
+        model_id=model_id,
+        model_revision=revision,
+        weights_sha256=_sha256(weight_files(folder)),
+        tokenizer_sha256=_sha256(tokenizer_files(folder)),
+        architecture=info.architecture,
+        path=info.path,
+        precision=info.precision,
+        device=info.device,
+        max_length=info.max_length,
+        activation=info.activation if activation == "auto" else activation,
+        versions={name: version(name) for name in _VERSIONED},
+    )
+    return LoadedModel(scorer, scoring)
+
+
+def _device() -> str:
+    import torch
+
+    wanted = settings().device
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _sha256(paths: list[Path]) -> str:
+    """One digest over several files, their names included."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""Rows that cannot be scored, set aside with their reason and all their columns; never a guess."""
+
+from __future__ import annotations
+
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rankmill import storage
+from rankmill.output import Job
+from rankmill.spec import REJECT_COLUMNS, Columns
+from worker.rows import locate_row, read_rows
+
+NOT_FINITE = "score is not finite"
+
+
+def refusals(table: pa.Table, columns: Columns) -> dict[int, str]:
+    """Why which rows of a table cannot be scored, by position; the first reason counts."""
+    found: dict[int, str] = {}
+    for name, column in (("query", columns.query), ("document", columns.document)):
+        texts = table[column].cast(pa.large_string())
+        for reason, mask in (
+            (f"{name} is null", pc.is_null(texts)),
+            (f"{name} is empty", pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)),
+        ):
+            for at in np.flatnonzero(pc.fill_null(mask, False).to_numpy()).tolist():
+                found.setdefault(at, reason)
+    if columns.query_id is not None:
+        for at in np.flatnonzero(pc.is_null(table[columns.query_id]).to_numpy()).tolist():
+            found.setdefault(at, f"{columns.query_id} is null")
+    return found
+
+
+def write_rejected(
+    job: Job, shard_index: int, rejected: dict[int, str]
+) -> storage.Published | None:
+    """Publish a shard's rejects: file, row, reason, then the row as it was. None without any."""
+    uri = job.output.rejected_uri(shard_index)
+    if not rejected:
+        storage.remove(uri)
+        return None
+    rows = sorted(rejected)
+    table = _full_rows(job, rows)
+    places = [locate_row(job.plan, row) for row in rows]
+    values = ([uri for uri, _ in places], [row for _, row in places], [rejected[r] for r in rows])
+    types = (pa.string(), pa.int64(), pa.string())
+    for at, (name, column, kind) in enumerate(zip(REJECT_COLUMNS, values, types, strict=True)):
+        table = table.add_column(at, _free_name(name, table), pa.array(column, kind))
+
+    def write(file: IO[bytes]) -> None:
+        pq.write_table(table, file, compression="zstd")
+
+    return storage.publish(uri, write)
+
+
+def _free_name(name: str, table: pa.Table) -> str:
+    """`name`, or with `reject_` before it where the input has such a column."""
+    return f"reject_{name}" if name in table.column_names else name
+
+
+def _full_rows(job: Job, rows: list[int]) -> pa.Table:
+    """All columns of some rows, read again: rejects are few, and scoring needs few columns."""
+    wanted = np.array(rows)
+    parts = []
+    for first_row, table in read_rows(job.plan, None, rows[0], batch_rows=4096):
+        if first_row > rows[-1]:
+            break
+        inside = (wanted >= first_row) & (wanted < first_row + table.num_rows)
+        parts.append(table.take(wanted[inside] - first_row))
+    return pa.concat_tables(parts)

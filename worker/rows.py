@@ -1,0 +1,163 @@
+"""The rows of a plan's files in one numbering, streamed; a shard gets whole query groups only."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rankmill import storage
+from rankmill.errors import InputError
+from rankmill.spec import InputFile, Plan, ShardSpec
+
+
+@dataclass(frozen=True)
+class OwnedRows:
+    """Some consecutive rows of a shard.
+
+    Attributes:
+        table: the columns asked for.
+        first_row: the first row's number through all files.
+        groups: int64 (n,), the shard's query groups counted from 0, never falling.
+    """
+
+    table: pa.Table
+    first_row: int
+    groups: np.ndarray
+
+
+def owned_rows(
+    plan: Plan, shard: ShardSpec, columns: Sequence[str], batch_rows: int
+) -> Iterator[OwnedRows]:
+    """The query groups that begin in the shard's row range, the last one to its end.
+
+    Raises:
+        InputError: a file changed or is damaged, or a query's rows are not together.
+    """
+    key = plan.columns.group_key
+    reading = sorted({*columns, key})
+    ownership = _Ownership(shard, key)
+    # One row before the range tells whether the range begins inside a group.
+    for first_row, table in read_rows(plan, reading, max(shard.start_row - 1, 0), batch_rows):
+        owned = ownership.of(first_row, table)
+        if owned.table.num_rows:
+            yield owned
+        if ownership.is_over:
+            return
+
+
+def read_rows(
+    plan: Plan, columns: Sequence[str] | None, start_row: int, batch_rows: int
+) -> Iterator[tuple[int, pa.Table]]:
+    """Tables of up to `batch_rows` rows from `start_row` on, each with its first row's number."""
+    first_row = 0
+    for file in plan.files:
+        if first_row + file.n_rows > start_row:
+            yield from _read_file(file, columns, first_row, start_row, batch_rows)
+        first_row += file.n_rows
+
+
+def locate_row(plan: Plan, row: int) -> tuple[str, int]:
+    """A row's file and its number within that, both as a user would name them, from 0."""
+    ends = list(accumulate(file.n_rows for file in plan.files))
+    index = bisect_right(ends, row)
+    return plan.files[index].uri, row - (ends[index] - plan.files[index].n_rows)
+
+
+def _read_file(
+    file: InputFile, columns: Sequence[str] | None, file_row: int, start_row: int, batch_rows: int
+) -> Iterator[tuple[int, pa.Table]]:
+    status = storage.stat(file.uri)
+    if (status.size_bytes, status.modified_ns) != (file.size_bytes, file.modified_ns):
+        raise InputError(f"{file.uri} changed after the job was planned; submit it again")
+    with pq.ParquetFile(storage.local_path(file.uri)) as parquet:
+        row = file_row
+        for row_group in range(parquet.num_row_groups):
+            n_rows = parquet.metadata.row_group(row_group).num_rows
+            if row + n_rows > start_row:
+                for at, table in _read_row_group(parquet, row_group, columns, batch_rows, file.uri):
+                    skip = min(max(start_row - row - at, 0), table.num_rows)
+                    if skip < table.num_rows:
+                        yield row + at + skip, table.slice(skip)
+            row += n_rows
+
+
+def _read_row_group(
+    parquet: pq.ParquetFile,
+    row_group: int,
+    columns: Sequence[str] | None,
+    batch_rows: int,
+    uri: str,
+) -> Iterator[tuple[int, pa.Table]]:
+    at = 0
+    try:
+        for batch in parquet.iter_batches(
+            batch_size=batch_rows,
+            row_groups=[row_group],
+            columns=None if columns is None else list(columns),
+            use_threads=False,
+        ):
+            yield at, pa.Table.from_batches([batch])
+            at += batch.num_rows
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{uri}: row group {row_group} cannot be read: {reason}") from error
+
+
+class _Ownership:
+    """Walks the rows in order and cuts out those whose group begins in the shard's range."""
+
+    def __init__(self, shard: ShardSpec, key: str) -> None:
+        self._shard = shard
+        self._key = key
+        self._seen: set[Any] = set()
+        self._current: Any = object()  # the running group's key; at first equal to nothing
+        self._n_groups = 0
+        self.is_over = False
+
+    def of(self, first_row: int, table: pa.Table) -> OwnedRows:
+        ends, keys = _runs(table[self._key])
+        begin, stop = table.num_rows, 0
+        groups = np.empty(table.num_rows, dtype=np.int64)
+        start = 0
+        for end, key in zip(ends, keys, strict=True):
+            if key != self._current and not self._open(key, first_row + start):
+                break
+            self._current = key
+            if self._n_groups:
+                begin, stop = min(begin, start), end
+                groups[start:end] = self._n_groups - 1
+            start = end
+        begin = min(begin, stop)
+        return OwnedRows(table.slice(begin, stop - begin), first_row + begin, groups[begin:stop])
+
+    def _open(self, key: Any, row: int) -> bool:
+        """Begin a group; False where it is the next shard's."""
+        if row >= self._shard.stop_row:
+            self.is_over = True
+            return False
+        if row >= self._shard.start_row:
+            if key in self._seen:
+                raise InputError(
+                    f"{self._key} {key!r} comes again in row {row} after other queries; "
+                    f"the rows of a query must stand together: sort the input by {self._key}"
+                )
+            self._seen.add(key)
+            self._n_groups += 1
+        return True
+
+
+def _runs(keys: pa.ChunkedArray) -> tuple[list[int], list[Any]]:
+    """The ends and values of runs of equal keys; nulls are equal to each other."""
+    array = keys.combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    encoded = pc.run_end_encode(array)
+    return encoded.run_ends.to_pylist(), encoded.values.to_pylist()
