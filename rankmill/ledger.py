@@ -68,9 +68,11 @@ end
 return tonumber(redis.call('HGET', KEYS[1], 'n_shards_done'))
 """
 
+# A claim that has vanished (a flushed Redis) is taken again; one of another holder is not.
 _RENEW = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 

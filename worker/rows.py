@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankmill import storage
-from rankmill.errors import InputError
+from rankmill.errors import InputError, StorageUnavailable
 from rankmill.spec import InputFile, Plan, ShardSpec
 
 
@@ -77,7 +78,7 @@ def _read_file(
     status = storage.stat(file.uri)
     if (status.size_bytes, status.modified_ns) != (file.size_bytes, file.modified_ns):
         raise InputError(f"{file.uri} changed after the job was planned; submit it again")
-    with pq.ParquetFile(storage.local_path(file.uri)) as parquet:
+    with _read_errors(file.uri), pq.ParquetFile(storage.local_path(file.uri)) as parquet:
         row = file_row
         for row_group in range(parquet.num_row_groups):
             n_rows = parquet.metadata.row_group(row_group).num_rows
@@ -97,7 +98,7 @@ def _read_row_group(
     uri: str,
 ) -> Iterator[tuple[int, pa.Table]]:
     at = 0
-    try:
+    with _read_errors(f"{uri}: row group {row_group}"):
         for batch in parquet.iter_batches(
             batch_size=batch_rows,
             row_groups=[row_group],
@@ -106,9 +107,18 @@ def _read_row_group(
         ):
             yield at, pa.Table.from_batches([batch])
             at += batch.num_rows
+
+
+@contextmanager
+def _read_errors(where: str) -> Iterator[None]:
+    """Damage is permanent; what the operating system reports (it has an errno) may pass."""
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
-        raise InputError(f"{uri}: row group {row_group} cannot be read: {reason}") from error
+        if getattr(error, "errno", None):
+            raise StorageUnavailable(f"{where}: {reason}") from error
+        raise InputError(f"{where} cannot be read: {reason}") from error
 
 
 class _Ownership:

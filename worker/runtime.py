@@ -6,9 +6,9 @@ import logging
 import threading
 from typing import Any
 
-from rankmill import dispatch
 from rankmill.errors import RankmillError
 from rankmill.ledger import Ledger
+from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
 
 log = logging.getLogger(__name__)
@@ -17,8 +17,7 @@ log = logging.getLogger(__name__)
 def start_reconciling(sender: Any = None, **_: Any) -> None:
     """Begin the worker's regular look for lost shards, in its main process (signal `worker_ready`).
 
-    Every worker looks, idle or busy, so that none is a single point of failure; Redis lets one of
-    them have each turn.
+    The main process is idle while its child scores, so that a busy worker looks too.
     """
     name = str(getattr(sender, "hostname", "worker"))
     threading.Thread(
@@ -28,11 +27,12 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
 
 def _reconcile_for_ever(name: str) -> None:
     ledger = Ledger.connect(settings())
+    reconciler = Reconciler(ledger, settings())
     pause = threading.Event()
     while True:
         try:
             ledger.worker_seen(name)
-            dispatch.reconcile(ledger, settings())
+            reconciler.look()
         except RankmillError as error:
             log.warning("reconcile: %s", error)
         pause.wait(settings().reconcile_s)

@@ -136,6 +136,9 @@ class Scorer:
 
     @torch.inference_mode()
     def _score_window(self, window: PairWindow) -> WindowScores:
+        if not window.queries:
+            none = np.empty(0, dtype=np.float32)
+            return WindowScores(none, none.astype(np.int32), none.astype(bool))
         full = self._tokenizer(window.queries, window.documents, truncation=False, verbose=False)
         encoded = self._tokenizer(
             window.queries,

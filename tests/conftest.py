@@ -1,0 +1,78 @@
+"""Real parts for tests: a Redis, worker processes, a small random cross-encoder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+
+from producer.local import running, start_redis, worker_command
+from rankmill.broker import app
+from rankmill.ledger import Ledger
+from rankmill.settings import settings
+
+StartWorker = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT cross-encoder with random weights."""
+    import torch
+
+    from tests.unit.engine.checkpoints import bert
+
+    torch.manual_seed(0)
+    return bert(tmp_path_factory.mktemp("model") / "bert", num_labels=1)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    with start_redis() as broker_url:
+        yield broker_url
+
+
+@pytest.fixture
+def broker_url(redis_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty Redis that this process and the workers it starts use; quick to notice faults."""
+    redis.Redis.from_url(redis_server.replace("redis+socket://", "unix://")).flushall()
+    monkeypatch.setenv("RANKMILL_BROKER_URL", redis_server)
+    monkeypatch.setenv("RANKMILL_CLAIM_S", "4")
+    monkeypatch.setenv("RANKMILL_RECONCILE_S", "1")
+    _forget_settings()
+    yield redis_server
+    _forget_settings()
+
+
+def _forget_settings() -> None:
+    settings.cache_clear()
+    app.cache_clear()
+
+
+@pytest.fixture
+def ledger(broker_url: str) -> Ledger:
+    return Ledger.connect(settings())
+
+
+@pytest.fixture
+def start_worker(broker_url: str, tmp_path: Path) -> Iterator[StartWorker]:
+    """Start real worker processes; all are stopped when the test ends."""
+    with ExitStack() as stack:
+
+        def start(name: str = "one") -> subprocess.Popen[bytes]:
+            environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+            log = tmp_path / f"worker-{name}.log"
+            return stack.enter_context(running(worker_command(name), environment, log))
+
+        yield start
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever asks the hub gets no answer, at once and without leaving this machine."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    os.environ.pop("HF_TOKEN", None)

@@ -1,0 +1,161 @@
+"""Jobs on a running cluster: submitted from Python, by task name, followed, and through faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from producer.submit import submit
+from rankmill.errors import BrokerUnavailable, JobFailed
+from rankmill.ledger import Ledger
+from rankmill.output import Output
+from rankmill.settings import settings
+from tests.conftest import StartWorker
+from tests.inputs import pairs, part_bytes, read_output, write
+
+# What a pipeline that must not install Rankmill runs: Celery and nothing of ours.
+FOREIGN = """
+import celery, json, sys
+app = celery.Celery(broker=sys.argv[1])
+app.send_task("rankmill.submit", kwargs=json.loads(sys.argv[2]), queue="rankmill.control")
+assert not [name for name in sys.modules if name.split(".")[0] in ("rankmill", "producer")]
+"""
+
+
+def test_submit_wait_and_status(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker
+) -> None:
+    start_worker()
+    rows = pairs(10, 5)
+    job = submit(
+        write(rows, tmp_path / "in.parquet"),
+        tmp_path / "out",
+        model_id=str(model_folder),
+        shard_pairs=9,
+    )
+    status = job.wait(timeout_s=60)
+    assert status.state == "succeeded" and status.n_pairs_done == len(rows)
+    assert job.output.uri == str(tmp_path / "out")
+    for name in (job.job_id, str(tmp_path / "out")):
+        said = subprocess.run(
+            [sys.executable, "-m", "producer.cli", "status", name, "--json"],
+            capture_output=True,
+            text=True,
+        )
+        assert json.loads(said.stdout)["job_id"] == job.job_id, said.stderr
+
+
+def test_a_process_without_our_code_submits_by_task_name(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker, broker_url: str
+) -> None:
+    start_worker()
+    source = write(pairs(4, 5), tmp_path / "in.parquet")
+    spec = {
+        "input_uri": str(source),
+        "output_uri": str(tmp_path / "out"),
+        "model_id": str(model_folder),
+    }
+    sent = subprocess.run(
+        [sys.executable, "-c", FOREIGN, broker_url, json.dumps({"spec": spec})],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert sent.returncode == 0, sent.stderr
+    wait_for(lambda: (tmp_path / "out" / "_SUCCESS").exists())
+    assert len(read_output(tmp_path / "out")) == 20
+
+
+def test_a_job_whose_shard_cannot_be_read_fails_with_the_reason(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker
+) -> None:
+    rows = pairs(3, 4)
+    source = write([*rows, rows[0]], tmp_path / "in.parquet")
+    start_worker()
+    job = submit(source, tmp_path / "out", model_id=str(model_folder))
+    with pytest.raises(JobFailed, match="comes again in row 12"):
+        job.wait(timeout_s=60)
+    assert job.status().state == "failed"
+
+
+@pytest.mark.parametrize("victim", ["child", "worker"])
+def test_a_killed_worker_costs_no_row(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker, victim: str
+) -> None:
+    rows = pairs(60, 25)
+    source = write(rows, tmp_path / "in.parquet")
+    first = start_worker("first")
+    job = submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=75)
+    wait_for(lambda: len(job.output.reported_shards()) >= 2)
+    if victim == "child":
+        for child in children(first.pid):
+            os.kill(child, signal.SIGKILL)
+    else:
+        os.killpg(first.pid, signal.SIGKILL)
+        start_worker("second")
+    status = job.wait(timeout_s=90)
+    assert status.state == "succeeded"
+    assert sorted(r["doc_id"] for r in read_output(tmp_path / "out")) == sorted(
+        r["doc_id"] for r in rows
+    )
+    again = submit(source, tmp_path / "again", model_id=str(model_folder), shard_pairs=75)
+    if victim == "child":
+        again.wait(timeout_s=60)
+        assert part_bytes(tmp_path / "again") == part_bytes(tmp_path / "out")
+
+
+def test_a_flushed_redis_is_filled_again_from_storage(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
+) -> None:
+    rows = pairs(60, 25)
+    source = write(rows, tmp_path / "in.parquet")
+    start_worker()
+    job = submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=75)
+    wait_for(lambda: len(job.output.reported_shards()) >= 2)
+    ledger._redis.flushall()
+    assert job.wait(timeout_s=90).state == "succeeded"
+    assert len(read_output(tmp_path / "out")) == len(rows)
+
+
+def test_without_redis_nothing_is_written(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKMILL_BROKER_URL", "redis://127.0.0.1:9/0")
+    settings.cache_clear()
+    source = write(pairs(1, 2), tmp_path / "in.parquet")
+    try:
+        with pytest.raises(BrokerUnavailable, match="RANKMILL_BROKER_URL"):
+            submit(source, tmp_path / "out", model_id=str(model_folder))
+    finally:
+        settings.cache_clear()
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_status_of_a_folder_needs_no_redis(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
+) -> None:
+    start_worker()
+    source = write(pairs(2, 2), tmp_path / "in.parquet")
+    submit(source, tmp_path / "out", model_id=str(model_folder)).wait(timeout_s=60)
+    ledger._redis.flushall()
+    assert Output(str(tmp_path / "out")).state() == "succeeded"
+
+
+def children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    # billiard's resource tracker is a child too; the pool's process is the one with our code
+    return [n for n in map(int, listed) if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
+
+
+def wait_for(condition: object, within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

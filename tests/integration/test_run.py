@@ -1,0 +1,184 @@
+"""`rankmill run` as a user types it: private Redis, real worker processes, real Parquet."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from rankmill.output import Output
+from tests.inputs import everything_under, pairs, part_bytes, read_output, write
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def rankmill(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "producer.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=120,
+        env=ENVIRONMENT,
+    )
+
+
+def left_over(folder: Path) -> list[str]:
+    """Processes that still have something of a test's folder on their command line or as a log."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in text and int(process.name) != os.getpid():
+            found.append(process.name)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working folder with a space in its name."""
+    path = tmp_path / "my job"
+    path.mkdir()
+    return path
+
+
+def test_a_run_scores_every_row_and_the_same_run_again_does_nothing(
+    folder: Path, model_folder: Path
+) -> None:
+    rows = pairs(8, 6)
+    write(rows, folder / "in.parquet")
+    command = ("run", "in.parquet", "out", "--model", model_folder, "--shard-pairs", 10)
+    done = rankmill(*command, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert {row["doc_id"] for row in read_output(folder / "out")} == {r["doc_id"] for r in rows}
+    assert (folder / "out" / "_SUCCESS").exists()
+    manifest = Output(str(folder / "out")).read_manifest()
+    assert manifest is not None and manifest.n_scored == len(rows) and len(manifest.parts) == 5
+    assert "scored" in done.stdout and str(folder / "out") in done.stdout.replace("\n", "")
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*")}
+    again = rankmill(*command, "--json", folder=folder)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["state"] == "succeeded"
+    assert {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*")} == before
+
+    other = rankmill(*command, "--top-k", 2, folder=folder)
+    assert other.returncode == 2 and "--overwrite" in other.stderr
+    over = rankmill(*command, "--top-k", 2, "--overwrite", folder=folder)
+    assert over.returncode == 0, over.stderr
+    assert len(read_output(folder / "out")) == 16
+
+
+def test_an_empty_input_is_a_job_with_an_empty_result(folder: Path, model_folder: Path) -> None:
+    table = pq.read_table(write(pairs(1, 1), folder / "in.parquet"))
+    pq.write_table(table.slice(0, 0), folder / "in.parquet")
+    done = rankmill("run", "in.parquet", "out", "--model", model_folder, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert read_output(folder / "out") == []
+    assert "score" in pq.read_schema(folder / "out" / "part-00000.parquet").names
+
+
+def test_too_many_rejects_fail_the_job_and_keep_what_was_scored(
+    folder: Path, model_folder: Path
+) -> None:
+    rows = pairs(2, 5)
+    rows[3]["document"] = ""
+    write(rows, folder / "in.parquet")
+    command = ("run", "in.parquet", "out", "--model", model_folder)
+    failed = rankmill(*command, folder=folder)
+    assert failed.returncode == 1
+    assert "1 of 10 rows were rejected" in failed.stderr.replace("\n", " ")
+    assert not (folder / "out" / "_SUCCESS").exists()
+    assert len(read_output(folder / "out")) == 9
+    passed = rankmill(*command, "--max-reject-rate", 0.2, "--overwrite", "--json", folder=folder)
+    assert passed.returncode == 0, passed.stderr
+    assert json.loads(passed.stdout)["state"] == "succeeded with rejects"
+
+
+def test_an_interrupted_run_stops_all_it_started_and_goes_on_when_run_again(
+    folder: Path, model_folder: Path
+) -> None:
+    rows = pairs(120, 25)
+    write(rows, folder / "in.parquet")
+    arguments = ["run", "in.parquet", "out", "--model", str(model_folder), "--shard-pairs", "100"]
+    command = [sys.executable, "-m", "producer.cli", *arguments]
+    marked = {**ENVIRONMENT, "RANKMILL_TEST_MARK": str(folder)}
+    process = subprocess.Popen(command, cwd=folder, env=marked, stderr=subprocess.PIPE)
+    wait_for(lambda: len(Output(str(folder / "out")).reported_shards()) >= 2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert b"the same command goes on" in said
+    assert left_over(folder) == []
+    finished = Output(str(folder / "out")).reported_shards()
+    assert 2 <= len(finished) < 30
+    kept = part_bytes(folder / "out")
+    done = rankmill(*arguments, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert len(read_output(folder / "out")) == len(rows)
+    now = part_bytes(folder / "out")
+    assert {name: now[name] for name in kept} == kept
+
+
+def wait_for(condition: object, within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def bad_input(folder: Path, kind: str) -> Path:
+    path = folder / "in.parquet"
+    write(pairs(2, 2), path)
+    if kind == "missing":
+        path.unlink()
+    elif kind == "text":
+        path.write_text("query,document\n")
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-20])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("missing", [], "in.parquet: no such file"),
+        ("text", [], "not a Parquet file"),
+        ("truncated", [], "truncated or damaged Parquet"),
+        ("good", ["--query-col", "q"], "the columns there are: query_id, doc_id, query, document"),
+        ("good", ["--top-k", "0"], "top_k"),
+        ("good", ["--precision", "fp7"], "fp7"),
+        ("good", ["--model", "/nowhere"], "no such model folder"),
+        ("good", ["--model", "owner/model"], "hub is out of reach"),
+        ("good", ["--output", "x"], "No such option"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    folder: Path, model_folder: Path, kind: str, options: list[str], message: str
+) -> None:
+    bad_input(folder, kind)
+    before = everything_under(folder)
+    arguments = ["run", "in.parquet", "out", "--model", str(model_folder), *options]
+    done = rankmill(*arguments, folder=folder)
+    assert done.returncode == 2, done.stderr
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert everything_under(folder) == before
+
+
+def test_a_folder_with_foreign_files_is_not_touched(folder: Path, model_folder: Path) -> None:
+    write(pairs(1, 2), folder / "in.parquet")
+    (folder / "out").mkdir()
+    (folder / "out" / "thesis.txt").touch()
+    arguments = ("run", "in.parquet", "out", "--model", model_folder, "--overwrite")
+    done = rankmill(*arguments, folder=folder)
+    assert done.returncode == 2 and "thesis.txt" in done.stderr
+    assert everything_under(folder / "out") == ["thesis.txt"]

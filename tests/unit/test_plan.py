@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producer.plan import read_source, resolve_columns, shard_bounds
+from rankmill.errors import InputError
+from rankmill.spec import JobSpec
+from tests.inputs import pairs, write
+
+TEXTS = [("query", pa.string()), ("document", pa.string())]
+IDS = [("query_id", pa.string()), ("doc_id", pa.int64())]
+
+
+def spec(**options: object) -> JobSpec:
+    return JobSpec(input_uri="in", output_uri="out", **options)
+
+
+@given(n_rows=st.integers(0, 10**7), shard_pairs=st.none() | st.integers(1, 10**5))
+def test_bounds_cover_every_row_once(n_rows: int, shard_pairs: int | None) -> None:
+    size = shard_pairs if shard_pairs is None else max(shard_pairs, n_rows // 5000)
+    bounds = shard_bounds(n_rows, size or None)
+    assert bounds[0] == 0 and bounds[-1] == n_rows
+    sizes = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+    assert max(sizes) - min(sizes) <= 1
+    if size:
+        assert max(sizes) <= size
+
+
+def test_texts_are_dropped_when_ids_are_there_and_kept_when_not() -> None:
+    with_ids = resolve_columns(spec(), pa.schema([*TEXTS, *IDS]))
+    assert list(with_ids.kept) == ["query_id", "doc_id"]
+    assert with_ids.group_key == "query_id"
+    without = resolve_columns(spec(), pa.schema(TEXTS))
+    assert list(without.kept) == ["query", "document"]
+    assert without.group_key == "query"
+
+
+def test_an_input_column_called_like_a_result_gets_a_prefix() -> None:
+    columns = resolve_columns(spec(), pa.schema([*TEXTS, *IDS, ("score", pa.float64())]))
+    assert columns.kept["score"] == "input_score"
+
+
+@pytest.mark.parametrize(
+    ("options", "schema", "message"),
+    [
+        ({}, [("query", pa.string())], "'document' is missing; the columns there are: query"),
+        ({}, [("query", pa.int64()), TEXTS[1]], "'query' is int64, not text"),
+        ({"query_id_col": "qid"}, TEXTS, "'qid' is missing"),
+        ({"keep_cols": ("nope",)}, TEXTS, "'nope' is missing"),
+        ({"keep_cols": ("query", "query")}, TEXTS, "would be written twice"),
+        ({}, [*TEXTS, ("score", pa.float32()), ("input_score", pa.float32())], "written twice"),
+    ],
+)
+def test_columns_that_cannot_be_used_are_named(
+    options: dict[str, object], schema: list[tuple[str, pa.DataType]], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve_columns(spec(**options), pa.schema(schema))
+
+
+def test_a_folder_is_read_in_order_of_name_without_hidden_files(tmp_path: Path) -> None:
+    for name in ("b.parquet", "a.parquet", "_rankmill/x.parquet", ".hidden.parquet"):
+        write(pairs(1, 2), tmp_path / name)
+    source = read_source(str(tmp_path))
+    assert [Path(file.uri).name for file in source.files] == ["a.parquet", "b.parquet"]
+    assert source.n_rows == 4
+
+
+def test_files_that_differ_are_named_with_the_column(tmp_path: Path) -> None:
+    write(pairs(1, 2), tmp_path / "a.parquet")
+    write([{**row, "doc_id": 7} for row in pairs(1, 2)], tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b\.parquet: column 'doc_id' is int64, but string"):
+        read_source(str(tmp_path))

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from producer.submit import plan_job
+from rankmill.errors import InputError
+from rankmill.output import Job
+from rankmill.spec import JobSpec
+from tests.inputs import pairs, write
+from worker.rows import locate_row, owned_rows, read_rows
+
+
+def planned(folder: Path, files: list[list[dict[str, object]]], shard_pairs: int) -> Job:
+    for n, rows in enumerate(files):
+        write(rows, folder / "in" / f"{n}.parquet", row_group_size=3)
+    spec = JobSpec(
+        input_uri=str(folder / "in"),
+        output_uri=str(folder / "out"),
+        model_id=str(model_stub(folder)),
+        shard_pairs=shard_pairs,
+    )
+    return plan_job(spec)
+
+
+def model_stub(folder: Path) -> Path:
+    stub = folder / "model"
+    stub.mkdir(exist_ok=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (stub / name).touch()
+    return stub
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    cut=st.integers(1, 40),
+    shard_pairs=st.integers(1, 25),
+    batch_rows=st.integers(1, 12),
+)
+def test_every_row_is_in_one_shard_and_no_group_is_split(
+    sizes: list[int], cut: int, shard_pairs: int, batch_rows: int
+) -> None:
+    rows = [
+        {"query_id": f"q{q}", "doc_id": f"d{q}-{c}", "query": "a", "document": "b"}
+        for q, size in enumerate(sizes)
+        for c in range(size)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [part for part in (rows[:cut], rows[cut:]) if part]
+        job = planned(Path(folder), files, shard_pairs)
+        shard_of: dict[str, set[int]] = {}
+        seen: list[str] = []
+        for n in range(job.plan.n_shards):
+            groups: list[int] = []
+            for owned in owned_rows(job.plan, job.shard(n), ["query_id", "doc_id"], batch_rows):
+                at = range(owned.first_row, owned.first_row + owned.table.num_rows)
+                assert owned.table["doc_id"].to_pylist() == [rows[i]["doc_id"] for i in at]
+                seen += owned.table["doc_id"].to_pylist()
+                groups += owned.groups.tolist()
+                for query_id in owned.table["query_id"].to_pylist():
+                    shard_of.setdefault(query_id, set()).add(n)
+            assert np.all(np.diff([-1, *groups]) <= 1) and groups == sorted(groups)
+        assert seen == [row["doc_id"] for row in rows]
+        assert all(len(shards) == 1 for shards in shard_of.values())
+
+
+def test_a_query_that_comes_back_is_an_error_with_its_row(tmp_path: Path) -> None:
+    rows = pairs(3, 2)
+    job = planned(tmp_path, [[*rows, rows[0]]], 100)
+    with pytest.raises(InputError, match=r"query_id 'q0000' comes again in row 6 .* sort the"):
+        list(owned_rows(job.plan, job.shard(0), ["doc_id"], 4))
+
+
+def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
+    job = planned(tmp_path, [pairs(2, 2)], 100)
+    write(pairs(3, 2), tmp_path / "in" / "0.parquet")
+    with pytest.raises(InputError, match="changed after the job was planned"):
+        list(read_rows(job.plan, ["query"], 0, 10))
+
+
+def test_a_damaged_row_group_is_named(tmp_path: Path) -> None:
+    job = planned(tmp_path, [pairs(6, 5)], 100)
+    path = tmp_path / "in" / "0.parquet"
+    content = bytearray(path.read_bytes())
+    before = path.stat()
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(InputError, match=r"0\.parquet: row group 0 cannot be read"):
+        list(read_rows(job.plan, None, 0, 10))
+
+
+def test_rows_are_named_by_file_and_place(tmp_path: Path) -> None:
+    job = planned(tmp_path, [pairs(1, 3), pairs(1, 4)], 100)
+    assert [locate_row(job.plan, row)[1] for row in range(7)] == [0, 1, 2, 0, 1, 2, 3]
+    assert locate_row(job.plan, 3)[0].endswith("1.parquet")

@@ -1,0 +1,144 @@
+"""A shard from rows to part, without Celery or Redis, against `CrossEncoder.predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from producer.submit import plan_job
+from rankmill.errors import ClaimLost
+from rankmill.output import Job
+from rankmill.spec import JobSpec, ShardReport
+from tests.inputs import everything_under, pairs, part_bytes, read_output, read_rejected, write
+from worker import models
+from worker.shard import ShardWork, run_shard
+
+
+def planned(rows: list[dict[str, Any]], folder: Path, model: Path, **options: Any) -> Job:
+    spec = JobSpec(
+        input_uri=str(write(rows, folder / "in.parquet", row_group_size=5)),
+        output_uri=str(folder / "out"),
+        model_id=str(model),
+        precision="fp32",
+        **options,
+    )
+    return plan_job(spec)
+
+
+def run_all(
+    job: Job, window_pairs: int = 8, guard: Callable[[], None] = lambda: None
+) -> list[ShardReport]:
+    work = ShardWork(models.load(job.spec), "test", window_pairs, lambda *_: None, guard)
+    return [run_shard(job, job.shard(n), work) for n in range(job.plan.n_shards)]
+
+
+def test_scores_and_ranks_equal_the_reference(tmp_path: Path, model_folder: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    rows = pairs(5, 6)
+    run_all(planned(rows, tmp_path, model_folder, shard_pairs=7))
+    result = read_output(tmp_path / "out")
+    texts = {row["doc_id"]: (row["query"], row["document"]) for row in rows}
+    reference = CrossEncoder(str(model_folder), device="cpu")
+    wanted = reference.predict([texts[row["doc_id"]] for row in result])
+    assert np.abs(wanted - [row["score"] for row in result]).max() <= 1e-5
+    logits = reference.predict(
+        [texts[row["doc_id"]] for row in result], activation_fn=torch.nn.Identity()
+    )
+    assert np.abs(logits - [row["logit"] for row in result]).max() <= 1e-5
+    for query_id in {row["query_id"] for row in rows}:
+        group = [row for row in result if row["query_id"] == query_id]
+        assert [row["rank"] for row in group] == list(range(1, 7))
+        assert sorted(group, key=lambda row: -row["logit"]) == group
+
+
+def test_parts_have_the_promised_columns(tmp_path: Path, model_folder: Path) -> None:
+    rows = [{**row, "score": 1.5, "extra": [{"a": 1}]} for row in pairs(2, 3)]
+    run_all(planned(rows, tmp_path, model_folder))
+    schema = pq.read_schema(tmp_path / "out" / "part-00000.parquet")
+    assert [f"{field.name} {field.type}" for field in schema] == [
+        "query_id string",
+        "doc_id string",
+        "input_score double",
+        "extra list<element: struct<a: int64>>",
+        "logit float",
+        "score float",
+        "rank int32",
+        "n_tokens int32",
+        "truncated bool",
+    ]
+
+
+def test_parts_do_not_depend_on_shards_windows_or_order_of_running(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    rows = pairs(9, 5)
+    results = []
+    for name, shard_pairs, window in (("a", 100, 64), ("b", 6, 4)):
+        job = planned(rows, tmp_path / name, model_folder, shard_pairs=shard_pairs)
+        run_all(job, window)
+        results.append(read_output(tmp_path / name / "out"))
+        before = part_bytes(tmp_path / name / "out")
+        run_all(job, window)
+        assert part_bytes(tmp_path / name / "out") == before
+    near = [(a["logit"], b["logit"]) for a, b in zip(*results, strict=True)]
+    assert max(abs(a - b) for a, b in near) <= 1e-5
+    assert [row["doc_id"] for row in results[0]] == [row["doc_id"] for row in results[1]]
+
+
+def test_top_k_keeps_the_best_and_counts_the_rest_as_scored(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    (report,) = run_all(planned(pairs(3, 6), tmp_path, model_folder, top_k=2))
+    result = read_output(tmp_path / "out")
+    assert [row["rank"] for row in result] == [1, 2] * 3
+    assert (report.n_rows, report.n_scored, report.n_written) == (18, 18, 6)
+
+
+def test_bad_rows_are_rejected_with_all_they_have(tmp_path: Path, model_folder: Path) -> None:
+    rows = pairs(3, 4)
+    rows[1]["document"] = None
+    rows[5]["document"] = " \n\t "
+    rows[6]["query"] = ""
+    rows[11]["query_id"] = None
+    (report,) = run_all(planned(rows, tmp_path, model_folder))
+    rejected = read_rejected(tmp_path / "out")
+    assert [(row["row"], row["reason"]) for row in rejected] == [
+        (1, "document is null"),
+        (5, "document is empty"),
+        (6, "query is empty"),
+        (11, "query_id is null"),
+    ]
+    assert rejected[1]["doc_id"] == rows[5]["doc_id"] and rejected[1]["document"] == " \n\t "
+    assert rejected[0]["file"].endswith("in.parquet")
+    assert (report.n_scored, report.n_rejected) == (8, 4)
+    scored = {row["doc_id"] for row in read_output(tmp_path / "out")}
+    assert scored == {row["doc_id"] for n, row in enumerate(rows) if n not in (1, 5, 6, 11)}
+
+
+def test_a_shard_of_bad_rows_only_and_an_empty_one(tmp_path: Path, model_folder: Path) -> None:
+    rows = [{**row, "document": ""} for row in pairs(1, 3)]
+    (report,) = run_all(planned(rows, tmp_path / "bad", model_folder))
+    assert (report.n_scored, report.n_rejected, report.n_query_groups) == (0, 3, 1)
+    empty = planned(rows, tmp_path / "empty", model_folder)
+    pq.write_table(pq.read_table(tmp_path / "bad/in.parquet").slice(0, 0), empty.spec.input_uri)
+    (report,) = run_all(plan_job(empty.spec))
+    assert report.n_rows == 0
+    schemas = [pq.read_schema(tmp_path / n / "out/part-00000.parquet") for n in ("bad", "empty")]
+    assert schemas[0] == schemas[1]
+
+
+def test_nothing_is_published_after_the_claim_is_lost(tmp_path: Path, model_folder: Path) -> None:
+    def lost() -> None:
+        raise ClaimLost("gone")
+
+    job = planned(pairs(2, 3), tmp_path, model_folder)
+    with pytest.raises(ClaimLost):
+        run_all(job, guard=lost)
+    assert not [name for name in everything_under(tmp_path) if name.startswith("out")]

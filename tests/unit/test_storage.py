@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from rankmill import storage
+from rankmill.errors import InputError, StorageRefused, StorageUnavailable
+
+
+def test_a_publish_that_fails_leaves_the_old_content_and_no_trace(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "file"
+    storage.write_bytes(str(target), b"old")
+
+    def write(file: IO[bytes]) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        storage.publish(str(target), write)
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+
+def test_nothing_stands_under_the_name_before_all_is_written(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+
+    def write(file: IO[bytes]) -> None:
+        file.write(b"x" * 10)
+        file.flush()
+        assert not target.exists()
+
+    published = storage.publish(str(target), write)
+    assert target.read_bytes() == b"x" * 10
+    assert published.n_bytes == 10
+    assert published.sha256.startswith("9eaf3e2e") or len(published.sha256) == 64
+
+
+def test_a_full_disk_is_said_and_leaves_nothing() -> None:
+    with pytest.raises(StorageRefused, match="the disk is full"):
+        storage.publish("/dev/shm/rankmill-full-test", _raise_enospc)
+    assert not [name for name in os.listdir("/dev/shm") if "rankmill-full-test" in name]
+
+
+def _raise_enospc(file: IO[bytes]) -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        full.write(b"x")
+
+
+def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises((StorageRefused, StorageUnavailable), match="cannot write"):
+        storage.write_bytes(str(tmp_path / "file" / "below"), b"")
+
+
+def test_temporaries_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".part.abc.rankmill-tmp").touch()
+    (tmp_path / "part").touch()
+    storage.remove_temporaries(str(tmp_path))
+    assert storage.names(str(tmp_path)) == ["part"]
+
+
+def test_another_scheme_is_refused() -> None:
+    with pytest.raises(InputError, match=r"s3:// is not supported"):
+        storage.local_path("s3://bucket/key")
+
+
+def test_a_glob_finds_files_in_order(tmp_path: Path) -> None:
+    for name in ("2.parquet", "1.parquet", "3.txt"):
+        (tmp_path / name).touch()
+    found = storage.find_files(str(tmp_path / "*.parquet"), ".parquet")
+    assert [Path(file.uri).name for file in found] == ["1.parquet", "2.parquet"]
