@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import nlargest
 from itertools import groupby
 from typing import Any
 
@@ -32,55 +33,54 @@ class QueryPreview:
     before: list[Candidate]
     after: list[Candidate]
 
+    @property
+    def gain(self) -> float:
+        """By how much the new first candidate's score beats the old one's, at the least."""
+        scores = {candidate.place_before: candidate.score or 0.0 for candidate in self.after}
+        return (self.after[0].score or 0.0) - scores.get(1, self.after[-1].score or 0.0)
+
 
 def preview(job: Job, n_queries: int = 3, n_candidates: int = 5) -> list[QueryPreview]:
-    """The first queries whose best candidate changed; empty where the part has no labels.
+    """The queries of the first part whose first candidate gained most; empty without labels.
 
     Reads the first part and the input rows of the first shard only.
     """
     columns = job.plan.columns
     label = columns.doc_id or columns.document
-    if label not in columns.kept or columns.group_key not in columns.kept:
+    if not {label, columns.group_key} <= set(columns.kept) or not job.plan.files[0].n_rows:
         return []
     path = storage.local_path(job.output.part_uri(0))
     names = [columns.kept[columns.group_key], columns.kept[label], "score"]
     scored = pq.read_table(path, columns=names).select(names)
-    ranked = {
-        key: [(row[1], row[2]) for row in rows] for key, rows in groupby(_rows(scored), _first)
-    }
-    found: list[QueryPreview] = []
+    ranked = {key: list(rows) for key, rows in groupby(_rows(scored), _first)}
+    found = []
     for key, group in groupby(_rows(_first_input_rows(job, label)), _first):
         rows = list(group)
-        before = [row[1] for row in rows]
+        places = {row[1]: place for place, row in reversed(list(enumerate(rows, 1)))}
         after = ranked.get(key, [])[:n_candidates]
-        if after and before[0] != after[0][0]:
-            places = {value: place for place, value in reversed(list(enumerate(before, 1)))}
-            found.append(
-                QueryPreview(
-                    query=_label(rows[0][2]),
-                    before=[
-                        Candidate(_label(value), place, None)
-                        for place, value in enumerate(before[:n_candidates], 1)
-                    ],
-                    after=[Candidate(_label(value), places[value], s) for value, s in after],
-                )
+        if not after or not all(row[1] in places for row in after):
+            continue  # rejected as a whole, or its rows reach beyond what was read
+        found.append(
+            QueryPreview(
+                query=_label(rows[0][2]),
+                before=[
+                    Candidate(_label(row[1]), place, None)
+                    for place, row in enumerate(rows[:n_candidates], 1)
+                ],
+                after=[Candidate(_label(row[1]), places[row[1]], row[2]) for row in after],
             )
-        if len(found) == n_queries:
-            break
-    return found
+        )
+    return nlargest(n_queries, found, key=lambda each: each.gain)
 
 
 def _first_input_rows(job: Job, label: str) -> pa.Table:
     """Key, label and query of the first shard's rows in the first file."""
     columns = [job.plan.columns.group_key, label, job.plan.columns.query]
     with pq.ParquetFile(storage.local_path(job.plan.files[0].uri)) as parquet:
-        n_rows = job.plan.shard_bounds[1]
-        batches = parquet.iter_batches(batch_size=max(1, n_rows), columns=sorted(set(columns)))
-        first = next(batches, None)
-    table = pa.Table.from_batches(
-        [] if first is None else [first],
-        parquet.schema_arrow.empty_table().select(sorted(set(columns))).schema,
-    )
+        batches = parquet.iter_batches(
+            batch_size=max(1, job.plan.shard_bounds[1]), columns=sorted(set(columns))
+        )
+        table = pa.Table.from_batches([next(batches)])
     return pa.Table.from_arrays([table[name] for name in columns], names=["key", "label", "query"])
 
 

@@ -37,22 +37,37 @@ class JobSpec(Contract):
 
     input_uri: str = Field(min_length=1)
     output_uri: str = Field(min_length=1)
-    model_id: str = Field(default="BAAI/bge-reranker-v2-m3", min_length=1)
-    model_revision: str | None = None
-    layout: Literal["pairs"] = "pairs"
-    query_col: str = "query"
-    document_col: str = "document"
-    query_id_col: str | None = None
-    doc_id_col: str | None = None
-    keep_cols: tuple[str, ...] | None = None
-    top_k: int | None = Field(default=None, ge=1)
-    max_length: int | None = Field(default=None, ge=8)
-    precision: Precision = "auto"
-    activation: Activation = "auto"
-    max_batch_tokens: int | None = Field(default=None, ge=1)
-    shard_pairs: int | None = Field(default=None, ge=1)
-    priority: int = Field(default=5, ge=0, le=9)
-    max_reject_rate: float = Field(default=0.01, ge=0, le=1)
+    model_id: str = Field(
+        "BAAI/bge-reranker-v2-m3", min_length=1, description="Hub id, model folder, or demo"
+    )
+    model_revision: str | None = Field(None, description="Revision of a hub model")
+    layout: Literal["pairs"] = Field("pairs", description="What a row is: pairs, a candidate")
+    query_col: str = Field("query", description="Column with the query's text")
+    document_col: str = Field("document", description="Column with the document's text")
+    query_id_col: str | None = Field(
+        None, description="Column that names the query group [query_id if there, else the text]"
+    )
+    doc_id_col: str | None = Field(
+        None, description="Column that names the document [doc_id if there]"
+    )
+    keep_cols: tuple[str, ...] | None = Field(
+        None,
+        description="Input columns to keep, comma-separated [all; no texts when ids are there]",
+    )
+    top_k: int | None = Field(None, ge=1, description="Rows to write of each query [all]")
+    max_length: int | None = Field(
+        None, ge=8, description="Tokens a pair is cut to [as long as the model takes]"
+    )
+    precision: Precision = Field("auto", description="Number format of the forward pass")
+    activation: Activation = Field("auto", description="From logit to score [as the model says]")
+    max_batch_tokens: int | None = Field(None, ge=1, description="Tokens in a batch [found out]")
+    shard_pairs: int | None = Field(
+        None, ge=1, description="Rows in a shard [a 32nd of the input, 1,024 to 32,768]"
+    )
+    priority: int = Field(5, ge=0, le=9, description="9 goes first")
+    max_reject_rate: float = Field(
+        0.01, ge=0, le=1, description="Share of rows that may be rejected before the job fails"
+    )
 
 
 class InputFile(Contract):

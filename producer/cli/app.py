@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from producer.cli.options import takes_job
-from producer.cli.render import preview_table, result_table, show_progress, status_table
+from producer.cli.render import preview_table, result_facts, show_progress, status_facts
 from producer.follow import JobHandle, JobStatus, find_job
 from producer.preview import preview
 from rankmill import models
@@ -146,7 +146,7 @@ def _finish(handle: JobHandle, status: JobStatus, as_json: bool, *, with_preview
         console = Console()
         for shown in preview(handle.output.load_job()) if with_preview else []:
             console.print(preview_table(shown))
-        console.print(result_table(manifest))
+        console.print(result_facts(manifest), soft_wrap=True)
     if not status.state.is_success:
         raise JobFailed(f"job {status.job_id} failed: {status.message}")
 
@@ -155,7 +155,7 @@ def _print_status(status: JobStatus, as_json: bool) -> None:
     if as_json:
         print(status.model_dump_json())
     else:
-        Console().print(status_table(status))
+        Console().print(status_facts(status), soft_wrap=True)
 
 
 def _use_broker(url: str) -> None:

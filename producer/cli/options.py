@@ -45,6 +45,11 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     return with_spec
 
 
+def flag(field_name: str) -> str:
+    """The command line's name of a JobSpec field."""
+    return _FLAGS.get(field_name, "--" + field_name.replace("_", "-"))
+
+
 def _places() -> list[inspect.Parameter]:
     helps = {"input": "A Parquet file, folder or glob", "output": "The folder for the result"}
     return [
@@ -65,8 +70,8 @@ def _job_parameters() -> dict[str, inspect.Parameter]:
             inspect.Parameter.KEYWORD_ONLY,
             annotation=str | None if name in _LISTS else field.annotation,
             default=typer.Option(
-                None if name in _LISTS else field.default,
-                _FLAGS.get(name, "--" + name.replace("_", "-")),
+                field.default,
+                flag(name),
                 help=field.description,
             ),
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from producer.follow import JobStatus
 from producer.preview import QueryPreview
@@ -80,33 +81,32 @@ class _Rate:
         return f"{pairs_per_s:,.0f} pairs/s  {tokens_per_s:,.0f} tokens/s{eta}"
 
 
-def status_table(status: JobStatus) -> Table:
-    table = _facts()
-    for name, value in status.model_dump(mode="json").items():
-        if value != "":
-            table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-    return table
+def status_facts(status: JobStatus) -> Text:
+    values = status.model_dump(mode="json").items()
+    shown = [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in values]
+    return _facts([(name, value) for name, value in shown if value])
 
 
-def result_table(manifest: Manifest) -> Table:
+def result_facts(manifest: Manifest) -> Text:
     """What a finished job came to; its output last, where the eye ends."""
     wall_s = (manifest.finished_at - manifest.submitted_at).total_seconds()
-    table = _facts()
     scored = f"{manifest.n_scored:,} of {manifest.n_rows:,} rows"
-    table.add_row("scored", f"{scored} in {manifest.n_query_groups:,} query groups")
+    share = manifest.n_truncated / max(1, manifest.n_scored)
+    rate = f"{manifest.n_rows / max(wall_s, 1e-9):,.0f} pairs/s"
+    facts = [
+        ("scored", f"{scored} in {manifest.n_query_groups:,} query groups"),
+        ("truncated", f"{manifest.n_truncated:,} ({share:.1%})"),
+        ("written", f"{manifest.n_written:,} rows in {len(manifest.parts):,} parts"),
+        ("time", f"{wall_s:,.1f} s, {rate}, {manifest.n_tokens:,} tokens"),
+    ]
     if manifest.n_rejected:
         reasons = ", ".join(f"{why}: {n:,}" for why, n in manifest.rejects_by_reason.items())
-        table.add_row("rejected", f"{manifest.n_rejected:,} ({reasons})")
-    share = manifest.n_truncated / max(1, manifest.n_scored)
-    table.add_row("truncated", f"{manifest.n_truncated:,} ({share:.1%})")
-    table.add_row("written", f"{manifest.n_written:,} rows in {len(manifest.parts):,} parts")
-    rate = f"{manifest.n_rows / max(wall_s, 1e-9):,.0f} pairs/s"
-    table.add_row("time", f"{wall_s:,.1f} s, {rate}, {manifest.n_tokens:,} tokens")
+        facts.append(("rejected", f"{manifest.n_rejected:,} ({reasons})"))
     for scoring in manifest.scoring:
         how = f"{scoring.path} {scoring.precision} on {scoring.device}"
-        table.add_row("model", f"{scoring.model_id}, {scoring.architecture}, {how}")
-    table.add_row("output", manifest.spec.output_uri)
-    return table
+        facts.append(("model", f"{scoring.model_id}, {scoring.architecture}, {how}"))
+    facts.append(("output", manifest.spec.output_uri))
+    return _facts(facts)
 
 
 def preview_table(preview: QueryPreview) -> Table:
@@ -128,11 +128,14 @@ def preview_table(preview: QueryPreview) -> Table:
     return table
 
 
-def _facts() -> Table:
-    table = Table(show_header=False, box=None)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    return table
+def _facts(facts: list[tuple[str, str]]) -> Text:
+    """A line a fact, never wrapped, so that a path can be copied."""
+    width = max(len(name) for name, _ in facts)
+    lines = Text(no_wrap=True, overflow="ignore")
+    for name, value in facts:
+        lines.append(f"{name:<{width}}  ", style="bold").append(f"{value}\n")
+    lines.rstrip()
+    return lines
 
 
 def _plain(text: str) -> str:

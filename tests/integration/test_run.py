@@ -63,7 +63,7 @@ def test_a_run_scores_every_row_and_the_same_run_again_does_nothing(
     assert (folder / "out" / "_SUCCESS").exists()
     manifest = Output(str(folder / "out")).read_manifest()
     assert manifest is not None and manifest.n_scored == len(rows) and len(manifest.parts) == 5
-    assert "scored" in done.stdout and str(folder / "out") in done.stdout.replace("\n", "")
+    assert "scored" in done.stdout and str(folder / "out") in done.stdout
     before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*")}
     again = rankmill(*command, "--json", folder=folder)
     assert again.returncode == 0, again.stderr

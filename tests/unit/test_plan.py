@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ def test_bounds_cover_every_row_once(n_rows: int, shard_pairs: int | None) -> No
     size = shard_pairs if shard_pairs is None else max(shard_pairs, n_rows // 5000)
     bounds = shard_bounds(n_rows, size or None)
     assert bounds[0] == 0 and bounds[-1] == n_rows
-    sizes = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+    sizes = [b - a for a, b in pairwise(bounds)]
     assert max(sizes) - min(sizes) <= 1
     if size:
         assert max(sizes) <= size

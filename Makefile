@@ -1,0 +1,52 @@
+# make demo    install, then rerank the example and show the result
+# make test    install what tests need, run them all
+# make lint    style, and make types: mypy
+# make docs    write the README's generated tables anew
+# make data    make the example and the demo model again, from PACKAGES=….parquet
+
+PYTHON ?= python3
+OUT ?= demo-out
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: install install-dev demo test lint types docs data clean
+
+install: $(VENV)/installed
+install-dev: $(VENV)/installed-dev
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Rankmill needs Python 3.11 or newer: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) -e '.[worker,local]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) -e '.[worker,local,dev]'
+	@touch $@ $(VENV)/installed
+
+demo: install
+	$(BIN)/rankmill run examples/packages.parquet $(OUT) --model demo --top-k 10
+
+test: install-dev
+	$(BIN)/python -m pytest
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-dev
+	$(BIN)/mypy
+
+docs: install-dev
+	$(BIN)/python docs/tables.py README.md
+
+data: install-dev
+	$(BIN)/python examples/package_search.py $(PACKAGES) examples/packages.parquet
+	$(BIN)/python models/train_demo_reranker.py $(PACKAGES) models/demo-reranker
+
+clean:
+	rm -rf $(VENV) $(OUT)
