@@ -50,9 +50,16 @@ class JobHandle:
             counts = self.ledger.counts(self.job_id)
         except BrokerUnavailable:
             counts = None
-        if counts is None or counts.state.is_final:
-            return status_from_storage(self.output)
-        return _status_from_counts(counts)
+        if counts is not None and not counts.state.is_final:
+            return _status_from_counts(counts)
+        status = status_from_storage(self.output)
+        if status.state is JobState.CANCELLED and counts and self._is_worked_on():
+            return status.model_copy(update={"state": JobState.CANCELLING})
+        return status
+
+    def _is_worked_on(self) -> bool:
+        in_flight = self.ledger.in_flight(self.job_id)
+        return any(self.ledger.claim_owner(self.job_id, n) is not None for n in in_flight)
 
     def watch(self, every_s: float = _POLL_S) -> Iterator[JobStatus]:
         """The status again and again; the last one is final."""
@@ -67,16 +74,23 @@ class JobHandle:
         """Block until the job has ended.
 
         Raises:
-            JobFailed: it ended without success.
+            JobFailed: it failed or was cancelled.
             TimeoutError: it did not end in time; it goes on.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for status in self.watch():
-            if status.state is JobState.FAILED:
-                raise JobFailed(f"job {self.job_id} failed: {status.message}")
+            if status.state.is_final and not status.state.is_success:
+                raise JobFailed(f"job {self.job_id} {status.state}: {status.message}".rstrip(": "))
             if not status.state.is_final and deadline and time.monotonic() > deadline:
                 raise TimeoutError(f"job {self.job_id} is {status.state} after {timeout_s} s")
         return status
+
+
+def list_jobs() -> list[JobStatus]:
+    """The jobs that Redis remembers, newest first."""
+    ledger = Ledger.connect(settings())
+    counts = [ledger.counts(job_id) for job_id in ledger.job_ids()]
+    return [_status_from_counts(each) for each in counts if each is not None]
 
 
 def find_job(name: str) -> JobHandle:

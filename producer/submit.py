@@ -127,8 +127,10 @@ def _is_done_or_running(job: Job, ledger: Ledger, overwrite: bool) -> bool:
             f"{output.uri} holds the result of another job ({earlier.job_id}: other input or "
             "options); give another folder, or --overwrite"
         )
-    output.clear_failure()
-    return output.is_success()
+    if output.is_success():
+        return True
+    output.reopen()
+    return False
 
 
 def _runs(job_id: str, ledger: Ledger) -> bool:

@@ -6,12 +6,13 @@ All of this may be called by anybody, at any time, any number of times.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from rankmill.broker import send_finalize, send_shard
 from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
-from rankmill.output import Job
+from rankmill.output import Job, Output
 from rankmill.settings import Settings
 from rankmill.spec import Failure, ShardReport
 
@@ -33,7 +34,8 @@ def advance(ledger: Ledger, settings: Settings, job: Job) -> None:
         ledger.set_state(job.job_id, JobState.FINALIZING)
         send_finalize(job.job_id, job.output.uri)
         return
-    window = settings.shards_per_worker * max(2, ledger.n_workers())
+    capacity = settings.shards_per_worker * max(2, ledger.n_workers())
+    window = window_for(job.spec.priority, ledger.priorities().values(), capacity)
     for shard_index in ledger.take_next(job.job_id, window):
         send_shard(job.shard(shard_index))
 
@@ -56,5 +58,19 @@ def fail(
         job_id=job.job_id, message=message, shard_index=shard_index, failed_at=datetime.now(UTC)
     )
     job.output.write_failure(failure)
-    ledger.set_state(job.job_id, JobState.FAILED, message)
-    ledger.forget_later(job.job_id, settings.keep_finished_s)
+    ledger.end_job(job.job_id, JobState.FAILED, message, settings.keep_finished_s)
+
+
+def cancel(ledger: Ledger, settings: Settings, output: Output, job_id: str) -> None:
+    """Stop a job: shards being run are let go before they publish, waiting ones are skipped."""
+    output.mark_cancelled()
+    ledger.end_job(job_id, JobState.CANCELLED, "", settings.keep_finished_s)
+
+
+def window_for(priority: int, priorities: Iterable[int], capacity: int) -> int:
+    """A job's part of the shards that may be in flight; at least one.
+
+    Work is served in the order in which it was sent and each finished shard is followed by one of
+    the same job, so that jobs advance in the ratio of their windows.
+    """
+    return max(1, round(capacity * priority / max(priority, sum(priorities))))

@@ -4,10 +4,13 @@ All of it can be lost: it is a cache of what stands on storage, and `open_job` m
 
     rankmill:jobs                  zset   job id by time of submission
     rankmill:workers               zset   worker by time last seen
+    rankmill:running               hash   priority of each job that is not over
     rankmill:job:ID                hash   state, output_uri, counts; next_shard never sent yet
     rankmill:job:ID:done           bitmap shards that have a report
     rankmill:job:ID:inflight       zset   shards sent, by time sent
     rankmill:job:ID:tries          hash   times each unfinished shard was started
+    rankmill:job:ID:trial          hash   rows that a suspect shard is scoring
+    rankmill:job:ID:deadly         set    rows that killed their worker: "shard first stop"
     rankmill:job:ID:live           hash   pairs and tokens scored so far of shards being run
     rankmill:job:ID:claim:N        string who may run shard N; expires
 """
@@ -32,6 +35,7 @@ from rankmill.spec import JobRecord, Plan, ShardReport
 
 _JOBS = "rankmill:jobs"
 _WORKERS = "rankmill:workers"
+_RUNNING = "rankmill:running"
 _WORKER_SEEN_S = 60.0
 
 # Moves shards from "not sent yet" into flight, as many as the window has room for.
@@ -133,7 +137,6 @@ class Ledger:
             "output_uri": record.spec.output_uri,
             "n_shards": plan.n_shards,
             "n_rows": plan.n_rows,
-            "priority": record.spec.priority,
             "next_shard": 0,
             "n_shards_done": len(done),
             "n_pairs_done": sum(report.n_rows for report in done),
@@ -142,10 +145,11 @@ class Ledger:
             "message": "",
         }
         with _broker_errors(), self._redis.pipeline() as pipe:
-            pipe.delete(job.hash, job.done, job.inflight, job.tries, job.live)
+            pipe.delete(*job.all)
             pipe.hset(job.hash, mapping=cast(dict[Any, Any], fields))
             for report in done:
                 pipe.setbit(job.done, report.shard_index, 1)
+            pipe.hset(_RUNNING, record.job_id, str(record.spec.priority))
             pipe.zadd(_JOBS, {record.job_id: record.submitted_at.timestamp()})
             pipe.execute()
 
@@ -176,6 +180,12 @@ class Ledger:
         with _broker_errors():
             return cast(list[str], self._redis.zrevrange(_JOBS, 0, -1))
 
+    def priorities(self) -> dict[str, int]:
+        """The priority of each job that is not over."""
+        with _broker_errors():
+            running = cast(dict[str, str], self._redis.hgetall(_RUNNING))
+        return {job_id: int(priority) for job_id, priority in running.items()}
+
     def set_state(self, job_id: str, state: JobState, message: str = "") -> None:
         """Note a state; a job that Redis does not know stays unknown."""
         key = _Keys(job_id).hash
@@ -183,12 +193,14 @@ class Ledger:
             if self._redis.exists(key):
                 self._redis.hset(key, mapping={"state": state, "message": message})
 
-    def forget_later(self, job_id: str, after_s: int) -> None:
-        """Let a finished job's keys expire, and drop the names of those that have."""
+    def end_job(self, job_id: str, state: JobState, message: str, keep_s: int) -> None:
+        """Note a final state; the job's keys expire, and so do the names of earlier ones."""
+        self.set_state(job_id, state, message)
         with _broker_errors(), self._redis.pipeline() as pipe:
+            pipe.hdel(_RUNNING, job_id)
             for key in _Keys(job_id).all:
-                pipe.expire(key, after_s)
-            pipe.zremrangebyscore(_JOBS, 0, time.time() - 2 * after_s)
+                pipe.expire(key, keep_s)
+            pipe.zremrangebyscore(_JOBS, 0, time.time() - 2 * keep_s)
             pipe.execute()
 
     def take_next(self, job_id: str, window: int) -> list[int]:
@@ -242,6 +254,27 @@ class Ledger:
         """Note that a shard is started; the number of times it has been."""
         with _broker_errors():
             return self._redis.hincrby(_Keys(job_id).tries, str(shard_index), 1)
+
+    def set_trial(self, job_id: str, shard_index: int, rows: tuple[int, int] | None) -> None:
+        """Note the rows that are about to be scored, or that they were survived."""
+        key = _Keys(job_id).trial
+        with _broker_errors():
+            if rows is None:
+                self._redis.hdel(key, str(shard_index))
+            else:
+                self._redis.hset(key, str(shard_index), f"{rows[0]} {rows[1]}")
+
+    def note_deadly(self, job_id: str, shard_index: int) -> frozenset[tuple[int, int]]:
+        """Count rows left on trial as deadly; all ranges of a shard that have killed so far."""
+        job = _Keys(job_id)
+        with _broker_errors():
+            left = cast(str | None, self._redis.hget(job.trial, str(shard_index)))
+            if left is not None:
+                self._redis.sadd(job.deadly, f"{shard_index} {left}")
+                self._redis.hdel(job.trial, str(shard_index))
+            members = cast(set[str], self._redis.smembers(job.deadly))
+        ranges = [tuple(map(int, member.split())) for member in members]
+        return frozenset((first, stop) for n, first, stop in ranges if n == shard_index)
 
     def renew_claim(
         self, job_id: str, shard_index: int, token: str, claim_s: float, progress: str
@@ -307,8 +340,19 @@ class _Keys:
         return f"{self.hash}:live"
 
     @property
+    def trial(self) -> str:
+        return f"{self.hash}:trial"
+
+    @property
+    def deadly(self) -> str:
+        return f"{self.hash}:deadly"
+
+    @property
     def all(self) -> list[str]:
-        return [self.hash, self.done, self.inflight, self.tries, self.live]
+        return [
+            *(self.hash, self.done, self.inflight, self.tries),
+            *(self.live, self.trial, self.deadly),
+        ]
 
     def claim(self, shard_index: int) -> str:
         return f"{self.hash}:claim:{shard_index}"

@@ -1,4 +1,8 @@
-"""The states of a job and the moves between them."""
+"""The states of a job and the moves between them.
+
+A final state is left only by starting over: `resume`, `retry-rejects` and the same job submitted
+again put it back to running.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ class JobState(StrEnum):
     FINALIZING = "finalizing"  # every shard has its report; the manifest is not written yet
     SUCCEEDED = "succeeded"  # _SUCCESS stands
     SUCCEEDED_WITH_REJECTS = "succeeded with rejects"  # _SUCCESS stands, some rows were rejected
+    CANCELLING = "cancelling"  # cancelled.json stands; the last shards are being let go
+    CANCELLED = "cancelled"  # nobody works on it; what was scored is kept
     FAILED = "failed"  # failure.json says why; what was scored is kept
 
     @property
@@ -25,8 +31,10 @@ class JobState(StrEnum):
 
 
 LEGAL_MOVES: dict[JobState, frozenset[JobState]] = {
-    JobState.SUBMITTED: frozenset({JobState.RUNNING, JobState.FAILED}),
-    JobState.RUNNING: frozenset({JobState.FINALIZING, JobState.FAILED}),
+    JobState.SUBMITTED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
+    JobState.RUNNING: frozenset({JobState.FINALIZING, JobState.CANCELLING, JobState.FAILED}),
+    JobState.CANCELLING: frozenset({JobState.CANCELLED}),
+    JobState.CANCELLED: frozenset(),
     JobState.FINALIZING: frozenset(
         {JobState.SUCCEEDED, JobState.SUCCEEDED_WITH_REJECTS, JobState.FAILED}
     ),

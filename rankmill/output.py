@@ -3,7 +3,7 @@
 part-00000.parquet …
 _SUCCESS
 _rankmill/job.json  plan.json  shards/00000.json …  rejected/part-00000.parquet …
-          manifest.json  failure.json
+          manifest.json  failure.json  cancelled.json
 """
 
 from __future__ import annotations
@@ -80,8 +80,21 @@ class Output:
     def write_failure(self, failure: Failure) -> None:
         self._write(failure, "failure.json")
 
-    def clear_failure(self) -> None:
-        storage.remove(self._own("failure.json"))
+    def mark_cancelled(self) -> None:
+        storage.write_bytes(self._own("cancelled.json"), b"{}\n")
+
+    def is_cancelled(self) -> bool:
+        return storage.exists(self._own("cancelled.json"))
+
+    def reopen(self) -> None:
+        """Take back that the job has ended; its parts and reports stay."""
+        storage.remove(storage.child(self.uri, _SUCCESS))
+        for name in ("manifest.json", "failure.json", "cancelled.json"):
+            storage.remove(self._own(name))
+
+    def forget_shard(self, shard_index: int) -> None:
+        """Remove a shard's report, so that it is run again; its part stays until then."""
+        storage.remove(self._own("shards", _report_name(shard_index)))
 
     def read_report(self, shard_index: int) -> ShardReport | None:
         return self._read(ShardReport, "shards", _report_name(shard_index))
@@ -107,8 +120,8 @@ class Output:
         return storage.exists(storage.child(self.uri, _SUCCESS))
 
     def has_ended(self) -> bool:
-        """Whether the job succeeded or failed; unlike `state`, without a listing."""
-        return self.is_success() or self.read_failure() is not None
+        """Whether the job is over, well or not; unlike `state`, without a listing."""
+        return self.is_success() or self.is_cancelled() or self.read_failure() is not None
 
     def state(self) -> JobState:
         """Where the job stands, from storage alone.
@@ -120,6 +133,8 @@ class Output:
             manifest = self.read_manifest()
             rejected = manifest is not None and manifest.n_rejected > 0
             return JobState.SUCCEEDED_WITH_REJECTS if rejected else JobState.SUCCEEDED
+        if self.is_cancelled():
+            return JobState.CANCELLED
         if self.read_failure():
             return JobState.FAILED
         plan = self.read_plan()

@@ -30,11 +30,11 @@ class Reconciler:
 
     def look(self) -> None:
         """Send again shards with neither message, live claim nor report; reopen forgotten jobs."""
-        counts = [self._ledger.counts(job_id) for job_id in self._ledger.job_ids()]
+        known = self._ledger.job_ids()
+        counts = [self._ledger.counts(job_id) for job_id in self._ledger.priorities()]
         running = [each for each in counts if each is not None and not each.state.is_final]
-        known = {each.job_id for each in counts if each is not None}
         if self._ledger.take_turn("reconcile", self._settings.reconcile_s * 0.9):
-            for job_id in self._running.keys() - known:
+            for job_id in self._running.keys() - set(known):
                 self._reopen(job_id, self._running[job_id])
             waiting = _waiting_task_ids(self._ledger)
             for each in running:

@@ -27,7 +27,12 @@ class Settings(BaseSettings):
     reconcile_s: float = Field(
         5.0, gt=0, description="Seconds between looks for shards that nobody works on"
     )
-    max_tries: int = Field(4, ge=1, description="Times a shard may be started before its job fails")
+    trusted_tries: int = Field(
+        2, ge=1, description="Starts of a shard before it is suspected of killing its worker"
+    )
+    max_tries: int = Field(
+        6, ge=1, description="Starts of a shard, not counting found killers, before its job fails"
+    )
     shards_per_worker: int = Field(
         3, ge=1, description="Shards of one job in flight for each live worker"
     )

@@ -64,7 +64,9 @@ class JobSpec(Contract):
     shard_pairs: int | None = Field(
         None, ge=1, description="Rows in a shard [a 32nd of the input, 1,024 to 32,768]"
     )
-    priority: int = Field(5, ge=0, le=9, description="9 goes first")
+    priority: int = Field(
+        5, ge=1, le=9, description="Share of the workers: 9 gets three times what 3 gets"
+    )
     max_reject_rate: float = Field(
         0.01, ge=0, le=1, description="Share of rows that may be rejected before the job fails"
     )

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from functools import lru_cache
+from pathlib import Path
 
 from rankmill import dispatch
 from rankmill.errors import ClaimLost, JobUnknown, RankmillError
@@ -16,6 +17,7 @@ from rankmill.spec import ShardReport, ShardSpec
 from worker import models
 from worker.claim import Claim
 from worker.shard import ShardWork, run_shard
+from worker.suspects import Suspects
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,12 @@ def deliver(shard: ShardSpec) -> None:
             raise
         dispatch.fail(ledger(), settings(), job, str(error), shard.shard_index)
         return
+    except Exception as error:  # a bug of ours or of a library: the same again would not help
+        log.exception("shard %d of job %s", shard.shard_index, job.job_id)
+        first_line = str(error).strip().partition("\n")[0]
+        message = f"shard {shard.shard_index}: unexpected {type(error).__name__}: {first_line}"
+        dispatch.fail(ledger(), settings(), job, message, shard.shard_index)
+        return
     if report is not None:
         dispatch.finished(ledger(), settings(), job, report)
 
@@ -67,34 +75,63 @@ def _planned_job(output_uri: str, job_id: str) -> Job:
 
 
 def _run_claimed(job: Job, shard: ShardSpec) -> ShardReport | None:
-    owner = f"{socket.gethostname()}:{os.getpid()}"
-    claim = Claim.take(ledger(), shard, owner, settings().claim_s)
+    claim = _claim(shard)
     if claim is None:
         log.info("shard %d of job %s is being run elsewhere", shard.shard_index, job.job_id)
         return None
     with claim:
-        tries = ledger().count_try(job.job_id, shard.shard_index)
-        if tries > settings().max_tries:
-            raise RankmillError(
-                f"shard {shard.shard_index} was started {tries - 1} times and never finished; "
-                "it may be killing its worker (memory?)"
-            )
         work = ShardWork(
             model=models.load(job.spec),
-            worker=owner,
+            worker=_me(),
             window_pairs=settings().window_pairs,
             progress=claim.progress,
             guard=lambda: _check_still_ours(job, claim),
+            suspects=_suspects(shard),
         )
         return run_shard(job, shard, work)
 
 
+def _claim(shard: ShardSpec) -> Claim | None:
+    claim = Claim.take(ledger(), shard, _me(), settings().claim_s)
+    if claim is None and _is_dead(ledger().claim_owner(shard.job_id, shard.shard_index)):
+        ledger().break_claim(shard.job_id, shard.shard_index)
+        claim = Claim.take(ledger(), shard, _me(), settings().claim_s)
+    return claim
+
+
+def _me() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _is_dead(owner: str | None) -> bool:
+    """Whether a claim's holder was a process of this machine that is gone."""
+    host, _, pid = (owner or "").rpartition(":")
+    return host == socket.gethostname() and not Path("/proc", pid).exists()
+
+
+def _suspects(shard: ShardSpec) -> Suspects | None:
+    """None for a shard that may be run as usual.
+
+    Raises:
+        RankmillError: it was started too often.
+    """
+    tries = ledger().count_try(shard.job_id, shard.shard_index)
+    if tries <= settings().trusted_tries:
+        return None
+    suspects = Suspects.of(ledger(), shard)
+    if tries - len(suspects.deadly) > settings().max_tries:
+        raise RankmillError(
+            f"shard {shard.shard_index} was started {tries - 1} times and never finished"
+        )
+    return suspects
+
+
 def _check_still_ours(job: Job, claim: Claim) -> None:
-    """Raise ClaimLost where another worker has the shard by now, or another job the output."""
+    """Raise ClaimLost where the shard, the output or all of the job is no longer ours."""
     claim.check()
     record = job.output.read_job()
-    if record is None or record.job_id != job.job_id:
-        raise ClaimLost(f"{job.output.uri} belongs to another job than {job.job_id} by now")
+    if record is None or record.job_id != job.job_id or job.output.has_ended():
+        raise ClaimLost(f"{job.output.uri} no longer waits for a shard of job {job.job_id}")
 
 
 def give_up(shard: ShardSpec, error: RankmillError) -> None:

@@ -36,8 +36,7 @@ def finalize(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -
         except JobFailed as error:
             dispatch.fail(ledger, settings, job, str(error), None)
             return
-    ledger.set_state(job_id, output.state())
-    ledger.forget_later(job_id, settings.keep_finished_s)
+    ledger.end_job(job_id, output.state(), "", settings.keep_finished_s)
 
 
 def _complete(job: Job) -> None:

@@ -33,6 +33,15 @@ class OwnedRows:
     first_row: int
     groups: np.ndarray
 
+    @property
+    def stop_row(self) -> int:
+        return self.first_row + len(self.groups)
+
+    def between(self, first: int, stop: int) -> OwnedRows:
+        """Those of the rows whose numbers lie in a range within these."""
+        at, size = first - self.first_row, stop - first
+        return OwnedRows(self.table.slice(at, size), first, self.groups[at : at + size])
+
 
 def owned_rows(
     plan: Plan, shard: ShardSpec, columns: Sequence[str], batch_rows: int

@@ -20,6 +20,7 @@ from worker.models import LoadedModel
 from worker.rank import activate, rank_groups
 from worker.rejects import NOT_FINITE, refusals, write_rejected
 from worker.rows import OwnedRows, owned_rows
+from worker.suspects import KILLS, Suspects
 
 _ROW_GROUP_ROWS = 64 * 1024
 
@@ -34,6 +35,7 @@ class ShardWork:
     Attributes:
         progress: told after each window.
         guard: called before anything is published; raises where the claim is lost.
+        suspects: set for a shard that has killed workers, which is then scored with care.
     """
 
     model: LoadedModel
@@ -41,6 +43,7 @@ class ShardWork:
     window_pairs: int
     progress: Progress
     guard: Callable[[], None]
+    suspects: Suspects | None = None
 
 
 @dataclass
@@ -99,24 +102,51 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
 def _score(job: Job, shard: ShardSpec, work: ShardWork) -> _Tally:
     """Stream the shard's rows through the scorer, which reads ahead; keep what a part needs."""
     columns = job.plan.columns
-    reading = [columns.query, columns.document, *columns.kept]
     waiting: deque[tuple[OwnedRows, np.ndarray]] = deque()
     tally = _Tally()
 
     def windows() -> Iterator[PairWindow]:
-        for rows in owned_rows(job.plan, shard, reading, work.window_pairs):
+        for rows in _windows_of_rows(job, shard, work):
             refused = refusals(rows.table, columns)
+            if work.suspects and work.suspects.kills(rows.first_row):
+                refused.setdefault(0, KILLS)
             tally.rejected.update({rows.first_row + at: why for at, why in refused.items()})
             good = np.delete(np.arange(rows.table.num_rows), list(refused))
             waiting.append((rows, good))
             texts = rows.table.take(good)
             yield PairWindow(texts[columns.query].to_pylist(), texts[columns.document].to_pylist())
 
-    for scores in work.model.scorer.score(windows()):
+    scorer = work.model.scorer
+    scored = _one_by_one(work, windows(), waiting) if work.suspects else scorer.score(windows())
+    for scores in scored:
         rows, good = waiting.popleft()
         _keep(tally, rows, good, scores, columns)
         work.progress(tally.n_rows, tally.n_tokens)
     return tally
+
+
+def _windows_of_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Iterator[OwnedRows]:
+    columns = job.plan.columns
+    reading = [columns.query, columns.document, *columns.kept]
+    for rows in owned_rows(job.plan, shard, reading, work.window_pairs):
+        if work.suspects is None:
+            yield rows
+        else:
+            for first, stop in work.suspects.pieces(rows.first_row, rows.stop_row):
+                yield rows.between(first, stop)
+
+
+def _one_by_one(
+    work: ShardWork,
+    windows: Iterator[PairWindow],
+    waiting: deque[tuple[OwnedRows, np.ndarray]],
+) -> Iterator[WindowScores]:
+    """Score window after window, nothing ahead, each on trial while it is with the model."""
+    assert work.suspects is not None
+    for window in windows:
+        rows = waiting[-1][0]
+        with work.suspects.on_trial(rows.first_row, rows.stop_row):
+            yield from work.model.scorer.score([window])
 
 
 def _keep(

@@ -15,9 +15,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from producer import control
 from producer.cli.options import takes_job
-from producer.cli.render import preview_table, result_facts, show_progress, status_facts
-from producer.follow import JobHandle, JobStatus, find_job
+from producer.cli.render import (
+    jobs_table,
+    preview_table,
+    result_facts,
+    show_progress,
+    status_facts,
+)
+from producer.follow import JobHandle, JobStatus, find_job, list_jobs
 from producer.preview import preview
 from rankmill import models
 from rankmill.errors import JobFailed, RankmillError
@@ -115,6 +122,38 @@ def watch(job: JobArgument, as_json: JsonFlag = False) -> None:
 
 
 @app.command()
+def cancel(job: JobArgument) -> None:
+    """Stop a job within a shard; what was scored is kept."""
+    control.cancel(find_job(job))
+
+
+@app.command()
+def resume(job: JobArgument) -> None:
+    """Go on with a job that failed, was cancelled or was lost: only what has no report yet."""
+    handle = find_job(job)
+    control.resume(handle)
+    print(handle.job_id)
+
+
+@app.command()
+def retry_rejects(job: JobArgument) -> None:
+    """Run the shards again that have rejected rows."""
+    handle = find_job(job)
+    n_shards = control.retry_rejects(handle)
+    print(f"{handle.job_id}: {n_shards} shards are run again" if n_shards else "no rejects")
+
+
+@app.command()
+def jobs(as_json: JsonFlag = False) -> None:
+    """List what runs now and what ran lately."""
+    listed = list_jobs()
+    if as_json:
+        print(json.dumps([each.model_dump(mode="json") for each in listed]))
+    else:
+        Console().print(jobs_table(listed))
+
+
+@app.command()
 def worker(device: DeviceFlag = "auto", name: str = "rankmill") -> None:
     """Run Celery workers of this machine, one per device, for RANKMILL_BROKER_URL."""
     from producer.local import devices, worker_command
@@ -148,7 +187,7 @@ def _finish(handle: JobHandle, status: JobStatus, as_json: bool, *, with_preview
             console.print(preview_table(shown))
         console.print(result_facts(manifest), soft_wrap=True)
     if not status.state.is_success:
-        raise JobFailed(f"job {status.job_id} failed: {status.message}")
+        raise JobFailed(f"job {status.job_id} {status.state}: {status.message}".rstrip(": "))
 
 
 def _print_status(status: JobStatus, as_json: bool) -> None:

@@ -109,6 +109,15 @@ def result_facts(manifest: Manifest) -> Text:
     return _facts(facts)
 
 
+def jobs_table(jobs: list[JobStatus]) -> Table:
+    table = Table("job", "state", "shards", "pairs", "output", box=None, pad_edge=False)
+    for job in jobs:
+        shards = f"{job.n_shards_done:,} of {job.n_shards:,}"
+        pairs = f"{job.n_pairs_done:,} of {job.n_rows:,}"
+        table.add_row(job.job_id, job.state, shards, pairs, _plain(job.output_uri))
+    return table
+
+
 def preview_table(preview: QueryPreview) -> Table:
     """One query: its first candidates before and after, each new one with where it stood before."""
     table = Table(title=f"[bold]{_plain(preview.query)}", title_justify="left", expand=False)

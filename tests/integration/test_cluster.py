@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from rankmill.ledger import Ledger
 from rankmill.output import Output
 from rankmill.settings import settings
 from tests.conftest import StartWorker
-from tests.inputs import pairs, part_bytes, read_output, write
+from tests.inputs import pairs, part_bytes, read_output, wait_for, write
 
 # What a pipeline that must not install Rankmill runs: Celery and nothing of ours.
 FOREIGN = """
@@ -152,10 +151,3 @@ def children(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     # billiard's resource tracker is a child too; the pool's process is the one with our code
     return [n for n in map(int, listed) if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
-
-
-def wait_for(condition: object, within_s: float = 60) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

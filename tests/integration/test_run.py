@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from rankmill.output import Output
-from tests.inputs import everything_under, pairs, part_bytes, read_output, write
+from tests.inputs import everything_under, pairs, part_bytes, read_output, wait_for, write
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -126,13 +125,6 @@ def test_an_interrupted_run_stops_all_it_started_and_goes_on_when_run_again(
     assert len(read_output(folder / "out")) == len(rows)
     now = part_bytes(folder / "out")
     assert {name: now[name] for name in kept} == kept
-
-
-def wait_for(condition: object, within_s: float = 60) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def bad_input(folder: Path, kind: str) -> Path:

@@ -1,0 +1,54 @@
+"""Change the course of a submitted job: cancel, resume, try its rejected rows again."""
+
+from __future__ import annotations
+
+from producer.follow import JobHandle
+from rankmill import dispatch
+from rankmill.errors import InputError
+from rankmill.output import Job
+from rankmill.settings import settings
+
+
+def cancel(handle: JobHandle) -> None:
+    """Stop a job within a shard; what was scored is kept, and `resume` goes on from it.
+
+    Raises:
+        InputError: it is over already.
+    """
+    if handle.output.has_ended():
+        raise InputError(f"job {handle.job_id} is over: {handle.output.state()}")
+    dispatch.cancel(handle.ledger, settings(), handle.output, handle.job_id)
+
+
+def resume(handle: JobHandle) -> None:
+    """Run what has no report yet of a job that failed, was cancelled or was lost; else nothing.
+
+    Twice at once is harmless: a shard is run by the one worker that has its claim.
+    """
+    job = handle.output.load_job()
+    if handle.output.is_success():
+        return
+    handle.output.reopen()
+    dispatch.start(handle.ledger, settings(), job)
+
+
+def retry_rejects(handle: JobHandle) -> int:
+    """Run the shards again that have rejects, and return how many these are.
+
+    Raises:
+        InputError: the job is still running.
+    """
+    job = handle.output.load_job()
+    if not handle.output.has_ended():
+        raise InputError(f"job {handle.job_id} is still running; retry its rejects when it is over")
+    shards = [report.shard_index for report in handle.output.reports() if report.n_rejected]
+    if shards:
+        _run_again(handle, job, shards)
+    return len(shards)
+
+
+def _run_again(handle: JobHandle, job: Job, shards: list[int]) -> None:
+    handle.output.reopen()
+    for shard_index in shards:
+        handle.output.forget_shard(shard_index)
+    dispatch.start(handle.ledger, settings(), job)
