@@ -1,5 +1,6 @@
 # make demo    install, then rerank the example and show the result
 # make test    install what tests need, run them all
+# make test-chaos   break everything that breaks in a night, and write docs/chaos.md
 # make lint    style, and make types: mypy
 # make docs    write the README's generated tables anew
 # make data    make the example and the demo model again, from PACKAGES=….parquet
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev demo test lint types docs data clean
+.PHONY: install install-dev demo test test-chaos lint types docs data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -33,6 +34,9 @@ demo: install
 
 test: install-dev
 	$(BIN)/python -m pytest
+
+test-chaos: install-dev
+	RANKMILL_CHAOS_TABLE=docs/chaos.md $(BIN)/python -m pytest tests/chaos -m '' -s
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -95,8 +95,8 @@ def start_redis() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir="/tmp") as folder:
         broker_url = f"redis+socket://{folder}/redis.sock"
         log_path = Path(folder, "redis.log")
-        with running(_redis_command(_socket_path(broker_url)), {}, log_path):
-            _wait_for_redis(broker_url, log_path)
+        with running(redis_command(_socket_path(broker_url)), {}, log_path):
+            wait_for_redis(broker_url, log_path)
             yield broker_url
 
 
@@ -109,7 +109,8 @@ def worker_command(name: str) -> list[str]:
     ]
 
 
-def _redis_command(socket_path: Path) -> list[str]:
+def redis_command(socket_path: Path) -> list[str]:
+    """How the private Redis is started; it keeps nothing on disk."""
     server = shutil.which("redis-server") or shutil.which("valkey-server") or _embedded_redis()
     return [
         *(server, "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"),
@@ -140,7 +141,8 @@ def _socket_path(broker_url: str) -> Path:
     return Path(broker_url.removeprefix("redis+socket://"))
 
 
-def _wait_for_redis(broker_url: str, log_path: Path) -> None:
+def wait_for_redis(broker_url: str, log_path: Path) -> None:
+    """Block until a Redis that was just started answers."""
     import redis
 
     client = redis.Redis(unix_socket_path=str(_socket_path(broker_url)))

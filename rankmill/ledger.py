@@ -1,6 +1,7 @@
 """What Redis knows of running jobs: live counts, the window of shards in flight, who runs what.
 
 All of it can be lost: it is a cache of what stands on storage, and `open_job` makes it again.
+Times are Redis's own, so that no machine's clock matters.
 
     rankmill:jobs                  zset   job id by time of submission
     rankmill:workers               zset   worker by time last seen
@@ -17,7 +18,6 @@ All of it can be lost: it is a cache of what stands on storage, and `open_job` m
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -44,10 +44,11 @@ if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return {} end
 local total = tonumber(redis.call('HGET', KEYS[1], 'n_shards'))
 local next_shard = tonumber(redis.call('HGET', KEYS[1], 'next_shard'))
 local room = tonumber(ARGV[1]) - redis.call('ZCARD', KEYS[2])
+local now = redis.call('TIME')[1]
 local taken = {}
 while room > 0 and next_shard < total do
   if redis.call('GETBIT', KEYS[3], next_shard) == 0 then
-    redis.call('ZADD', KEYS[2], ARGV[2], next_shard)
+    redis.call('ZADD', KEYS[2], now, next_shard)
     taken[#taken + 1] = next_shard
     room = room - 1
   end
@@ -144,13 +145,14 @@ class Ledger:
             "n_rejected": sum(report.n_rejected for report in done),
             "message": "",
         }
+        now = self.now()
         with _broker_errors(), self._redis.pipeline() as pipe:
             pipe.delete(*job.all)
             pipe.hset(job.hash, mapping=cast(dict[Any, Any], fields))
             for report in done:
                 pipe.setbit(job.done, report.shard_index, 1)
             pipe.hset(_RUNNING, record.job_id, str(record.spec.priority))
-            pipe.zadd(_JOBS, {record.job_id: record.submitted_at.timestamp()})
+            pipe.zadd(_JOBS, {record.job_id: now})
             pipe.execute()
 
     def counts(self, job_id: str) -> JobCounts | None:
@@ -196,20 +198,19 @@ class Ledger:
     def end_job(self, job_id: str, state: JobState, message: str, keep_s: int) -> None:
         """Note a final state; the job's keys expire, and so do the names of earlier ones."""
         self.set_state(job_id, state, message)
+        now = self.now()
         with _broker_errors(), self._redis.pipeline() as pipe:
             pipe.hdel(_RUNNING, job_id)
             for key in _Keys(job_id).all:
                 pipe.expire(key, keep_s)
-            pipe.zremrangebyscore(_JOBS, 0, time.time() - 2 * keep_s)
+            pipe.zremrangebyscore(_JOBS, 0, now - 2 * keep_s)
             pipe.execute()
 
     def take_next(self, job_id: str, window: int) -> list[int]:
         """Put the next shards into flight, up to `window` in all; the caller sends them."""
         job = _Keys(job_id)
         with _broker_errors():
-            taken = self._take_next(
-                keys=[job.hash, job.inflight, job.done], args=[window, time.time()]
-            )
+            taken = self._take_next(keys=[job.hash, job.inflight, job.done], args=[window])
         return [int(shard_index) for shard_index in cast(list[int], taken)]
 
     def in_flight(self, job_id: str) -> dict[int, float]:
@@ -219,8 +220,15 @@ class Ledger:
         return {int(name): at for name, at in cast(list[tuple[str, float]], pairs)}
 
     def sent_again(self, job_id: str, shard_index: int) -> None:
+        now = self.now()
         with _broker_errors():
-            self._redis.zadd(_Keys(job_id).inflight, {str(shard_index): time.time()}, xx=True)
+            self._redis.zadd(_Keys(job_id).inflight, {str(shard_index): now}, xx=True)
+
+    def now(self) -> float:
+        """Redis's clock, in seconds."""
+        with _broker_errors():
+            seconds, microseconds = self._redis.time()
+        return float(seconds) + float(microseconds) / 1e6
 
     def finish_shard(self, report: ShardReport) -> int | None:
         """Count a reported shard: the number now done, or None where Redis lost the job."""
@@ -294,13 +302,15 @@ class Ledger:
             self._redis.hdel(job.live, str(shard_index))
 
     def worker_seen(self, worker: str) -> None:
+        now = self.now()
         with _broker_errors():
-            self._redis.zadd(_WORKERS, {worker: time.time()})
+            self._redis.zadd(_WORKERS, {worker: now})
 
     def n_workers(self) -> int:
         """Workers seen within the last minute."""
+        now = self.now()
         with _broker_errors():
-            self._redis.zremrangebyscore(_WORKERS, 0, time.time() - _WORKER_SEEN_S)
+            self._redis.zremrangebyscore(_WORKERS, 0, now - _WORKER_SEEN_S)
             return self._redis.zcard(_WORKERS)
 
     def take_turn(self, name: str, for_s: float) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 
 from rankmill import dispatch
 from rankmill.broker import SCORE_QUEUE, send_shard, shard_task_id
@@ -58,7 +57,7 @@ class Reconciler:
     def _resend(self, counts: JobCounts, waiting: set[str]) -> None:
         job = Output(counts.output_uri).load_job()
         # Between leaving the queue and taking its claim a shard is in neither; leave it that time.
-        settled = time.time() - self._settings.reconcile_s
+        settled = self._ledger.now() - self._settings.reconcile_s
         for shard_index, sent_at in self._ledger.in_flight(job.job_id).items():
             if sent_at > settled or shard_task_id(job.job_id, shard_index) in waiting:
                 continue

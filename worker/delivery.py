@@ -80,6 +80,7 @@ def _run_claimed(job: Job, shard: ShardSpec) -> ShardReport | None:
         log.info("shard %d of job %s is being run elsewhere", shard.shard_index, job.job_id)
         return None
     with claim:
+        log.info("job %s: shard %d is run", job.job_id, shard.shard_index)
         work = ShardWork(
             model=models.load(job.spec),
             worker=_me(),

@@ -1,19 +1,27 @@
-"""Put on a worker's PYTHONPATH, this makes chosen texts kill the process that scores them.
+"""Put on a process's PYTHONPATH, this makes it break in a chosen way.
 
-A stand-in for what really does (a tokenizer that crashes, a row that takes all memory): the model
-gets the text and the process is gone.
+RANKMILL_TEST_DEADLY_TEXT: a document with this text kills the process that scores it, as a
+tokenizer that crashes or a row that takes all memory would.
+RANKMILL_TEST_FAILING_CALL=fsync:7: every seventh such call on a file of ours fails with EIO.
+RANKMILL_TEST_CLOCK_AHEAD_S: the wall clock is this much ahead.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib.abc
 import importlib.machinery
 import os
 import signal
 import sys
+import time
+from itertools import count
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_FAILING = os.environ.get("RANKMILL_TEST_FAILING_CALL")
+_AHEAD_S = float(os.environ.get("RANKMILL_TEST_CLOCK_AHEAD_S", "0"))
 _DEADLY = os.environ.get("RANKMILL_TEST_DEADLY_TEXT")
 
 
@@ -51,5 +59,35 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
+def _fail_every(function: Any, n: int, is_ours: Any) -> Any:
+    calls = count(1)
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        if is_ours(*arguments) and next(calls) % n == 0:
+            raise OSError(errno.EIO, "made to fail")
+        return function(*arguments, **options)
+
+    return failing
+
+
+def _is_temporary(path: Any, *_: Any) -> bool:
+    return str(path).endswith(".rankmill-tmp")
+
+
+def _is_descriptor_of_ours(descriptor: int) -> bool:
+    return _is_temporary(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+
+if _FAILING:
+    call, _, every = _FAILING.partition(":")
+    if call == "fsync":
+        os.fsync = _fail_every(os.fsync, int(every), _is_descriptor_of_ours)
+    elif call == "replace":
+        os.replace = _fail_every(os.replace, int(every), _is_temporary)
+    elif call == "open":
+        Path.open = _fail_every(Path.open, int(every), _is_temporary)  # type: ignore[method-assign]
+if _AHEAD_S:
+    real_time = time.time
+    time.time = lambda: real_time() + _AHEAD_S
 if _DEADLY:
     sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,150 @@
+"""A small cluster to break: a Redis that keeps its data, three workers, a job, and its checks."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from producer.follow import JobHandle
+from producer.local import redis_command, running, wait_for_redis, worker_command
+from producer.submit import submit
+from rankmill.ledger import Ledger
+from rankmill.settings import CHECKOUT, settings
+from tests.inputs import part_bytes, read_output, read_rejected, wait_for
+
+N_SHARDS = 48
+_RUN = re.compile(r"job ([0-9a-f]+): shard (\d+) is run")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the table."""
+
+    fault: str
+    recovery_s: float
+    wall_s: float
+    n_run_twice: int
+    n_lost: int
+
+    def line(self) -> str:
+        times = f"{self.recovery_s:.1f} s | {self.wall_s:.1f} s"
+        return f"| {self.fault} | {times} | {self.n_run_twice} | {self.n_lost} |"
+
+
+@dataclass
+class Stage:
+    """Everything that a fault may break; `ledger` speaks for the test, not for the cluster."""
+
+    folder: Path
+    source: Path
+    broker_url: str
+    ledger: Ledger
+    redis: subprocess.Popen[bytes]
+    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    worker_environment: dict[str, str] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def start_worker(self, name: str) -> None:
+        environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        self.workers[name] = self._stack.enter_context(
+            running(
+                worker_command(name),
+                environment | self.worker_environment,
+                self.folder / f"worker-{name}.log",
+            )
+        )
+
+    def start_redis(self) -> None:
+        socket_path = Path(self.broker_url.removeprefix("redis+socket://"))
+        log = socket_path.with_suffix(".log")
+        command = [*redis_command(socket_path), "--appendonly", "yes"]
+        self.redis = self._stack.enter_context(running(command, {}, log))
+        wait_for_redis(self.broker_url, log)
+
+    def child_of(self, name: str) -> int:
+        """The pool process that scores, not billiard's helpers."""
+        pid = self.workers[name].pid
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        scoring = [n for n in listed if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
+        return int(scoring[0])
+
+    def kill_worker(self, name: str) -> None:
+        os.killpg(self.workers.pop(name).pid, signal.SIGKILL)
+
+    def submit(self, output: Path | None = None) -> JobHandle:
+        return submit_to(self.source, output or self.folder / "out")
+
+    def runs(self, job_id: str) -> Counter[int]:
+        """How often each shard of a job was started, by the workers' logs."""
+        text = "".join(log.read_text() for log in self.folder.glob("worker-*.log"))
+        return Counter(int(shard) for job, shard in _RUN.findall(text) if job == job_id)
+
+    def wait_and_check(
+        self, job: JobHandle, fault: str, at: float, reference: Path, within_s: float = 240
+    ) -> Outcome:
+        """Wait for the end; every row once, the reference's bytes, nothing left behind."""
+        in_flight = set(range(N_SHARDS)) - job.output.reported_shards()
+        hit = set(self.ledger.in_flight(job.job_id)) or set(sorted(in_flight)[:3])
+        wait_for(lambda: hit <= job.output.reported_shards(), within_s)
+        recovery_s = time.monotonic() - at
+        status = job.wait(timeout_s=within_s)
+        assert status.state == "succeeded with rejects", status
+        output = Path(job.output.uri)
+        assert part_bytes(output) == part_bytes(reference)
+        assert read_rejected(output) == read_rejected(reference)
+        assert not list(output.rglob("*.rankmill-tmp")), "a temporary file is left"
+        rows = Counter((row["query_id"], row["doc_id"]) for row in read_output(output))
+        rows += Counter((row["query_id"], row["doc_id"]) for row in read_rejected(output))
+        wanted = Counter(
+            (row["query_id"], row["doc_id"])
+            for row in pq.read_table(self.source, columns=["query_id", "doc_id"]).to_pylist()
+        )
+        assert rows == wanted
+        twice = sum(1 for n in self.runs(job.job_id).values() if n > 1)
+        return Outcome(
+            fault, recovery_s, time.monotonic() - at, twice, sum((wanted - rows).values())
+        )
+
+
+def submit_to(source: Path, output: Path) -> JobHandle:
+    return submit(
+        source, output, model_id="demo", precision="fp32", shard_pairs=shard_pairs(source)
+    )
+
+
+def shard_pairs(source: Path) -> int:
+    return -(-pq.read_metadata(source).num_rows // N_SHARDS)
+
+
+def write_source(target: Path) -> Path:
+    """The example's rows twice, under other query ids the second time; a few of them bad."""
+    table = pq.read_table(CHECKOUT / "examples" / "packages.parquet")
+    again = [f"again-{query_id}" for query_id in table["query_id"].to_pylist()]
+    table = pa.concat_tables([table, table.set_column(0, "query_id", pa.array(again))])
+    documents = table["document"].to_pylist()
+    for row in range(500, len(documents), 1000):
+        documents[row] = "" if row % 2000 == 500 else None
+    column = table.column_names.index("document")
+    pq.write_table(table.set_column(column, "document", pa.array(documents)), target)
+    return target
+
+
+@contextmanager
+def stage(folder: Path, source: Path, broker_url: str) -> Iterator[Stage]:
+    """A Redis with an append-only file and nothing else yet; all is stopped at the end."""
+    with ExitStack() as stack:
+        ledger = Ledger.connect(settings())
+        built = Stage(folder, source, broker_url, ledger, None, _stack=stack)  # type: ignore[arg-type]
+        built.start_redis()
+        yield built

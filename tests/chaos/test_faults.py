@@ -1,0 +1,197 @@
+"""What breaks in a night, done on purpose: each job must end complete, correct and by itself.
+
+`make test` runs the short form, `make test-chaos` everything and writes the table.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from producer.control import cancel, resume
+from producer.follow import JobHandle
+from rankmill.errors import JobFailed
+from tests.chaos.stage import N_SHARDS, Outcome, Stage
+from tests.inputs import everything_under, wait_for
+
+FAULTS = Path(__file__).parents[1] / "faults"
+RECOVERS_WITHIN_S = 60
+
+
+def kill_child(stage: Stage) -> None:
+    os.kill(stage.child_of("a"), signal.SIGKILL)
+
+
+def kill_worker(stage: Stage) -> None:
+    stage.kill_worker("a")
+
+
+def terminate_worker(stage: Stage) -> None:
+    stage.workers.pop("a").terminate()
+
+
+def quit_worker(stage: Stage) -> None:
+    stage.workers.pop("a").send_signal(signal.SIGQUIT)
+
+
+def restart_redis(stage: Stage) -> None:
+    stage.redis.kill()
+    stage.redis.wait()
+    time.sleep(2)
+    stage.start_redis()
+
+
+def flush_redis(stage: Stage) -> None:
+    stage.ledger._redis.flushall()
+
+
+def cut_connections(stage: Stage) -> None:
+    stage.ledger._redis.execute_command("CLIENT KILL TYPE normal SKIPME yes")
+
+
+def freeze_worker(stage: Stage) -> None:
+    """Past its claim, so that another runs its shard; let go again, it must not publish."""
+    frozen = [stage.workers["a"].pid, stage.child_of("a")]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(40)
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
+
+
+SHORT = [kill_worker, restart_redis, cut_connections]
+LONG = [kill_child, terminate_worker, quit_worker, flush_redis, freeze_worker]
+
+
+def under_way(job: JobHandle) -> None:
+    wait_for(lambda: len(job.output.reported_shards()) >= 5, within_s=120)
+    assert len(job.output.reported_shards()) < N_SHARDS - 5, "the fault would come too late"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [*SHORT, *(pytest.param(each, marks=pytest.mark.long) for each in LONG)],
+    ids=lambda fault: fault.__name__,
+)
+def test_a_fault(
+    fault: Callable[[Stage], None], three_workers: Stage, reference: Path, table: list[Outcome]
+) -> None:
+    job = three_workers.submit()
+    under_way(job)
+    at = time.monotonic()
+    fault(three_workers)
+    name = fault.__name__.replace("_", " ")
+    outcome = three_workers.wait_and_check(job, name, at, reference)
+    table.append(outcome)
+    assert outcome.recovery_s < RECOVERS_WITHIN_S
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+def test_storage_errors_at_each_step_of_a_write(
+    call: str, empty_stage: Stage, reference: Path, table: list[Outcome]
+) -> None:
+    every_seventh = {"PYTHONPATH": str(FAULTS), "RANKMILL_TEST_FAILING_CALL": f"{call}:7"}
+    empty_stage.worker_environment.update(every_seventh)
+    for name in ("a", "b", "c"):
+        empty_stage.start_worker(name)
+    at = time.monotonic()
+    job = empty_stage.submit()
+    table.append(empty_stage.wait_and_check(job, f"I/O errors in {call}", at, reference))
+    logs = "".join(log.read_text() for log in empty_stage.folder.glob("worker-*.log"))
+    assert "made to fail" in logs, "no error was injected"
+
+
+@pytest.mark.long
+def test_a_disk_that_fills(
+    three_workers: Stage, tmp_path: Path, reference: Path, table: list[Outcome]
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], check=True)
+    try:
+        at = time.monotonic()
+        job = three_workers.submit(small / "out")
+        with pytest.raises(JobFailed, match="disk is full"):
+            job.wait(timeout_s=120)
+        assert not [name for name in everything_under(small) if name.endswith("-tmp")]
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        resume(job)
+        table.append(three_workers.wait_and_check(job, "disk full, then resume", at, reference))
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+@pytest.mark.long
+def test_a_submitter_whose_clock_is_an_hour_ahead(
+    three_workers: Stage, reference: Path, table: list[Outcome]
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(FAULTS), "RANKMILL_TEST_CLOCK_AHEAD_S": "3600"}
+    code = "import sys; from pathlib import Path; from tests.chaos.stage import submit_to\n"
+    code += "submit_to(Path(sys.argv[1]), Path(sys.argv[2]))"
+    output = three_workers.folder / "out"
+    command = [sys.executable, "-c", code, str(three_workers.source), str(output)]
+    subprocess.run(command, check=True, env=environment)
+    job = three_workers.submit()  # the same job: only a handle
+    under_way(job)
+    at = time.monotonic()
+    kill_worker(three_workers)
+    outcome = three_workers.wait_and_check(job, "clock ahead, kill worker", at, reference)
+    table.append(outcome)
+    assert outcome.recovery_s < RECOVERS_WITHIN_S
+
+
+@pytest.mark.long
+def test_two_resumes_at_once(three_workers: Stage, reference: Path, table: list[Outcome]) -> None:
+    job = three_workers.submit()
+    under_way(job)
+    cancel(job)
+    at = time.monotonic()
+    command = [sys.executable, "-m", "producer.cli", "resume", job.output.uri]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [each.wait(60) for each in both] == [0, 0]
+    table.append(three_workers.wait_and_check(job, "two resumes at once", at, reference))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_random_mix(three_workers: Stage, reference: Path, table: list[Outcome]) -> None:
+    seed = int(os.environ.get("RANKMILL_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
+    print(f"RANKMILL_CHAOS_SEED={seed}")
+    rng = random.Random(seed)
+    until = time.monotonic() + 180
+    n_faults = 0
+    for round_number in range(1000):
+        if time.monotonic() > until:
+            break
+        job = three_workers.submit(three_workers.folder / f"out-{round_number}")
+        at = time.monotonic()
+        for _ in range(rng.randint(1, 3)):
+            time.sleep(rng.uniform(0.5, 4))
+            fault = rng.choice([kill_child, kill_worker, restart_redis, flush_redis])
+            fault(three_workers)
+            n_faults += 1
+            if "a" not in three_workers.workers:
+                three_workers.start_worker("a")
+                wait_for(lambda: _has_child(three_workers), 60)
+        outcome = three_workers.wait_and_check(
+            job, f"mix {round_number}, seed {seed}", at, reference
+        )
+    table.append(
+        Outcome(f"mix of {n_faults}, seed {seed}", outcome.recovery_s, outcome.wall_s, 0, 0)
+    )
+
+
+def _has_child(stage: Stage) -> bool:
+    try:
+        return stage.child_of("a") > 0
+    except (IndexError, FileNotFoundError):
+        return False
