@@ -17,6 +17,11 @@ from worker.engine.batching import LengthGroup, TokenBatch
 # on AVX512-BF16 with heads of 32 and 64); above it SDPA wins. In fp32 SDPA always does.
 _BMM_MAX_LENGTH = 384
 
+# PyTorch sends a product of b matrices (m, k) x (k, n) to oneDNN when b * m * k * n is above this
+# (mkldnn_gemm_min_size in aten/native/mkldnn/Matmul.cpp), and another kernel rounds differently.
+# One pair alone must be above it, or the number of pairs would decide its bits.
+_ONEDNN_MIN_PRODUCT = 16 * 16 * 16
+
 # Queries a block of sliding-window attention; work is proportional to this plus twice the window.
 _BLOCK = 128
 
@@ -58,7 +63,7 @@ class GroupedAttention:
         for group in batch.groups:
             query, key, value = _heads(qkv, group)
             reach = slice(None) if window is None else slice(window + 1)
-            attended = _bmm(query[:, :, :1], key[:, :, reach], value[:, :, reach])
+            attended = _first(query[:, :, :1], key[:, :, reach], value[:, :, reach])
             outs.append(attended.reshape(group.n_pairs, -1))
         return torch.cat(outs)
 
@@ -76,9 +81,22 @@ def _attend(
     length = query.shape[2]
     if window is not None and length > window + 1:
         return _sliding(query, key, value, window)
-    if query.device.type == "cpu" and query.dtype != torch.float32 and length <= _BMM_MAX_LENGTH:
+    reduced = query.dtype != torch.float32
+    if reduced and length <= _BMM_MAX_LENGTH and _is_onednn_sized(query, key):
         return _bmm(query, key, value)
     return F.scaled_dot_product_attention(query, key, value)
+
+
+def _first(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    # SDPA splits a lone fp32 query's keys by how many threads have nothing else to do.
+    if query.dtype == torch.float32 or _is_onednn_sized(query, key):
+        return _bmm(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+def _is_onednn_sized(query: torch.Tensor, key: torch.Tensor) -> bool:
+    _, n_heads, n_queries, head_dim = query.shape
+    return n_heads * n_queries * head_dim * key.shape[2] > _ONEDNN_MIN_PRODUCT
 
 
 def _bmm(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

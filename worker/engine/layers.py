@@ -28,9 +28,10 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": torch.tanh,
 }
 
-# CPU matrix products of fewer rows than this take kernels (gemv, edge tiles) that sum in another
-# order, so that a pair's bits would depend on how many pairs came with it.
+# CPU matrix products of fewer rows or columns than this take kernels (gemv, edge tiles) that sum in
+# another order, so that a pair's bits would depend on how many pairs came with it.
 _MIN_ROWS = 64
+_MIN_COLUMNS = 16
 
 
 class Forward(Protocol):
@@ -47,14 +48,16 @@ class DenseLinear:
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None, *, dtype: torch.dtype
     ) -> None:
-        self._weight = weight.detach().to(dtype).contiguous()
-        self._bias = None if bias is None else bias.detach().to(dtype).contiguous()
+        self._n_outputs = len(weight)
+        missing = max(0, _MIN_COLUMNS - self._n_outputs)
+        self._weight = F.pad(weight.detach().to(dtype), (0, 0, 0, missing)).contiguous()
+        self._bias = None if bias is None else F.pad(bias.detach().to(dtype), (0, missing))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        missing = _MIN_ROWS - len(x) if x.device.type == "cpu" else 0
-        if missing <= 0:
-            return F.linear(x, self._weight, self._bias)
-        return F.linear(F.pad(x, (0, 0, 0, missing)), self._weight, self._bias)[: len(x)]
+        missing = max(0, _MIN_ROWS - len(x)) if x.device.type == "cpu" else 0
+        padded = F.pad(x, (0, 0, 0, missing)) if missing else x
+        out = F.linear(padded, self._weight, self._bias)
+        return out[: len(x), : self._n_outputs]
 
 
 class Norm:

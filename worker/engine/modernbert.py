@@ -37,7 +37,9 @@ class ModernBertForward:
         self._pools_mean = config.classifier_pooling == "mean"
         self._words = base.embeddings.tok_embeddings.weight.detach().to(dtype)
         self._norm = Norm(base.embeddings.norm, dtype=dtype)
-        self._rotaries = {kind: _Rotary(base.rotary_emb, kind) for kind in set(config.layer_types)}
+        self._rotaries = {
+            kind: _Rotary(base.rotary_emb, kind, config) for kind in set(config.layer_types)
+        }
         self._layers = [_Layer(layer, config, dtype, linear, attention) for layer in base.layers]
         self._final_norm = Norm(base.final_norm, dtype=dtype)
         self._dense = exact(model.head.dense.weight, model.head.dense.bias)
@@ -73,15 +75,21 @@ def _mean(x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
 
 
 class _Rotary:
-    """Cosine and sine of each token's angle, in fp32."""
+    """Cosine and sine of each token's angle, in fp32.
 
-    def __init__(self, module: Any, kind: str) -> None:
-        self._frequencies = getattr(module, f"{kind}_inv_freq").detach().float()
+    A table, because a cosine computed at the end of a long tensor takes another code path, and
+    other bits, than one in its middle.
+    """
+
+    def __init__(self, module: Any, kind: str, config: Any) -> None:
+        frequencies = getattr(module, f"{kind}_inv_freq").detach().float()
+        places = torch.arange(config.max_position_embeddings, device=frequencies.device)
+        angles = (places[:, None].float() * frequencies)[:, None, None]
+        self._cos, self._sin = angles.cos(), angles.sin()
 
     def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(tokens, 1, 1, head_dim / 2) each, to meet query and key of (tokens, 2, heads, ·)."""
-        angles = (positions[:, None].float() * self._frequencies)[:, None, None]
-        return angles.cos(), angles.sin()
+        return self._cos[positions], self._sin[positions]
 
 
 _Turns = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -121,7 +129,8 @@ class _Layer:
     def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         x = x + self._mix(attended)
         hidden, gate = self._widen(self._mlp_norm(x)).chunk(2, dim=-1)
-        return x + self._narrow(self._activate(hidden) * gate)
+        # One row alone counts as contiguous and would take oneDNN's GELU, many rows ATen's.
+        return x + self._narrow(self._activate(hidden.contiguous()) * gate)
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

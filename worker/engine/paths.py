@@ -16,6 +16,9 @@ from worker.engine.padded import PaddedForward
 from worker.engine.precision import Resolved, numerics
 from worker.engine.varlen import VarlenAttention, has_varlen
 
+# Shown by tests/unit/engine/test_determinism.py.
+_INVARIANT_ON_CPU = ("fp32", "bf16", "int8")
+
 PathName = Literal["packed", "padded", "causal"]
 
 
@@ -78,7 +81,7 @@ def _packed(source: ModelFolder, device: str, precision: Resolved) -> LoadedMode
         architecture=type(model).__name__,
         path="packed",
         path_reason="",
-        is_batch_invariant=device == "cpu",
+        is_batch_invariant=device == "cpu" and precision in _INVARIANT_ON_CPU,
     )
 
 
