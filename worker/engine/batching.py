@@ -101,7 +101,7 @@ def padded_batches(lengths: np.ndarray, max_batch_tokens: int) -> Iterator[np.nd
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        size = max(1, max_batch_tokens // int(lengths[order[start]]))
+        size = max(1, max_batch_tokens // max(1, int(lengths[order[start]])))
         yield order[start : start + size]
         start += size
 

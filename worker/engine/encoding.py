@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
+from worker.engine.chat import ChatEncoder
+from worker.engine.folder import ModelFolder
 from worker.engine.joining import JoinEncoder
 from worker.engine.pairs import DistinctPairs, EncodedWindow
 from worker.engine.ragged import flatten, row_lengths
@@ -93,6 +95,36 @@ _PROBE_TEXTS = (
     "emoji 🙂 and <unk> [MASK] </s> tokens",
     "word " * 200,
 )
+
+
+class PromptedEncoder:
+    """Puts the folder's default prompt before each query, as Sentence Transformers does."""
+
+    def __init__(self, encoder: Encoder, prompt: str) -> None:
+        self._encoder = encoder
+        self._prompt = prompt
+
+    def encode(self, window: PairWindow) -> EncodedWindow:
+        queries = [self._prompt + query for query in window.queries]
+        return self._encoder.encode(PairWindow(queries, window.documents))
+
+
+def encoder_for(source: ModelFolder, *, max_length: int) -> Encoder:
+    """The encoder that asks a model as its folder says it wants to be asked.
+
+    Raises:
+        ValueError: `max_length` leaves no room for text, or the chat template shows no pair.
+    """
+    prompt = source.default_prompt
+    if source.tokenizer.chat_template is not None:
+        return ChatEncoder(
+            source.tokenizer,
+            max_length=max_length,
+            system_prompt=prompt,
+            options=source.chat_options,
+        )
+    encoder = pair_encoder(source.tokenizer, max_length=max_length)
+    return encoder if prompt is None else PromptedEncoder(encoder, prompt)
 
 
 def _agree(join: Encoder, pairwise: Encoder) -> bool:

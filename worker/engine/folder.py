@@ -15,6 +15,9 @@ Activation = Literal["sigmoid", "none"]
 # transformers gives a tokenizer without a stated limit this or more (VERY_LARGE_INTEGER).
 _NO_LIMIT = int(1e20)
 
+# Keys of `chat_template` options that are about sizes or Sentence Transformers itself.
+_NOT_THE_TEMPLATES = {"padding", "truncation", "max_length", "return_tensors", "restore_suffix"}
+
 # Their position embeddings start after the padding index.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
 
@@ -75,11 +78,33 @@ class ModelFolder:
         )
         return "none" if stated and stated.endswith("Identity") else "sigmoid"
 
+    @property
+    def default_prompt(self) -> str | None:
+        """What Sentence Transformers puts before every query, where the folder states it."""
+        stated = self.json("config_sentence_transformers.json")
+        prompt: str | None = (stated.get("prompts") or {}).get(stated.get("default_prompt_name"))
+        return prompt
+
+    @property
+    def chat_options(self) -> dict[str, Any]:
+        """Arguments for the chat template, where the folder states them."""
+        processing = self.json("sentence_bert_config.json").get("processing_kwargs") or {}
+        options: dict[str, Any] = processing.get("chat_template") or {}
+        return {key: value for key, value in options.items() if key not in _NOT_THE_TEMPLATES}
+
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object of the folder; empty without that file."""
-        file = self.path / name
-        content: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        content: dict[str, Any] = self._read(name) or {}
         return content
+
+    def json_list(self, name: str) -> list[dict[str, Any]]:
+        """A JSON list of the folder; empty without that file."""
+        content: list[dict[str, Any]] = self._read(name) or []
+        return content
+
+    def _read(self, name: str) -> Any:
+        file = self.path / name
+        return json.loads(file.read_text()) if file.is_file() else None
 
 
 def is_causal(config: Any) -> bool:

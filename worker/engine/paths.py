@@ -10,7 +10,8 @@ import torch
 
 from worker.engine import bert, modernbert
 from worker.engine.attention import Attention, GroupedAttention
-from worker.engine.folder import ModelFolder, is_causal
+from worker.engine.causal import CausalForward, answer_ids
+from worker.engine.folder import ModelFolder
 from worker.engine.layers import Forward
 from worker.engine.padded import PaddedForward
 from worker.engine.precision import Resolved, numerics
@@ -40,9 +41,10 @@ class LoadedModel:
     is_batch_invariant: bool
 
 
-def why_not_packed(config: Any) -> str | None:
-    """Why a model of this config cannot be packed; None when it can."""
-    if is_causal(config):
+def why_not_packed(source: ModelFolder) -> str | None:
+    """Why a model cannot be packed; None when it can."""
+    config = source.config
+    if source.is_causal:
         return "a causal language model"
     for module in (bert, modernbert):
         if config.model_type in module.MODEL_TYPES:
@@ -58,7 +60,7 @@ def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> Load
         OSError: the folder lacks weights.
         ValueError: the precision needs the packed path and the model cannot take it.
     """
-    reason = why_not_packed(source.config)
+    reason = why_not_packed(source)
     if reason is None:
         return _packed(source, device, precision)
     if precision in ("int8", "fp8"):
@@ -66,6 +68,8 @@ def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> Load
             f"precision {precision} needs a model on the packed path; "
             f"{source.path} is not: {reason}"
         )
+    if source.is_causal:
+        return _causal(source, device, precision, reason)
     return _padded(source, device, precision, reason)
 
 
@@ -101,6 +105,32 @@ def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) 
         forward=forward,
         architecture=type(model).__name__,
         path="padded",
+        path_reason=reason,
+        is_batch_invariant=False,
+    )
+
+
+def _causal(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
+    from transformers import AutoModelForCausalLM
+
+    true_id, false_id = answer_ids(source)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        source.path,
+        dtype=numerics(precision).dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        use_cache=False,
+    )
+    forward = CausalForward(
+        model.eval().to(device),
+        pad_id=source.tokenizer.pad_token_id or 0,
+        true_id=true_id,
+        false_id=false_id,
+    )
+    return LoadedModel(
+        forward=forward,
+        architecture=type(model).__name__,
+        path="causal",
         path_reason=reason,
         is_batch_invariant=False,
     )

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from worker.engine.agreement import Agreement, measure_agreement
 from worker.engine.batching import packed_batches, padded_batches
-from worker.engine.encoding import Encoder, pair_encoder
+from worker.engine.encoding import Encoder, encoder_for
 from worker.engine.folder import Activation, ModelFolder
 from worker.engine.memory import default_budget
 from worker.engine.pairs import EncodedWindow
@@ -32,6 +33,7 @@ from worker.engine.window import PairWindow, WindowScores
 
 __all__ = [
     "Activation",
+    "Agreement",
     "PairTooLargeError",
     "PairWindow",
     "Scorer",
@@ -98,7 +100,7 @@ class Scorer:
         source = ModelFolder(Path(folder))
         resolved = resolve_precision(precision, device)
         limit = min(max_length or source.length_limit, source.length_limit)
-        encoder = pair_encoder(source.tokenizer, max_length=limit)
+        encoder = encoder_for(source, max_length=limit)
 
         def runner_in(chosen: Resolved) -> tuple[LoadedModel, Runner]:
             model = load_model(source, device=device, precision=chosen)
@@ -145,6 +147,15 @@ class Scorer:
                 mark = now
                 yield scores
 
+    def agreement(self, window: PairWindow) -> Agreement:
+        """How this precision ranks the window's pairs compared with fp32, which it loads once."""
+        encoded = self._encoder.encode(window)
+        pairs = np.arange(len(encoded.lengths))
+        row = encoded.pair_of_row
+        reduced = self._score_encoded(encoded).logits
+        exact = self._exact.logits(encoded, pairs)[row]
+        return measure_agreement(window.queries, reduced, exact)
+
     def _score_encoded(self, window: EncodedWindow) -> WindowScores:
         logits = self._runner.logits(window, np.arange(len(window.lengths)))
         broken = np.flatnonzero(~np.isfinite(logits))
@@ -159,8 +170,8 @@ class Scorer:
 
     @cached_property
     def _exact(self) -> Runner:
-        """The same model in fp32, loaded when a reduced precision has overflowed."""
-        return self._load_exact()
+        """The same model in fp32, loaded when a reduced precision overflowed or is measured."""
+        return self._runner if self.info.precision == "fp32" else self._load_exact()
 
     def _count(self, window: EncodedWindow, seconds: float) -> None:
         done = self._totals

@@ -224,6 +224,16 @@ def qwen3(folder: Path, chat_template: str | None = None) -> Path:
     return _save(folder, tokenizer, AutoModelForCausalLM.from_config(config), max_length=512)
 
 
+CHAT_TEMPLATE = """<|im_start|>system
+{{ messages | selectattr("role", "eq", "system") | map(attribute="content") | first
+   | default("Answer yes or no.") }}<|im_end|>
+<|im_start|>user
+{% for message in messages if message.role in ("query", "document") -%}
+<{{ message.role }}>: {{ message.content }}
+{% endfor %}<|im_end|>
+<|im_start|>assistant
+"""
+
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "bert": partial(bert, num_labels=1),
     "bert-two-labels": partial(bert, num_labels=2),
@@ -239,4 +249,6 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "modernbert-local-last": partial(modernbert, num_hidden_layers=3),
     "modernbert-mean": partial(modernbert, classifier_pooling="mean", num_labels=2),
     "distilbert": distilbert,
+    "qwen3": qwen3,
+    "qwen3-chat": partial(qwen3, chat_template=CHAT_TEMPLATE),
 }

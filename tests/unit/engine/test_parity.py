@@ -97,6 +97,22 @@ def test_equals_transformers_at_8192_tokens(name: str, checkpoints: dict[str, Pa
     np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("max_length", [48, 512])
+@pytest.mark.parametrize("name", ["qwen3", "qwen3-chat"])
+def test_language_models_equal_cross_encoder_predict(
+    name: str, max_length: int, checkpoints: dict[str, Path]
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    window = mixed_window()
+    scorer = Scorer.load(checkpoints[name], precision="fp32", max_length=max_length)
+    peer = CrossEncoder(str(checkpoints[name]), device="cpu", max_length=max_length)
+    expected = peer.predict(list(zip(window.queries, window.documents, strict=True)))
+    scores = torch.sigmoid(torch.from_numpy(score(scorer, window)))
+    assert (scorer.info.path, scorer.info.activation) == ("causal", "sigmoid")
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=0, atol=TOLERANCE)
+
+
 def test_activation_is_the_folders_own(checkpoints: dict[str, Path]) -> None:
     assert Scorer.load(checkpoints["bert-no-activation"]).info.activation == "none"
     assert Scorer.load(checkpoints["bert"]).info.activation == "sigmoid"
