@@ -3,98 +3,82 @@
     scorer = Scorer.load(folder)
     for scores in scorer.score(windows): ...
 
-Windows go in as an iterable and their scores come out in the same order, so that an engine may
+Windows go in as an iterable and their scores come out in the same order, so that the engine may
 read and tokenize ahead of the device.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from worker.engine.agreement import Agreement, measure_agreement
+from worker.engine.batching import packed_batches, padded_batches
+from worker.engine.encoding import Encoder, encoder_for
+from worker.engine.folder import Activation, ModelFolder
+from worker.engine.memory import default_budget
+from worker.engine.pairs import EncodedWindow
+from worker.engine.paths import LoadedModel, PathName, load_model
+from worker.engine.precision import Precision, Resolved, resolve_precision
+from worker.engine.prefetch import map_ahead
+from worker.engine.runner import PairTooLargeError, Runner
+from worker.engine.stats import ScorerStats
+from worker.engine.window import PairWindow, WindowScores
 
-Activation = Literal["sigmoid", "none"]
-
-# transformers gives a tokenizer without a stated limit this or more (VERY_LARGE_INTEGER).
-_NO_LIMIT = int(1e20)
-
-
-@dataclass(frozen=True)
-class PairWindow:
-    """Some pairs to score: `queries[i]` with `documents[i]`; equal lengths, non-empty text."""
-
-    queries: list[str]
-    documents: list[str]
-
-
-@dataclass(frozen=True)
-class WindowScores:
-    """One entry a pair of the window, in its order.
-
-    Attributes:
-        logits: float32 (n,), the model's raw output; for two labels the log-odds of the second.
-        n_tokens: int32 (n,), what the model saw, special tokens included.
-        truncated: bool (n,), whether text was cut to fit `max_length`.
-    """
-
-    logits: np.ndarray
-    n_tokens: np.ndarray
-    truncated: np.ndarray
+__all__ = [
+    "Activation",
+    "Agreement",
+    "PairTooLargeError",
+    "PairWindow",
+    "Scorer",
+    "ScorerInfo",
+    "ScorerStats",
+    "WindowScores",
+]
 
 
 @dataclass(frozen=True)
 class ScorerInfo:
-    """What a scorer is made of, for manifests and `estimate`."""
+    """What a scorer is made of, for manifests and `estimate`.
+
+    Attributes:
+        path: `packed`, `padded` or `causal`; `path_reason` says why it is not packed.
+        precision: what `auto` came to, where it was asked for.
+        deterministic: a pair gets the same bits whatever pairs it is scored with.
+    """
 
     architecture: str
-    path: str
-    precision: str
+    path: PathName
+    precision: Resolved
     device: str
     max_length: int
     activation: Activation
-
-
-@dataclass
-class ScorerStats:
-    """Running totals of a scorer's life."""
-
-    n_pairs: int = 0
-    n_tokens: int = 0
-    device_busy_s: float = 0.0
+    path_reason: str
+    deterministic: bool
 
 
 class Scorer:
-    """Any Hugging Face sequence-classification cross-encoder, in fp32, batches sorted by tokens."""
+    """A cross-encoder on one device; make one with `Scorer.load`."""
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        runner: Runner,
+        encoder: Encoder,
+        info: ScorerInfo,
         *,
-        device: str,
-        max_length: int,
-        max_batch_tokens: int,
+        load_exact: Callable[[], Runner],
     ) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._max_batch_tokens = max_batch_tokens
-        self.stats = ScorerStats()
-        self.info = ScorerInfo(
-            architecture=type(model).__name__,
-            path="padded",
-            precision="fp32",
-            device=device,
-            max_length=max_length,
-            activation=_activation(model.config),
-        )
+        self._runner = runner
+        self._encoder = encoder
+        self._load_exact = load_exact
+        self._totals = ScorerStats()
+        self.info = info
 
     @classmethod
     def load(
@@ -104,94 +88,97 @@ class Scorer:
         device: str = "cpu",
         max_length: int | None = None,
         max_batch_tokens: int | None = None,
+        precision: Precision = "auto",
     ) -> Scorer:
         """Load safetensors weights from a local folder; never the network, never remote code.
 
         Raises:
             OSError: the folder lacks a config, weights or a tokenizer.
-            ValueError: the model is no cross-encoder with one or two labels.
+            ValueError: the model is no cross-encoder with one or two labels, or the precision
+                cannot be had on that device or for that model.
         """
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        source = ModelFolder(Path(folder))
+        resolved = resolve_precision(precision, device)
+        limit = min(max_length or source.length_limit, source.length_limit)
+        encoder = encoder_for(source, max_length=limit)
 
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
-        if model.config.num_labels not in (1, 2):
-            raise ValueError(
-                f"{folder} has {model.config.num_labels} labels; a cross-encoder has one or two"
+        def runner_in(chosen: Resolved) -> tuple[LoadedModel, Runner]:
+            model = load_model(source, device=device, precision=chosen)
+            budget = max_batch_tokens or default_budget(
+                model.forward,
+                model=str(folder),
+                precision=chosen,
+                device=device,
+                max_length=limit,
             )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return cls(
-            model.eval().to(device),
-            tokenizer,
+            cut = packed_batches if model.path == "packed" else padded_batches
+            return model, Runner(model.forward, device=device, cut=cut, max_batch_tokens=budget)
+
+        model, runner = runner_in(resolved)
+        info = ScorerInfo(
+            architecture=model.architecture,
+            path=model.path,
+            precision=resolved,
             device=device,
-            max_length=min(max_length or _NO_LIMIT, _model_limit(model.config, tokenizer)),
-            max_batch_tokens=max_batch_tokens or 4096,
+            max_length=limit,
+            activation=source.activation,
+            path_reason=model.path_reason,
+            deterministic=model.is_batch_invariant,
         )
+        return cls(runner, encoder, info, load_exact=lambda: runner_in("fp32")[1])
+
+    @property
+    def stats(self) -> ScorerStats:
+        """A snapshot of the totals since loading."""
+        return replace(self._totals, device_busy_s=self._runner.busy_s)
 
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
-        """Yield the scores of each window, in order."""
-        for window in windows:
-            yield self._score_window(window)
+        """Yield the scores of each window, in order; reads and tokenizes one or two ahead.
 
-    @torch.inference_mode()
-    def _score_window(self, window: PairWindow) -> WindowScores:
-        if not window.queries:
-            none = np.empty(0, dtype=np.float32)
-            return WindowScores(none, none.astype(np.int32), none.astype(bool))
-        full = self._tokenizer(window.queries, window.documents, truncation=False, verbose=False)
-        encoded = self._tokenizer(
-            window.queries,
-            window.documents,
-            truncation="longest_first",
-            max_length=self.info.max_length,
+        Raises:
+            PairTooLargeError: one pair alone exhausts the device's memory.
+        """
+        mark = time.perf_counter()
+        with closing(map_ahead(self._encoder.encode, windows)) as encoded:
+            for window in encoded:
+                scores = self._score_encoded(window)
+                now = time.perf_counter()
+                self._count(window, now - mark)
+                mark = now
+                yield scores
+
+    def agreement(self, window: PairWindow) -> Agreement:
+        """How this precision ranks the window's pairs compared with fp32, which it loads once."""
+        encoded = self._encoder.encode(window)
+        pairs = np.arange(len(encoded.lengths))
+        row = encoded.pair_of_row
+        reduced = self._score_encoded(encoded).logits
+        exact = self._exact.logits(encoded, pairs)[row]
+        return measure_agreement(window.queries, reduced, exact)
+
+    def _score_encoded(self, window: EncodedWindow) -> WindowScores:
+        logits = self._runner.logits(window, np.arange(len(window.lengths)))
+        broken = np.flatnonzero(~np.isfinite(logits))
+        if len(broken) and self.info.precision != "fp32":
+            logits[broken] = self._exact.logits(window, broken)
+        row = window.pair_of_row
+        return WindowScores(
+            logits=logits[row],
+            n_tokens=window.lengths[row].astype(np.int32),
+            truncated=window.truncated[row],
         )
-        n_tokens = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int32)
-        uncut = np.array([len(ids) for ids in full["input_ids"]], dtype=np.int32)
-        self.stats.n_pairs += len(n_tokens)
-        self.stats.n_tokens += int(n_tokens.sum())
-        logits = np.empty(len(n_tokens), dtype=np.float32)
-        for rows in _token_batches(n_tokens, self._max_batch_tokens):
-            batch = self._tokenizer.pad(
-                {key: [values[i] for i in rows] for key, values in encoded.items()},
-                return_tensors="pt",
-            ).to(self.info.device)
-            started = time.perf_counter()
-            logits[rows] = _single_logit(self._model(**batch).logits).cpu().numpy()
-            self.stats.device_busy_s += time.perf_counter() - started
-        return WindowScores(logits=logits, n_tokens=n_tokens, truncated=uncut > n_tokens)
 
+    @cached_property
+    def _exact(self) -> Runner:
+        """The same model in fp32, loaded when a reduced precision overflowed or is measured."""
+        return self._runner if self.info.precision == "fp32" else self._load_exact()
 
-def _token_batches(n_tokens: np.ndarray, max_batch_tokens: int) -> Iterator[np.ndarray]:
-    """Rows longest first, cut into batches whose padded size stays within the budget."""
-    order = np.argsort(-n_tokens, kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, max_batch_tokens // int(n_tokens[order[start]]))
-        yield order[start : start + size]
-        start += size
-
-
-def _single_logit(logits: torch.Tensor) -> torch.Tensor:
-    """(n, 1) or (n, 2) to fp32 (n,); of two labels the difference, whose sigmoid is the softmax."""
-    logits = logits.float()
-    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
-
-
-def _model_limit(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The longest input the model can take, in tokens."""
-    positions = getattr(config, "max_position_embeddings", None) or _NO_LIMIT
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
-        positions -= config.pad_token_id + 1  # their positions start after the padding index
-    return min(tokenizer.model_max_length, positions)
-
-
-def _activation(config: Any) -> Activation:
-    """What `CrossEncoder.predict` applies by default: the config's own word, else sigmoid.
-
-    Sentence Transformers keeps it as the import path of a torch module, in two places over time.
-    """
-    stated = (getattr(config, "sentence_transformers", None) or {}).get("activation_fn") or getattr(
-        config, "sbert_ce_default_activation_function", None
-    )
-    return "none" if stated and stated.endswith("Identity") else "sigmoid"
+    def _count(self, window: EncodedWindow, seconds: float) -> None:
+        done = self._totals
+        self._totals = replace(
+            done,
+            n_pairs=done.n_pairs + len(window.pair_of_row),
+            n_unique_pairs=done.n_unique_pairs + len(window.lengths),
+            n_tokens=done.n_tokens + int(window.lengths.sum()),
+            wall_s=done.wall_s + seconds,
+        )

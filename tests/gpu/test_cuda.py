@@ -1,0 +1,68 @@
+"""On a CUDA device: the packed path agrees with fp32, and with itself whatever the batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.engine.checkpoints import CORPUS, bert, modernbert, roberta
+from worker.engine.scorer import PairWindow, Scorer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+
+BUILDERS = {"bert": bert, "xlm-roberta": roberta, "modernbert": modernbert}
+WINDOW = PairWindow(
+    ["a fast search"] * 60, [" ".join(CORPUS)[: 7 * i] for i in range(59)] + [" ".join(CORPUS * 9)]
+)
+
+
+@pytest.fixture(params=BUILDERS)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    # Flash attention wants heads of a multiple of 8 that it has kernels for.
+    shape = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 128}
+    return BUILDERS[request.param](tmp_path / "model", num_labels=1, **shape)
+
+
+def score(folder: Path, device: str, precision: str, budget: int | None = None) -> np.ndarray:
+    scorer = Scorer.load(
+        folder,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]
+        max_batch_tokens=budget,
+    )
+    (scores,) = scorer.score([WINDOW])
+    return scores.logits
+
+
+def test_fp32_equals_the_cpus(folder: Path) -> None:
+    expected = score(folder, "cpu", "fp32")
+    np.testing.assert_allclose(score(folder, "cuda", "fp32"), expected, rtol=0, atol=1e-4)
+
+
+def test_bf16_is_near_fp32(folder: Path) -> None:
+    expected = score(folder, "cpu", "fp32")
+    logits = score(folder, "cuda", "bf16")
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=0.05 * np.abs(expected).max() + 0.05)
+
+
+def test_fp8_is_near_fp32_on_hopper(folder: Path) -> None:
+    if torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("fp8 needs compute capability 9.0")
+    expected = score(folder, "cpu", "fp32")
+    logits = score(folder, "cuda", "fp8")
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=0.2 * np.abs(expected).max() + 0.2)
+
+
+def test_the_budget_is_found_from_memory_once(folder: Path) -> None:
+    first = Scorer.load(folder, device="cuda")._runner.max_batch_tokens
+    assert first == Scorer.load(folder, device="cuda")._runner.max_batch_tokens > 1000
+
+
+def test_device_time_is_measured(folder: Path) -> None:
+    scorer = Scorer.load(folder, device="cuda")
+    list(scorer.score([WINDOW] * 3))
+    assert 0 < scorer.stats.device_busy_s < scorer.stats.wall_s

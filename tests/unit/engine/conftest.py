@@ -1,0 +1,29 @@
+"""Random cross-encoders of each architecture, with small tokenizers trained on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.unit.engine.checkpoints import BUILDERS, REPOSITORY
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model folders by name; `checkpoints.BUILDERS` says which."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    folders = {}
+    for name, build in BUILDERS.items():
+        torch.manual_seed(0)
+        folders[name] = build(root / name)
+    demo = REPOSITORY / "models" / "demo-reranker"
+    if (demo / "model.safetensors").exists():
+        folders["demo"] = demo
+    return folders

@@ -1,0 +1,65 @@
+"""How far a reduced precision ranks as fp32 does, measured on real pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_TOP = 10
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of one precision with fp32 on the same pairs.
+
+    Attributes:
+        n_pairs: pairs compared.
+        n_queries: queries with two or more documents, over which the two shares are means.
+        kendall_tau: rank correlation within a query, -1 to 1 (tau-b: ties count for neither).
+        top10_overlap: share of a query's ten best documents that stay among its ten best.
+        max_difference: the largest difference between logits.
+    """
+
+    n_pairs: int
+    n_queries: int
+    kendall_tau: float
+    top10_overlap: float
+    max_difference: float
+
+
+def measure_agreement(queries: Sequence[str], reduced: np.ndarray, exact: np.ndarray) -> Agreement:
+    """Compare logits (n,) of the same n pairs; `queries[i]` is the query of pair i."""
+    groups = [rows for rows in _rows_by_query(queries) if len(rows) > 1]
+    taus = [_kendall_tau(reduced[rows], exact[rows]) for rows in groups]
+    overlaps = [_top_overlap(reduced[rows], exact[rows]) for rows in groups]
+    return Agreement(
+        n_pairs=len(exact),
+        n_queries=len(groups),
+        kendall_tau=float(np.mean(taus)) if taus else 1.0,
+        top10_overlap=float(np.mean(overlaps)) if overlaps else 1.0,
+        max_difference=float(np.max(np.abs(reduced - exact))) if len(exact) else 0.0,
+    )
+
+
+def _rows_by_query(queries: Sequence[str]) -> list[np.ndarray]:
+    rows: dict[str, list[int]] = {}
+    for row, query in enumerate(queries):
+        rows.setdefault(query, []).append(row)
+    return [np.array(found) for found in rows.values()]
+
+
+def _kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
+    """tau-b (Kendall 1945) over all pairs of documents; 1 where either side is all ties."""
+    upper = np.triu_indices(len(a), k=1)
+    signs_a = np.sign(a[upper[0]] - a[upper[1]])
+    signs_b = np.sign(b[upper[0]] - b[upper[1]])
+    untied = np.sqrt(float(np.abs(signs_a).sum()) * float(np.abs(signs_b).sum()))
+    return float((signs_a * signs_b).sum() / untied) if untied else 1.0
+
+
+def _top_overlap(a: np.ndarray, b: np.ndarray) -> float:
+    n_top = min(_TOP, len(a))
+    best_a, best_b = (set(np.argsort(-scores, kind="stable")[:n_top]) for scores in (a, b))
+    return len(best_a & best_b) / n_top

@@ -1,0 +1,91 @@
+"""The pieces every packed model is made of: linear layers, norms, activations and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from worker.engine.batching import TokenBatch
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
+Linear = Callable[[torch.Tensor], torch.Tensor]
+
+# Makes the linear layer of a precision from an fp32 weight (out, in) and bias (out,).
+MakeLinear = Callable[[torch.Tensor, torch.Tensor | None], Linear]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+
+# CPU matrix products of fewer rows or columns than this take kernels (gemv, edge tiles) that sum in
+# another order, so that a pair's bits would depend on how many pairs came with it.
+_MIN_ROWS = 64
+_MIN_COLUMNS = 16
+
+
+class Forward(Protocol):
+    """A model as the scorer sees it."""
+
+    def forward(self, batch: TokenBatch) -> torch.Tensor:
+        """fp32 logits (pairs,) on the batch's device; for two labels the second's log-odds."""
+        ...
+
+
+class DenseLinear:
+    """`x @ weight.T + bias` in the weight's dtype, each row's bits independent of the others."""
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, *, dtype: torch.dtype
+    ) -> None:
+        self._n_outputs = len(weight)
+        missing = max(0, _MIN_COLUMNS - self._n_outputs)
+        self._weight = F.pad(weight.detach().to(dtype), (0, 0, 0, missing)).contiguous()
+        self._bias = None if bias is None else F.pad(bias.detach().to(dtype), (0, missing))
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        missing = max(0, _MIN_ROWS - len(x)) if x.device.type == "cpu" else 0
+        padded = F.pad(x, (0, 0, 0, missing)) if missing else x
+        out = F.linear(padded, self._weight, self._bias)
+        return out[: len(x), : self._n_outputs]
+
+
+class Norm:
+    """Layer normalisation with the module's own weights."""
+
+    def __init__(self, module: nn.LayerNorm, *, dtype: torch.dtype) -> None:
+        self._shape = tuple(module.normalized_shape)
+        self._weight = module.weight.detach().to(dtype)
+        self._bias = None if module.bias is None else module.bias.detach().to(dtype)
+        self._eps = module.eps
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, self._shape, self._weight, self._bias, self._eps)
+
+
+def exact(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+    """The `MakeLinear` of fp32: what heads use whatever the precision of the body."""
+    return DenseLinear(weight, bias, dtype=torch.float32)
+
+
+def fused(make: MakeLinear, *modules: nn.Linear) -> Linear:
+    """Several layers on the same input as one, their outputs side by side."""
+    weight = torch.cat([module.weight.detach() for module in modules])
+    biases = [module.bias.detach() for module in modules if module.bias is not None]
+    return make(weight, torch.cat(biases) if biases else None)
+
+
+def single_logit(logits: torch.Tensor) -> torch.Tensor:
+    """(n, 1) or (n, 2) to fp32 (n,); of two labels the difference, whose sigmoid is the softmax."""
+    logits = logits.float()
+    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]

@@ -1,0 +1,139 @@
+"""ModernBERT cross-encoders without padding: rotary positions, local and global attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from worker.engine.attention import Attention
+from worker.engine.batching import TokenBatch
+from worker.engine.layers import ACTIVATIONS, MakeLinear, Norm, exact, fused, single_logit
+
+MODEL_TYPES = ("modernbert",)
+
+_LOCAL = "sliding_attention"
+
+
+def why_unsupported(config: Any) -> str | None:
+    """What in a ModernBERT config this forward does not do; None when it does it all."""
+    for name in (config.hidden_activation, config.classifier_activation):
+        if name not in ACTIVATIONS:
+            return f"the activation is {name}"
+    kinds = {rope["rope_type"] for rope in config.rope_parameters.values()}
+    if kinds != {"default"}:
+        return f"rotary positions are scaled ({', '.join(sorted(kinds))})"
+    return None
+
+
+class ModernBertForward:
+    """`ModernBertForSequenceClassification`, pooled over the first token or the mean."""
+
+    def __init__(
+        self, model: Any, *, dtype: torch.dtype, linear: MakeLinear, attention: Attention
+    ) -> None:
+        base, config = model.model, model.config
+        self._pools_mean = config.classifier_pooling == "mean"
+        self._words = base.embeddings.tok_embeddings.weight.detach().to(dtype)
+        self._norm = Norm(base.embeddings.norm, dtype=dtype)
+        self._rotaries = {
+            kind: _Rotary(base.rotary_emb, kind, config) for kind in set(config.layer_types)
+        }
+        self._layers = [_Layer(layer, config, dtype, linear, attention) for layer in base.layers]
+        self._final_norm = Norm(base.final_norm, dtype=dtype)
+        self._dense = exact(model.head.dense.weight, model.head.dense.bias)
+        self._activate = ACTIVATIONS[config.classifier_activation]
+        self._head_norm = Norm(model.head.norm, dtype=torch.float32)
+        self._out = exact(model.classifier.weight, model.classifier.bias)
+
+    def forward(self, batch: TokenBatch) -> torch.Tensor:
+        x = self._norm(F.embedding(batch.ids, self._words))
+        turns = {kind: rotary(batch.positions) for kind, rotary in self._rotaries.items()}
+        *body, last = self._layers
+        for layer in body:
+            x = layer.every_token(x, batch, turns)
+        pooled = self._pool(last, x, batch, turns)
+        hidden = self._head_norm(self._activate(self._dense(pooled)))
+        return single_logit(self._out(hidden))
+
+    def _pool(
+        self, last: _Layer, x: torch.Tensor, batch: TokenBatch, turns: _Turns
+    ) -> torch.Tensor:
+        if self._pools_mean:
+            return _mean(self._final_norm(last.every_token(x, batch, turns)).float(), batch)
+        return self._final_norm(last.first_token(x, batch, turns)).float()
+
+
+def _mean(x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+    """The mean over each pair's tokens, a run of equal lengths at a time."""
+    means = []
+    for group in batch.groups:
+        rows = x[group.start : group.start + group.n_pairs * group.length]
+        means.append(rows.view(group.n_pairs, group.length, -1).sum(1) / group.length)
+    return torch.cat(means)
+
+
+class _Rotary:
+    """Cosine and sine of each token's angle, in fp32.
+
+    A table, because a cosine computed at the end of a long tensor takes another code path, and
+    other bits, than one in its middle.
+    """
+
+    def __init__(self, module: Any, kind: str, config: Any) -> None:
+        frequencies = getattr(module, f"{kind}_inv_freq").detach().float()
+        places = torch.arange(config.max_position_embeddings, device=frequencies.device)
+        angles = (places[:, None].float() * frequencies)[:, None, None]
+        self._cos, self._sin = angles.cos(), angles.sin()
+
+    def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(tokens, 1, 1, head_dim / 2) each, to meet query and key of (tokens, 2, heads, ·)."""
+        return self._cos[positions], self._sin[positions]
+
+
+_Turns = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+class _Layer:
+    def __init__(
+        self, module: Any, config: Any, dtype: torch.dtype, linear: MakeLinear, attention: Attention
+    ) -> None:
+        first = module.layer_idx == 0  # the embeddings are normalised already
+        self._kind = config.layer_types[module.layer_idx]
+        self._window = config.sliding_window if self._kind == _LOCAL else None
+        self._heads = config.num_attention_heads
+        self._attention = attention
+        self._attention_norm = None if first else Norm(module.attn_norm, dtype=dtype)
+        self._qkv = fused(linear, module.attn.Wqkv)
+        self._mix = fused(linear, module.attn.Wo)
+        self._mlp_norm = Norm(module.mlp_norm, dtype=dtype)
+        self._widen = fused(linear, module.mlp.Wi)
+        self._activate = ACTIVATIONS[config.hidden_activation]
+        self._narrow = fused(linear, module.mlp.Wo)
+
+    def every_token(self, x: torch.Tensor, batch: TokenBatch, turns: _Turns) -> torch.Tensor:
+        qkv = self._project(x, turns)
+        return self._rest(x, self._attention.every_token(qkv, batch, self._window))
+
+    def first_token(self, x: torch.Tensor, batch: TokenBatch, turns: _Turns) -> torch.Tensor:
+        attended = self._attention.first_token(self._project(x, turns), batch, self._window)
+        return self._rest(x[batch.first_tokens], attended)
+
+    def _project(self, x: torch.Tensor, turns: _Turns) -> torch.Tensor:
+        normed = x if self._attention_norm is None else self._attention_norm(x)
+        qkv = self._qkv(normed).view(len(x), 3, self._heads, -1)
+        qkv[:, :2] = _rotate(qkv[:, :2], *turns[self._kind])
+        return qkv
+
+    def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        x = x + self._mix(attended)
+        hidden, gate = self._widen(self._mlp_norm(x)).chunk(2, dim=-1)
+        # One row alone counts as contiguous and would take oneDNN's GELU, many rows ATen's.
+        return x + self._narrow(self._activate(hidden.contiguous()) * gate)
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn (tokens, 2, heads, head_dim) by each token's angle; computed in fp32."""
+    left, right = x.float().chunk(2, dim=-1)
+    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)

@@ -1,0 +1,145 @@
+"""Which path a model takes: packed where its forward is ours, padded where it is its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from worker.engine import bert, modernbert
+from worker.engine.attention import Attention, GroupedAttention
+from worker.engine.causal import CausalForward, answer_ids
+from worker.engine.folder import ModelFolder
+from worker.engine.layers import Forward
+from worker.engine.padded import PaddedForward
+from worker.engine.precision import Resolved, numerics
+from worker.engine.varlen import VarlenAttention, has_varlen
+
+# Shown by tests/unit/engine/test_determinism.py.
+_INVARIANT_ON_CPU = ("fp32", "bf16", "int8")
+
+PathName = Literal["packed", "padded", "causal"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A forward on its device.
+
+    Attributes:
+        architecture: the class of transformers it was loaded as.
+        path: how its batches are laid out.
+        path_reason: why it does not take the packed path; empty when it does.
+        is_batch_invariant: a pair's bits do not depend on the pairs it shares a batch with.
+    """
+
+    forward: Forward
+    architecture: str
+    path: PathName
+    path_reason: str
+    is_batch_invariant: bool
+
+
+def why_not_packed(source: ModelFolder) -> str | None:
+    """Why a model cannot be packed; None when it can."""
+    config = source.config
+    if source.is_causal:
+        return "a causal language model"
+    for module in (bert, modernbert):
+        if config.model_type in module.MODEL_TYPES:
+            reason: str | None = module.why_unsupported(config)
+            return reason
+    return f"no packed forward for {config.model_type}"
+
+
+def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> LoadedModel:
+    """Load safetensors weights from a local folder; never the network, never remote code.
+
+    Raises:
+        OSError: the folder lacks weights.
+        ValueError: the precision needs the packed path and the model cannot take it.
+    """
+    reason = why_not_packed(source)
+    if reason is None:
+        return _packed(source, device, precision)
+    if precision in ("int8", "fp8"):
+        raise ValueError(
+            f"precision {precision} needs a model on the packed path; "
+            f"{source.path} is not: {reason}"
+        )
+    if source.is_causal:
+        return _causal(source, device, precision, reason)
+    return _padded(source, device, precision, reason)
+
+
+def _packed(source: ModelFolder, device: str, precision: Resolved) -> LoadedModel:
+    model = _classifier(source.path, torch.float32).to(device)
+    how = numerics(precision)
+    attention = _attention(model.config, device, how.dtype)
+    build: Any = bert.BertForward
+    if model.config.model_type in modernbert.MODEL_TYPES:
+        build = modernbert.ModernBertForward
+    return LoadedModel(
+        forward=build(model, dtype=how.dtype, linear=how.linear, attention=attention),
+        architecture=type(model).__name__,
+        path="packed",
+        path_reason="",
+        is_batch_invariant=device == "cpu" and precision in _INVARIANT_ON_CPU,
+    )
+
+
+def _attention(config: Any, device: str, dtype: torch.dtype) -> Attention:
+    head_dim = config.hidden_size // config.num_attention_heads
+    return VarlenAttention() if has_varlen(device, dtype, head_dim) else GroupedAttention()
+
+
+def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
+    model = _classifier(source.path, numerics(precision).dtype).to(device)
+    forward = PaddedForward(
+        model,
+        pad_id=source.tokenizer.pad_token_id or 0,
+        pads_left=source.tokenizer.padding_side == "left",
+    )
+    return LoadedModel(
+        forward=forward,
+        architecture=type(model).__name__,
+        path="padded",
+        path_reason=reason,
+        is_batch_invariant=False,
+    )
+
+
+def _causal(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
+    from transformers import AutoModelForCausalLM
+
+    true_id, false_id = answer_ids(source)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        source.path,
+        dtype=numerics(precision).dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        use_cache=False,
+    )
+    forward = CausalForward(
+        model.eval().to(device),
+        pad_id=source.tokenizer.pad_token_id or 0,
+        true_id=true_id,
+        false_id=false_id,
+    )
+    return LoadedModel(
+        forward=forward,
+        architecture=type(model).__name__,
+        path="causal",
+        path_reason=reason,
+        is_batch_invariant=False,
+    )
+
+
+def _classifier(folder: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+    return model.eval()

@@ -1,0 +1,92 @@
+"""How a tokenizer joins two texts: its special tokens, its token types and how it truncates.
+
+Learnt from one encoded pair, so that no architecture has to be known by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+_PROBE = ("alpha beta", "gamma delta epsilon")
+
+
+@dataclass(frozen=True)
+class PairTemplate:
+    """`prefix + query + middle + document + suffix`, with a token type for each of the five."""
+
+    prefix: tuple[int, ...]
+    middle: tuple[int, ...]
+    suffix: tuple[int, ...]
+    types: tuple[int, int, int, int, int]
+
+    @classmethod
+    def learn(cls, tokenizer: Tokenizer) -> PairTemplate | None:
+        """Read the template off an encoded pair; None where a pair has no such shape."""
+        encoding = tokenizer.encode(*_PROBE)
+        parts = _segments(encoding)
+        if parts is None:
+            return None
+        prefix, query, middle, document, suffix = (encoding.ids[part] for part in parts)
+        alone = [tokenizer.encode(text, add_special_tokens=False).ids for text in _PROBE]
+        types = [set(encoding.type_ids[part]) for part in parts]
+        if [query, document] != alone or any(len(kinds) > 1 for kinds in types):
+            return None
+        kinds = [next(iter(kinds), 0) for kinds in types]
+        return cls(
+            prefix=tuple(prefix),
+            middle=tuple(middle),
+            suffix=tuple(suffix),
+            types=(kinds[0], kinds[1], kinds[2], kinds[3], kinds[4]),
+        )
+
+    @property
+    def n_special(self) -> int:
+        return len(self.prefix) + len(self.middle) + len(self.suffix)
+
+
+def longest_first(
+    n_query: np.ndarray, n_document: np.ndarray, room: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths left by `longest_first` truncation to `room` tokens for both texts together.
+
+    The arithmetic of `truncate_encodings` in the tokenizers library, on arrays: shorten the longer
+    text first; when that is not enough, halve, the odd token going to the longer one.
+    """
+    shorter = np.minimum(n_query, n_document)
+    longer = np.where(shorter > room, shorter, np.maximum(shorter, room - shorter))
+    halved = shorter + longer > room
+    shorter = np.where(halved, room // 2, shorter)
+    longer = np.where(halved, room // 2 + room % 2, longer)
+    query_is_longer = n_query > n_document
+    fits = n_query + n_document <= room
+    return (
+        np.where(fits, n_query, np.where(query_is_longer, longer, shorter)),
+        np.where(fits, n_document, np.where(query_is_longer, shorter, longer)),
+    )
+
+
+def _segments(encoding: Encoding) -> list[slice] | None:
+    """Where prefix, query, middle, document and suffix lie, if they lie in that order."""
+    owners = encoding.sequence_ids
+    query = _span(owners, 0)
+    document = _span(owners, 1)
+    if query is None or document is None or query.stop > document.start:
+        return None
+    return [
+        slice(0, query.start),
+        query,
+        slice(query.stop, document.start),
+        document,
+        slice(document.stop, len(owners)),
+    ]
+
+
+def _span(owners: Sequence[int | None], owner: int) -> slice | None:
+    places = [place for place, found in enumerate(owners) if found == owner]
+    if not places or places[-1] - places[0] + 1 != len(places):
+        return None
+    return slice(places[0], places[-1] + 1)
