@@ -11,7 +11,7 @@ from pathlib import Path
 from rankmill.errors import ModelUnavailable
 from rankmill.models import locate, tokenizer_files, weight_files
 from rankmill.settings import settings
-from rankmill.spec import JobSpec, Scoring
+from rankmill.spec import Activation, JobSpec, Precision, Scoring
 from worker.engine.scorer import Scorer
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "pyarrow")
@@ -34,6 +34,7 @@ def load(spec: JobSpec) -> LoadedModel:
         spec.model_revision,
         spec.max_length,
         spec.max_batch_tokens,
+        spec.precision,
         spec.activation,
     )
 
@@ -44,7 +45,8 @@ def _load(
     revision: str | None,
     max_length: int | None,
     max_batch_tokens: int | None,
-    activation: str,
+    precision: Precision,
+    activation: Activation,
 ) -> LoadedModel:
     folder = locate(model_id, revision)
     try:
@@ -53,6 +55,7 @@ def _load(
             device=_device(),
             max_length=max_length,
             max_batch_tokens=max_batch_tokens,
+            precision=precision,
         )
     except (OSError, ValueError, RuntimeError) as error:
         first_line = str(error).strip().partition("\n")[0]
