@@ -80,21 +80,7 @@ def pair_encoder(tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Enco
         keep_end=tokenizer.truncation_side == "left",
         with_types=with_types,
     )
-    return join if _agree(join, pairwise) else pairwise
-
-
-# Every script and boundary that is known to trip a tokenizer, and nothing at all.
-_PROBE_TEXTS = (
-    "",
-    "a",
-    " leading and trailing ",
-    "It's a dog-eared list: 1,234.5 items!",
-    "two\nlines\tand a tab",
-    "Grüße, naïve café",
-    "日本語の文章です。",
-    "emoji 🙂 and <unk> [MASK] </s> tokens",
-    "word " * 200,
-)
+    return join if _agree(join, pairwise, max_length=max_length) else pairwise
 
 
 class PromptedEncoder:
@@ -127,20 +113,35 @@ def encoder_for(source: ModelFolder, *, max_length: int) -> Encoder:
     return encoder if prompt is None else PromptedEncoder(encoder, prompt)
 
 
-def _agree(join: Encoder, pairwise: Encoder) -> bool:
-    crossed = list(product(_PROBE_TEXTS, repeat=2))
+# Models without a limit are not truncated at all, so there is nothing to probe beyond this.
+_LONGEST_PROBE = 8192
+
+# Every script and boundary that is known to trip a tokenizer, and nothing at all.
+_PROBE_TEXTS = (
+    "",
+    "a",
+    " leading and trailing ",
+    "It's a dog-eared list: 1,234.5 items!",
+    "two\nlines\tand a tab",
+    "Grüße, naïve café",
+    "日本語の文章です。",
+    "emoji 🙂 and <unk> [MASK] </s> tokens",
+)
+
+
+def _agree(join: Encoder, pairwise: Encoder, *, max_length: int) -> bool:
+    # Barely too long: a tokenizer builds every overflowing combination of what it cuts off.
+    long = "word " * (min(max_length, _LONGEST_PROBE) + 1)
+    crossed = [*product(_PROBE_TEXTS, repeat=2), (long, long), (long, "a"), ("a", long)]
     window = PairWindow([query for query, _ in crossed], [document for _, document in crossed])
     ours, theirs = join.encode(window), pairwise.encode(window)
-    return (
-        np.array_equal(ours.ids, theirs.ids)
-        and np.array_equal(ours.lengths, theirs.lengths)
-        and np.array_equal(ours.truncated, theirs.truncated)
-        and (
-            ours.types is theirs.types is None
-            or (
-                ours.types is not None
-                and theirs.types is not None
-                and np.array_equal(ours.types, theirs.types)
-            )
-        )
+    return all(
+        _same(getattr(ours, name), getattr(theirs, name))
+        for name in ("ids", "types", "lengths", "truncated")
     )
+
+
+def _same(ours: np.ndarray | None, theirs: np.ndarray | None) -> bool:
+    if ours is None or theirs is None:
+        return ours is theirs
+    return np.array_equal(ours, theirs)

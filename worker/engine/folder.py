@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 Activation = Literal["sigmoid", "none"]
 
-# transformers gives a tokenizer without a stated limit this or more (VERY_LARGE_INTEGER).
-_NO_LIMIT = int(1e20)
+# transformers gives a tokenizer without a stated limit 1e30, which the Rust side cannot take.
+_NO_LIMIT = 2**31 - 1
 
 # Keys of `chat_template` options that are about sizes or Sentence Transformers itself.
 _NOT_THE_TEMPLATES = {"padding", "truncation", "max_length", "return_tensors", "restore_suffix"}

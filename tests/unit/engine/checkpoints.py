@@ -247,7 +247,9 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "roberta-two-labels": partial(roberta, config_class=RobertaConfig, num_labels=2),
     "modernbert": modernbert,
     "modernbert-local-last": partial(modernbert, num_hidden_layers=3),
-    "modernbert-mean": partial(modernbert, classifier_pooling="mean", num_labels=2),
+    "modernbert-mean": partial(
+        modernbert, num_hidden_layers=2, classifier_pooling="mean", num_labels=2
+    ),
     "distilbert": distilbert,
     "qwen3": qwen3,
     "qwen3-chat": partial(qwen3, chat_template=CHAT_TEMPLATE),

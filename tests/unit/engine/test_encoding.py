@@ -65,7 +65,7 @@ def test_texts_are_joined_not_encoded_as_pairs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(pairs=pairs, max_length=st.sampled_from(LENGTHS))
 def test_equals_the_tokenizers_pair_encoding(
     name: str, pairs: list[tuple[str, str]], max_length: int
@@ -143,3 +143,9 @@ def test_equal_pairs_are_kept_once(pairs: list[tuple[str, str]]) -> None:
 def test_a_window_pairs_each_query_with_one_document() -> None:
     with pytest.raises(ValueError, match="2 with 1"):
         PairWindow(["a", "b"], ["c"])
+
+
+def test_a_tokenizer_without_a_limit_is_not_cut() -> None:
+    window = window_of([("a fast search", " ".join(CORPUS * 3))])
+    encoded = pair_encoder(wordpiece(), max_length=2**31 - 1).encode(window)
+    assert encoded.truncated.tolist() == [False]

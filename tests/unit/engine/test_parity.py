@@ -24,7 +24,7 @@ PACKED = (
     "modernbert-mean",
     "demo",
 )
-LONG = ("xlm-roberta", "modernbert", "modernbert-local-last", "modernbert-mean")
+LONG = ("xlm-roberta", "modernbert-local-last", "modernbert-mean")
 TOLERANCE = 1e-5
 
 
