@@ -21,6 +21,9 @@ class Settings(BaseSettings):
         description="Redis that carries the work: redis://, rediss:// or redis+socket:///path",
     )
     device: str = Field("auto", description="Where a worker scores: auto, cpu, cuda")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of a worker; 0: as many as it may use cores"
+    )
     claim_s: float = Field(
         30.0, gt=0, description="Seconds after which a silent worker's shard is given to another"
     )

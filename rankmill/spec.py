@@ -152,7 +152,11 @@ class JobRecord(Contract):
 
 
 class Scoring(Contract):
-    """What scored a shard: the model's exact weights and the way that was taken through it."""
+    """What scored a shard: the model's exact weights and the way that was taken through it.
+
+    `path_reason` says why it is not the packed one; `deterministic` whether a pair gets the same
+    bits whatever pairs it is scored with.
+    """
 
     model_id: str
     model_revision: str | None
@@ -160,11 +164,24 @@ class Scoring(Contract):
     tokenizer_sha256: str
     architecture: str
     path: str
+    path_reason: str
     precision: str
+    deterministic: bool
     device: str
     max_length: int
     activation: Literal["none", "sigmoid"]
     versions: dict[str, str]
+
+
+class Agreement(Contract):
+    """How a reduced precision ranked the job's first pairs, compared with fp32."""
+
+    precision: str
+    n_pairs: int
+    n_queries: int
+    kendall_tau: float
+    top10_overlap: float
+    max_difference: float
 
 
 class ShardReport(Contract):
@@ -191,6 +208,7 @@ class ShardReport(Contract):
     device_busy_s: float
     worker: str
     scoring: Scoring
+    agreement: Agreement | None
 
 
 class PartSummary(Contract):
@@ -221,6 +239,7 @@ class Manifest(Contract):
     device_busy_s: float
     workers: tuple[str, ...]
     scoring: tuple[Scoring, ...]
+    agreement: Agreement | None
     parts: tuple[PartSummary, ...]
 
 

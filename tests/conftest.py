@@ -64,7 +64,7 @@ def start_worker(broker_url: str, tmp_path: Path) -> Iterator[StartWorker]:
     with ExitStack() as stack:
 
         def start(name: str = "one") -> subprocess.Popen[bytes]:
-            environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+            environment = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_THREADS": "1"}
             log = tmp_path / f"worker-{name}.log"
             return stack.enter_context(running(worker_command(name), environment, log))
 

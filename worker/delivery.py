@@ -16,7 +16,8 @@ from rankmill.settings import settings
 from rankmill.spec import ShardReport, ShardSpec
 from worker import models
 from worker.claim import Claim
-from worker.shard import ShardWork, run_shard
+from worker.score import ShardWork
+from worker.shard import run_shard
 from worker.suspects import Suspects
 
 log = logging.getLogger(__name__)

@@ -73,6 +73,7 @@ def make_manifest(job: Job, reports: list[ShardReport]) -> Manifest:
         scoring=tuple(
             {report.scoring.model_dump_json(): report.scoring for report in reports}.values()
         ),
+        agreement=next((report.agreement for report in reports if report.agreement), None),
         parts=tuple(
             PartSummary(
                 name=part_name(report.shard_index),

@@ -13,6 +13,7 @@ from rankmill.models import locate, tokenizer_files, weight_files
 from rankmill.settings import settings
 from rankmill.spec import Activation, JobSpec, Precision, Scoring
 from worker.engine.scorer import Scorer
+from worker.engine.threads import n_available_cores
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "pyarrow")
 
@@ -49,6 +50,7 @@ def _load(
     activation: Activation,
 ) -> LoadedModel:
     folder = locate(model_id, revision)
+    _use_cores()
     try:
         scorer = Scorer.load(
             folder,
@@ -68,7 +70,9 @@ def _load(
         tokenizer_sha256=_sha256(tokenizer_files(folder)),
         architecture=info.architecture,
         path=info.path,
+        path_reason=info.path_reason,
         precision=info.precision,
+        deterministic=info.deterministic,
         device=info.device,
         max_length=info.max_length,
         activation=info.activation if activation == "auto" else activation,
@@ -84,6 +88,13 @@ def _device() -> str:
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _use_cores() -> None:
+    """More threads than cores cost a factor of four, so that torch's own guess is not trusted."""
+    import torch
+
+    torch.set_num_threads(settings().threads or n_available_cores())
 
 
 def _sha256(paths: list[Path]) -> str:

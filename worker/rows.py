@@ -66,12 +66,22 @@ def owned_rows(
 def read_rows(
     plan: Plan, columns: Sequence[str] | None, start_row: int, batch_rows: int
 ) -> Iterator[tuple[int, pa.Table]]:
-    """Tables of up to `batch_rows` rows from `start_row` on, each with its first row's number."""
-    first_row = 0
-    for file in plan.files:
-        if first_row + file.n_rows > start_row:
-            yield from _read_file(file, columns, first_row, start_row, batch_rows)
-        first_row += file.n_rows
+    """Tables of `batch_rows` rows from `start_row` on, each with its first row's number.
+
+    Only the last is smaller: neither row groups nor files end a table.
+    """
+    waiting: list[pa.Table] = []
+    n_waiting, row = 0, start_row
+    for table in _read_files(plan, columns, start_row, batch_rows):
+        waiting.append(table)
+        n_waiting += table.num_rows
+        while n_waiting >= batch_rows:
+            together = pa.concat_tables(waiting)
+            yield row, together.slice(0, batch_rows)
+            waiting = [together.slice(batch_rows)]
+            n_waiting, row = n_waiting - batch_rows, row + batch_rows
+    if n_waiting:
+        yield row, pa.concat_tables(waiting)
 
 
 def locate_row(plan: Plan, row: int) -> tuple[str, int]:
@@ -81,21 +91,33 @@ def locate_row(plan: Plan, row: int) -> tuple[str, int]:
     return plan.files[index].uri, row - (ends[index] - plan.files[index].n_rows)
 
 
+def _read_files(
+    plan: Plan, columns: Sequence[str] | None, start_row: int, batch_rows: int
+) -> Iterator[pa.Table]:
+    first_row = 0
+    for file in plan.files:
+        if first_row + file.n_rows > start_row:
+            for table in _read_file(file, columns, max(start_row - first_row, 0), batch_rows):
+                yield table.replace_schema_metadata(None)
+        first_row += file.n_rows
+
+
 def _read_file(
-    file: InputFile, columns: Sequence[str] | None, file_row: int, start_row: int, batch_rows: int
-) -> Iterator[tuple[int, pa.Table]]:
+    file: InputFile, columns: Sequence[str] | None, start_row: int, batch_rows: int
+) -> Iterator[pa.Table]:
+    """The file's rows from its row `start_row` on; row groups before that are not touched."""
     status = storage.stat(file.uri)
     if (status.size_bytes, status.modified_ns) != (file.size_bytes, file.modified_ns):
         raise InputError(f"{file.uri} changed after the job was planned; submit it again")
     with _read_errors(file.uri), pq.ParquetFile(storage.local_path(file.uri)) as parquet:
-        row = file_row
+        row = 0
         for row_group in range(parquet.num_row_groups):
             n_rows = parquet.metadata.row_group(row_group).num_rows
             if row + n_rows > start_row:
-                for at, table in _read_row_group(parquet, row_group, columns, batch_rows, file.uri):
-                    skip = min(max(start_row - row - at, 0), table.num_rows)
-                    if skip < table.num_rows:
-                        yield row + at + skip, table.slice(skip)
+                skip = max(start_row - row, 0)
+                for table in _read_row_group(parquet, row_group, columns, batch_rows, file.uri):
+                    yield table.slice(skip)
+                    skip = max(skip - table.num_rows, 0)
             row += n_rows
 
 
@@ -105,8 +127,7 @@ def _read_row_group(
     columns: Sequence[str] | None,
     batch_rows: int,
     uri: str,
-) -> Iterator[tuple[int, pa.Table]]:
-    at = 0
+) -> Iterator[pa.Table]:
     with _read_errors(f"{uri}: row group {row_group}"):
         for batch in parquet.iter_batches(
             batch_size=batch_rows,
@@ -114,8 +135,7 @@ def _read_row_group(
             columns=None if columns is None else list(columns),
             use_threads=False,
         ):
-            yield at, pa.Table.from_batches([batch])
-            at += batch.num_rows
+            yield pa.Table.from_batches([batch])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from producer.follow import JobStatus
 from producer.preview import QueryPreview
-from rankmill.spec import Manifest
+from rankmill.spec import Agreement, Manifest
 
 _RATE_OVER_S = 10.0
 _PLAIN_EVERY_S = 5.0
@@ -105,6 +105,8 @@ def result_facts(manifest: Manifest) -> Text:
     for scoring in manifest.scoring:
         how = f"{scoring.path} {scoring.precision} on {scoring.device}"
         facts.append(("model", f"{scoring.model_id}, {scoring.architecture}, {how}"))
+    if manifest.agreement:
+        facts.append(("precision", _agreement(manifest.agreement)))
     facts.append(("output", manifest.spec.output_uri))
     return _facts(facts)
 
@@ -135,6 +137,14 @@ def preview_table(preview: QueryPreview) -> Table:
             row[2:] = [_plain(after.label), str(after.place_before), f"{after.score:.4f}"]
         table.add_row(*row)
     return table
+
+
+def _agreement(agreement: Agreement) -> str:
+    return (
+        f"{agreement.precision} against fp32 on the first {agreement.n_pairs} pairs: "
+        f"tau {agreement.kendall_tau:.3f}, top-10 overlap {agreement.top10_overlap:.3f}, "
+        f"largest logit difference {agreement.max_difference:.2g}"
+    )
 
 
 def _facts(facts: list[tuple[str, str]]) -> Text:

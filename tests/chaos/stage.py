@@ -56,7 +56,7 @@ class Stage:
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def start_worker(self, name: str) -> None:
-        environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        environment = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_THREADS": "1"}
         self.workers[name] = self._stack.enter_context(
             running(
                 worker_command(name),

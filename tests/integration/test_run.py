@@ -15,7 +15,7 @@ import pytest
 from rankmill.output import Output
 from tests.inputs import everything_under, pairs, part_bytes, read_output, wait_for, write
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {**os.environ, "RANKMILL_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def rankmill(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from rankmill.output import Job
 from rankmill.spec import JobSpec, ShardReport
 from tests.inputs import everything_under, pairs, part_bytes, read_output, read_rejected, write
 from worker import models
-from worker.shard import ShardWork, run_shard
+from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer, WindowScores
+from worker.score import ShardWork
+from worker.shard import run_shard
 
 
 def planned(rows: list[dict[str, Any]], folder: Path, model: Path, **options: Any) -> Job:
@@ -25,8 +28,7 @@ def planned(rows: list[dict[str, Any]], folder: Path, model: Path, **options: An
         input_uri=str(write(rows, folder / "in.parquet", row_group_size=5)),
         output_uri=str(folder / "out"),
         model_id=str(model),
-        precision="fp32",
-        **options,
+        **{"precision": "fp32", **options},
     )
     return plan_job(spec)
 
@@ -142,3 +144,40 @@ def test_nothing_is_published_after_the_claim_is_lost(tmp_path: Path, model_fold
     with pytest.raises(ClaimLost):
         run_all(job, guard=lost)
     assert not [name for name in everything_under(tmp_path) if name.startswith("out")]
+
+
+class _SmallDevice:
+    """A scorer whose device has no room for one document, as one out of memory says it."""
+
+    def __init__(self, scorer: Scorer, too_large: str) -> None:
+        self._scorer = scorer
+        self._too_large = too_large
+        self.stats = scorer.stats
+
+    def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
+        for window in windows:
+            if self._too_large in window.documents:
+                raise PairTooLargeError(window.documents.index(self._too_large), 9)
+            yield from self._scorer.score([window])
+
+
+def test_only_the_pair_that_does_not_fit_is_rejected(tmp_path: Path, model_folder: Path) -> None:
+    rows = pairs(3, 6)
+    rows[8]["document"] = rows[10]["document"] = "endless"
+    job = planned(rows, tmp_path, model_folder)
+    model = models.load(job.spec)
+    small = replace(model, scorer=_SmallDevice(model.scorer, "endless"))  # type: ignore[arg-type]
+    work = ShardWork(small, "test", 4, lambda *_: None, lambda: None)
+    report = run_shard(job, job.shard(0), work)
+    assert report.rejects_by_reason == {"too long for the device's memory": 2}
+    assert [row["row"] for row in read_rejected(tmp_path / "out")] == [8, 10]
+    assert report.n_scored == 16
+
+
+def test_a_reduced_precision_is_compared_with_fp32(tmp_path: Path, model_folder: Path) -> None:
+    job = planned(pairs(10, 6), tmp_path, model_folder, precision="bf16", shard_pairs=30)
+    first, second = run_all(job)
+    assert first.agreement is not None and second.agreement is None
+    assert (first.agreement.n_pairs, first.agreement.precision) == (20, "bf16")
+    assert 0 < first.agreement.max_difference < 0.5
+    assert first.agreement.kendall_tau > 0.5

@@ -148,12 +148,11 @@ class Scorer:
                 yield scores
 
     def agreement(self, window: PairWindow) -> Agreement:
-        """How this precision ranks the window's pairs compared with fp32, which it loads once."""
+        """How this precision ranks the window's pairs compared with fp32, loaded for the while."""
         encoded = self._encoder.encode(window)
         pairs = np.arange(len(encoded.lengths))
-        row = encoded.pair_of_row
         reduced = self._score_encoded(encoded).logits
-        exact = self._exact.logits(encoded, pairs)[row]
+        exact = self._load_exact().logits(encoded, pairs)[encoded.pair_of_row]
         return measure_agreement(window.queries, reduced, exact)
 
     def _score_encoded(self, window: EncodedWindow) -> WindowScores:
@@ -170,7 +169,7 @@ class Scorer:
 
     @cached_property
     def _exact(self) -> Runner:
-        """The same model in fp32, loaded when a reduced precision overflowed or is measured."""
+        """The same model in fp32, loaded when a reduced precision overflowed."""
         return self._runner if self.info.precision == "fp32" else self._load_exact()
 
     def _count(self, window: EncodedWindow, seconds: float) -> None:

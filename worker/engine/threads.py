@@ -8,16 +8,14 @@ import torch
 
 
 def use_available_cores() -> int:
-    """Set torch's thread count from the CPU affinity; called once when a worker process starts.
-
-    The affinity, unlike the core count, knows of `taskset` and of a container's cpuset.
-    """
-    n_threads = _n_available_cores()
+    """Set torch's thread count from the CPU affinity; called once when a worker process starts."""
+    n_threads = n_available_cores()
     torch.set_num_threads(n_threads)
     return n_threads
 
 
-def _n_available_cores() -> int:
+def n_available_cores() -> int:
+    """The cores of the CPU affinity, which knows of `taskset` and of a container's cpuset."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1  # macOS has no affinity

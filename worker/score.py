@@ -1,0 +1,167 @@
+"""A shard's rows through the scorer: read ahead, bad rows set aside, every row counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from rankmill.output import Job
+from rankmill.spec import Columns, ShardSpec
+from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
+from worker.models import LoadedModel
+from worker.rejects import NOT_FINITE, TOO_LARGE, refusals
+from worker.rows import OwnedRows, owned_rows
+from worker.suspects import KILLS, Suspects
+
+# The device waits for a shard's first window to be tokenized, so that is a small one.
+_FIRST_WINDOW_PAIRS = 256
+
+# Told after each window: pairs and tokens of the shard scored so far.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """What running a shard needs beside the shard itself.
+
+    Attributes:
+        progress: told after each window.
+        guard: called before anything is published; raises where the claim is lost.
+        suspects: set for a shard that has killed workers, which is then scored with care.
+    """
+
+    model: LoadedModel
+    worker: str
+    window_pairs: int
+    progress: Progress
+    guard: Callable[[], None]
+    suspects: Suspects | None = None
+
+
+@dataclass
+class Scored:
+    """The rows of a shard that were scored, in their order, and those that could not be.
+
+    Attributes:
+        tables: the kept columns with `logit`, `n_tokens` and `truncated`.
+        groups: the query group of each of their rows.
+        rejected: row number to reason.
+    """
+
+    tables: list[pa.Table] = field(default_factory=list)
+    groups: list[np.ndarray] = field(default_factory=list)
+    rejected: dict[int, str] = field(default_factory=dict)
+    n_rows: int = 0
+    n_tokens: int = 0
+    n_groups: int = 0
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Rows on their way through the scorer; `good` are the positions of those it gets."""
+
+    rows: OwnedRows
+    good: np.ndarray
+
+    def pairs(self, columns: Columns) -> PairWindow:
+        texts = self.rows.table.take(self.good)
+        return PairWindow(texts[columns.query].to_pylist(), texts[columns.document].to_pylist())
+
+
+def score_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Scored:
+    """Score all that a shard owns.
+
+    A pair that alone exhausts the device's memory is rejected, and the shard scored again without.
+
+    Raises:
+        InputError: as `owned_rows`.
+    """
+    too_large: set[int] = set()
+    while True:
+        waiting: deque[_Window] = deque()
+        try:
+            return _score(job, shard, work, too_large, waiting)
+        except PairTooLargeError as error:
+            window = waiting[0]
+            too_large.add(window.rows.first_row + int(window.good[error.row]))
+
+
+def _score(
+    job: Job, shard: ShardSpec, work: ShardWork, too_large: set[int], waiting: deque[_Window]
+) -> Scored:
+    """`waiting` holds the windows that the scorer has taken and not given back, oldest first."""
+    columns = job.plan.columns
+    scored = Scored()
+
+    def windows() -> Iterator[PairWindow]:
+        for rows in _windows_of_rows(job, shard, work):
+            refused = refusals(rows.table, columns)
+            for row in too_large & set(range(rows.first_row, rows.stop_row)):
+                refused.setdefault(row - rows.first_row, TOO_LARGE)
+            if work.suspects and work.suspects.kills(rows.first_row):
+                refused.setdefault(0, KILLS)
+            scored.rejected.update({rows.first_row + at: why for at, why in refused.items()})
+            good = np.delete(np.arange(rows.table.num_rows), list(refused))
+            waiting.append(_Window(rows, good))
+            yield waiting[-1].pairs(columns)
+
+    if work.suspects is None:
+        results = work.model.scorer.score(windows())
+    else:
+        results = _one_by_one(work, work.suspects, windows(), waiting)
+    for scores in results:
+        _keep(scored, waiting.popleft(), scores, columns)
+        work.progress(scored.n_rows, scored.n_tokens)
+    return scored
+
+
+def _windows_of_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Iterator[OwnedRows]:
+    columns = job.plan.columns
+    reading = [columns.query, columns.document, *columns.kept]
+    is_first = True
+    for rows in owned_rows(job.plan, shard, reading, work.window_pairs):
+        middle = min(rows.first_row + _FIRST_WINDOW_PAIRS, rows.stop_row)
+        cuts = (
+            [(rows.first_row, middle), (middle, rows.stop_row)]
+            if is_first
+            else [(rows.first_row, rows.stop_row)]
+        )
+        is_first = False
+        for cut in cuts:
+            pieces = work.suspects.pieces(*cut) if work.suspects else [cut]
+            yield from (rows.between(*piece) for piece in pieces if piece[0] < piece[1])
+
+
+def _one_by_one(
+    work: ShardWork, suspects: Suspects, windows: Iterator[PairWindow], waiting: deque[_Window]
+) -> Iterator[WindowScores]:
+    """Score window after window, nothing ahead, each on trial while it is with the model."""
+    for window in windows:
+        rows = waiting[-1].rows
+        with suspects.on_trial(rows.first_row, rows.stop_row):
+            yield from work.model.scorer.score([window])
+
+
+def _keep(scored: Scored, window: _Window, scores: WindowScores, columns: Columns) -> None:
+    rows, good = window.rows, window.good
+    finite = np.isfinite(scores.logits)
+    for at in good[~finite].tolist():
+        scored.rejected[rows.first_row + at] = NOT_FINITE
+    kept = rows.table.select(list(columns.kept)).take(good[finite])
+    kept = kept.rename_columns(list(columns.kept.values()))
+    results = {
+        "logit": scores.logits[finite],
+        "n_tokens": scores.n_tokens[finite],
+        "truncated": scores.truncated[finite],
+    }
+    for name, values in results.items():
+        kept = kept.append_column(name, pa.array(values))
+    scored.tables.append(kept)
+    scored.groups.append(rows.groups[good[finite]])
+    scored.n_rows += rows.table.num_rows
+    scored.n_tokens += int(scores.n_tokens.sum())
+    scored.n_groups = int(rows.groups[-1]) + 1
