@@ -64,7 +64,9 @@ def plan_job(spec: JobSpec) -> Job:
     """
     spec = _with_absolute_paths(spec)
     _check_places(spec)
-    if spec.model_id == models.DEMO or models.is_local(spec.model_id):
+    if models.is_null(spec.model_id):
+        models.null_rate(spec.model_id)
+    elif spec.model_id == models.DEMO or models.is_local(spec.model_id):
         models.locate(spec.model_id)
     source = read_source(spec.input_uri)
     job_id = job_id_for(spec, source.files)

@@ -1,4 +1,7 @@
-"""A model's name to a local folder that is safe to load: safetensors, nothing pickled."""
+"""A model's name to a local folder that is safe to load: safetensors, nothing pickled.
+
+Names are hub ids, folders, `demo`, and `null` for benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from rankmill.errors import ModelUnavailable
 from rankmill.settings import CHECKOUT
 
 DEMO = "demo"
+NULL = "null"  # scores nothing; for benchmarks, see worker/null.py
 
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -27,6 +31,23 @@ def locate(model_id: str, revision: str | None = None) -> Path:
         folder = _fetch(model_id, revision)
     check_folder(folder)
     return folder
+
+
+def null_rate(model_id: str) -> float | None:
+    """Pairs a second of `null:RATE`; None for plain `null`, which takes no time.
+
+    Raises:
+        ModelUnavailable: the rate is no number.
+    """
+    rate = model_id.partition(":")[2]
+    try:
+        return float(rate) if rate else None
+    except ValueError:
+        raise ModelUnavailable(f"{model_id}: say null or null:PAIRS_PER_SECOND") from None
+
+
+def is_null(model_id: str) -> bool:
+    return model_id.partition(":")[0] == NULL
 
 
 def is_local(model_id: str) -> bool:

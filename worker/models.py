@@ -9,18 +9,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rankmill.errors import ModelUnavailable
-from rankmill.models import locate, tokenizer_files, weight_files
+from rankmill.models import is_null, locate, null_rate, tokenizer_files, weight_files
 from rankmill.settings import settings
 from rankmill.spec import Activation, JobSpec, Precision, Scoring
 from worker.engine.scorer import Scorer
 from worker.engine.threads import n_available_cores
+from worker.null import NullScorer
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "pyarrow")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    scorer: Scorer
+    scorer: Scorer | NullScorer
     scoring: Scoring
 
 
@@ -49,6 +50,8 @@ def _load(
     precision: Precision,
     activation: Activation,
 ) -> LoadedModel:
+    if is_null(model_id):
+        return _described(NullScorer(null_rate(model_id)), [], [], model_id, revision, activation)
     folder = locate(model_id, revision)
     _use_cores()
     try:
@@ -62,12 +65,24 @@ def _load(
     except (OSError, ValueError, RuntimeError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ModelUnavailable(f"{model_id}: cannot be loaded: {first_line}") from error
+    weights, tokenizer = weight_files(folder), tokenizer_files(folder)
+    return _described(scorer, weights, tokenizer, model_id, revision, activation)
+
+
+def _described(
+    scorer: Scorer | NullScorer,
+    weights: list[Path],
+    tokenizer: list[Path],
+    model_id: str,
+    revision: str | None,
+    activation: Activation,
+) -> LoadedModel:
     info = scorer.info
     scoring = Scoring(
         model_id=model_id,
         model_revision=revision,
-        weights_sha256=_sha256(weight_files(folder)),
-        tokenizer_sha256=_sha256(tokenizer_files(folder)),
+        weights_sha256=_sha256(weights),
+        tokenizer_sha256=_sha256(tokenizer),
         architecture=info.architecture,
         path=info.path,
         path_reason=info.path_reason,

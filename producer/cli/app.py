@@ -76,7 +76,8 @@ def run(
     from producer.submit import plan_job, submit_job
 
     job = plan_job(spec)  # bad input is told before anything is started
-    models.locate(spec.model_id, spec.model_revision)
+    if not models.is_null(spec.model_id):
+        models.locate(spec.model_id, spec.model_revision)
     with local_cluster(device) as cluster:
         _use_broker(cluster.broker_url)
         handle = submit_job(job, overwrite=overwrite)
