@@ -113,7 +113,7 @@ PARTS = {
 
 @contextmanager
 def _broker() -> Iterator[None]:
-    with start_redis() as broker_url:
+    with start_redis() as (broker_url, _):
         os.environ["RANKMILL_BROKER_URL"] = broker_url
         settings.cache_clear()
         app.cache_clear()

@@ -26,7 +26,9 @@ def resume(handle: JobHandle) -> None:
     Twice at once is harmless: a shard is run by the one worker that has its claim.
     """
     job = handle.output.load_job()
-    if handle.output.is_success():
+    counts = handle.ledger.counts(handle.job_id)
+    is_alive = counts is not None and not counts.state.is_final
+    if handle.output.is_success() or (is_alive and not handle.output.has_ended()):
         return
     handle.output.reopen()
     dispatch.start(handle.ledger, settings(), job)
@@ -41,7 +43,8 @@ def retry_rejects(handle: JobHandle) -> int:
     job = handle.output.load_job()
     if not handle.output.has_ended():
         raise InputError(f"job {handle.job_id} is still running; retry its rejects when it is over")
-    shards = [report.shard_index for report in handle.output.reports() if report.n_rejected]
+    reports = handle.output.reports(job.job_id)
+    shards = [report.shard_index for report in reports if report.n_rejected]
     if shards:
         _run_again(handle, job, shards)
     return len(shards)

@@ -50,16 +50,20 @@ class JobHandle:
             counts = self.ledger.counts(self.job_id)
         except BrokerUnavailable:
             counts = None
-        if counts is not None and not counts.state.is_final:
+        if counts is not None and not counts.state.is_final and not self.output.has_ended():
             return _status_from_counts(counts)
         status = status_from_storage(self.output)
-        if status.state is JobState.CANCELLED and counts and self._is_worked_on():
+        if counts is None or not counts.state.is_final:
+            return status
+        if not status.state.is_final:  # its failure could not be written
+            return _status_from_counts(counts)
+        if status.state is JobState.CANCELLED and self._is_worked_on():
             return status.model_copy(update={"state": JobState.CANCELLING})
         return status
 
     def _is_worked_on(self) -> bool:
         in_flight = self.ledger.in_flight(self.job_id)
-        return any(self.ledger.claim_owner(self.job_id, n) is not None for n in in_flight)
+        return any(self.ledger.claims.holder(self.job_id, n) is not None for n in in_flight)
 
     def watch(self, every_s: float = _POLL_S) -> Iterator[JobStatus]:
         """The status again and again; the last one is final."""
@@ -79,11 +83,23 @@ class JobHandle:
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for status in self.watch():
-            if status.state.is_final and not status.state.is_success:
-                raise JobFailed(f"job {self.job_id} {status.state}: {status.message}".rstrip(": "))
-            if not status.state.is_final and deadline and time.monotonic() > deadline:
+            if status.state.is_final:
+                return succeeded(status)
+            if deadline and time.monotonic() > deadline:
                 raise TimeoutError(f"job {self.job_id} is {status.state} after {timeout_s} s")
         return status
+
+
+def succeeded(status: JobStatus) -> JobStatus:
+    """The final status of a job that did not fail.
+
+    Raises:
+        JobFailed: it failed or was cancelled.
+    """
+    if not status.state.is_success:
+        why = f": {status.message}" if status.message else ""
+        raise JobFailed(f"job {status.job_id} {status.state}{why}")
+    return status
 
 
 def list_jobs() -> list[JobStatus]:
@@ -122,7 +138,7 @@ def status_from_storage(output: Output) -> JobStatus:
     record, plan, failure = output.read_job(), output.read_plan(), output.read_failure()
     if record is None:
         raise JobUnknown(f"{output.uri}: no job was submitted to this folder")
-    reports = list(output.reports())
+    reports = list(output.reports(record.job_id))
     return JobStatus(
         job_id=record.job_id,
         state=state,

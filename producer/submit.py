@@ -8,6 +8,7 @@ job.wait()
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from typing import Any
 from producer.follow import JobHandle
 from producer.plan import read_source, resolve_columns, shard_bounds
 from rankmill import dispatch, models, storage
-from rankmill.errors import InputError, OutputTaken
+from rankmill.errors import InputError, JobUnknown, OutputTaken
 from rankmill.ledger import Ledger
 from rankmill.output import Job
 from rankmill.settings import settings
-from rankmill.spec import JobRecord, JobSpec, Plan, job_id_for, parse
+from rankmill.spec import InputFile, JobRecord, JobSpec, Plan, job_id_for, parse
 
 
 def submit(
@@ -48,11 +49,15 @@ def submit_job(job: Job, *, overwrite: bool = False) -> JobHandle:
     ledger = Ledger.connect(settings())
     ledger.n_workers()  # is Redis there? Before anything is written
     handle = JobHandle(job.job_id, job.output, ledger)
-    if _is_done_or_running(job, ledger, overwrite):
+    earlier = _earlier_job(job, ledger, overwrite)
+    if earlier is not None and (_runs(job.job_id, ledger) or job.output.is_success()):
         return handle
-    job.output.write_job(job.record)
-    job.output.write_plan(job.plan)
-    dispatch.start(ledger, settings(), job)
+    if earlier is None:
+        job.output.remove_result()
+        job.output.write_job(job.record)
+        job.output.write_plan(job.plan)
+    job.output.reopen()
+    dispatch.start(ledger, settings(), earlier or job)
     return handle
 
 
@@ -63,12 +68,13 @@ def plan_job(spec: JobSpec) -> Job:
         InputError: bad input or options.
     """
     spec = _with_absolute_paths(spec)
-    _check_places(spec)
+    _check_output(spec)
     if models.is_null(spec.model_id):
         models.null_rate(spec.model_id)
     elif spec.model_id == models.DEMO or models.is_local(spec.model_id):
         models.locate(spec.model_id)
     source = read_source(spec.input_uri)
+    _check_apart(spec, source.files)
     job_id = job_id_for(spec, source.files)
     plan = Plan(
         job_id=job_id,
@@ -85,27 +91,33 @@ def _with_absolute_paths(spec: JobSpec) -> JobSpec:
         "input_uri": storage.absolute(spec.input_uri),
         "output_uri": storage.absolute(spec.output_uri),
     }
-    if models.is_local(spec.model_id):
+    if not models.is_built_in(spec.model_id) and models.is_local(spec.model_id):
         changes["model_id"] = str(Path(spec.model_id).expanduser().absolute())
     return spec.model_copy(update=changes)
 
 
-def _check_places(spec: JobSpec) -> None:
+def _check_output(spec: JobSpec) -> None:
     output = storage.local_path(spec.output_uri)
-    if output.is_file():
+    if output.exists() and not output.is_dir():
         raise InputError(f"{spec.output_uri} is a file; the output is a folder")
-    inside = storage.local_path(spec.input_uri)
-    if output == inside or (inside.is_dir() and inside in output.parents):
-        raise InputError(
-            f"the output {spec.output_uri} lies in the input; it would be read as such"
-        )
 
 
-def _is_done_or_running(job: Job, ledger: Ledger, overwrite: bool) -> bool:
-    """Make the output free for a job, or find that there is nothing to do.
+def _check_apart(spec: JobSpec, files: Iterable[InputFile]) -> None:
+    """Refuse an output that would be read as input, or that holds input."""
+    output = storage.local_path(spec.output_uri).resolve()
+    source = storage.local_path(spec.input_uri).resolve()
+    if source.is_dir() and (output == source or source in output.parents):
+        raise InputError(f"the output {spec.output_uri} lies in the input {spec.input_uri}")
+    for file in files:
+        if output in storage.local_path(file.uri).resolve().parents:
+            raise InputError(f"the input {file.uri} lies in the output {spec.output_uri}")
+
+
+def _earlier_job(job: Job, ledger: Ledger, overwrite: bool) -> Job | None:
+    """The same job as it was planned before, to be gone on with; None to begin with a new plan.
 
     Raises:
-        OutputTaken: something else is there.
+        OutputTaken: something else is there, or at work there.
     """
     output = job.output
     foreign = output.foreign_names()
@@ -113,26 +125,26 @@ def _is_done_or_running(job: Job, ledger: Ledger, overwrite: bool) -> bool:
         raise OutputTaken(
             f"{output.uri} holds other files ({foreign[0]}); give an empty or a new folder"
         )
-    earlier = output.read_job()
-    if earlier is None:
-        output.remove_result()
-        return False
-    if _runs(earlier.job_id, ledger):
-        if earlier.job_id == job.job_id:
-            return True
-        raise OutputTaken(f"{output.uri}: job {earlier.job_id} is still running there")
-    if overwrite:
-        output.remove_result()
-        return False
-    if earlier.job_id != job.job_id:
+    record = output.read_job()
+    if record is None:
+        return None
+    if record.job_id != job.job_id or overwrite:
+        _check_replaceable(record, job, ledger, overwrite)
+        return None
+    try:
+        return output.load_job()
+    except JobUnknown:
+        return None  # its submitter died before the plan was written
+
+
+def _check_replaceable(record: JobRecord, job: Job, ledger: Ledger, overwrite: bool) -> None:
+    if _runs(record.job_id, ledger):
+        raise OutputTaken(f"{job.output.uri}: job {record.job_id} is still running there")
+    if not overwrite:
         raise OutputTaken(
-            f"{output.uri} holds the result of another job ({earlier.job_id}: other input or "
+            f"{job.output.uri} holds the result of another job ({record.job_id}: other input or "
             "options); give another folder, or --overwrite"
         )
-    if output.is_success():
-        return True
-    output.reopen()
-    return False
 
 
 def _runs(job_id: str, ledger: Ledger) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 
+from rankmill.errors import BrokerUnavailable
 from rankmill.settings import Settings, settings
 from rankmill.spec import ShardSpec
 
@@ -74,25 +77,32 @@ def make_app(settings: Settings) -> Celery:
 
 def send_shard(shard: ShardSpec) -> None:
     """Publish one shard; its message is named after it, so that a waiting one can be recognized."""
-    app().send_task(
+    _send(
         SCORE_SHARD,
         kwargs={"shard": shard.model_dump()},
         task_id=shard_task_id(shard.job_id, shard.shard_index),
         kwargsrepr=f"job {shard.job_id}, shard {shard.shard_index + 1} of {shard.n_shards}",
-        argsrepr="",
-        retry=True,
     )
 
 
 def send_finalize(job_id: str, output_uri: str) -> None:
-    app().send_task(
+    _send(
         FINALIZE,
         kwargs={"job_id": job_id, "output_uri": output_uri},
-        task_id=f"{job_id}-finalize",
+        task_id=finalize_task_id(job_id),
         kwargsrepr=f"job {job_id}",
-        argsrepr="",
-        retry=True,
     )
+
+
+def _send(name: str, *, kwargs: dict[str, Any], task_id: str, kwargsrepr: str) -> None:
+    try:
+        app().send_task(name, kwargs=kwargs, task_id=task_id, kwargsrepr=kwargsrepr, argsrepr="")
+    except OperationalError as error:
+        raise BrokerUnavailable(f"Redis does not take the message: {error}") from error
+
+
+def finalize_task_id(job_id: str) -> str:
+    return f"{job_id}-finalize"
 
 
 def shard_task_id(job_id: str, shard_index: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from rankmill.broker import send_finalize, send_shard
+from rankmill.errors import StorageRefused, StorageUnavailable
 from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
 from rankmill.output import Job, Output
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def start(ledger: Ledger, settings: Settings, job: Job) -> None:
     """Put a planned job to work, from whatever part of it stands on storage already."""
-    ledger.open_job(job.record, job.plan, job.output.reports())
+    ledger.open_job(job.record, job.plan, job.output.reports(job.job_id))
     advance(ledger, settings, job)
 
 
@@ -52,12 +53,18 @@ def finished(ledger: Ledger, settings: Settings, job: Job, report: ShardReport) 
 def fail(
     ledger: Ledger, settings: Settings, job: Job, message: str, shard_index: int | None
 ) -> None:
-    """End a job without success; what was scored stays, and `failure.json` says why."""
+    """End a job without success; what was scored stays, and `failure.json` says why.
+
+    Where not even that can be written, Redis alone knows it.
+    """
     log.error("job %s failed: %s", job.job_id, message)
     failure = Failure(
         job_id=job.job_id, message=message, shard_index=shard_index, failed_at=datetime.now(UTC)
     )
-    job.output.write_failure(failure)
+    try:
+        job.output.write_failure(failure)
+    except (StorageRefused, StorageUnavailable) as error:
+        log.error("job %s: %s", job.job_id, error)
     ledger.end_job(job.job_id, JobState.FAILED, message, settings.keep_finished_s)
 
 

@@ -7,7 +7,7 @@
     ├── JobFailed                the job ended without success (exit 1)
     ├── JobUnknown               nothing is known of that job (exit 2)
     ├── ClaimLost                another worker may have this shard now; publish nothing
-    ├── StorageRefused           disk full, read-only, access denied: trying again is no use
+    ├── StorageRefused           disk full, read-only, access denied (exit 2)
     └── TransientError           may pass by itself, so it is tried again
         ├── StorageUnavailable   time-out, reset, throttling
         └── BrokerUnavailable    Redis does not answer
@@ -52,7 +52,7 @@ class ClaimLost(RankmillError):
 
 
 class StorageRefused(RankmillError):
-    pass
+    exit_code = 2
 
 
 class TransientError(RankmillError):

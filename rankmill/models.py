@@ -37,17 +37,27 @@ def null_rate(model_id: str) -> float | None:
     """Pairs a second of `null:RATE`; None for plain `null`, which takes no time.
 
     Raises:
-        ModelUnavailable: the rate is no number.
+        ModelUnavailable: the rate is no positive number.
     """
-    rate = model_id.partition(":")[2]
+    name, separator, rate = model_id.partition(":")
+    if not separator:
+        return None
     try:
-        return float(rate) if rate else None
+        pairs_per_s = float(rate)
     except ValueError:
-        raise ModelUnavailable(f"{model_id}: say null or null:PAIRS_PER_SECOND") from None
+        pairs_per_s = -1.0
+    if not 0 < pairs_per_s < float("inf"):
+        raise ModelUnavailable(f"{model_id}: say {name} or {name}:PAIRS_PER_SECOND")
+    return pairs_per_s
 
 
 def is_null(model_id: str) -> bool:
     return model_id.partition(":")[0] == NULL
+
+
+def is_built_in(model_id: str) -> bool:
+    """Whether a name is ours whatever lies in the folder one is in."""
+    return model_id == DEMO or is_null(model_id)
 
 
 def is_local(model_id: str) -> bool:

@@ -43,10 +43,10 @@ class Output:
         """The planned job of this folder.
 
         Raises:
-            JobUnknown: none was planned.
+            JobUnknown: none was planned, or its plan is not its own.
         """
         record, plan = self.read_job(), self.read_plan()
-        if record is None or plan is None:
+        if record is None or plan is None or record.job_id != plan.job_id:
             raise JobUnknown(f"{self.uri}: no job was planned in this folder")
         return Job(record, plan)
 
@@ -107,11 +107,15 @@ class Output:
         listed = storage.names(self._own("shards"))
         return {int(name[:-5]) for name in listed if re.fullmatch(r"\d{5,}\.json", name)}
 
-    def reports(self) -> Iterator[ShardReport]:
+    def reports(self, job_id: str) -> Iterator[ShardReport]:
+        """The job's reports in the order of its shards."""
         for shard_index in sorted(self.reported_shards()):
             report = self.read_report(shard_index)
-            if report is not None:
+            if report is not None and report.job_id == job_id:
                 yield report
+
+    def part_names(self) -> set[str]:
+        return {name for name in storage.names(self.uri) if _PART.fullmatch(name)}
 
     def mark_success(self) -> None:
         storage.write_bytes(storage.child(self.uri, _SUCCESS), b"")
@@ -146,16 +150,20 @@ class Output:
         raise JobUnknown(f"{self.uri}: no job was submitted to this folder")
 
     def foreign_names(self) -> list[str]:
-        """What lies in the folder that no job of ours has written."""
-        return [name for name in storage.names(self.uri) if not _is_ours(name)]
+        """What no job of ours has written; without a job, parts too are somebody else's."""
+        has_job = self.read_job() is not None
+        return [name for name in storage.names(self.uri) if not _is_ours(name, has_job=has_job)]
 
     def remove_result(self) -> None:
         """Remove all of an earlier job: its mark of success first, its reports before its parts."""
-        ours = [name for name in storage.names(self.uri) if _is_ours(name)]
+        ours = [name for name in storage.names(self.uri) if _is_ours(name, has_job=True)]
         for name in sorted(ours, key=lambda name: (name != _SUCCESS, name != _OWN_FOLDER)):
             storage.remove(storage.child(self.uri, name))
 
-    def remove_temporaries(self) -> None:
+    def remove_strays(self, n_shards: int) -> None:
+        """Remove what no shard of the job has published: parts beyond its plan, temporaries."""
+        for name in self.part_names() - {part_name(n) for n in range(n_shards)}:
+            storage.remove(storage.child(self.uri, name))
         for folder in (self.uri, self._own(), self._own("shards"), self._own("rejected")):
             storage.remove_temporaries(folder)
 
@@ -201,6 +209,6 @@ def _report_name(shard_index: int) -> str:
     return f"{shard_index:05d}.json"
 
 
-def _is_ours(name: str) -> bool:
-    own = name in (_SUCCESS, _OWN_FOLDER) or _PART.fullmatch(name) is not None
-    return own or storage.is_temporary(name)
+def _is_ours(name: str, *, has_job: bool) -> bool:
+    result = name == _SUCCESS or _PART.fullmatch(name) is not None
+    return name == _OWN_FOLDER or storage.is_temporary(name) or (has_job and result)

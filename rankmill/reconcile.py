@@ -10,10 +10,11 @@ import json
 import logging
 
 from rankmill import dispatch
-from rankmill.broker import SCORE_QUEUE, send_shard, shard_task_id
-from rankmill.errors import JobUnknown
+from rankmill.broker import CONTROL_QUEUE, SCORE_QUEUE, finalize_task_id, send_shard, shard_task_id
+from rankmill.errors import BrokerUnavailable, JobUnknown, RankmillError
 from rankmill.ledger import JobCounts, Ledger
-from rankmill.output import Output
+from rankmill.lifecycle import JobState
+from rankmill.output import Job, Output
 from rankmill.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,45 +29,71 @@ class Reconciler:
         self._running: dict[str, str] = {}  # job id to output URI
 
     def look(self) -> None:
-        """Send again shards with neither message, live claim nor report; reopen forgotten jobs."""
-        known = self._ledger.job_ids()
-        counts = [self._ledger.counts(job_id) for job_id in self._ledger.priorities()]
-        running = [each for each in counts if each is not None and not each.state.is_final]
-        if self._ledger.take_turn("reconcile", self._settings.reconcile_s * 0.9):
-            for job_id in self._running.keys() - set(known):
-                self._reopen(job_id, self._running[job_id])
-            waiting = _waiting_task_ids(self._ledger)
-            for each in running:
-                self._resend(each, waiting)
-        self._running = {each.job_id: each.output_uri for each in running} | {
-            job_id: uri for job_id, uri in self._running.items() if job_id not in known
-        }
+        """Send again shards with neither message, live claim nor report; reopen forgotten jobs.
 
-    def _reopen(self, job_id: str, output_uri: str) -> None:
-        output = Output(output_uri)
+        A job that cannot be looked at, its storage away perhaps, does not keep others from it.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer.
+        """
+        job_ids = {*self._running, *self._ledger.priorities()}
+        counts = {job_id: self._ledger.counts(job_id) for job_id in sorted(job_ids)}
+        if self._ledger.take_turn("reconcile", self._settings.reconcile_s * 0.9):
+            waiting = self._waiting_task_ids()
+            for job_id, seen in counts.items():
+                try:
+                    self._look_at(job_id, seen, waiting)
+                except BrokerUnavailable:
+                    raise
+                except RankmillError as error:
+                    log.warning("job %s cannot be looked at: %s", job_id, error)
+        for job_id, seen in counts.items():
+            if seen is not None and seen.state.is_final:
+                self._running.pop(job_id, None)
+            elif seen is not None:
+                self._running[job_id] = seen.output_uri
+
+    def _look_at(self, job_id: str, seen: JobCounts | None, waiting: set[str]) -> None:
+        if seen is not None and seen.state.is_final:
+            return
+        output = Output(seen.output_uri if seen else self._running[job_id])
         try:
             job = output.load_job()
         except JobUnknown:
             job = None
-        if job is None or job.job_id != job_id or output.has_ended():
-            del self._running[job_id]
-            return
-        log.warning("job %s is unknown to Redis; opened again from storage", job_id)
-        dispatch.start(self._ledger, self._settings, job)
+        if job is None or job.job_id != job_id:
+            self._end(job_id, JobState.FAILED, f"{output.uri} no longer holds this job")
+        elif output.has_ended():
+            self._end(job_id, output.state(), "")
+        elif seen is None:
+            log.warning("job %s is unknown to Redis; opened again from storage", job_id)
+            dispatch.start(self._ledger, self._settings, job)
+        else:
+            self._send_lost(job, seen, waiting)
 
-    def _resend(self, counts: JobCounts, waiting: set[str]) -> None:
-        job = Output(counts.output_uri).load_job()
+    def _end(self, job_id: str, state: JobState, message: str) -> None:
+        """Tell Redis what storage knows already."""
+        self._ledger.end_job(job_id, state, message, self._settings.keep_finished_s)
+        self._running.pop(job_id, None)
+
+    def _send_lost(self, job: Job, seen: JobCounts, waiting: set[str]) -> None:
+        if seen.state is JobState.FINALIZING and finalize_task_id(job.job_id) in waiting:
+            return
         # Between leaving the queue and taking its claim a shard is in neither; leave it that time.
         settled = self._ledger.now() - self._settings.reconcile_s
-        for shard_index, sent_at in self._ledger.in_flight(job.job_id).items():
-            if sent_at > settled or shard_task_id(job.job_id, shard_index) in waiting:
+        for shard_index, due in self._ledger.in_flight(job.job_id).items():
+            if due > settled or shard_task_id(job.job_id, shard_index) in waiting:
                 continue
-            if self._ledger.claim_owner(job.job_id, shard_index) is None:
+            if self._ledger.claims.holder(job.job_id, shard_index) is None:
                 log.warning("job %s: shard %d is sent again", job.job_id, shard_index)
                 self._ledger.sent_again(job.job_id, shard_index)
                 send_shard(job.shard(shard_index))
         dispatch.advance(self._ledger, self._settings, job)
 
-
-def _waiting_task_ids(ledger: Ledger) -> set[str]:
-    return {json.loads(message)["headers"]["id"] for message in ledger.queued(SCORE_QUEUE)}
+    def _waiting_task_ids(self) -> set[str]:
+        messages = [
+            message
+            for queue in (SCORE_QUEUE, CONTROL_QUEUE)
+            for message in self._ledger.queued(queue)
+        ]
+        return {json.loads(message).get("headers", {}).get("id", "") for message in messages}

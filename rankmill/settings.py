@@ -18,6 +18,7 @@ class Settings(BaseSettings):
 
     broker_url: str = Field(
         "redis://localhost:6379/0",
+        pattern=r"^(rediss?|redis\+socket)://.",
         description="Redis that carries the work: redis://, rediss:// or redis+socket:///path",
     )
     device: str = Field("auto", description="Where a worker scores: auto, cpu, cuda")

@@ -19,16 +19,20 @@ from tasks.celery import app
 _MAX_RETRIES = 8
 
 
-@app.task(name=SUBMIT)
-def submit(spec: dict[str, Any], overwrite: bool = False) -> None:
+@app.task(name=SUBMIT, bind=True, max_retries=_MAX_RETRIES)
+def submit(self: Task, spec: dict[str, Any], overwrite: bool = False) -> None:
     from producer.submit import submit_spec
 
-    submit_spec(parse(JobSpec, spec, "rankmill.submit"), overwrite=overwrite)
+    job_spec = parse(JobSpec, spec, "rankmill.submit")
+    try:
+        submit_spec(job_spec, overwrite=overwrite)
+    except TransientError as error:
+        raise self.retry(exc=error, countdown=_backoff_s(self.request.retries)) from error
 
 
 @app.task(name=SCORE_SHARD, bind=True, max_retries=_MAX_RETRIES)
 def score_shard(self: Task, shard: dict[str, Any]) -> None:
-    from worker.delivery import deliver, give_up
+    from worker.delivery import deliver, give_up, put_off
 
     spec = parse(ShardSpec, shard, "rankmill.score_shard")
     try:
@@ -37,7 +41,9 @@ def score_shard(self: Task, shard: dict[str, Any]) -> None:
         if self.request.retries >= _MAX_RETRIES:
             give_up(spec, error)
             return
-        raise self.retry(exc=error, countdown=_backoff_s(self.request.retries)) from error
+        countdown_s = _backoff_s(self.request.retries)
+        put_off(spec, countdown_s)
+        raise self.retry(exc=error, countdown=countdown_s) from error
 
 
 @app.task(name=FINALIZE, bind=True, max_retries=_MAX_RETRIES)

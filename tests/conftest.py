@@ -32,7 +32,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
-    with start_redis() as broker_url:
+    with start_redis() as (broker_url, _):
         yield broker_url
 
 

@@ -6,8 +6,8 @@ import threading
 import time
 from types import TracebackType
 
+from rankmill.claims import Claims
 from rankmill.errors import BrokerUnavailable, ClaimLost
-from rankmill.ledger import Ledger
 from rankmill.spec import ShardSpec
 
 
@@ -18,8 +18,8 @@ class Claim:
     somebody else has it: `check` then raises, by the holder's own clock.
     """
 
-    def __init__(self, ledger: Ledger, shard: ShardSpec, token: str, claim_s: float) -> None:
-        self._ledger = ledger
+    def __init__(self, claims: Claims, shard: ShardSpec, token: str, claim_s: float) -> None:
+        self._claims = claims
         self._shard = shard
         self._token = token
         self._claim_s = claim_s
@@ -30,10 +30,10 @@ class Claim:
         self._thread = threading.Thread(target=self._renew, name="claim", daemon=True)
 
     @classmethod
-    def take(cls, ledger: Ledger, shard: ShardSpec, owner: str, claim_s: float) -> Claim | None:
+    def take(cls, claims: Claims, shard: ShardSpec, owner: str, claim_s: float) -> Claim | None:
         """The claim of a shard, or None while another holds it."""
-        token = ledger.try_claim(shard.job_id, shard.shard_index, owner, claim_s)
-        return None if token is None else cls(ledger, shard, token, claim_s)
+        token = claims.take(shard.job_id, shard.shard_index, owner, claim_s)
+        return None if token is None else cls(claims, shard, token, claim_s)
 
     def __enter__(self) -> Claim:
         self._thread.start()
@@ -48,7 +48,7 @@ class Claim:
         self._stop.set()
         self._thread.join()
         try:
-            self._ledger.release_claim(self._shard.job_id, self._shard.shard_index, self._token)
+            self._claims.release(self._shard.job_id, self._shard.shard_index, self._token)
         except BrokerUnavailable:
             pass  # it expires by itself
 
@@ -69,7 +69,7 @@ class Claim:
         while not self._stop.wait(min(1.0, self._claim_s / 6)):
             asked_at = time.monotonic()
             try:
-                mine = self._ledger.renew_claim(
+                mine = self._claims.renew(
                     self._shard.job_id,
                     self._shard.shard_index,
                     self._token,

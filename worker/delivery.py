@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from rankmill import dispatch
-from rankmill.errors import ClaimLost, JobUnknown, RankmillError
+from rankmill.errors import BrokerUnavailable, ClaimLost, JobUnknown, RankmillError
 from rankmill.ledger import Ledger
 from rankmill.output import Job, Output
 from rankmill.settings import settings
@@ -39,7 +41,7 @@ def deliver(shard: ShardSpec) -> None:
     if job is None:
         return
     try:
-        report = job.output.read_report(shard.shard_index) or _run_claimed(job, shard)
+        report = _report_of(job, shard) or _run_claimed(job, shard)
     except ClaimLost as error:
         log.warning("%s", error)
         return
@@ -58,21 +60,31 @@ def deliver(shard: ShardSpec) -> None:
         dispatch.finished(ledger(), settings(), job, report)
 
 
+def _report_of(job: Job, shard: ShardSpec) -> ShardReport | None:
+    report = job.output.read_report(shard.shard_index)
+    return report if report is not None and report.job_id == job.job_id else None
+
+
 def _job_of(shard: ShardSpec) -> Job | None:
     """The shard's job, or None where it has ended or its output belongs to a later one."""
     try:
         job = _planned_job(shard.output_uri, shard.job_id)
     except JobUnknown:
         return None
-    if job.job_id != shard.job_id or job.output.has_ended():
-        return None
-    return job
+    return None if job.output.has_ended() else job
 
 
 @lru_cache(maxsize=4)
 def _planned_job(output_uri: str, job_id: str) -> Job:
-    """A job's plan never changes, so it is read once; `job_id` tells a later job's apart."""
-    return Output(output_uri).load_job()
+    """A job's plan never changes, so it is read once.
+
+    Raises:
+        JobUnknown: the output holds no job of that id.
+    """
+    job = Output(output_uri).load_job()
+    if job.job_id != job_id:
+        raise JobUnknown(f"{output_uri}: no longer job {job_id}'s")
+    return job
 
 
 def _run_claimed(job: Job, shard: ShardSpec) -> ShardReport | None:
@@ -80,50 +92,75 @@ def _run_claimed(job: Job, shard: ShardSpec) -> ShardReport | None:
     if claim is None:
         log.info("shard %d of job %s is being run elsewhere", shard.shard_index, job.job_id)
         return None
-    with claim:
+    with claim, _a_try(shard) as n_tries:
         log.info("job %s: shard %d is run", job.job_id, shard.shard_index)
         work = ShardWork(
+            suspects=_suspects(shard, n_tries),
             model=models.load(job.spec),
-            worker=_me(),
+            worker=f"{socket.gethostname()}:{os.getpid()}",
             window_pairs=settings().window_pairs,
             progress=claim.progress,
             guard=lambda: _check_still_ours(job, claim),
-            suspects=_suspects(shard),
         )
         return run_shard(job, shard, work)
 
 
 def _claim(shard: ShardSpec) -> Claim | None:
-    claim = Claim.take(ledger(), shard, _me(), settings().claim_s)
-    if claim is None and _is_dead(ledger().claim_owner(shard.job_id, shard.shard_index)):
-        ledger().break_claim(shard.job_id, shard.shard_index)
-        claim = Claim.take(ledger(), shard, _me(), settings().claim_s)
+    claims = ledger().claims
+    claim = Claim.take(claims, shard, _me(), settings().claim_s)
+    holder = None if claim else claims.holder(shard.job_id, shard.shard_index)
+    if holder is not None and _is_dead(holder.partition(" ")[0]):
+        claims.release(shard.job_id, shard.shard_index, holder)
+        claim = Claim.take(claims, shard, _me(), settings().claim_s)
     return claim
 
 
 def _me() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """This process among all: its machine, the namespace of its process ids, its id."""
+    return f"{socket.gethostname()}/{_pid_namespace()}:{os.getpid()}"
 
 
-def _is_dead(owner: str | None) -> bool:
-    """Whether a claim's holder was a process of this machine that is gone."""
-    host, _, pid = (owner or "").rpartition(":")
-    return host == socket.gethostname() and not Path("/proc", pid).exists()
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""  # not Linux
 
 
-def _suspects(shard: ShardSpec) -> Suspects | None:
+def _is_dead(owner: str) -> bool:
+    """Whether a claim's holder was a process beside this one that is gone."""
+    place, _, pid = owner.rpartition(":")
+    beside = place == _me().rpartition(":")[0] and Path("/proc/self").exists()
+    return beside and not Path("/proc", pid).exists()
+
+
+@contextmanager
+def _a_try(shard: ShardSpec) -> Iterator[int]:
+    """Count a start until its end, so that what stays counted is deaths; yields the count."""
+    claims = ledger().claims
+    n_tries = claims.begin_try(shard.job_id, shard.shard_index)
+    try:
+        yield n_tries
+    finally:
+        try:
+            claims.end_try(shard.job_id, shard.shard_index)
+        except BrokerUnavailable:
+            pass  # one death too many is counted, which costs a little care
+
+
+def _suspects(shard: ShardSpec, n_tries: int) -> Suspects | None:
     """None for a shard that may be run as usual.
 
     Raises:
         RankmillError: it was started too often.
     """
-    tries = ledger().count_try(shard.job_id, shard.shard_index)
-    if tries <= settings().trusted_tries:
+    if n_tries <= settings().trusted_tries:
         return None
-    suspects = Suspects.of(ledger(), shard)
-    if tries - len(suspects.deadly) > settings().max_tries:
+    suspects = Suspects.of(ledger().claims, shard)
+    if n_tries - suspects.n_deaths > settings().max_tries:
         raise RankmillError(
-            f"shard {shard.shard_index} was started {tries - 1} times and never finished"
+            f"shard {shard.shard_index} killed its worker {n_tries - 1} times before any row "
+            "was scored; is the machine's memory too small for the model?"
         )
     return suspects
 
@@ -134,6 +171,14 @@ def _check_still_ours(job: Job, claim: Claim) -> None:
     record = job.output.read_job()
     if record is None or record.job_id != job.job_id or job.output.has_ended():
         raise ClaimLost(f"{job.output.uri} no longer waits for a shard of job {job.job_id}")
+
+
+def put_off(shard: ShardSpec, for_s: float) -> None:
+    """Tell reconcile that a shard waits for its next try, so that it is not sent besides."""
+    try:
+        ledger().sent_again(shard.job_id, shard.shard_index, in_s=for_s)
+    except BrokerUnavailable:
+        pass  # then it is sent twice, which its claim makes harmless
 
 
 def give_up(shard: ShardSpec, error: RankmillError) -> None:

@@ -7,44 +7,58 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from rankmill import dispatch, storage
-from rankmill.errors import JobFailed, JobUnknown
+from rankmill.errors import JobFailed, JobUnknown, RankmillError
 from rankmill.ledger import Ledger
-from rankmill.lifecycle import JobState
 from rankmill.output import Job, Output, part_name
 from rankmill.settings import Settings
 from rankmill.spec import Manifest, PartSummary, ShardReport
 
 log = logging.getLogger(__name__)
 
+# Longer than reading the reports of a very large job takes; a finalize that died is then followed.
+_TURN_S = 120.0
+
 
 def finalize(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -> None:
-    """Finish a job whose shards all have reports; again or too early is harmless."""
+    """Finish a job whose shards all have reports; again, twice at once or too early is harmless.
+
+    Raises:
+        TransientError: worth another try, by the caller.
+    """
     output = Output(output_uri)
     try:
         job = output.load_job()
     except JobUnknown:
         return
-    if job.job_id != job_id:
+    if job.job_id != job_id or not ledger.take_turn(f"finalize:{job_id}", _TURN_S):
         return
-    state = output.state()
-    if state is JobState.RUNNING:  # a report has gone since it was counted
+    try:
+        if not output.has_ended():
+            _complete(ledger, settings, job)
+        if output.has_ended():
+            ledger.end_job(job_id, output.state(), "", settings.keep_finished_s)
+    except RankmillError as error:
+        if error.transient:
+            raise
+        dispatch.fail(ledger, settings, job, str(error), None)
+    finally:
+        ledger.end_turn(f"finalize:{job_id}")
+
+
+def _complete(ledger: Ledger, settings: Settings, job: Job) -> None:
+    reports = list(job.output.reports(job.job_id))
+    unfit = [n for n in range(job.plan.n_shards) if n not in {r.shard_index for r in reports}]
+    unfit += [report.shard_index for report in reports if not _stands(job, report)]
+    if unfit:  # a report or a part has gone since it was counted
+        log.warning("job %s: shards %s are run again", job.job_id, unfit)
+        for shard_index in unfit:
+            job.output.forget_shard(shard_index)
         dispatch.start(ledger, settings, job)
         return
-    if not state.is_final:
-        try:
-            _complete(job)
-        except JobFailed as error:
-            dispatch.fail(ledger, settings, job, str(error), None)
-            return
-    ledger.end_job(job_id, output.state(), "", settings.keep_finished_s)
-
-
-def _complete(job: Job) -> None:
-    reports = list(job.output.reports())
     manifest = make_manifest(job, reports)
     _check_counts(job, manifest)
-    _check_parts(job, reports)
-    job.output.remove_temporaries()
+    _check_models(manifest)
+    job.output.remove_strays(job.plan.n_shards)
     job.output.write_manifest(manifest)
     job.output.mark_success()
 
@@ -103,8 +117,19 @@ def _check_counts(job: Job, manifest: Manifest) -> None:
         )
 
 
-def _check_parts(job: Job, reports: list[ShardReport]) -> None:
-    for report in reports:
-        uri = job.output.part_uri(report.shard_index)
-        if not storage.exists(uri) or storage.stat(uri).size_bytes != report.part_bytes:
-            raise JobFailed(f"{uri} is missing or not as its shard report says")
+def _check_models(manifest: Manifest) -> None:
+    """A model that is changed during a job would give the rest of the scores."""
+    found = {(each.weights_sha256, each.tokenizer_sha256) for each in manifest.scoring}
+    if len(found) > 1:
+        raise JobFailed(
+            f"the model {manifest.spec.model_id} was changed during the job, so that its shards "
+            "were scored with different weights; run it again with --overwrite"
+        )
+
+
+def _stands(job: Job, report: ShardReport) -> bool:
+    """Whether a shard's files are there as its report says."""
+    part = job.output.part_uri(report.shard_index)
+    if not storage.exists(part) or storage.stat(part).size_bytes != report.part_bytes:
+        return False
+    return not report.n_rejected or storage.exists(job.output.rejected_uri(report.shard_index))

@@ -22,17 +22,37 @@ def refusals(table: pa.Table, columns: Columns) -> dict[int, str]:
     """Why which rows of a table cannot be scored, by position; the first reason counts."""
     found: dict[int, str] = {}
     for name, column in (("query", columns.query), ("document", columns.document)):
-        texts = table[column].cast(pa.large_string())
+        texts = table[column].combine_chunks().cast(pa.large_binary())
+        not_text = _is_not_utf8(texts)
+        texts = pc.if_else(not_text, None, texts).cast(pa.large_string())
+        blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
         for reason, mask in (
+            (f"{name} is not UTF-8", not_text),
             (f"{name} is null", pc.is_null(texts)),
-            (f"{name} is empty", pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)),
+            (f"{name} is empty", pc.fill_null(blank, False)),
         ):
-            for at in np.flatnonzero(pc.fill_null(mask, False).to_numpy()).tolist():
+            for at in np.flatnonzero(mask.to_numpy(zero_copy_only=False)).tolist():
                 found.setdefault(at, reason)
     if columns.query_id is not None:
         for at in np.flatnonzero(pc.is_null(table[columns.query_id]).to_numpy()).tolist():
             found.setdefault(at, f"{columns.query_id} is null")
     return found
+
+
+def _is_not_utf8(texts: pa.Array) -> pa.Array:
+    try:
+        texts.cast(pa.large_string())  # checks all at once, as nearly always is enough
+        return pa.array(np.zeros(len(texts), dtype=bool))
+    except pa.ArrowInvalid:
+        return pa.array([value is not None and not _decodes(value) for value in texts.to_pylist()])
+
+
+def _decodes(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def write_rejected(

@@ -53,14 +53,29 @@ def owned_rows(
     """
     key = plan.columns.group_key
     reading = sorted({*columns, key})
-    ownership = _Ownership(shard, key)
-    # One row before the range tells whether the range begins inside a group.
-    for first_row, table in read_rows(plan, reading, max(shard.start_row - 1, 0), batch_rows):
+    ownership = _Ownership(shard, key, is_text=plan.columns.query_id is None)
+    for first_row, table in read_rows(plan, reading, _first_read(plan, shard), batch_rows):
         owned = ownership.of(first_row, table)
         if owned.table.num_rows:
             yield owned
         if ownership.is_over:
             return
+
+
+def _first_read(plan: Plan, shard: ShardSpec) -> int:
+    """Where to read from to know which group a shard's first row is in.
+
+    One row before it, or further back where that has no key.
+    """
+    key, is_text = plan.columns.group_key, plan.columns.query_id is None
+    row, size = max(shard.start_row - 1, 0), 1
+    while row > 0:
+        _, table = next(read_rows(plan, [key], row, size))
+        if any(value is not None for value in _runs(table[key], is_text=is_text)[1]):
+            return row
+        size *= 2
+        row = max(row - size, 0)
+    return row
 
 
 def read_rows(
@@ -98,7 +113,7 @@ def _read_files(
     for file in plan.files:
         if first_row + file.n_rows > start_row:
             for table in _read_file(file, columns, max(start_row - first_row, 0), batch_rows):
-                yield table.replace_schema_metadata(None)
+                yield readable(table)
         first_row += file.n_rows
 
 
@@ -109,7 +124,7 @@ def _read_file(
     status = storage.stat(file.uri)
     if (status.size_bytes, status.modified_ns) != (file.size_bytes, file.modified_ns):
         raise InputError(f"{file.uri} changed after the job was planned; submit it again")
-    with _read_errors(file.uri), pq.ParquetFile(storage.local_path(file.uri)) as parquet:
+    with read_errors(file.uri), pq.ParquetFile(storage.local_path(file.uri)) as parquet:
         row = 0
         for row_group in range(parquet.num_row_groups):
             n_rows = parquet.metadata.row_group(row_group).num_rows
@@ -128,7 +143,7 @@ def _read_row_group(
     batch_rows: int,
     uri: str,
 ) -> Iterator[pa.Table]:
-    with _read_errors(f"{uri}: row group {row_group}"):
+    with read_errors(f"{uri}: row group {row_group}"):
         for batch in parquet.iter_batches(
             batch_size=batch_rows,
             row_groups=[row_group],
@@ -139,8 +154,8 @@ def _read_row_group(
 
 
 @contextmanager
-def _read_errors(where: str) -> Iterator[None]:
-    """Damage is permanent; what the operating system reports (it has an errno) may pass."""
+def read_errors(where: str) -> Iterator[None]:
+    """Arrow's errors as ours: damage is permanent, what the operating system reports may pass."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -150,26 +165,48 @@ def _read_errors(where: str) -> Iterator[None]:
         raise InputError(f"{where} cannot be read: {reason}") from error
 
 
-class _Ownership:
-    """Walks the rows in order and cuts out those whose group begins in the shard's range."""
+def readable(table: pa.Table) -> pa.Table:
+    """A table as any other of the job: no metadata, all fields nullable, views as plain types.
 
-    def __init__(self, shard: ShardSpec, key: str) -> None:
+    Files that differ in these alone are the same to a user, and few kernels take views.
+    """
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    columns = [
+        column.cast(plain[column.type]) if column.type in plain else column
+        for column in table.columns
+    ]
+    return pa.Table.from_arrays(columns, names=table.column_names)
+
+
+_NOTHING: Any = object()
+
+
+class _Ownership:
+    """Walks the rows in order and cuts out those whose group begins in the shard's range.
+
+    A row without a key cannot be ranked and will be rejected; it goes with the group before it.
+    """
+
+    def __init__(self, shard: ShardSpec, key: str, *, is_text: bool) -> None:
         self._shard = shard
         self._key = key
+        self._is_text = is_text
         self._seen: set[Any] = set()
-        self._current: Any = object()  # the running group's key; at first equal to nothing
+        self._current: Any = _NOTHING
         self._n_groups = 0
         self.is_over = False
 
     def of(self, first_row: int, table: pa.Table) -> OwnedRows:
-        ends, keys = _runs(table[self._key])
+        ends, keys = _runs(table[self._key], is_text=self._is_text)
         begin, stop = table.num_rows, 0
         groups = np.empty(table.num_rows, dtype=np.int64)
         start = 0
         for end, key in zip(ends, keys, strict=True):
-            if key != self._current and not self._open(key, first_row + start):
-                break
-            self._current = key
+            goes_on = key is None and self._current is not _NOTHING
+            if not goes_on and key != self._current:
+                if not self._open(key, first_row + start):
+                    break
+                self._current = key
             if self._n_groups:
                 begin, stop = min(begin, start), end
                 groups[start:end] = self._n_groups - 1
@@ -184,8 +221,9 @@ class _Ownership:
             return False
         if row >= self._shard.start_row:
             if key in self._seen:
+                name = key.decode(errors="replace") if isinstance(key, bytes) else key
                 raise InputError(
-                    f"{self._key} {key!r} comes again in row {row} after other queries; "
+                    f"{self._key} {name!r} comes again in row {row} after other queries; "
                     f"the rows of a query must stand together: sort the input by {self._key}"
                 )
             self._seen.add(key)
@@ -193,10 +231,19 @@ class _Ownership:
         return True
 
 
-def _runs(keys: pa.ChunkedArray) -> tuple[list[int], list[Any]]:
-    """The ends and values of runs of equal keys; nulls are equal to each other."""
+def _runs(keys: pa.ChunkedArray, *, is_text: bool) -> tuple[list[int], list[Any]]:
+    """The ends and values of runs of equal keys; strings as bytes, no key as None.
+
+    Args:
+        is_text: the key is the query's text, where an empty one is no key either.
+    """
     array = keys.combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        array = array.cast(pa.large_binary())  # what is no UTF-8 can still be compared
     encoded = pc.run_end_encode(array)
-    return encoded.run_ends.to_pylist(), encoded.values.to_pylist()
+    values = encoded.values.to_pylist()
+    if is_text:
+        values = [value if value and value.strip() else None for value in values]
+    return encoded.run_ends.to_pylist(), values

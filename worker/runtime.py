@@ -35,4 +35,6 @@ def _reconcile_for_ever(name: str) -> None:
             reconciler.look()
         except RankmillError as error:
             log.warning("reconcile: %s", error)
+        except Exception:  # whatever it was, a worker that no longer looks helps nobody
+            log.exception("reconcile")
         pause.wait(settings().reconcile_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,11 +61,15 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """Rows on their way through the scorer; `good` are the positions of those it gets."""
 
     rows: OwnedRows
     good: np.ndarray
+
+    @classmethod
+    def of(cls, rows: OwnedRows, refused: Iterable[int]) -> Window:
+        return cls(rows, np.delete(np.arange(rows.table.num_rows), list(refused)))
 
     def pairs(self, columns: Columns) -> PairWindow:
         texts = self.rows.table.take(self.good)
@@ -82,7 +86,7 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Scored:
     """
     too_large: set[int] = set()
     while True:
-        waiting: deque[_Window] = deque()
+        waiting: deque[Window] = deque()
         try:
             return _score(job, shard, work, too_large, waiting)
         except PairTooLargeError as error:
@@ -91,7 +95,7 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Scored:
 
 
 def _score(
-    job: Job, shard: ShardSpec, work: ShardWork, too_large: set[int], waiting: deque[_Window]
+    job: Job, shard: ShardSpec, work: ShardWork, too_large: set[int], waiting: deque[Window]
 ) -> Scored:
     """`waiting` holds the windows that the scorer has taken and not given back, oldest first."""
     columns = job.plan.columns
@@ -105,8 +109,7 @@ def _score(
             if work.suspects and work.suspects.kills(rows.first_row):
                 refused.setdefault(0, KILLS)
             scored.rejected.update({rows.first_row + at: why for at, why in refused.items()})
-            good = np.delete(np.arange(rows.table.num_rows), list(refused))
-            waiting.append(_Window(rows, good))
+            waiting.append(Window.of(rows, refused))
             yield waiting[-1].pairs(columns)
 
     if work.suspects is None:
@@ -137,7 +140,7 @@ def _windows_of_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Iterator[Ow
 
 
 def _one_by_one(
-    work: ShardWork, suspects: Suspects, windows: Iterator[PairWindow], waiting: deque[_Window]
+    work: ShardWork, suspects: Suspects, windows: Iterator[PairWindow], waiting: deque[Window]
 ) -> Iterator[WindowScores]:
     """Score window after window, nothing ahead, each on trial while it is with the model."""
     for window in windows:
@@ -146,7 +149,7 @@ def _one_by_one(
             yield from work.model.scorer.score([window])
 
 
-def _keep(scored: Scored, window: _Window, scores: WindowScores, columns: Columns) -> None:
+def _keep(scored: Scored, window: Window, scores: WindowScores, columns: Columns) -> None:
     rows, good = window.rows, window.good
     finite = np.isfinite(scores.logits)
     for at in good[~finite].tolist():

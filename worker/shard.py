@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 from rankmill import storage
 from rankmill.output import Job
 from rankmill.spec import RESULT_COLUMNS, Agreement, ShardReport, ShardSpec
-from worker.engine.scorer import PairWindow
 from worker.models import LoadedModel
 from worker.rank import activate, rank_groups
 from worker.rejects import refusals, write_rejected
-from worker.rows import owned_rows
-from worker.score import Scored, ShardWork, score_rows
+from worker.rows import owned_rows, read_errors, readable
+from worker.score import Scored, ShardWork, Window, score_rows
 
 _ROW_GROUP_ROWS = 64 * 1024
 
@@ -81,10 +80,8 @@ def _agreement(job: Job, shard: ShardSpec, work: ShardWork) -> Agreement | None:
     first = next(owned_rows(job.plan, shard, [columns.query, columns.document], n_pairs), None)
     if first is None:
         return None
-    good = np.delete(np.arange(first.table.num_rows), list(refusals(first.table, columns)))
-    texts = first.table.take(good)
-    window = PairWindow(texts[columns.query].to_pylist(), texts[columns.document].to_pylist())
-    return Agreement(precision=precision, **asdict(work.model.scorer.agreement(window)))
+    pairs = Window.of(first, refusals(first.table, columns)).pairs(columns)
+    return Agreement(precision=precision, **asdict(work.model.scorer.agreement(pairs)))
 
 
 def _ranked(job: Job, scored: Scored, model: LoadedModel) -> pa.Table:
@@ -103,8 +100,9 @@ def _ranked(job: Job, scored: Scored, model: LoadedModel) -> pa.Table:
 
 def part_schema(job: Job) -> pa.Schema:
     """The columns of every part of a job, whatever the values in it."""
-    first = storage.local_path(job.plan.files[0].uri)
-    read = pq.read_schema(first)
+    uri = job.plan.files[0].uri
+    with read_errors(uri):
+        read = readable(pq.read_schema(storage.local_path(uri)).empty_table()).schema
     kept = [
         pa.field(name, read.field(column).type) for column, name in job.plan.columns.kept.items()
     ]

@@ -2,20 +2,22 @@
 
 A shard that was started and not finished a few times is run with care: the range of rows that goes
 to the model is noted in Redis before and struck out after. A note found at the next start is the
-range that killed; from then on it is scored in halves, down to the single rows that do it.
+range that killed; from then on it is scored in halves, down to the single rows that do it. A single
+row is given a second chance, since a process may also be killed by somebody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from rankmill.claims import Claims
 from rankmill.errors import RankmillError
-from rankmill.ledger import Ledger
 from rankmill.spec import ShardSpec
 
 KILLS = "scoring it kills the worker"
+_DEATHS_TO_REJECT = 2
 _MAX_DEATHS = 100
 
 Range = tuple[int, int]
@@ -23,40 +25,46 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True)
 class Suspects:
-    """The ranges of a shard's rows, first to one behind last, that have killed so far."""
+    """How often which ranges of a shard's rows, first to one behind last, have killed."""
 
-    ledger: Ledger
+    claims: Claims
     shard: ShardSpec
-    deadly: frozenset[Range]
+    deaths: Mapping[Range, int]
 
     @classmethod
-    def of(cls, ledger: Ledger, shard: ShardSpec) -> Suspects:
+    def of(cls, claims: Claims, shard: ShardSpec) -> Suspects:
         """Take up what earlier starts have found out.
 
         Raises:
             RankmillError: the shard has killed too often for a few bad rows to be the reason.
         """
-        deadly = ledger.note_deadly(shard.job_id, shard.shard_index)
-        if len(deadly) > _MAX_DEATHS:
+        found = cls(claims, shard, claims.note_deadly(shard.job_id, shard.shard_index))
+        if found.n_deaths > _MAX_DEATHS:
             raise RankmillError(
-                f"shard {shard.shard_index} killed its worker {len(deadly)} times; is the "
+                f"shard {shard.shard_index} killed its worker {found.n_deaths} times; is the "
                 "machine's memory too small for the model?"
             )
-        return cls(ledger, shard, deadly)
+        return found
+
+    @property
+    def n_deaths(self) -> int:
+        return sum(self.deaths.values())
 
     def pieces(self, first: int, stop: int) -> list[Range]:
         """The range in pieces none of which has killed, but for those of a single row."""
-        if (first, stop) not in self.deadly or stop - first == 1:
+        if (first, stop) not in self.deaths or stop - first == 1:
             return [(first, stop)] if stop > first else []
         middle = (first + stop) // 2
         return self.pieces(first, middle) + self.pieces(middle, stop)
 
     def kills(self, row: int) -> bool:
-        return (row, row + 1) in self.deadly
+        return self.deaths.get((row, row + 1), 0) >= _DEATHS_TO_REJECT
 
     @contextmanager
     def on_trial(self, first: int, stop: int) -> Iterator[None]:
-        """Note a range while it is scored; a process that dies leaves the note behind."""
-        self.ledger.set_trial(self.shard.job_id, self.shard.shard_index, (first, stop))
-        yield
-        self.ledger.set_trial(self.shard.job_id, self.shard.shard_index, None)
+        """Note a range while it is scored; only a process that dies leaves the note behind."""
+        self.claims.set_trial(self.shard.job_id, self.shard.shard_index, (first, stop))
+        try:
+            yield
+        finally:
+            self.claims.set_trial(self.shard.job_id, self.shard.shard_index, None)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -24,10 +24,10 @@ from producer.cli.render import (
     show_progress,
     status_facts,
 )
-from producer.follow import JobHandle, JobStatus, find_job, list_jobs
+from producer.follow import JobHandle, JobStatus, find_job, list_jobs, succeeded
 from producer.preview import preview
 from rankmill import models
-from rankmill.errors import JobFailed, RankmillError
+from rankmill.errors import RankmillError
 from rankmill.settings import CHECKOUT, settings
 from rankmill.spec import JobSpec
 
@@ -44,7 +44,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print facts as JSON on s
 OverwriteFlag = Annotated[
     bool, typer.Option("--overwrite", help="Remove another job's result from OUTPUT first")
 ]
-DeviceFlag = Annotated[str, typer.Option("--device", help="auto (every GPU, else CPU) or cpu")]
+DeviceFlag = Annotated[
+    Literal["auto", "cpu"], typer.Option("--device", help="auto (every GPU, else CPU) or cpu")
+]
 JobArgument = Annotated[str, typer.Argument(help="The job's output folder or its id")]
 
 
@@ -187,8 +189,7 @@ def _finish(handle: JobHandle, status: JobStatus, as_json: bool, *, with_preview
         for shown in preview(handle.output.load_job()) if with_preview else []:
             console.print(preview_table(shown))
         console.print(result_facts(manifest), soft_wrap=True)
-    if not status.state.is_success:
-        raise JobFailed(f"job {status.job_id} {status.state}: {status.message}".rstrip(": "))
+    succeeded(status)
 
 
 def _print_status(status: JobStatus, as_json: bool) -> None:

@@ -1,0 +1,86 @@
+"""The connection to Redis, its errors as ours, and the names of a job's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from rankmill.errors import BrokerUnavailable
+
+
+def connect(broker_url: str) -> redis.Redis:
+    """A client of the broker's Redis; it connects at its first use, and tries more than once."""
+    return redis.Redis.from_url(
+        broker_url.replace("redis+socket://", "unix://"),
+        decode_responses=True,
+        socket_timeout=10,
+        socket_connect_timeout=5,
+        health_check_interval=15,
+        retry=Retry(ExponentialBackoff(cap=1, base=0.05), 4),
+        client_name="rankmill",
+    )
+
+
+@contextmanager
+def broker_errors() -> Iterator[None]:
+    """Raise BrokerUnavailable for whatever keeps Redis from serving."""
+    try:
+        yield
+    except redis.AuthenticationError as error:
+        raise BrokerUnavailable(f"Redis refuses the login: {error}") from error
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise BrokerUnavailable(
+            f"Redis does not answer ({error}); is it running, is RANKMILL_BROKER_URL right?"
+        ) from error
+    except redis.ResponseError as error:
+        raise BrokerUnavailable(f"Redis refuses a command: {error}") from error
+
+
+@dataclass(frozen=True)
+class JobKeys:
+    """The keys of one job; what they hold stands in `ledger` and `claims`."""
+
+    job_id: str
+
+    @property
+    def hash(self) -> str:
+        return f"rankmill:job:{self.job_id}"
+
+    @property
+    def done(self) -> str:
+        return f"{self.hash}:done"
+
+    @property
+    def inflight(self) -> str:
+        return f"{self.hash}:inflight"
+
+    @property
+    def tries(self) -> str:
+        return f"{self.hash}:tries"
+
+    @property
+    def live(self) -> str:
+        return f"{self.hash}:live"
+
+    @property
+    def trial(self) -> str:
+        return f"{self.hash}:trial"
+
+    @property
+    def deadly(self) -> str:
+        return f"{self.hash}:deadly"
+
+    @property
+    def all(self) -> list[str]:
+        return [
+            *(self.hash, self.done, self.inflight, self.tries),
+            *(self.live, self.trial, self.deadly),
+        ]
+
+    def claim(self, shard_index: int) -> str:
+        return f"{self.hash}:claim:{shard_index}"
