@@ -30,7 +30,10 @@ def pairs(n_queries: int = 6, n_candidates: int = 7) -> list[dict[str, Any]]:
 
 def write(rows: list[dict[str, Any]], path: Path, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path, **options)
+    table = pa.Table.from_pylist(rows)
+    # A column of nulls alone would have no type.
+    fields = [f.with_type(pa.string()) if f.type == pa.null() else f for f in table.schema]
+    pq.write_table(table.cast(pa.schema(fields)), path, **options)
     return path
 
 

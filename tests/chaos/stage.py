@@ -42,6 +42,14 @@ class Outcome:
         return f"| {self.fault} | {times} | {self.n_run_twice} | {self.n_lost} |"
 
 
+@dataclass(frozen=True)
+class Hit:
+    """When a fault began, and the shards in flight then."""
+
+    at: float
+    shards: frozenset[int]
+
+
 @dataclass
 class Stage:
     """Everything that a fault may break; `ledger` speaks for the test, not for the cluster."""
@@ -85,19 +93,26 @@ class Stage:
     def submit(self, output: Path | None = None) -> JobHandle:
         return submit_to(self.source, output or self.folder / "out")
 
+    def about_to_break(self, job: JobHandle) -> Hit:
+        in_flight = self.ledger.in_flight(job.job_id)
+        return Hit(time.monotonic(), frozenset(in_flight))
+
     def runs(self, job_id: str) -> Counter[int]:
         """How often each shard of a job was started, by the workers' logs."""
         text = "".join(log.read_text() for log in self.folder.glob("worker-*.log"))
         return Counter(int(shard) for job, shard in _RUN.findall(text) if job == job_id)
 
     def wait_and_check(
-        self, job: JobHandle, fault: str, at: float, reference: Path, within_s: float = 240
+        self,
+        job: JobHandle,
+        fault: str,
+        hit: Hit,
+        reference: Path,
+        within_s: float = 240,
     ) -> Outcome:
         """Wait for the end; every row once, the reference's bytes, nothing left behind."""
-        in_flight = set(range(N_SHARDS)) - job.output.reported_shards()
-        hit = set(self.ledger.in_flight(job.job_id)) or set(sorted(in_flight)[:3])
-        wait_for(lambda: hit <= job.output.reported_shards(), within_s)
-        recovery_s = time.monotonic() - at
+        wait_for(lambda: hit.shards <= job.output.reported_shards(), within_s)
+        recovery_s = time.monotonic() - hit.at
         status = job.wait(timeout_s=within_s)
         assert status.state == "succeeded with rejects", status
         output = Path(job.output.uri)
@@ -110,11 +125,15 @@ class Stage:
             (row["query_id"], row["doc_id"])
             for row in pq.read_table(self.source, columns=["query_id", "doc_id"]).to_pylist()
         )
-        assert rows == wanted
-        twice = sum(1 for n in self.runs(job.job_id).values() if n > 1)
-        return Outcome(
-            fault, recovery_s, time.monotonic() - at, twice, sum((wanted - rows).values())
+        outcome = Outcome(
+            fault=fault,
+            recovery_s=recovery_s,
+            wall_s=time.monotonic() - hit.at,
+            n_run_twice=sum(1 for n in self.runs(job.job_id).values() if n > 1),
+            n_lost=(wanted - rows).total(),
         )
+        assert rows == wanted, outcome
+        return outcome
 
 
 def submit_to(source: Path, output: Path) -> JobHandle:

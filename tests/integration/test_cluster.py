@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,9 +106,8 @@ def test_a_killed_worker_costs_no_row(
         r["doc_id"] for r in rows
     )
     again = submit(source, tmp_path / "again", model_id=str(model_folder), shard_pairs=75)
-    if victim == "child":
-        again.wait(timeout_s=60)
-        assert part_bytes(tmp_path / "again") == part_bytes(tmp_path / "out")
+    again.wait(timeout_s=60)
+    assert part_bytes(tmp_path / "again") == part_bytes(tmp_path / "out")
 
 
 def test_a_flushed_redis_is_filled_again_from_storage(
@@ -151,3 +151,39 @@ def children(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     # billiard's resource tracker is a child too; the pool's process is the one with our code
     return [n for n in map(int, listed) if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
+
+
+def test_a_job_that_has_ended_behind_redis_back_is_ended_there_too(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
+) -> None:
+    source = write(pairs(2, 2), tmp_path / "in.parquet")
+    jobs = [submit(source, tmp_path / name, model_id=str(model_folder)) for name in "abc"]
+    jobs[0].output.mark_cancelled()
+    shutil.rmtree(tmp_path / "b")
+    start_worker()
+    assert jobs[2].wait(timeout_s=60).state == "succeeded"
+    states = {"a": "cancelled", "b": "failed"}
+    for job, state in zip(jobs, states.values(), strict=False):
+        wait_for(lambda job=job, state=state: _state_in_redis(ledger, job.job_id) == state, 30)
+    assert ledger.priorities() == {}
+
+
+def _state_in_redis(ledger: Ledger, job_id: str) -> str | None:
+    counts = ledger.counts(job_id)
+    return None if counts is None else str(counts.state)
+
+
+def test_a_part_that_has_gone_before_the_end_is_made_again(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker
+) -> None:
+    rows = pairs(40, 25)
+    source = write(rows, tmp_path / "in.parquet")
+    job = submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=50)
+    start_worker()
+    wait_for(lambda: len(job.output.reported_shards()) >= 1)
+    (tmp_path / "out" / "part-00000.parquet").unlink()
+    stray = tmp_path / "out" / "part-00099.parquet"
+    write(pairs(1, 1), stray)
+    assert job.wait(timeout_s=60).state == "succeeded"
+    assert not stray.exists()
+    assert len(read_output(tmp_path / "out")) == len(rows)

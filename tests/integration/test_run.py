@@ -166,6 +166,26 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert everything_under(folder) == before
 
 
+def test_input_is_never_taken_for_an_old_result(folder: Path, model_folder: Path) -> None:
+    source = write(pairs(1, 2), folder / "parts" / "part-00000.parquet")
+    content = source.read_bytes()
+    for output in ("parts", "."):
+        arguments = ("run", source, output, "--model", model_folder, "--overwrite")
+        done = rankmill(*arguments, folder=folder)
+        assert done.returncode == 2 and "lies in the output" in done.stderr
+    other = write(pairs(1, 2), folder / "in.parquet")
+    done = rankmill("run", other, "parts", "--model", model_folder, "--overwrite", folder=folder)
+    assert done.returncode == 2 and "holds other files (part-00000.parquet)" in done.stderr
+    assert source.read_bytes() == content
+
+
+def test_a_wrong_setting_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "RANKMILL_BROKER_URL", "amqp://host")
+    done = rankmill("jobs", folder=folder)
+    assert done.returncode == 2 and "RANKMILL_BROKER_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_folder_with_foreign_files_is_not_touched(folder: Path, model_folder: Path) -> None:
     write(pairs(1, 2), folder / "in.parquet")
     (folder / "out").mkdir()

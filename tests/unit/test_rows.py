@@ -37,21 +37,24 @@ def model_stub(folder: Path) -> Path:
     return stub
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    without_key=st.sets(st.integers(0, 60)),
     cut=st.integers(1, 40),
     shard_pairs=st.integers(1, 25),
     batch_rows=st.integers(1, 12),
 )
 def test_every_row_is_in_one_shard_and_no_group_is_split(
-    sizes: list[int], cut: int, shard_pairs: int, batch_rows: int
+    sizes: list[int], without_key: set[int], cut: int, shard_pairs: int, batch_rows: int
 ) -> None:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"query_id": f"q{q}", "doc_id": f"d{q}-{c}", "query": "a", "document": "b"}
         for q, size in enumerate(sizes)
         for c in range(size)
     ]
+    for row in without_key & set(range(len(rows))):
+        rows[row]["query_id"] = None
     with tempfile.TemporaryDirectory() as folder:
         files = [part for part in (rows[:cut], rows[cut:]) if part]
         job = planned(Path(folder), files, shard_pairs)
@@ -64,7 +67,7 @@ def test_every_row_is_in_one_shard_and_no_group_is_split(
                 assert owned.table["doc_id"].to_pylist() == [rows[i]["doc_id"] for i in at]
                 seen += owned.table["doc_id"].to_pylist()
                 groups += owned.groups.tolist()
-                for query_id in owned.table["query_id"].to_pylist():
+                for query_id in filter(None, owned.table["query_id"].to_pylist()):
                     shard_of.setdefault(query_id, set()).add(n)
             assert np.all(np.diff([-1, *groups]) <= 1) and groups == sorted(groups)
         assert seen == [row["doc_id"] for row in rows]

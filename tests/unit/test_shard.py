@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -90,7 +91,7 @@ def test_parts_do_not_depend_on_shards_windows_or_order_of_running(
         run_all(job, window)
         assert part_bytes(tmp_path / name / "out") == before
     near = [(a["logit"], b["logit"]) for a, b in zip(*results, strict=True)]
-    assert max(abs(a - b) for a, b in near) <= 1e-5
+    assert near and all(a == b for a, b in near)  # to the last bit
     assert [row["doc_id"] for row in results[0]] == [row["doc_id"] for row in results[1]]
 
 
@@ -122,6 +123,51 @@ def test_bad_rows_are_rejected_with_all_they_have(tmp_path: Path, model_folder: 
     assert (report.n_scored, report.n_rejected) == (8, 4)
     scored = {row["doc_id"] for row in read_output(tmp_path / "out")}
     assert scored == {row["doc_id"] for n, row in enumerate(rows) if n not in (1, 5, 6, 11)}
+
+
+def test_what_is_no_text_and_what_has_no_key_are_rejected_anywhere(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    rows = [{**row, "document": row["document"].encode()} for row in pairs(3, 4)]
+    rows[2]["document"] = b"caf\xe9"
+    for row in (1, 5, 9):
+        rows[row]["query_id"] = None
+    job = planned(pairs(3, 4), tmp_path, model_folder, shard_pairs=6)
+    table = pa.Table.from_pylist(rows)
+    bad = pa.StringArray.from_buffers(12, *table["document"].chunk(0).buffers()[1:])
+    place = table.column_names.index("document")
+    pq.write_table(table.set_column(place, "document", bad), job.spec.input_uri)
+    run_all(plan_job(job.spec))
+    rejected = [(row["row"], row["reason"]) for row in read_rejected_raw(tmp_path / "out")]
+    assert rejected == [
+        (1, "query_id is null"),
+        (2, "document is not UTF-8"),
+        (5, "query_id is null"),
+        (9, "query_id is null"),
+    ]
+    assert [row["rank"] for row in read_output(tmp_path / "out")] == [1, 2, 1, 2, 3, 1, 2, 3]
+
+
+def read_rejected_raw(output: Path) -> list[dict[str, Any]]:
+    """Row and reason alone: what is no UTF-8 stays so in its own column."""
+    files = sorted((output / "_rankmill" / "rejected").glob("*.parquet"))
+    return [row for f in files for row in pq.read_table(f, columns=["row", "reason"]).to_pylist()]
+
+
+def test_string_views_and_fields_that_differ_in_nullability_are_read(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    job = planned(pairs(2, 3), tmp_path, model_folder)
+    table = pq.read_table(job.spec.input_uri)
+    viewed = pa.schema([pa.field(name, pa.string_view()) for name in table.column_names])
+    strict = pa.schema([field.with_nullable(False) for field in viewed])
+    folder = tmp_path / "files"
+    folder.mkdir()
+    pq.write_table(table.slice(0, 3).cast(viewed), folder / "0.parquet")
+    pq.write_table(table.slice(3).cast(strict), folder / "1.parquet")
+    spec = job.spec.model_copy(update={"input_uri": str(folder)})
+    run_all(plan_job(spec))
+    assert len(read_output(tmp_path / "out")) == 6
 
 
 def test_a_shard_of_bad_rows_only_and_an_empty_one(tmp_path: Path, model_folder: Path) -> None:

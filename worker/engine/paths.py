@@ -20,6 +20,9 @@ from worker.engine.varlen import VarlenAttention, has_varlen
 # Shown by tests/unit/engine/test_determinism.py.
 _INVARIANT_ON_CPU = ("fp32", "bf16", "int8")
 
+# With more than one thread SDPA rounded narrower heads (8, measured) by the place in the batch.
+_MIN_INVARIANT_HEAD_DIM = 16
+
 PathName = Literal["packed", "padded", "causal"]
 
 
@@ -85,13 +88,22 @@ def _packed(source: ModelFolder, device: str, precision: Resolved) -> LoadedMode
         architecture=type(model).__name__,
         path="packed",
         path_reason="",
-        is_batch_invariant=device == "cpu" and precision in _INVARIANT_ON_CPU,
+        is_batch_invariant=(
+            device == "cpu"
+            and precision in _INVARIANT_ON_CPU
+            and _head_dim(model.config) >= _MIN_INVARIANT_HEAD_DIM
+        ),
     )
 
 
 def _attention(config: Any, device: str, dtype: torch.dtype) -> Attention:
-    head_dim = config.hidden_size // config.num_attention_heads
-    return VarlenAttention() if has_varlen(device, dtype, head_dim) else GroupedAttention()
+    is_varlen = has_varlen(device, dtype, _head_dim(config))
+    return VarlenAttention() if is_varlen else GroupedAttention()
+
+
+def _head_dim(config: Any) -> int:
+    head_dim: int = config.hidden_size // config.num_attention_heads
+    return head_dim
 
 
 def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:

@@ -145,7 +145,7 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-_SMALL = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
+_SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 def _save(folder: Path, tokenizer: Any, model: Any, *, max_length: int) -> Path:
