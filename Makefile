@@ -1,6 +1,7 @@
 # make demo    install, then rerank the example and show the result
 # make test    install what tests need, run them all
 # make test-chaos   break everything that breaks in a night, and write docs/chaos.md
+# make bench-engine, bench-gpu, bench-system   tables of ratios, side by side with a peer
 # make lint    style, and make types: mypy
 # make docs    write the README's generated tables anew
 # make data    make the example and the demo model again, from PACKAGES=….parquet
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev demo test test-chaos lint types docs data clean
+.PHONY: install install-dev demo test test-chaos bench-engine bench-gpu bench-system lint types docs data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -35,6 +36,15 @@ demo: install
 test: install-dev
 	$(BIN)/python -m pytest
 
+bench-engine: install-dev
+	$(BIN)/python -m bench.engine
+
+bench-gpu: install-dev
+	$(BIN)/python -m bench.gpu
+
+bench-system: install-dev
+	$(BIN)/python -m bench.system
+
 test-chaos: install-dev
 	RANKMILL_CHAOS_TABLE=docs/chaos.md $(BIN)/python -m pytest tests/chaos -m '' -s
 
@@ -50,7 +60,8 @@ docs: install-dev
 
 data: install-dev
 	$(BIN)/python examples/package_search.py $(PACKAGES) examples/packages.parquet
-	$(BIN)/python models/train_demo_reranker.py $(PACKAGES) models/demo-reranker
+	$(BIN)/python models/train_demo_reranker.py $(PACKAGES) models/demo-reranker --threads 2
+	$(BIN)/python models/evaluate_demo_reranker.py models/demo-reranker $(PACKAGES)
 
 clean:
 	rm -rf $(VENV) $(OUT)

@@ -253,7 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo reranker.")
     parser.add_argument("packages", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--static-epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--threads", type=int, default=1)
