@@ -124,8 +124,8 @@ def preview_table(preview: QueryPreview) -> Table:
     """One query: its first candidates before and after, each new one with where it stood before."""
     table = Table(title=f"[bold]{_plain(preview.query)}", title_justify="left", expand=False)
     table.add_column("#", justify="right", min_width=1)
-    table.add_column("before", overflow="ellipsis", no_wrap=True, max_width=28)
-    table.add_column("after", overflow="ellipsis", no_wrap=True, max_width=28)
+    table.add_column("before", overflow="ellipsis", no_wrap=True, max_width=24)
+    table.add_column("after", overflow="ellipsis", no_wrap=True, max_width=24)
     table.add_column("was", justify="right", min_width=3)
     table.add_column("score", justify="right", min_width=6)
     for place in range(max(len(preview.before), len(preview.after))):
