@@ -22,7 +22,7 @@ from typing import Any, cast
 import redis
 
 from rankmill.claims import Claims
-from rankmill.lifecycle import JobState
+from rankmill.lifecycle import LEGAL_MOVES, JobState
 from rankmill.redis_client import JobKeys, broker_errors, connect
 from rankmill.settings import Settings
 from rankmill.spec import JobRecord, Plan, ShardReport
@@ -67,11 +67,16 @@ end
 return tonumber(redis.call('HGET', KEYS[1], 'n_shards_done'))
 """
 
-# Notes fields of a job that is known; one that is not stays unknown.
+# Moves a job to a state from those named; one that is not known stays unknown.
 _SET_STATE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], 'state', ARGV[1], 'message', ARGV[2])
-return 1
+local state = redis.call('HGET', KEYS[1], 'state')
+for i = 3, #ARGV do
+  if state == ARGV[i] then
+    redis.call('HSET', KEYS[1], 'state', ARGV[1], 'message', ARGV[2])
+    return 1
+  end
+end
+return 0
 """
 
 
@@ -169,9 +174,10 @@ class Ledger:
         return {job_id: int(priority) for job_id, priority in running.items()}
 
     def set_state(self, job_id: str, state: JobState, message: str = "") -> None:
-        """Note a state; a job that Redis does not know stays unknown."""
+        """Note a state, if the move is legal; a job that Redis does not know stays unknown."""
+        before = [each for each, moves in LEGAL_MOVES.items() if state in moves]
         with broker_errors():
-            self._set_state(keys=[JobKeys(job_id).hash], args=[state, message])
+            self._set_state(keys=[JobKeys(job_id).hash], args=[state, message, *before])
 
     def end_job(self, job_id: str, state: JobState, message: str, keep_s: int) -> None:
         """Note a final state; the job's keys expire, and so do the names of earlier ones."""

@@ -32,11 +32,15 @@ class JobState(StrEnum):
 
 LEGAL_MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.SUBMITTED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
-    JobState.RUNNING: frozenset({JobState.FINALIZING, JobState.CANCELLING, JobState.FAILED}),
+    # Straight to the end too: another cluster may have finished what this one thought running.
+    JobState.RUNNING: frozenset(JobState) - {JobState.SUBMITTED, JobState.RUNNING},
     JobState.CANCELLING: frozenset({JobState.CANCELLED}),
     JobState.CANCELLED: frozenset(),
     JobState.FINALIZING: frozenset(
-        {JobState.SUCCEEDED, JobState.SUCCEEDED_WITH_REJECTS, JobState.FAILED}
+        {
+            *(JobState.SUCCEEDED, JobState.SUCCEEDED_WITH_REJECTS),
+            *(JobState.CANCELLED, JobState.FAILED),
+        }
     ),
     JobState.SUCCEEDED: frozenset(),
     JobState.SUCCEEDED_WITH_REJECTS: frozenset(),

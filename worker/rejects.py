@@ -15,6 +15,7 @@ from rankmill.spec import REJECT_COLUMNS, Columns
 from worker.rows import locate_row, read_rows
 
 NOT_FINITE = "score is not finite"
+REFUSED = "the model refuses it"
 TOO_LARGE = "too long for the device's memory"
 
 

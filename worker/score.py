@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,13 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from rankmill.errors import RankmillError
 from rankmill.output import Job
 from rankmill.spec import Columns, ShardSpec
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
 from worker.models import LoadedModel
-from worker.rejects import NOT_FINITE, TOO_LARGE, refusals
+from worker.rejects import NOT_FINITE, REFUSED, TOO_LARGE, refusals
 from worker.rows import OwnedRows, owned_rows
 from worker.suspects import KILLS, Suspects
+
+log = logging.getLogger(__name__)
 
 # The device waits for a shard's first window to be tokenized, so that is a small one.
 _FIRST_WINDOW_PAIRS = 256
@@ -71,6 +75,10 @@ class Window:
     def of(cls, rows: OwnedRows, refused: Iterable[int]) -> Window:
         return cls(rows, np.delete(np.arange(rows.table.num_rows), list(refused)))
 
+    def row(self, at: int) -> int:
+        """The number of the row of the pair that the scorer knows as `at`."""
+        return self.rows.first_row + int(self.good[at])
+
     def pairs(self, columns: Columns) -> PairWindow:
         texts = self.rows.table.take(self.good)
         return PairWindow(texts[columns.query].to_pylist(), texts[columns.document].to_pylist())
@@ -79,23 +87,48 @@ class Window:
 def score_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Scored:
     """Score all that a shard owns.
 
-    A pair that alone exhausts the device's memory is rejected, and the shard scored again without.
+    A row that the tokenizer refuses, or whose pair alone exhausts the device's memory, is rejected,
+    and the shard scored again without it.
 
     Raises:
         InputError: as `owned_rows`.
     """
-    too_large: set[int] = set()
+    unfit: dict[int, str] = {}
     while True:
         waiting: deque[Window] = deque()
         try:
-            return _score(job, shard, work, too_large, waiting)
+            return _score(job, shard, work, unfit, waiting)
         except PairTooLargeError as error:
-            window = waiting[0]
-            too_large.add(window.rows.first_row + int(window.good[error.row]))
+            unfit[waiting[0].row(error.row)] = TOO_LARGE
+        except (RankmillError, MemoryError):
+            raise
+        except Exception as error:
+            found = _refused_rows(work, waiting, job.plan.columns)
+            if not found:
+                raise
+            log.warning("shard %d: rows %s: %s", shard.shard_index, sorted(found), error)
+            unfit.update(found)
+
+
+def _refused_rows(work: ShardWork, waiting: deque[Window], columns: Columns) -> dict[int, str]:
+    """The rows of the window at which scoring broke off that break it alone; none if all do."""
+    if not waiting:
+        return {}
+    window = waiting[0]
+    pairs = window.pairs(columns)
+    found = {}
+    for at, pair in enumerate(zip(pairs.queries, pairs.documents, strict=True)):
+        try:
+            list(work.model.scorer.score([PairWindow([pair[0]], [pair[1]])]))
+        except (PairTooLargeError, MemoryError):
+            pass
+        except Exception as error:
+            found[window.row(at)] = f"{REFUSED}: {type(error).__name__}"
+    return found if len(found) < len(pairs.queries) else {}
 
 
 def _score(
-    job: Job, shard: ShardSpec, work: ShardWork, too_large: set[int], waiting: deque[Window]
+    job: Job, shard: ShardSpec, work: ShardWork, unfit: dict[int, str], waiting: deque[Window]
 ) -> Scored:
     """`waiting` holds the windows that the scorer has taken and not given back, oldest first."""
     columns = job.plan.columns
@@ -104,8 +137,8 @@ def _score(
     def windows() -> Iterator[PairWindow]:
         for rows in _windows_of_rows(job, shard, work):
             refused = refusals(rows.table, columns)
-            for row in too_large & set(range(rows.first_row, rows.stop_row)):
-                refused.setdefault(row - rows.first_row, TOO_LARGE)
+            for row in unfit.keys() & set(range(rows.first_row, rows.stop_row)):
+                refused.setdefault(row - rows.first_row, unfit[row])
             if work.suspects and work.suspects.kills(rows.first_row):
                 refused.setdefault(0, KILLS)
             scored.rejected.update({rows.first_row + at: why for at, why in refused.items()})

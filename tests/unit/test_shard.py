@@ -192,30 +192,40 @@ def test_nothing_is_published_after_the_claim_is_lost(tmp_path: Path, model_fold
     assert not [name for name in everything_under(tmp_path) if name.startswith("out")]
 
 
-class _SmallDevice:
-    """A scorer whose device has no room for one document, as one out of memory says it."""
+class _Picky:
+    """A scorer that breaks at one document, as a full device or a tokenizer does."""
 
-    def __init__(self, scorer: Scorer, too_large: str) -> None:
+    def __init__(self, scorer: Scorer, text: str, error: Callable[[int], Exception]) -> None:
         self._scorer = scorer
-        self._too_large = too_large
+        self._text = text
+        self._error = error
         self.stats = scorer.stats
 
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
         for window in windows:
-            if self._too_large in window.documents:
-                raise PairTooLargeError(window.documents.index(self._too_large), 9)
+            if self._text in window.documents:
+                raise self._error(window.documents.index(self._text))
             yield from self._scorer.score([window])
 
 
-def test_only_the_pair_that_does_not_fit_is_rejected(tmp_path: Path, model_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (lambda at: PairTooLargeError(at, 9), "too long for the device's memory"),
+        (lambda at: ValueError("bad text"), "the model refuses it: ValueError"),
+    ],
+)
+def test_only_the_row_that_breaks_scoring_is_rejected(
+    tmp_path: Path, model_folder: Path, error: Callable[[int], Exception], reason: str
+) -> None:
     rows = pairs(3, 6)
     rows[8]["document"] = rows[10]["document"] = "endless"
     job = planned(rows, tmp_path, model_folder)
     model = models.load(job.spec)
-    small = replace(model, scorer=_SmallDevice(model.scorer, "endless"))  # type: ignore[arg-type]
-    work = ShardWork(small, "test", 4, lambda *_: None, lambda: None)
+    picky = replace(model, scorer=_Picky(model.scorer, "endless", error))  # type: ignore[arg-type]
+    work = ShardWork(picky, "test", 4, lambda *_: None, lambda: None)
     report = run_shard(job, job.shard(0), work)
-    assert report.rejects_by_reason == {"too long for the device's memory": 2}
+    assert report.rejects_by_reason == {reason: 2}
     assert [row["row"] for row in read_rejected(tmp_path / "out")] == [8, 10]
     assert report.n_scored == 16
 
