@@ -99,8 +99,25 @@ class Stage:
 
     def runs(self, job_id: str) -> Counter[int]:
         """How often each shard of a job was started, by the workers' logs."""
-        text = "".join(log.read_text() for log in self.folder.glob("worker-*.log"))
-        return Counter(int(shard) for job, shard in _RUN.findall(text) if job == job_id)
+        found = _RUN.findall(self.logs())
+        return Counter(int(shard) for job, shard in found if job == job_id)
+
+    def logs(self) -> str:
+        return "".join(log.read_text() for log in self.folder.glob("worker-*.log"))
+
+    def freeze_a_holder(self, job: JobHandle) -> tuple[int, int]:
+        """Stop a process in the middle of a shard that it holds; its id and the shard's."""
+        claims = self.ledger.claims
+        while True:
+            for shard_index in self.ledger.in_flight(job.job_id):
+                holder = claims.holder(job.job_id, shard_index)
+                if holder is None:
+                    continue
+                pid = int(holder.partition(" ")[0].rpartition(":")[2])
+                os.kill(pid, signal.SIGSTOP)
+                if claims.holder(job.job_id, shard_index) == holder:
+                    return pid, shard_index
+                os.kill(pid, signal.SIGCONT)
 
     def wait_and_check(
         self,

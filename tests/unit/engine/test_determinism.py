@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.unit.engine.checkpoints import CORPUS
 from worker.engine.precision import Precision
@@ -31,11 +32,13 @@ def score(scorer: Scorer, pairs: list[tuple[str, str]], window_size: int) -> dic
     return dict(zip(pairs, logits.tolist(), strict=True))
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("name", PACKED)
 def test_bits_do_not_depend_on_the_batch(
-    name: str, precision: Precision, checkpoints: dict[str, Path]
+    name: str, precision: Precision, n_threads: int, checkpoints: dict[str, Path]
 ) -> None:
+    torch.set_num_threads(n_threads)  # the fixture `one_thread` puts it back
     pairs = pairs_of_many_lengths(120)
     whole = score(Scorer.load(checkpoints[name], precision=precision), pairs, len(pairs))
     shuffled = random.Random(1).sample(pairs, len(pairs))
