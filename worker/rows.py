@@ -18,6 +18,9 @@ from rankmill import storage
 from rankmill.errors import InputError, StorageUnavailable
 from rankmill.spec import InputFile, Plan, ShardSpec
 
+# Read at a time when looking back; much smaller batches make skipping in a row group slow.
+_LOOK_BACK_ROWS = 8192
+
 
 @dataclass(frozen=True)
 class OwnedRows:
@@ -70,8 +73,9 @@ def _first_read(plan: Plan, shard: ShardSpec) -> int:
     key, is_text = plan.columns.group_key, plan.columns.query_id is None
     row, size = max(shard.start_row - 1, 0), 1
     while row > 0:
-        _, table = next(read_rows(plan, [key], row, size))
-        if any(value is not None for value in _runs(table[key], is_text=is_text)[1]):
+        _, table = next(read_rows(plan, [key], row, max(size, _LOOK_BACK_ROWS)))
+        keys = table[key].slice(0, size)
+        if any(value is not None for value in _runs(keys, is_text=is_text)[1]):
             return row
         size *= 2
         row = max(row - size, 0)
