@@ -68,6 +68,9 @@ class Claim:
         # Often enough for a live progress bar, and to outlive two lost attempts.
         while not self._stop.wait(min(1.0, self._claim_s / 6)):
             asked_at = time.monotonic()
+            if asked_at > self._valid_until:  # frozen meanwhile: whoever had it since may be done
+                self._taken = True
+                return
             try:
                 mine = self._claims.renew(
                     self._shard.job_id,
