@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import ir_measures
@@ -53,7 +54,7 @@ def measure(
 def _score(
     scorer: Scorer, queries: list[str], documents: list[str], found: np.ndarray
 ) -> np.ndarray:
-    def windows() -> object:
+    def windows() -> Iterator[PairWindow]:
         for start in range(0, len(queries), _WINDOW_QUERIES):
             rows = range(start, min(start + _WINDOW_QUERIES, len(queries)))
             yield PairWindow(
@@ -61,7 +62,7 @@ def _score(
                 [documents[j] for n in rows for j in found[n]],
             )
 
-    scores = [window.logits for window in scorer.score(windows())]  # type: ignore[arg-type]
+    scores = [window.logits for window in scorer.score(windows())]
     return np.concatenate(scores).reshape(len(queries), N_CANDIDATES)
 
 

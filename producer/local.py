@@ -180,13 +180,14 @@ def running(
     try:
         yield process
     finally:
-        _stop(process)
+        # SIGQUIT stops a Celery worker at once and gives its shard back.
+        _stop(process, signal.SIGQUIT if "celery" in command else signal.SIGTERM)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGQUIT stops a Celery worker at once and gives its shard back; then whatever is left."""
+def _stop(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
+    """Ask it to stop, then kill what is left of its session."""
     if process.poll() is None:
-        process.send_signal(signal.SIGQUIT if "celery" in process.args else signal.SIGTERM)  # type: ignore[operator]
+        process.send_signal(stop_signal)
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
