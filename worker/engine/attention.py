@@ -6,6 +6,7 @@ length and dtype, never by how many pairs share a batch.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -16,6 +17,9 @@ from worker.engine.batching import LengthGroup, TokenBatch
 # Below this many tokens two bf16 matrix products beat SDPA's CPU kernel (1.2-1.9 times, measured
 # on AVX512-BF16 with heads of 32 and 64); above it SDPA wins. In fp32 SDPA always does.
 _BMM_MAX_LENGTH = 384
+
+# Up to this many tokens a sliding window is cheaper as a mask over all scores than in blocks.
+_SLIDING_MIN_LENGTH = 256
 
 # PyTorch sends a product of b matrices (m, k) x (k, n) to oneDNN when b * m * k * n is above this
 # (mkldnn_gemm_min_size in aten/native/mkldnn/Matmul.cpp), and another kernel rounds differently.
@@ -79,12 +83,15 @@ def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None
 ) -> torch.Tensor:
     length = query.shape[2]
+    mask = None
     if window is not None and length > window + 1:
-        return _sliding(query, key, value, window)
+        if length > _SLIDING_MIN_LENGTH:
+            return _sliding(query, key, value, window)
+        mask = _reach(length, window, query.dtype, query.device)
     reduced = query.dtype != torch.float32
     if reduced and length <= _BMM_MAX_LENGTH and _is_onednn_sized(query, key):
-        return _bmm(query, key, value)
-    return F.scaled_dot_product_attention(query, key, value)
+        return _bmm(query, key, value, mask)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 def _first(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -99,13 +106,29 @@ def _is_onednn_sized(query: torch.Tensor, key: torch.Tensor) -> bool:
     return n_heads * n_queries * head_dim * key.shape[2] > _ONEDNN_MIN_PRODUCT
 
 
-def _bmm(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def _bmm(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Two plain matrix products; one flat batch axis keeps results independent of its size."""
     shape = query.shape
     query, key, value = (part.reshape(-1, part.shape[2], shape[3]) for part in (query, key, value))
-    unused = query.new_zeros(1, 1, 1)
-    weights = torch.baddbmm(unused, query, key.transpose(1, 2), beta=0, alpha=shape[3] ** -0.5)
+    added = query.new_zeros(1, 1, 1) if mask is None else mask
+    beta = 0 if mask is None else 1
+    weights = torch.baddbmm(added, query, key.transpose(1, 2), beta=beta, alpha=shape[3] ** -0.5)
     return torch.bmm(weights.softmax(-1), value).view(shape)
+
+
+@lru_cache(maxsize=1024)
+def _reach(length: int, window: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """(1, queries, keys) to add to the scores: nothing within reach, minus infinity beyond."""
+    place = torch.arange(length, device=device)
+    beyond = (place[:, None] - place).abs() > window
+    return torch.zeros(1, length, length, dtype=dtype, device=device).masked_fill_(
+        beyond, float("-inf")
+    )
 
 
 def _sliding(

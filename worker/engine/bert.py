@@ -100,8 +100,7 @@ class _Layer:
         self._qkv = fused(linear, own.query, own.key, own.value)
         self._mix = fused(linear, mixed.dense)
         self._mix_norm = Norm(mixed.LayerNorm, dtype=dtype)
-        self._widen = fused(linear, module.intermediate.dense)
-        self._activate = ACTIVATIONS[config.hidden_act]
+        self._widen = fused(linear, module.intermediate.dense, activation=config.hidden_act)
         self._narrow = fused(linear, module.output.dense)
         self._out_norm = Norm(module.output.LayerNorm, dtype=dtype)
 
@@ -117,4 +116,4 @@ class _Layer:
 
     def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         x = self._mix_norm(x + self._mix(attended))
-        return self._out_norm(x + self._narrow(self._activate(self._widen(x))))
+        return self._out_norm(x + self._narrow(self._widen(x)))

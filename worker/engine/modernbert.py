@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from worker.engine.attention import Attention
 from worker.engine.batching import TokenBatch
-from worker.engine.layers import ACTIVATIONS, MakeLinear, Norm, exact, fused, single_logit
+from worker.engine.layers import (
+    ACTIVATIONS,
+    Linear,
+    MakeLinear,
+    Norm,
+    exact,
+    fused,
+    single_logit,
+)
 
 MODEL_TYPES = ("modernbert",)
 
@@ -75,7 +84,7 @@ def _mean(x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
 
 
 class _Rotary:
-    """Cosine and sine of each token's angle, in fp32.
+    """Each token's angles as complex numbers, whose product turns two numbers at once, in fp32.
 
     A table, because a cosine computed at the end of a long tensor takes another code path, and
     other bits, than one in its middle.
@@ -85,14 +94,14 @@ class _Rotary:
         frequencies = getattr(module, f"{kind}_inv_freq").detach().float()
         places = torch.arange(config.max_position_embeddings, device=frequencies.device)
         angles = (places[:, None].float() * frequencies)[:, None, None]
-        self._cos, self._sin = angles.cos(), angles.sin()
+        self._turns = torch.complex(angles.cos(), angles.sin())
 
-    def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(tokens, 1, 1, head_dim / 2) each, to meet query and key of (tokens, 2, heads, ·)."""
-        return self._cos[positions], self._sin[positions]
+    def __call__(self, positions: torch.Tensor) -> torch.Tensor:
+        """(tokens, 1, 1, head_dim / 2), to meet query and key of (tokens, 2, heads, ·)."""
+        return self._turns[positions]
 
 
-_Turns = dict[str, tuple[torch.Tensor, torch.Tensor]]
+_Turns = dict[str, torch.Tensor]
 
 
 class _Layer:
@@ -105,11 +114,10 @@ class _Layer:
         self._heads = config.num_attention_heads
         self._attention = attention
         self._attention_norm = None if first else Norm(module.attn_norm, dtype=dtype)
-        self._qkv = fused(linear, module.attn.Wqkv)
+        self._qkv = fused(linear, _paired(module.attn.Wqkv, self._heads))
         self._mix = fused(linear, module.attn.Wo)
         self._mlp_norm = Norm(module.mlp_norm, dtype=dtype)
-        self._widen = fused(linear, module.mlp.Wi)
-        self._activate = ACTIVATIONS[config.hidden_activation]
+        self._hidden, self._gate = _halves(linear, module.mlp.Wi, config.hidden_activation)
         self._narrow = fused(linear, module.mlp.Wo)
 
     def every_token(self, x: torch.Tensor, batch: TokenBatch, turns: _Turns) -> torch.Tensor:
@@ -123,17 +131,38 @@ class _Layer:
     def _project(self, x: torch.Tensor, turns: _Turns) -> torch.Tensor:
         normed = x if self._attention_norm is None else self._attention_norm(x)
         qkv = self._qkv(normed).view(len(x), 3, self._heads, -1)
-        qkv[:, :2] = _rotate(qkv[:, :2], *turns[self._kind])
+        pairs = torch.view_as_complex(qkv[:, :2].float().unflatten(-1, (-1, 2)))
+        qkv[:, :2] = torch.view_as_real(pairs.mul_(turns[self._kind])).flatten(-2)
         return qkv
 
     def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         x = x + self._mix(attended)
-        hidden, gate = self._widen(self._mlp_norm(x)).chunk(2, dim=-1)
-        # One row alone counts as contiguous and would take oneDNN's GELU, many rows ATen's.
-        return x + self._narrow(self._activate(hidden.contiguous()) * gate)
+        normed = self._mlp_norm(x)
+        return x + self._narrow(self._hidden(normed).mul_(self._gate(normed)))
 
 
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn (tokens, 2, heads, head_dim) by each token's angle; computed in fp32."""
-    left, right = x.float().chunk(2, dim=-1)
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+def _halves(make: MakeLinear, module: Any, activation: str) -> tuple[Linear, Linear]:
+    """The hidden and the gate half of a gated layer, each contiguous in what it puts out."""
+    weights = module.weight.chunk(2)
+    biases = (None, None) if module.bias is None else module.bias.chunk(2)
+    return (
+        make(weights[0], biases[0], activation=activation),
+        make(weights[1], biases[1]),
+    )
+
+
+def _paired(module: Any, heads: int) -> nn.Linear:
+    """Wqkv with the two numbers that a rotation turns side by side in query and key.
+
+    The same permutation of both leaves their product as it was.
+    """
+    n_out, n_in = module.weight.shape
+    head_dim = n_out // (3 * heads)
+    places = torch.arange(n_out).view(3, heads, 2, head_dim // 2)
+    places[:2] = places[:2].transpose(2, 3).reshape(2, heads, 2, head_dim // 2)
+    order = places.flatten()
+    paired = nn.Linear(n_in, n_out, bias=module.bias is not None, device="meta")
+    paired.weight = nn.Parameter(module.weight.detach()[order], requires_grad=False)
+    if module.bias is not None:
+        paired.bias = nn.Parameter(module.bias.detach()[order], requires_grad=False)
+    return paired

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from worker.engine.layers import activated
+
 _SMALLEST = 1e-12
 
 # Rows multiplied at a time on CPU: the 32-bit sums are scaled while they are still in cache.
@@ -16,7 +18,10 @@ _BLOCK = 256
 class Int8Linear:
     """int8 x int8 with 32-bit sums, which are exact whatever their order. CPUs only."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, *, activation: str | None = None
+    ) -> None:
+        self._activation = activation
         quantized, scale = _to_int8(weight.detach().float())
         self._weight = quantized.t()
         self._scale = scale.t().contiguous()
@@ -28,13 +33,16 @@ class Int8Linear:
             quantized, scale = _to_int8(x[start : start + _BLOCK].float())
             sums = torch._int_mm(quantized, self._weight).float()
             out[start : start + _BLOCK] = sums.mul_(scale).mul_(self._scale).add_(self._bias)
-        return out
+        return activated(out, self._activation)
 
 
 class Fp8Linear:
     """float8 e4m3 x e4m3 with a scale a row, bf16 out. Hopper GPUs and later only."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, *, activation: str | None = None
+    ) -> None:
+        self._activation = activation
         quantized, scale = _to_fp8(weight.detach().float())
         self._weight = quantized.t()
         self._scale = scale.t().contiguous()
@@ -42,7 +50,7 @@ class Fp8Linear:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         quantized, scale = _to_fp8(x.float())
-        return torch._scaled_mm(
+        out = torch._scaled_mm(
             quantized,
             self._weight,
             scale_a=scale,
@@ -50,6 +58,7 @@ class Fp8Linear:
             bias=self._bias,
             out_dtype=torch.bfloat16,
         )
+        return activated(out, self._activation)
 
 
 def _to_int8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
