@@ -22,6 +22,7 @@ class Comparison:
     Attributes:
         peer_batch: the batch size at which the tuned peer was fastest on a sample.
         peer_default_s: the peer at its defaults (fp32, batch 32).
+        core_times_tuned: the same ratio of core-seconds, as is core_times_default.
         peak_share: useful FLOPs a second over the measured same-dtype matmul rate.
         device_busy_share: of the engine's own wall time.
         max_difference: the largest logit difference to the tuned peer.
@@ -36,6 +37,8 @@ class Comparison:
     peer_s: float
     peer_batch: int
     peer_default_s: float
+    core_times_tuned: float
+    core_times_default: float
     peak_share: float
     device_busy_share: float
     max_difference: float
@@ -52,7 +55,7 @@ class Comparison:
 def table(rows: list[Comparison]) -> str:
     head = (
         f"{'model':8}{'mix':12}{'type':6}{'tok/pair':>9}{'pairs/s':>9}{'tuned':>9}{'(batch)':>8}"
-        f"{'x tuned':>9}{'x default':>10}{'of peak':>9}{'busy':>7}{'max diff':>10}"
+        f"{'x tuned':>9}{'x default':>10}{'(x cores)':>13}{'of peak':>9}{'busy':>7}{'max diff':>10}"
     )
     return "\n".join([head, *(_line(row) for row in rows)])
 
@@ -62,6 +65,7 @@ def _line(row: Comparison) -> str:
     return (
         f"{row.model:8}{row.mix:12}{row.precision:6}{row.mean_tokens:9.1f}{rate:9.1f}{peer:9.1f}"
         f"{row.peer_batch:8}{row.times_tuned:9.2f}{row.times_default:10.2f}"
+        f"{row.core_times_tuned:7.2f}{row.core_times_default:6.2f}"
         f"{row.peak_share:9.1%}{row.device_busy_share:7.2f}{row.max_difference:10.1e}"
     )
 

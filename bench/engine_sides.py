@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,17 +22,24 @@ _WINDOW_PAIRS = 8192
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class Took(NamedTuple):
+    """Seconds on the clock, and of all cores together; on CUDA the clock's for both."""
+
+    wall_s: float
+    core_s: float
+
+
 @dataclass
 class Side:
-    """One contestant: its name, how it scores, and the seconds its rounds took."""
+    """One contestant: its name, how it scores, and what its rounds took."""
 
     name: str
     score: Score
-    seconds: list[float] = field(default_factory=list)
+    rounds: list[Took] = field(default_factory=list)
 
     @property
-    def median_s(self) -> float:
-        return median(self.seconds)
+    def median(self) -> Took:
+        return Took(*(median(seconds) for seconds in zip(*self.rounds, strict=True)))
 
 
 def engine_side(scorer: Scorer) -> Side:
@@ -71,8 +78,8 @@ class Peer:
     def best_batch(self, pairs: Pairs, batches: list[int], device: str) -> int:
         """The fastest batch size on a sample."""
         self.side("", batches[0]).score(pairs[:32])
-        seconds = {batch: timed(self.side("", batch).score, pairs, device)[0] for batch in batches}
-        return min(seconds, key=lambda batch: seconds[batch])
+        took = {batch: timed(self.side("", batch).score, pairs, device)[0] for batch in batches}
+        return min(took, key=lambda batch: took[batch].wall_s)
 
 
 def run_in_turns(sides: list[Side], pairs: Pairs, rounds: int, device: str) -> list[np.ndarray]:
@@ -83,18 +90,18 @@ def run_in_turns(sides: list[Side], pairs: Pairs, rounds: int, device: str) -> l
     for _ in range(rounds):
         logits = []
         for side in sides:
-            seconds, scores = timed(side.score, pairs, device)
-            side.seconds.append(seconds)
+            took, scores = timed(side.score, pairs, device)
+            side.rounds.append(took)
             logits.append(scores)
     return logits
 
 
-def timed(score: Score, pairs: Pairs, device: str) -> tuple[float, np.ndarray]:
-    """Seconds and logits: core-seconds on CPU, where others may share the machine, else wall."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    started = clock()
+def timed(score: Score, pairs: Pairs, device: str) -> tuple[Took, np.ndarray]:
+    """What scoring took, and the logits."""
+    wall, cores = time.perf_counter(), time.process_time()
     logits = score(pairs)
-    return clock() - started, logits
+    wall_s, core_s = time.perf_counter() - wall, time.process_time() - cores
+    return Took(wall_s, core_s if device == "cpu" else wall_s), logits
 
 
 def matmul_peak_flops(precision: Precision, device: str) -> float:

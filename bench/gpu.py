@@ -57,7 +57,7 @@ def main() -> None:
         torch.cuda.empty_cache()
     print(table(rows))
     print(f"largest bf16 logit difference to fp32 on this GPU: {parity}")
-    _write(as_json(rows, text=corpus.source, seconds="wall", bf16_to_fp32=parity))
+    _write(as_json(rows, text=corpus.source, bf16_to_fp32=parity))
 
 
 def _compare_mixes(name: str, folder: Path, corpus: Corpus, share: float) -> list[Comparison]:
