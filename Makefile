@@ -23,11 +23,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP_INSTALL) -e '.[worker,local]'
+	$(PIP_INSTALL) -e '.[worker,prepare,local]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP_INSTALL) -e '.[worker,local,dev]'
+	$(PIP_INSTALL) -e '.[worker,prepare,eval,local,dev]'
 	@touch $@ $(VENV)/installed
 
 demo: install

@@ -3,8 +3,8 @@
     python -m bench.engine --quick
     python -m bench.engine --model bge --precision bf16 --mix long --json
 
-Ratios are of one run, the sides taking turns: of time on the clock, which a quiet machine needs, and
-of core-seconds, in which an idle core costs nothing. Absolute rates depend on the machine.
+Ratios are of one run, the sides taking turns: of time on the clock, which needs a quiet machine,
+and of core-seconds, in which an idle core costs nothing. Absolute rates depend on the machine.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from rankmill.broker import app
 from rankmill.ledger import Ledger
 from rankmill.output import Job
 from rankmill.settings import settings
-from rankmill.spec import Columns, JobRecord, JobSpec, Plan
+from rankmill.spec import Columns, JobRecord, JobSpec, Plan, encode_schema
 
 Row = dict[str, Any]
 
@@ -156,7 +156,13 @@ def _planned(n_shards: int) -> Job:
     spec = JobSpec(input_uri="/nowhere/in", output_uri="/nowhere/out", model_id="null")
     columns = Columns(query="q", document="d", query_id=None, doc_id=None, kept={})
     bounds = tuple(range(0, 1000 * n_shards + 1, 1000))
-    plan = Plan(job_id="0123456789ab", files=(), columns=columns, shard_bounds=bounds)
+    plan = Plan(
+        job_id="0123456789ab",
+        files=(),
+        arrow_schema=encode_schema(pa.schema([])),
+        columns=columns,
+        shard_bounds=bounds,
+    )
     record = JobRecord(job_id="0123456789ab", spec=spec, submitted_at=datetime.now(UTC))
     return Job(record, plan)
 

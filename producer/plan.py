@@ -2,55 +2,103 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate
+from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rankmill import storage
 from rankmill.errors import InputError
+from rankmill.parquet import Footer, plain_schema, read_footer
 from rankmill.spec import RESULT_COLUMNS, Columns, InputFile, JobSpec
 
 _QUERY_ID, _DOC_ID = "query_id", "doc_id"
-_N_SHARDS = 32
-_MIN_SHARD_PAIRS, _MAX_SHARD_PAIRS = 1024, 32768
 _N_FOOTERS_AT_ONCE = 16
+_PARTITION = re.compile(r"([^/=]+)=([^/]*)/")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the footers tell of an input."""
+    """What the footers tell of an input.
+
+    Attributes:
+        group_rows: int64 (n_row_groups,), rows of each row group through all files.
+        group_bytes: int64 (n_row_groups,), bytes of the columns asked for in each.
+    """
 
     files: tuple[InputFile, ...]
     schema: pa.Schema
+    group_rows: np.ndarray
+    group_bytes: np.ndarray
 
     @property
     def n_rows(self) -> int:
-        return sum(file.n_rows for file in self.files)
+        return int(self.group_rows.sum())
 
 
-def read_source(input_uri: str) -> Source:
-    """Find the input's files and read their footers.
+def read_source(input_uri: str, text_columns: Sequence[str] = ()) -> Source:
+    """Find the input's files and read their footers, on S3 with a request for each file or two.
 
     Raises:
         InputError: no such file, not Parquet, truncated, or the files' columns differ.
     """
-    found = storage.find_files(input_uri, ".parquet")
-    with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
-        footers = list(pool.map(_read_footer, found))
-    schema = footers[0][1]
-    for file, (_, other) in zip(found, footers, strict=True):
-        _check_same_columns(found[0].uri, schema, file.uri, other)
-    files = [
-        InputFile(
-            uri=file.uri, n_rows=n_rows, size_bytes=file.size_bytes, modified_ns=file.modified_ns
-        )
-        for file, (n_rows, _) in zip(found, footers, strict=True)
+    found = [
+        file
+        for place in storage.places(input_uri)
+        for file in storage.find_files(place, (".parquet",))
     ]
-    return Source(tuple(files), schema)
+    with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
+        footers = list(pool.map(lambda file: read_footer(file, text_columns), found))
+    partitions = _partitions([file.uri for file in found])
+    schema = plain_schema(footers[0].schema)
+    for file, footer in zip(found, footers, strict=True):
+        _check_same_columns(found[0].uri, schema, file.uri, plain_schema(footer.schema))
+    for name, value in partitions[0].items():
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, pa.scalar(value).type))
+    return Source(
+        tuple(map(_input_file, found, footers, partitions)),
+        schema,
+        np.concatenate([footer.group_rows for footer in footers]),
+        np.concatenate([footer.group_bytes for footer in footers]),
+    )
+
+
+def _input_file(
+    file: storage.FileStat, footer: Footer, partition: dict[str, int | str]
+) -> InputFile:
+    there = set(footer.schema.names)
+    return InputFile(
+        uri=file.uri,
+        n_rows=footer.n_rows,
+        size_bytes=file.size_bytes,
+        state=file.state,
+        partition={name: value for name, value in partition.items() if name not in there},
+    )
+
+
+def _partitions(uris: Sequence[str]) -> list[dict[str, int | str]]:
+    """The columns that each path gives in Hive's way, `…/lang=de/…`; numbers where all are.
+
+    Raises:
+        InputError: some paths give a column that others do not.
+    """
+    given = [{k: unquote(v) for k, v in _PARTITION.findall(uri)} for uri in uris]
+    for uri, values in zip(uris, given, strict=True):
+        if values.keys() != given[0].keys():
+            name = sorted(values.keys() ^ given[0].keys())[0]
+            raise InputError(f"{uri}: {uris[0]} differs in having a folder {name}=… or not")
+    numeric = {
+        name for name in given[0] if all(re.fullmatch(r"-?\d{1,18}", each[name]) for each in given)
+    }
+    return [
+        {name: int(value) if name in numeric else value for name, value in each.items()}
+        for each in given
+    ]
 
 
 def resolve_columns(spec: JobSpec, schema: pa.Schema) -> Columns:
@@ -79,36 +127,6 @@ def resolve_columns(spec: JobSpec, schema: pa.Schema) -> Columns:
         doc_id=doc_id,
         kept=_names_in_parts(kept),
     )
-
-
-def shard_bounds(n_rows: int, shard_pairs: int | None) -> tuple[int, ...]:
-    """Cut rows into equal shards; an empty input has one empty shard, so that it has a part.
-
-    Without a wish: about 32 shards, but none under 1,024 pairs (their overhead would show) or over
-    32,768 (a lost worker would lose too much). It depends on nothing but the rows.
-    """
-    size = shard_pairs or min(max(-(-n_rows // _N_SHARDS), _MIN_SHARD_PAIRS), _MAX_SHARD_PAIRS)
-    n_shards = max(1, -(-n_rows // size))
-    return tuple(
-        accumulate(
-            (n_rows // n_shards + (i < n_rows % n_shards) for i in range(n_shards)), initial=0
-        )
-    )
-
-
-def _read_footer(file: storage.FileStat) -> tuple[int, pa.Schema]:
-    path = storage.local_path(file.uri)
-    try:
-        with pq.ParquetFile(path) as parquet:
-            return parquet.metadata.num_rows, parquet.schema_arrow
-    except PermissionError:
-        raise InputError(f"{file.uri}: access is denied") from None
-    except (OSError, pa.ArrowException) as error:
-        with path.open("rb") as head:
-            is_parquet = head.read(4) == b"PAR1"
-        if is_parquet:
-            raise InputError(f"{file.uri}: truncated or damaged Parquet, no footer") from error
-        raise InputError(f"{file.uri}: not a Parquet file") from error
 
 
 def _check_same_columns(first_uri: str, first: pa.Schema, uri: str, other: pa.Schema) -> None:

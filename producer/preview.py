@@ -8,12 +8,12 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rankmill import storage
+from rankmill import parquet, storage
 from rankmill.output import Job
 
 _LABEL_CHARS = 60
+_BATCH_ROWS = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,16 @@ def preview(job: Job, n_queries: int = 3, n_candidates: int = 5) -> list[QueryPr
     """
     columns = job.plan.columns
     label = columns.doc_id or columns.document
-    if not {label, columns.group_key} <= set(columns.kept) or not job.plan.files[0].n_rows:
+    first = job.plan.files[0]
+    needed = {label, columns.group_key, columns.query}
+    if not {label, columns.group_key} <= set(columns.kept) or needed & first.partition.keys():
         return []
-    path = storage.local_path(job.output.part_uri(0))
     names = [columns.kept[columns.group_key], columns.kept[label], "score"]
-    scored = pq.read_table(path, columns=names).select(names)
+    part = storage.stat(job.output.part_uri(0))
+    tables = list(parquet.read_rows(part, names, 0, _BATCH_ROWS))
+    if not tables:
+        return []
+    scored = pa.concat_tables(tables).select(names)
     ranked = {key: list(rows) for key, rows in groupby(_rows(scored), _first)}
     found = []
     for key, group in groupby(_rows(_first_input_rows(job, label)), _first):
@@ -76,11 +81,10 @@ def preview(job: Job, n_queries: int = 3, n_candidates: int = 5) -> list[QueryPr
 def _first_input_rows(job: Job, label: str) -> pa.Table:
     """Key, label and query of the first shard's rows in the first file."""
     columns = [job.plan.columns.group_key, label, job.plan.columns.query]
-    with pq.ParquetFile(storage.local_path(job.plan.files[0].uri)) as parquet:
-        batches = parquet.iter_batches(
-            batch_size=max(1, job.plan.shard_bounds[1]), columns=sorted(set(columns))
-        )
-        table = pa.Table.from_batches([next(batches)])
+    rows = parquet.read_rows(
+        job.plan.files[0].stat, sorted(set(columns)), 0, max(1, job.plan.shard_bounds[1])
+    )
+    table = next(rows)
     return pa.Table.from_arrays([table[name] for name in columns], names=["key", "label", "query"])
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from producer.follow import JobHandle
-from producer.plan import read_source, resolve_columns, shard_bounds
+from producer.plan import read_source, resolve_columns
+from producer.shards import shard_bounds
 from rankmill import dispatch, models, storage
 from rankmill.errors import InputError, JobUnknown, OutputTaken
 from rankmill.ledger import Ledger
 from rankmill.output import Job
 from rankmill.settings import settings
-from rankmill.spec import InputFile, JobRecord, JobSpec, Plan, job_id_for, parse
+from rankmill.spec import InputFile, JobRecord, JobSpec, Plan, encode_schema, job_id_for, parse
 
 
 def submit(
@@ -73,14 +74,15 @@ def plan_job(spec: JobSpec) -> Job:
         models.null_rate(spec.model_id)
     elif spec.model_id == models.DEMO or models.is_local(spec.model_id):
         models.locate(spec.model_id)
-    source = read_source(spec.input_uri)
+    source = read_source(spec.input_uri, (spec.query_col, spec.document_col))
     _check_apart(spec, source.files)
     job_id = job_id_for(spec, source.files)
     plan = Plan(
         job_id=job_id,
         files=source.files,
+        arrow_schema=encode_schema(source.schema),
         columns=resolve_columns(spec, source.schema),
-        shard_bounds=shard_bounds(source.n_rows, spec.shard_pairs),
+        shard_bounds=shard_bounds(source.group_rows, source.group_bytes, spec.shard_pairs),
     )
     return Job(JobRecord(job_id=job_id, spec=spec, submitted_at=datetime.now(UTC)), plan)
 
@@ -88,7 +90,7 @@ def plan_job(spec: JobSpec) -> Job:
 def _with_absolute_paths(spec: JobSpec) -> JobSpec:
     """Workers run elsewhere, so that a relative path means nothing to them."""
     changes = {
-        "input_uri": storage.absolute(spec.input_uri),
+        "input_uri": ",".join(map(storage.absolute, storage.places(spec.input_uri))),
         "output_uri": storage.absolute(spec.output_uri),
     }
     if not models.is_built_in(spec.model_id) and models.is_local(spec.model_id):
@@ -97,19 +99,17 @@ def _with_absolute_paths(spec: JobSpec) -> JobSpec:
 
 
 def _check_output(spec: JobSpec) -> None:
-    output = storage.local_path(spec.output_uri)
-    if output.exists() and not output.is_dir():
+    if storage.exists(spec.output_uri):
         raise InputError(f"{spec.output_uri} is a file; the output is a folder")
 
 
 def _check_apart(spec: JobSpec, files: Iterable[InputFile]) -> None:
     """Refuse an output that would be read as input, or that holds input."""
-    output = storage.local_path(spec.output_uri).resolve()
-    source = storage.local_path(spec.input_uri).resolve()
-    if source.is_dir() and (output == source or source in output.parents):
-        raise InputError(f"the output {spec.output_uri} lies in the input {spec.input_uri}")
+    for place in storage.places(spec.input_uri):
+        if storage.lies_in(spec.output_uri, place):
+            raise InputError(f"the output {spec.output_uri} lies in the input {place}")
     for file in files:
-        if output in storage.local_path(file.uri).resolve().parents:
+        if storage.lies_in(file.uri, spec.output_uri):
             raise InputError(f"the input {file.uri} lies in the output {spec.output_uri}")
 
 

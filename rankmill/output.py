@@ -164,8 +164,7 @@ class Output:
         """Remove what no shard of the job has published: parts beyond its plan, temporaries."""
         for name in self.part_names() - {part_name(n) for n in range(n_shards)}:
             storage.remove(storage.child(self.uri, name))
-        for folder in (self.uri, self._own(), self._own("shards"), self._own("rejected")):
-            storage.remove_temporaries(folder)
+        storage.remove_unfinished(self.uri)
 
     def _own(self, *names: str) -> str:
         return storage.child(self.uri, _OWN_FOLDER, *names)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankmill.errors import InputError
+from rankmill.storage import FileStat
 
 Activation = Literal["auto", "none", "sigmoid"]
+Layout = Literal["pairs", "lists", "run"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 
 # The columns that a part adds to those it keeps, in this order.
 RESULT_COLUMNS = ("logit", "score", "rank", "n_tokens", "truncated")
 REJECT_COLUMNS = ("file", "row", "reason")
+
+# What a prepared dataset tells of each pair: why it cannot be scored, and where it came from.
+REFUSAL_COLUMN = "_refusal"
+ORIGIN_COLUMNS = ("_file", "_row")
 
 ContractT = TypeVar("ContractT", bound="Contract")
 
@@ -41,7 +50,15 @@ class JobSpec(Contract):
         "BAAI/bge-reranker-v2-m3", min_length=1, description="Hub id, model folder, or demo"
     )
     model_revision: str | None = Field(None, description="Revision of a hub model")
-    layout: Literal["pairs"] = Field("pairs", description="What a row is: pairs, a candidate")
+    layout: Layout = Field(
+        "pairs",
+        description="What a row of INPUT is: a candidate (pairs), a query with its list of "
+        "candidates (lists), or ids alone (run, with --queries and --corpus)",
+    )
+    queries: str | None = Field(
+        None, description="Queries of a run: Parquet, JSONL as BEIR has it, or TSV"
+    )
+    corpus: str | None = Field(None, description="Documents of a run, in the same forms")
     query_col: str = Field("query", description="Column with the query's text")
     document_col: str = Field("document", description="Column with the document's text")
     query_id_col: str | None = Field(
@@ -53,6 +70,21 @@ class JobSpec(Contract):
     keep_cols: tuple[str, ...] | None = Field(
         None,
         description="Input columns to keep, comma-separated [all; no texts when ids are there]",
+    )
+    explode: bool = Field(
+        False, description="Of lists, write a row for each candidate, not a list for each query"
+    )
+    trec_run: bool = Field(
+        False, description="Write _rankmill/run.trec too, which trec_eval and ir-measures read"
+    )
+    cluster: bool = Field(
+        False, description="Bring each query's rows together first, which are scattered in INPUT"
+    )
+    duplicates: Literal["fail", "keep"] = Field(
+        "fail", description="When a query names a document twice"
+    )
+    damaged: Literal["fail", "reject"] = Field(
+        "fail", description="When a row group cannot be read: fail, or reject its rows"
     )
     top_k: int | None = Field(None, ge=1, description="Rows to write of each query [all]")
     max_length: int | None = Field(
@@ -73,12 +105,22 @@ class JobSpec(Contract):
 
 
 class InputFile(Contract):
-    """A file as it was when the plan was made; a later change is noticed by size and time."""
+    """A file as it was when the plan was made; a later change is noticed by size and state.
+
+    Attributes:
+        state: time of change of a local file, ETag of an object.
+        partition: columns that its path gives, as `…/lang=de/…` does; a number where all are.
+    """
 
     uri: str
     n_rows: int
     size_bytes: int
-    modified_ns: int
+    state: str
+    partition: dict[str, int | str] = {}
+
+    @property
+    def stat(self) -> FileStat:
+        return FileStat(self.uri, self.size_bytes, self.state)
 
 
 class Columns(Contract):
@@ -117,12 +159,20 @@ class Plan(Contract):
 
     Rows are numbered through all files in their order; shard i owns the query groups that begin in
     rows `shard_bounds[i]` to `shard_bounds[i + 1]`.
+
+    Attributes:
+        arrow_schema: the columns of every file, as Arrow serializes a schema, in base64.
     """
 
     job_id: str
     files: tuple[InputFile, ...]
+    arrow_schema: str
     columns: Columns
     shard_bounds: Annotated[tuple[int, ...], Field(min_length=2)]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
 
     @property
     def n_rows(self) -> int:
@@ -250,6 +300,11 @@ class Failure(Contract):
     message: str
     shard_index: int | None
     failed_at: datetime
+
+
+def encode_schema(schema: pa.Schema) -> str:
+    """What `Plan.arrow_schema` holds."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
 def parse(contract: type[ContractT], content: bytes | Mapping[str, Any], where: str) -> ContractT:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from rankmill import storage
 from rankmill.output import Job
-from rankmill.spec import REJECT_COLUMNS, Columns
+from rankmill.spec import ORIGIN_COLUMNS, REFUSAL_COLUMN, REJECT_COLUMNS, Columns
 from worker.rows import locate_row, read_rows
 
 NOT_FINITE = "score is not finite"
@@ -21,7 +21,7 @@ TOO_LARGE = "too long for the device's memory"
 
 def refusals(table: pa.Table, columns: Columns) -> dict[int, str]:
     """Why which rows of a table cannot be scored, by position; the first reason counts."""
-    found: dict[int, str] = {}
+    found = {at: reason for at, reason in enumerate(table[REFUSAL_COLUMN].to_pylist()) if reason}
     for name, column in (("query", columns.query), ("document", columns.document)):
         texts = table[column].combine_chunks().cast(pa.large_binary())
         not_text = _is_not_utf8(texts)
@@ -66,7 +66,13 @@ def write_rejected(
         return None
     rows = sorted(rejected)
     table = _full_rows(job, rows)
-    places = [locate_row(job.plan, row) for row in rows]
+    if set(ORIGIN_COLUMNS) <= set(table.column_names):
+        places = list(zip(*(table[name].to_pylist() for name in ORIGIN_COLUMNS), strict=True))
+    else:
+        places = [locate_row(job.plan, row) for row in rows]
+    table = table.drop_columns(
+        [name for name in (REFUSAL_COLUMN, *ORIGIN_COLUMNS) if name in table.column_names]
+    )
     values = ([uri for uri, _ in places], [row for _, row in places], [rejected[r] for r in rows])
     types = (pa.string(), pa.int64(), pa.string())
     for at, (name, column, kind) in enumerate(zip(REJECT_COLUMNS, values, types, strict=True)):
@@ -87,7 +93,7 @@ def _full_rows(job: Job, rows: list[int]) -> pa.Table:
     """All columns of some rows, read again: rejects are few, and scoring needs few columns."""
     wanted = np.array(rows)
     parts = []
-    for first_row, table in read_rows(job.plan, None, rows[0], batch_rows=4096):
+    for first_row, table in read_rows(job, None, rows[0], batch_rows=4096):
         if first_row > rows[-1]:
             break
         inside = (wanted >= first_row) & (wanted < first_row + table.num_rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from rankmill import storage
-from rankmill.errors import InputError, StorageUnavailable
-from rankmill.spec import InputFile, Plan, ShardSpec
+from rankmill import parquet
+from rankmill.errors import InputError
+from rankmill.output import Job
+from rankmill.spec import REFUSAL_COLUMN, InputFile, Plan, ShardSpec
 
 # Read at a time when looking back; much smaller batches make skipping in a row group slow.
 _LOOK_BACK_ROWS = 8192
@@ -47,17 +46,20 @@ class OwnedRows:
 
 
 def owned_rows(
-    plan: Plan, shard: ShardSpec, columns: Sequence[str], batch_rows: int
+    job: Job, shard: ShardSpec, columns: Sequence[str], batch_rows: int
 ) -> Iterator[OwnedRows]:
     """The query groups that begin in the shard's row range, the last one to its end.
 
     Raises:
         InputError: a file changed or is damaged, or a query's rows are not together.
     """
-    key = plan.columns.group_key
+    key = job.plan.columns.group_key
     reading = sorted({*columns, key})
-    ownership = _Ownership(shard, key, is_text=plan.columns.query_id is None)
-    for first_row, table in read_rows(plan, reading, _first_read(plan, shard), batch_rows):
+    ownership = _Ownership(shard, key, is_text=job.plan.columns.query_id is None)
+    # What is damaged must look the same to both shards that meet in it.
+    looking = [key] if job.spec.damaged == "fail" else reading
+    start_row = _first_read(job, shard, looking)
+    for first_row, table in read_rows(job, reading, start_row, batch_rows):
         owned = ownership.of(first_row, table)
         if owned.table.num_rows:
             yield owned
@@ -65,15 +67,15 @@ def owned_rows(
             return
 
 
-def _first_read(plan: Plan, shard: ShardSpec) -> int:
+def _first_read(job: Job, shard: ShardSpec, columns: Sequence[str]) -> int:
     """Where to read from to know which group a shard's first row is in.
 
     One row before it, or further back where that has no key.
     """
-    key, is_text = plan.columns.group_key, plan.columns.query_id is None
+    key, is_text = job.plan.columns.group_key, job.plan.columns.query_id is None
     row, size = max(shard.start_row - 1, 0), 1
     while row > 0:
-        _, table = next(read_rows(plan, [key], row, max(size, _LOOK_BACK_ROWS)))
+        _, table = next(read_rows(job, columns, row, max(size, _LOOK_BACK_ROWS)))
         keys = table[key].slice(0, size)
         if any(value is not None for value in _runs(keys, is_text=is_text)[1]):
             return row
@@ -83,15 +85,16 @@ def _first_read(plan: Plan, shard: ShardSpec) -> int:
 
 
 def read_rows(
-    plan: Plan, columns: Sequence[str] | None, start_row: int, batch_rows: int
+    job: Job, columns: Sequence[str] | None, start_row: int, batch_rows: int
 ) -> Iterator[tuple[int, pa.Table]]:
     """Tables of `batch_rows` rows from `start_row` on, each with its first row's number.
 
-    Only the last is smaller: neither row groups nor files end a table.
+    Only the last is smaller: neither row groups nor files end a table. `columns`, or all, are
+    followed by REFUSAL_COLUMN: why a row cannot be scored, or null.
     """
     waiting: list[pa.Table] = []
     n_waiting, row = 0, start_row
-    for table in _read_files(plan, columns, start_row, batch_rows):
+    for table in _read_files(job, columns, start_row, batch_rows):
         waiting.append(table)
         n_waiting += table.num_rows
         while n_waiting >= batch_rows:
@@ -111,75 +114,57 @@ def locate_row(plan: Plan, row: int) -> tuple[str, int]:
 
 
 def _read_files(
-    plan: Plan, columns: Sequence[str] | None, start_row: int, batch_rows: int
+    job: Job, columns: Sequence[str] | None, start_row: int, batch_rows: int
 ) -> Iterator[pa.Table]:
+    planned = job.plan.schema
+    fields = [planned.field(name) for name in columns or planned.names if name != REFUSAL_COLUMN]
     first_row = 0
-    for file in plan.files:
+    for file in job.plan.files:
         if first_row + file.n_rows > start_row:
-            for table in _read_file(file, columns, max(start_row - first_row, 0), batch_rows):
-                yield readable(table)
+            row = max(start_row - first_row, 0)
+            yield from _read_file(job, file, pa.schema(fields), row, batch_rows)
         first_row += file.n_rows
 
 
 def _read_file(
-    file: InputFile, columns: Sequence[str] | None, start_row: int, batch_rows: int
+    job: Job, file: InputFile, schema: pa.Schema, row: int, batch_rows: int
 ) -> Iterator[pa.Table]:
-    """The file's rows from its row `start_row` on; row groups before that are not touched."""
-    status = storage.stat(file.uri)
-    if (status.size_bytes, status.modified_ns) != (file.size_bytes, file.modified_ns):
-        raise InputError(f"{file.uri} changed after the job was planned; submit it again")
-    with read_errors(file.uri), pq.ParquetFile(storage.local_path(file.uri)) as parquet:
-        row = 0
-        for row_group in range(parquet.num_row_groups):
-            n_rows = parquet.metadata.row_group(row_group).num_rows
-            if row + n_rows > start_row:
-                skip = max(start_row - row, 0)
-                for table in _read_row_group(parquet, row_group, columns, batch_rows, file.uri):
-                    yield table.slice(skip)
-                    skip = max(skip - table.num_rows, 0)
-            row += n_rows
+    """The file's rows from `row` on, those of a damaged row group without values."""
+    stored = [name for name in schema.names if name not in file.partition]
+    if REFUSAL_COLUMN in job.plan.schema.names:
+        stored.append(REFUSAL_COLUMN)
+    while row < file.n_rows:
+        try:
+            for table in parquet.read_rows(file.stat, stored, row, batch_rows):
+                row += table.num_rows
+                yield _as_planned(table, file, schema)
+        except parquet.DamagedRowGroup as damage:
+            if job.spec.damaged == "fail":
+                raise InputError(f"{damage}; --damaged reject sets its rows aside") from damage
+            for start in range(row, damage.lost.stop, batch_rows):
+                n_rows = min(batch_rows, damage.lost.stop - start)
+                yield _refused(schema, n_rows, f"row group {damage.row_group} is damaged")
+            row = damage.lost.stop
 
 
-def _read_row_group(
-    parquet: pq.ParquetFile,
-    row_group: int,
-    columns: Sequence[str] | None,
-    batch_rows: int,
-    uri: str,
-) -> Iterator[pa.Table]:
-    with read_errors(f"{uri}: row group {row_group}"):
-        for batch in parquet.iter_batches(
-            batch_size=batch_rows,
-            row_groups=[row_group],
-            columns=None if columns is None else list(columns),
-            use_threads=False,
-        ):
-            yield pa.Table.from_batches([batch])
-
-
-@contextmanager
-def read_errors(where: str) -> Iterator[None]:
-    """Arrow's errors as ours: damage is permanent, what the operating system reports may pass."""
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        if getattr(error, "errno", None):
-            raise StorageUnavailable(f"{where}: {reason}") from error
-        raise InputError(f"{where} cannot be read: {reason}") from error
-
-
-def readable(table: pa.Table) -> pa.Table:
-    """A table as any other of the job: no metadata, all fields nullable, views as plain types.
-
-    Files that differ in these alone are the same to a user, and few kernels take views.
-    """
-    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    columns = [
-        column.cast(plain[column.type]) if column.type in plain else column
-        for column in table.columns
+def _as_planned(table: pa.Table, file: InputFile, schema: pa.Schema) -> pa.Table:
+    """The job's columns and types, which files may differ from in what a user does not see."""
+    n_rows = table.num_rows
+    arrays = [
+        pa.repeat(pa.scalar(file.partition[field.name], field.type), n_rows)
+        if field.name in file.partition
+        else table[field.name].cast(field.type)
+        for field in schema
     ]
-    return pa.Table.from_arrays(columns, names=table.column_names)
+    has_refusals = REFUSAL_COLUMN in table.column_names
+    refusals = table[REFUSAL_COLUMN] if has_refusals else pa.nulls(n_rows, pa.string())
+    return pa.Table.from_arrays([*arrays, refusals], names=[*schema.names, REFUSAL_COLUMN])
+
+
+def _refused(schema: pa.Schema, n_rows: int, reason: str) -> pa.Table:
+    arrays = [pa.nulls(n_rows, field.type) for field in schema]
+    reasons = pa.repeat(pa.scalar(reason, pa.string()), n_rows)
+    return pa.Table.from_arrays([*arrays, reasons], names=[*schema.names, REFUSAL_COLUMN])
 
 
 _NOTHING: Any = object()

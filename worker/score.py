@@ -159,7 +159,7 @@ def _windows_of_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Iterator[Ow
     columns = job.plan.columns
     reading = [columns.query, columns.document, *columns.kept]
     is_first = True
-    for rows in owned_rows(job.plan, shard, reading, work.window_pairs):
+    for rows in owned_rows(job, shard, reading, work.window_pairs):
         middle = min(rows.first_row + _FIRST_WINDOW_PAIRS, rows.stop_row)
         cuts = (
             [(rows.first_row, middle), (middle, rows.stop_row)]

@@ -17,7 +17,7 @@ from rankmill.spec import RESULT_COLUMNS, Agreement, ShardReport, ShardSpec
 from worker.models import LoadedModel
 from worker.rank import activate, rank_groups
 from worker.rejects import refusals, write_rejected
-from worker.rows import owned_rows, read_errors, readable
+from worker.rows import owned_rows
 from worker.score import Scored, ShardWork, Window, score_rows
 
 _ROW_GROUP_ROWS = 64 * 1024
@@ -77,7 +77,7 @@ def _agreement(job: Job, shard: ShardSpec, work: ShardWork) -> Agreement | None:
         return None
     columns = job.plan.columns
     n_pairs = min(max(job.plan.n_rows // 100, _MIN_CHECKED_PAIRS), _MAX_CHECKED_PAIRS)
-    first = next(owned_rows(job.plan, shard, [columns.query, columns.document], n_pairs), None)
+    first = next(owned_rows(job, shard, [columns.query, columns.document], n_pairs), None)
     if first is None:
         return None
     pairs = Window.of(first, refusals(first.table, columns)).pairs(columns)
@@ -100,9 +100,7 @@ def _ranked(job: Job, scored: Scored, model: LoadedModel) -> pa.Table:
 
 def part_schema(job: Job) -> pa.Schema:
     """The columns of every part of a job, whatever the values in it."""
-    uri = job.plan.files[0].uri
-    with read_errors(uri):
-        read = readable(pq.read_schema(storage.local_path(uri)).empty_table()).schema
+    read = job.plan.schema
     kept = [
         pa.field(name, read.field(column).type) for column, name in job.plan.columns.kept.items()
     ]

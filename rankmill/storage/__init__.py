@@ -1,151 +1,111 @@
-"""Bytes and Parquet on storage; whatever is published is whole or not there.
+"""Bytes on storage, on disk or S3 by the same calls; what is published is whole or not there.
 
-Only local files as yet. A path may be given plain or as `file://`.
+A place is a path, `file://` or `s3://bucket/key`. Every function raises
+
+    StorageRefused       disk full, read-only, access denied, no such bucket
+    StorageUnavailable   time-out, throttling, connection lost: worth another try
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+import re
+from functools import lru_cache
+from typing import IO, BinaryIO
 
-from rankmill.errors import InputError, StorageRefused, StorageUnavailable
+from rankmill.errors import InputError
+from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
+from rankmill.storage.glob import fixed_start, is_glob, matches
 
-_TEMPORARY_SUFFIX = ".rankmill-tmp"
-_REFUSED = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EACCES: "access is denied",
-    errno.EPERM: "access is denied",
-    errno.EROFS: "the file system is read-only",
-    errno.EFBIG: "the file is too large",
-    errno.ENOTDIR: "a part of the path is a file",
-    errno.ENAMETOOLONG: "the name is too long",
-}
-
-
-@dataclass(frozen=True)
-class Published:
-    """What `publish` has put in place."""
-
-    n_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class FileStat:
-    uri: str
-    size_bytes: int
-    modified_ns: int
-
-
-def local_path(uri: str) -> Path:
-    """The local path that a URI names.
-
-    Raises:
-        InputError: another scheme than `file://`.
-    """
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return Path(uri)
-    if scheme != "file":
-        raise InputError(f"{uri}: {scheme}:// is not supported; give a path or file://")
-    return Path(rest)
+__all__ = ["FileStat", "Published"]
 
 
 def absolute(uri: str) -> str:
     """The same place, named so that a process in another folder finds it."""
-    return str(local_path(uri).absolute())
+    return _store(uri).absolute(uri)
+
+
+def places(uris: str) -> list[str]:
+    """The places that an input names: itself, or several with commas between them."""
+    if "," not in uris or exists(uris):
+        return [uris]
+    return [uri.strip() for uri in uris.split(",") if uri.strip()]
 
 
 def child(uri: str, *names: str) -> str:
-    return str(local_path(uri).joinpath(*names))
+    return "/".join((uri.rstrip("/"), *names))
 
 
-def publish(uri: str, write: Callable[[IO[bytes]], None]) -> Published:
-    """Write through a temporary file beside the target, then rename over it.
+def is_local(uri: str) -> bool:
+    """Whether only this machine, or one that shares its disk, can reach the place."""
+    return _scheme(uri) in ("", "file")
+
+
+def lies_in(uri: str, folder: str) -> bool:
+    """Whether a place is a folder or anywhere in it, also by way of links."""
+    inner, outer = _store(uri).resolved(uri), _store(folder).resolved(folder)
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+
+
+def publish(uri: str, write: Write) -> Published:
+    """Put what `write` writes in place of what was there.
 
     A reader sees the old content or all of the new, also after a power cut; an error leaves no
     trace.
-
-    Raises:
-        StorageRefused: disk full, read-only, access denied.
-        StorageUnavailable: any other failure of the file system.
     """
-    target = local_path(uri)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY_SUFFIX}")
-    with _storage_errors(f"cannot write {uri}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w+b") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-                file.seek(0)
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                n_bytes = file.seek(0, os.SEEK_END)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _fsync_folder(target.parent)
-    return Published(n_bytes, sha256)
+    published = _store(uri).publish(uri, write, replace=True)
+    assert published is not None
+    return published
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Publish `content`; errors as `publish`."""
+    """As `publish`."""
+    publish(uri, _writing(content))
 
-    def write(file: IO[bytes]) -> None:
-        file.write(content)
 
-    publish(uri, write)
+def write_bytes_once(uri: str, content: bytes) -> bool:
+    """As `write_bytes`, but False and no change where something is there; one of many writers wins.
+
+    A file on disk by linking it, an object by a conditional put.
+    """
+    return _store(uri).publish(uri, _writing(content), replace=False) is not None
 
 
 def read_bytes(uri: str) -> bytes | None:
     """The whole content, or None where nothing is."""
-    with _storage_errors(f"cannot read {uri}"):
-        try:
-            return local_path(uri).read_bytes()
-        except FileNotFoundError:
-            return None
+    return _store(uri).read_bytes(uri)
+
+
+def open_file(file: FileStat) -> BinaryIO:
+    """A file for reading at any position.
+
+    Raises:
+        InputError: it is not as `file` says any more.
+    """
+    return _store(file.uri).open(file)
 
 
 def exists(uri: str) -> bool:
-    with _storage_errors(f"cannot read {uri}"):
-        return local_path(uri).exists()
-
-
-def names(uri: str) -> list[str]:
-    """The names directly under a folder, sorted; empty where there is no such folder."""
-    with _storage_errors(f"cannot list {uri}"):
-        try:
-            return sorted(entry.name for entry in local_path(uri).iterdir())
-        except FileNotFoundError:
-            return []
+    return _store(uri).stat(uri) is not None
 
 
 def stat(uri: str) -> FileStat:
-    """Size and time of a file.
+    """Size and state of a file.
 
     Raises:
         InputError: there is no such file.
     """
-    with _storage_errors(f"cannot read {uri}"):
-        try:
-            status = local_path(uri).stat()
-        except FileNotFoundError:
-            raise InputError(f"{uri}: no such file") from None
-    return FileStat(uri, status.st_size, status.st_mtime_ns)
+    found = _store(uri).stat(uri)
+    if found is None:
+        raise InputError(f"{uri}: no such file")
+    return found
 
 
-def find_files(uri: str, suffix: str) -> list[FileStat]:
+def names(uri: str) -> list[str]:
+    """The names directly under a folder, sorted; empty where there is no such folder."""
+    return _store(uri).names(uri)
+
+
+def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     """The files that `uri` names: itself, those under a folder, or a glob's, in order of name.
 
     In a folder, names that begin with `_` or `.` are skipped at every depth, as Spark, DuckDB and
@@ -154,59 +114,77 @@ def find_files(uri: str, suffix: str) -> list[FileStat]:
     Raises:
         InputError: nothing is there.
     """
-    path = local_path(uri)
-    with _storage_errors(f"cannot read {uri}"):
-        if path.is_file():
-            found = [path]
-        elif path.is_dir():
-            found = [p for p in path.rglob(f"*{suffix}") if p.is_file() and _visible(p, path)]
-        else:
-            root = Path(path.anchor)
-            found = [p for p in root.glob(str(path.absolute().relative_to("/"))) if p.is_file()]
+    store = _store(uri)
+    itself = store.stat(uri)
+    if itself is not None:
+        return [itself]
+    place = store.absolute(uri)
+    if is_glob(place):
+        found = [file for file in store.walk(*fixed_start(place)) if matches(file.uri, place)]
+    else:
+        found = [
+            file
+            for file in store.walk(place)
+            if file.uri.endswith(suffixes) and _is_visible(file.uri, place)
+        ]
     if not found:
-        raise InputError(f"{uri}: no such file, and no {suffix} file under it")
-    return [stat(str(p)) for p in sorted(found)]
+        raise InputError(f"{uri}: no such file, and no {' or '.join(suffixes)} file under it")
+    return sorted(found, key=lambda file: file.uri)
 
 
 def remove(uri: str) -> None:
     """Remove a file or a folder with all that is in it; nothing there is fine."""
-    path = local_path(uri)
-    with _storage_errors(f"cannot remove {uri}"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    _store(uri).remove(uri)
 
 
-def remove_temporaries(uri: str) -> None:
+def remove_unfinished(uri: str) -> None:
     """Remove what writers that were killed left in a folder; only when none is at work there."""
-    for name in names(uri):
-        if name.endswith(_TEMPORARY_SUFFIX):
-            remove(child(uri, name))
+    _store(uri).remove_unfinished(uri)
 
 
 def is_temporary(name: str) -> bool:
-    return name.endswith(_TEMPORARY_SUFFIX)
+    """Whether a file of this name is one that a writer has not finished, or left behind."""
+    return name.endswith(TEMPORARY_SUFFIX)
 
 
-def _visible(path: Path, folder: Path) -> bool:
-    return not any(part.startswith(("_", ".")) for part in path.relative_to(folder).parts)
+def _scheme(uri: str) -> str:
+    match = re.match(r"([a-z][a-z0-9+.-]*)://", uri, re.IGNORECASE)
+    return match[1].lower() if match else ""
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _store(uri: str) -> Store:
+    return _store_of(_scheme(uri), uri)
 
 
-@contextmanager
-def _storage_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = _REFUSED.get(error.errno or 0)
-        if reason:
-            raise StorageRefused(f"{what}: {reason}") from error
-        raise StorageUnavailable(f"{what}: {error.strerror or error}") from error
+def _store_of(scheme: str, uri: str) -> Store:
+    if scheme in ("", "file"):
+        return _local()
+    if scheme == "s3":
+        return _s3()
+    raise InputError(f"{uri}: {scheme}:// is not supported; give a path, file:// or s3://")
+
+
+@lru_cache(maxsize=1)
+def _local() -> Store:
+    from rankmill.storage.local import LocalStore
+
+    return LocalStore()
+
+
+@lru_cache(maxsize=1)
+def _s3() -> Store:
+    # boto3 takes a third of a second to load, which a command about local files need not wait for.
+    from rankmill.storage.s3 import S3Store
+
+    return S3Store()
+
+
+def _writing(content: bytes) -> Write:
+    def write(file: IO[bytes]) -> None:
+        file.write(content)
+
+    return write
+
+
+def _is_visible(uri: str, folder: str) -> bool:
+    return not any(part.startswith(("_", ".")) for part in uri[len(folder) + 1 :].split("/"))

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from producer.plan import read_source, resolve_columns, shard_bounds
+from producer.plan import read_source, resolve_columns
 from rankmill.errors import InputError
 from rankmill.spec import JobSpec
 from tests.inputs import pairs, write
@@ -19,17 +16,6 @@ IDS = [("query_id", pa.string()), ("doc_id", pa.int64())]
 
 def spec(**options: object) -> JobSpec:
     return JobSpec(input_uri="in", output_uri="out", **options)
-
-
-@given(n_rows=st.integers(0, 10**7), shard_pairs=st.none() | st.integers(1, 10**5))
-def test_bounds_cover_every_row_once(n_rows: int, shard_pairs: int | None) -> None:
-    size = shard_pairs if shard_pairs is None else max(shard_pairs, n_rows // 5000)
-    bounds = shard_bounds(n_rows, size or None)
-    assert bounds[0] == 0 and bounds[-1] == n_rows
-    sizes = [b - a for a, b in pairwise(bounds)]
-    assert max(sizes) - min(sizes) <= 1
-    if size:
-        assert max(sizes) <= size
 
 
 def test_texts_are_dropped_when_ids_are_there_and_kept_when_not() -> None:

@@ -7,7 +7,7 @@ from rankmill.errors import InputError
 from rankmill.lifecycle import LEGAL_MOVES, JobState
 from rankmill.spec import InputFile, JobSpec, ShardSpec, job_id_for, parse
 
-FILE = InputFile(uri="/in", n_rows=3, size_bytes=4, modified_ns=5)
+FILE = InputFile(uri="/in", n_rows=3, size_bytes=4, state="5")
 
 
 def spec(**options: object) -> JobSpec:
@@ -42,7 +42,7 @@ def test_a_job_is_named_after_what_decides_its_result() -> None:
     name = job_id_for(spec(), (FILE,))
     assert name == job_id_for(spec(priority=9), (FILE,))
     assert name != job_id_for(spec(top_k=1), (FILE,))
-    assert name != job_id_for(spec(), (FILE.model_copy(update={"modified_ns": 6}),))
+    assert name != job_id_for(spec(), (FILE.model_copy(update={"state": "6"}),))
 
 
 def test_final_states_are_those_without_a_way_on() -> None:

@@ -104,7 +104,7 @@ def _can_pack(weight: torch.Tensor) -> bool:
     """
     if weight.device.type != "cpu" or weight.dtype is not torch.bfloat16:
         return False
-    return torch.backends.mkldnn.is_available() and all(
+    return all(
         hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
     )
 

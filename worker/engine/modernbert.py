@@ -131,7 +131,7 @@ class _Layer:
     def _project(self, x: torch.Tensor, turns: _Turns) -> torch.Tensor:
         normed = x if self._attention_norm is None else self._attention_norm(x)
         qkv = self._qkv(normed).view(len(x), 3, self._heads, -1)
-        pairs = torch.view_as_complex(qkv[:, :2].float().unflatten(-1, (-1, 2)))
+        pairs = torch.view_as_complex(qkv[:, :2].float().view(len(x), 2, self._heads, -1, 2))
         qkv[:, :2] = torch.view_as_real(pairs.mul_(turns[self._kind])).flatten(-2)
         return qkv
 

@@ -8,7 +8,7 @@ from typing import IO
 import pytest
 
 from rankmill import storage
-from rankmill.errors import InputError, StorageRefused, StorageUnavailable
+from rankmill.errors import StorageRefused, StorageUnavailable
 
 
 def test_a_publish_that_fails_leaves_the_old_content_and_no_trace(tmp_path: Path) -> None:
@@ -59,17 +59,5 @@ def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
 def test_temporaries_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".part.abc.rankmill-tmp").touch()
     (tmp_path / "part").touch()
-    storage.remove_temporaries(str(tmp_path))
+    storage.remove_unfinished(str(tmp_path))
     assert storage.names(str(tmp_path)) == ["part"]
-
-
-def test_another_scheme_is_refused() -> None:
-    with pytest.raises(InputError, match=r"s3:// is not supported"):
-        storage.local_path("s3://bucket/key")
-
-
-def test_a_glob_finds_files_in_order(tmp_path: Path) -> None:
-    for name in ("2.parquet", "1.parquet", "3.txt"):
-        (tmp_path / name).touch()
-    found = storage.find_files(str(tmp_path / "*.parquet"), ".parquet")
-    assert [Path(file.uri).name for file in found] == ["1.parquet", "2.parquet"]

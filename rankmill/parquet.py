@@ -1,0 +1,152 @@
+"""Parquet from any store: footers in one read, rows streamed in memory that no row group bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankmill import storage
+from rankmill.errors import InputError, StorageUnavailable
+from rankmill.storage import FileStat
+
+# Row groups whose columns take no more than this are fetched whole: few, large reads. A larger one
+# goes through a buffer for each column, so that its size does not bound the memory of reading.
+_FETCH_BYTES = 64 * 2**20
+_BUFFER_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a file's footer tells.
+
+    Attributes:
+        group_rows: int64 (n_row_groups,)
+        group_bytes: int64 (n_row_groups,), the uncompressed size of the columns asked for.
+    """
+
+    schema: pa.Schema
+    group_rows: np.ndarray
+    group_bytes: np.ndarray
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.group_rows.sum())
+
+
+def read_footer(file: FileStat, columns: Sequence[str] = ()) -> Footer:
+    """A file's schema and row groups.
+
+    Raises:
+        InputError: not Parquet, truncated, or changed since `file`.
+    """
+    with open_parquet(file) as parquet:
+        metadata = parquet.metadata
+        leaves = _leaves(metadata, columns)
+        groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+        sizes = [
+            sum(group.column(leaf).total_uncompressed_size for leaf in leaves) for group in groups
+        ]
+        return Footer(
+            parquet.schema_arrow,
+            np.array([group.num_rows for group in groups], np.int64),
+            np.array(sizes, np.int64),
+        )
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema as a job sees it: no metadata, all fields nullable, views as plain types.
+
+    Files that differ in these alone are the same to a user, and few kernels take views.
+    """
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return pa.schema([pa.field(each.name, plain.get(each.type, each.type)) for each in schema])
+
+
+@contextmanager
+def open_parquet(file: FileStat, **options: Any) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, as it was when `file` was taken; errors as `read_footer`."""
+    with storage.open_file(file) as content:
+        try:
+            parquet = pq.ParquetFile(content, page_checksum_verification=True, **options)
+        except (OSError, pa.ArrowException) as error:
+            _check_is_damage(error)
+            content.seek(0)
+            if content.read(4) == b"PAR1":
+                message = f"{file.uri}: truncated or damaged Parquet, no footer"
+                raise InputError(message) from error
+            raise InputError(f"{file.uri}: not a Parquet file") from error
+        with parquet:
+            yield parquet
+
+
+class DamagedRowGroup(InputError):
+    """A row group that cannot be decoded: the file's rows `lost` did not come out of it."""
+
+    def __init__(self, uri: str, row_group: int, lost: range, reason: str) -> None:
+        super().__init__(f"{uri}: row group {row_group} cannot be read: {reason}")
+        self.row_group = row_group
+        self.lost = lost
+
+
+def read_rows(
+    file: FileStat, columns: Sequence[str] | None, start_row: int, batch_rows: int
+) -> Iterator[pa.Table]:
+    """The rows from `start_row` on; row groups before that are not touched.
+
+    Raises:
+        DamagedRowGroup: a row group cannot be decoded; what came before it was given out.
+    """
+    with open_parquet(file) as opened:
+        metadata = opened.metadata
+    is_small = _largest_row_group(metadata, columns) <= _FETCH_BYTES
+    reading = {"pre_buffer": True} if is_small else {"buffer_size": _BUFFER_BYTES}
+    names = None if columns is None else list(columns)
+    with open_parquet(file, metadata=metadata, **{"pre_buffer": False, **reading}) as parquet:
+        begin = 0
+        for row_group in range(metadata.num_row_groups):
+            stop = begin + metadata.row_group(row_group).num_rows
+            row = begin
+            if start_row < stop:
+                try:
+                    for batch in parquet.iter_batches(
+                        batch_rows, row_groups=[row_group], columns=names, use_threads=False
+                    ):
+                        skip = min(max(start_row - row, 0), batch.num_rows)
+                        row += batch.num_rows
+                        yield pa.Table.from_batches([batch.slice(skip)])
+                except (OSError, pa.ArrowException) as error:
+                    _check_is_damage(error)
+                    reason = str(error).partition("\n")[0]
+                    lost = range(max(row, start_row), stop)
+                    raise DamagedRowGroup(file.uri, row_group, lost, reason) from error
+            begin = stop
+
+
+def _largest_row_group(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> int:
+    leaves = _leaves(metadata, columns)
+    groups = (metadata.row_group(n) for n in range(metadata.num_row_groups))
+    return max(
+        (sum(group.column(leaf).total_compressed_size for leaf in leaves) for group in groups),
+        default=0,
+    )
+
+
+def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:
+    """The numbers of the physical columns that make up the named ones; None names all."""
+    return [
+        leaf
+        for leaf in range(metadata.num_columns)
+        if columns is None or metadata.schema.column(leaf).path.partition(".")[0] in columns
+    ]
+
+
+def _check_is_damage(error: Exception) -> None:
+    """Arrow's own errors come of the content; with an error number they come of the system."""
+    if getattr(error, "errno", None):
+        raise StorageUnavailable(str(error).partition("\n")[0]) from error

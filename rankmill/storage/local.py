@@ -1,0 +1,144 @@
+"""Files on disk: written beside their place, synced, then moved or linked into it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from rankmill.errors import InputError, StorageRefused, StorageUnavailable
+from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
+
+_REFUSED = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EACCES: "access is denied",
+    errno.EPERM: "access is denied",
+    errno.EROFS: "the file system is read-only",
+    errno.EFBIG: "the file is too large",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+class LocalStore(Store):
+    def absolute(self, uri: str) -> str:
+        return os.path.normpath(_path(uri).absolute())
+
+    def resolved(self, uri: str) -> str:
+        return os.path.realpath(_path(uri))
+
+    def publish(self, uri: str, write: Write, *, replace: bool) -> Published | None:
+        target = _path(uri)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
+        with _errors(f"cannot write {uri}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                published = _write_synced(temporary, write)
+                if replace:
+                    temporary.replace(target)
+                else:
+                    os.link(temporary, target)
+            except FileExistsError:
+                return None
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+        return published
+
+    def read_bytes(self, uri: str) -> bytes | None:
+        with _errors(f"cannot read {uri}"):
+            try:
+                return _path(uri).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def open(self, file: FileStat) -> BinaryIO:
+        if self.stat(file.uri) != file:
+            raise InputError(f"{file.uri} changed or went after the job was planned")
+        with _errors(f"cannot read {file.uri}"):
+            return _path(file.uri).open("rb")
+
+    def stat(self, uri: str) -> FileStat | None:
+        with _errors(f"cannot read {uri}"):
+            path = _path(uri)
+            return _stat(path, uri) if path.is_file() else None
+
+    def names(self, uri: str) -> list[str]:
+        with _errors(f"cannot list {uri}"):
+            try:
+                return sorted(os.listdir(_path(uri)))
+            except FileNotFoundError:
+                return []
+
+    def walk(self, uri: str, begins: str = "") -> Iterator[FileStat]:
+        with _errors(f"cannot list {uri}"):
+            for folder, _, file_names in os.walk(_path(uri), onerror=_raise, followlinks=True):
+                for name in file_names:
+                    path = Path(folder, name)
+                    if path.is_file():  # neither a broken link nor a socket
+                        yield _stat(path, str(path))
+
+    def remove(self, uri: str) -> None:
+        path = _path(uri)
+        with _errors(f"cannot remove {uri}"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def remove_unfinished(self, uri: str) -> None:
+        for folder, _, names in os.walk(_path(uri)):
+            for name in names:
+                if name.endswith(TEMPORARY_SUFFIX):
+                    self.remove(str(Path(folder, name)))
+
+
+def _path(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
+def _stat(path: Path, uri: str) -> FileStat:
+    status = path.stat()
+    return FileStat(uri, status.st_size, str(status.st_mtime_ns))
+
+
+def _write_synced(path: Path, write: Write) -> Published:
+    with path.open("w+b") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return Published(file.seek(0, os.SEEK_END), sha256)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = _REFUSED.get(error.errno or 0)
+        if reason:
+            raise StorageRefused(f"{what}: {reason}") from error
+        raise StorageUnavailable(f"{what}: {error.strerror or error}") from error

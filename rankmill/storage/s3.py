@@ -1,0 +1,302 @@
+"""Objects in S3 and what speaks its protocol; boto3 resolves credentials, region and endpoint.
+
+A part appears by one put, or by the completion of a multipart upload that is aborted if it fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from rankmill.errors import InputError, RankmillError, StorageRefused, StorageUnavailable
+from rankmill.storage.contract import FileStat, Published, Store, Write
+
+_PART_BYTES = 16 * 2**20
+_IN_MEMORY_BYTES = 64 * 2**20
+_TAIL_BYTES = 64 * 1024  # holds most footers, so that planning needs one request for each
+
+_REFUSED = {
+    "AccessDenied": "access is denied",
+    "403": "access is denied",
+    "AccountProblem": "access is denied",
+    "InvalidAccessKeyId": "the access key is not known",
+    "SignatureDoesNotMatch": "the secret key is wrong",
+    "NoSuchBucket": "there is no such bucket",
+    "InvalidBucketName": "that is no bucket's name",
+    "PermanentRedirect": "the bucket is in another region; set AWS_REGION",
+    "QuotaExceeded": "the quota is used up",
+}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+_NOT_THERE = {"NoSuchKey", "404", "NotFound"}
+_THERE_ALREADY = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
+
+
+class S3Store(Store):
+    def __init__(self) -> None:
+        self._own = _Client()
+
+    def absolute(self, uri: str) -> str:
+        bucket, key = _place(uri)
+        return f"s3://{bucket}/{key}".rstrip("/")
+
+    def resolved(self, uri: str) -> str:
+        return self.absolute(uri)
+
+    def publish(self, uri: str, write: Write, *, replace: bool) -> Published | None:
+        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file:
+            with _errors("cannot write the temporary file of", uri):
+                write(file)
+                n_bytes = file.seek(0, io.SEEK_END)
+                file.seek(0)
+                sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+                file.seek(0)
+            with self._errors("cannot write", uri):
+                try:
+                    self._put(*_place(uri), cast(BinaryIO, file), n_bytes, replace=replace)
+                except ClientError as error:
+                    if not replace and _code(error) in _THERE_ALREADY:
+                        return None
+                    raise
+        return Published(n_bytes, sha256)
+
+    def read_bytes(self, uri: str) -> bytes | None:
+        bucket, key = _place(uri)
+        with self._errors("cannot read", uri):
+            try:
+                answer = self._own.client.get_object(Bucket=bucket, Key=key)
+                return cast(bytes, answer["Body"].read())
+            except ClientError as error:
+                if _code(error) in _NOT_THERE:
+                    return None
+                raise
+
+    def open(self, file: FileStat) -> BinaryIO:
+        return cast(BinaryIO, io.BufferedReader(_Object(self, file), buffer_size=1))
+
+    def stat(self, uri: str) -> FileStat | None:
+        bucket, key = _place(uri)
+        if not key:
+            return None
+        with self._errors("cannot read", uri):
+            try:
+                head = self._own.client.head_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                if _code(error) in _NOT_THERE:
+                    return None
+                raise
+        return FileStat(uri, head["ContentLength"], head["ETag"])
+
+    def names(self, uri: str) -> list[str]:
+        bucket, prefix = _folder(uri)
+        found = set()
+        for page in self._pages(uri, Bucket=bucket, Prefix=prefix, Delimiter="/"):
+            found |= {entry["Key"][len(prefix) :] for entry in page.get("Contents", ())}
+            found |= {entry["Prefix"][len(prefix) : -1] for entry in page.get("CommonPrefixes", ())}
+        return sorted(found - {""})
+
+    def walk(self, uri: str, begins: str = "") -> Iterator[FileStat]:
+        bucket, prefix = _folder(uri)
+        for page in self._pages(uri, Bucket=bucket, Prefix=prefix + begins):
+            for entry in page.get("Contents", ()):
+                if not entry["Key"].endswith("/"):  # a folder's marker
+                    place = f"s3://{bucket}/{entry['Key']}"
+                    yield FileStat(place, entry["Size"], entry["ETag"])
+
+    def remove(self, uri: str) -> None:
+        bucket, key = _place(uri)
+        with self._errors("cannot remove", uri):
+            if key:
+                self._own.client.delete_object(Bucket=bucket, Key=key)
+        for file in self.walk(uri):
+            with self._errors("cannot remove", file.uri):
+                self._own.client.delete_object(Bucket=bucket, Key=_place(file.uri)[1])
+
+    def remove_unfinished(self, uri: str) -> None:
+        bucket, prefix = _folder(uri)
+        with self._errors("cannot list the uploads of", uri):
+            pages = self._own.client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+                for upload in page.get("Uploads", ()):
+                    self._own.client.abort_multipart_upload(
+                        Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+
+    def read_range(self, file: FileStat, start: int, stop: int) -> bytes:
+        """Bytes of an object that must be as `file` says still; an answer cut short is repeated."""
+        bucket, key = _place(file.uri)
+        with self._errors("cannot read", file.uri):
+            try:
+                return self._get_range(bucket, key, file.state, start, stop)
+            except ClientError as error:
+                if _code(error) in _THERE_ALREADY | _NOT_THERE:
+                    raise InputError(
+                        f"{file.uri} changed or went after the job was planned"
+                    ) from error
+                raise
+
+    # boto3 tries a request again by itself, but not an answer that breaks off while it is read.
+    @retry(
+        retry=retry_if_exception_type(BotoCoreError),
+        stop=stop_after_attempt(4),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        reraise=True,
+    )
+    def _get_range(self, bucket: str, key: str, etag: str, start: int, stop: int) -> bytes:
+        answer = self._own.client.get_object(
+            Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}", IfMatch=etag
+        )
+        return cast(bytes, answer["Body"].read())
+
+    def _put(self, bucket: str, key: str, file: BinaryIO, n_bytes: int, *, replace: bool) -> None:
+        if n_bytes <= _PART_BYTES or not replace:
+            condition = {} if replace else {"IfNoneMatch": "*"}
+            self._own.client.put_object(Bucket=bucket, Key=key, Body=file, **condition)
+        else:  # aborts the upload when a part of it fails
+            self._own.client.upload_fileobj(
+                file, bucket, key, Config=TransferConfig(multipart_chunksize=_PART_BYTES)
+            )
+
+    def _pages(self, uri: str, **where: str) -> Iterator[dict[str, Any]]:
+        with self._errors("cannot list", uri):
+            yield from self._own.client.get_paginator("list_objects_v2").paginate(**where)
+
+    @contextmanager
+    def _errors(self, what: str, uri: str) -> Iterator[None]:
+        try:
+            with _errors(what, uri):
+                yield
+        except _CredentialsExpired as error:
+            self._own.renew()  # the next try asks boto3 for credentials anew
+            raise StorageUnavailable(str(error)) from error
+
+
+class _Client:
+    """The process's boto3 client, which threads may share; made at its first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    @property
+    def client(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                config = Config(
+                    connect_timeout=10,
+                    read_timeout=60,
+                    max_pool_connections=32,
+                    retries={"mode": "standard", "total_max_attempts": 6},
+                )
+                self._made = boto3.session.Session().client("s3", config=config)
+            return self._made
+
+    def renew(self) -> None:
+        with self._lock:
+            self._made = None
+
+
+class _Object(io.RawIOBase):
+    """An object read by ranges; its last bytes, which Parquet asks for first, are kept."""
+
+    def __init__(self, store: S3Store, file: FileStat) -> None:
+        self._store = store
+        self._file = file
+        self._at = 0
+        self._tail: bytes | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size_bytes}
+        self._at = base[whence] + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._at + len(buffer), self._file.size_bytes)
+        if stop <= self._at:
+            return 0
+        content = self._read(self._at, stop)
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        size = self._file.size_bytes
+        begin = max(0, size - _TAIL_BYTES)
+        if start < begin:
+            return self._store.read_range(self._file, start, stop)
+        if self._tail is None:
+            self._tail = self._store.read_range(self._file, begin, size)
+        return self._tail[start - begin : stop - begin]
+
+
+class _Place(NamedTuple):
+    bucket: str
+    key: str
+
+
+class _CredentialsExpired(RankmillError):
+    pass
+
+
+def _place(uri: str) -> _Place:
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    if not bucket:
+        raise InputError(f"{uri}: no bucket; write s3://bucket/key")
+    return _Place(bucket, key)
+
+
+def _folder(uri: str) -> _Place:
+    bucket, key = _place(uri)
+    return _Place(bucket, key.rstrip("/") + "/" if key else "")
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def _errors(what: str, uri: str) -> Iterator[None]:
+    """boto3's errors as ours; those that name no reason to give up are worth another try."""
+    try:
+        yield
+    except ClientError as error:
+        code = _code(error)
+        if code in _EXPIRED:
+            raise _CredentialsExpired(f"{what} {uri}: the credentials have expired") from error
+        if code in _REFUSED:
+            raise StorageRefused(f"{what} {uri}: {_REFUSED[code]}") from error
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        kind = StorageRefused if 400 <= status < 500 and status not in (408, 429) else None
+        raise (kind or StorageUnavailable)(f"{what} {uri}: {code}") from error
+    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound, NoRegionError) as error:
+        raise StorageRefused(f"{what} {uri}: {error}".rstrip(".")) from error
+    except BotoCoreError as error:
+        raise StorageUnavailable(f"{what} {uri}: {type(error).__name__}") from error
+    except OSError as error:
+        raise StorageUnavailable(f"{what} {uri}: {error.strerror or error}") from error

@@ -1,0 +1,278 @@
+"""What every store promises, asked of local files and of S3 over HTTP; then S3's own faults."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Barrier, Thread
+from typing import IO
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rankmill import parquet, storage
+from rankmill.errors import InputError, StorageRefused, StorageUnavailable
+from tests.s3 import BUCKET, SECRET, Faults, faulty_proxy, s3_endpoint, s3_environment
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with s3_endpoint() as url:
+        yield url
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def s3(endpoint: str, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket behind the proxy."""
+    with faulty_proxy(endpoint, faults) as proxy:
+        for name, value in s3_environment(proxy).items():
+            monkeypatch.setenv(name, value)
+        storage._s3.cache_clear()
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET)
+        storage.remove(f"s3://{BUCKET}")
+        storage.remove_unfinished(f"s3://{BUCKET}")
+        faults.n_requests = 0
+        yield f"s3://{BUCKET}"
+        faults.planned.clear()
+        storage._s3.cache_clear()
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "local":
+        return str(tmp_path)
+    return request.getfixturevalue("s3") + "/a folder"
+
+
+def test_what_was_written_is_read(folder: str) -> None:
+    uri = storage.child(folder, "deep", "name with space.bin")
+    assert storage.read_bytes(uri) is None and not storage.exists(uri)
+    published = storage.publish(uri, lambda file: _write(file, b"content"))
+    assert storage.read_bytes(uri) == b"content"
+    assert published.n_bytes == storage.stat(uri).size_bytes == 7
+    assert published.sha256 == hashlib.sha256(b"content").hexdigest()
+    storage.write_bytes(uri, b"other")
+    assert storage.read_bytes(uri) == b"other"
+
+
+def test_a_write_that_fails_leaves_what_was_there(folder: str) -> None:
+    uri = storage.child(folder, "file")
+    storage.write_bytes(uri, b"old")
+
+    def write(file: IO[bytes]) -> None:
+        file.write(b"half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        storage.publish(uri, write)
+    assert storage.read_bytes(uri) == b"old"
+    assert storage.names(folder) == ["file"]
+
+
+def test_one_of_many_writers_wins(folder: str) -> None:
+    uri = storage.child(folder, "report")
+    storage.write_bytes(storage.child(folder, "other"), b"")
+    barrier, won = Barrier(6), []
+
+    def write(n: int) -> None:
+        barrier.wait()
+        if storage.write_bytes_once(uri, b"%d" % n):
+            won.append(n)
+
+    threads = [Thread(target=write, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert storage.read_bytes(uri) == b"%d" % won[0]
+
+
+def test_names_are_those_directly_below(folder: str) -> None:
+    for name in ("b", "a", "sub/c", "sub/deeper/d"):
+        storage.write_bytes(storage.child(folder, name), b"x")
+    assert storage.names(folder) == ["a", "b", "sub"]
+    assert storage.names(storage.child(folder, "sub")) == ["c", "deeper"]
+    assert storage.names(storage.child(folder, "nowhere")) == []
+
+
+def test_files_are_found_by_folder_glob_and_name(folder: str) -> None:
+    for name in ("x/2.parquet", "x/1.parquet", "x/n.txt", "x/_own/3.parquet", "y/.h/4.parquet"):
+        storage.write_bytes(storage.child(folder, name), b"x")
+
+    def found(where: str) -> list[str]:
+        files = storage.find_files(storage.child(folder, where), (".parquet",))
+        return [file.uri.removeprefix(folder + "/") for file in files]
+
+    assert (
+        found("x")
+        == found("x/?.parquet")
+        == found("*/[0-9].par*")
+        == [
+            "x/1.parquet",
+            "x/2.parquet",
+        ]
+    )
+    assert found("**/*.parquet") == [
+        "x/1.parquet",
+        "x/2.parquet",
+        "x/_own/3.parquet",
+        "y/.h/4.parquet",
+    ]
+    assert found("x/n.txt") == ["x/n.txt"]
+    for nothing in ("y", "x/9*", "nowhere"):
+        with pytest.raises(InputError, match=r"no such file, and no \.parquet file under it"):
+            found(nothing)
+
+
+def test_removing(folder: str) -> None:
+    for name in ("a", "sub/b", "sub/c/d", "subway"):
+        storage.write_bytes(storage.child(folder, name), b"x")
+    storage.remove(storage.child(folder, "sub"))
+    storage.remove(storage.child(folder, "a"))
+    storage.remove(storage.child(folder, "nothing"))
+    assert storage.names(folder) == ["subway"]
+
+
+def test_a_file_is_read_at_any_place_until_it_changes(folder: str) -> None:
+    uri = storage.child(folder, "file")
+    content = bytes(range(256)) * 1000
+    storage.write_bytes(uri, content)
+    file = storage.stat(uri)
+    with storage.open_file(file) as opened:
+        for start, n_bytes in ((0, 10), (100_000, 7), (255_990, 100), (256_000, 5), (3, 0)):
+            opened.seek(start)
+            assert opened.read(n_bytes) == content[start : start + n_bytes]
+    storage.write_bytes(uri, content[:-1] + b"!")
+    if not folder.startswith("s3:"):  # a clock tick is too coarse for two writes in a row
+        os.utime(uri, ns=(1, 1))
+    with pytest.raises(InputError, match="changed or went"), storage.open_file(file) as opened:
+        opened.read(10)
+
+
+def test_what_lies_in_a_folder(folder: str) -> None:
+    assert storage.lies_in(storage.child(folder, "a", "b"), storage.child(folder, "a"))
+    assert storage.lies_in(folder, folder)
+    assert not storage.lies_in(storage.child(folder, "ab"), storage.child(folder, "a"))
+
+
+def test_parquet_is_read_by_columns_and_rows(folder: str) -> None:
+    table = pa.table({"a": range(10_000), "b": [f"text {n}" * 20 for n in range(10_000)]})
+    uri = storage.child(folder, "t.parquet")
+    storage.publish(uri, lambda file: pq.write_table(table, file, row_group_size=1500))
+    file = storage.stat(uri)
+    footer = parquet.read_footer(file, ["b"])
+    assert footer.group_rows.tolist() == [1500] * 6 + [1000]
+    read = pa.concat_tables(parquet.read_rows(file, ["a"], 4321, 1000))
+    assert read["a"].to_pylist() == list(range(4321, 10_000))
+
+
+def test_a_large_file_is_uploaded_in_parts(s3: str) -> None:
+    content = os.urandom(2**20) * 40
+    uri = f"{s3}/large"
+    storage.publish(uri, lambda file: _write(file, content))
+    assert storage.stat(uri).state.strip('"').endswith("-3")
+    assert storage.read_bytes(uri) == content
+
+
+def test_an_upload_that_fails_leaves_nothing(s3: str, faults: Faults) -> None:
+    faults.planned = {"PUT": ["denied"] * 3}
+    with pytest.raises(StorageRefused, match=f"cannot write {s3}/large: access is denied"):
+        storage.publish(f"{s3}/large", lambda file: _write(file, b"x" * 2**25))
+    assert storage.names(s3) == []
+    assert "Uploads" not in boto3.client("s3").list_multipart_uploads(Bucket=BUCKET)
+
+
+def test_uploads_of_killed_writers_are_removed(s3: str) -> None:
+    client = boto3.client("s3")
+    client.create_multipart_upload(Bucket=BUCKET, Key="out/part-00000.parquet")
+    client.create_multipart_upload(Bucket=BUCKET, Key="other")
+    storage.remove_unfinished(f"{s3}/out")
+    left = client.list_multipart_uploads(Bucket=BUCKET)["Uploads"]
+    assert [upload["Key"] for upload in left] == ["other"]
+
+
+@pytest.mark.parametrize("fault", ["throttle", "reset", "cut"])
+def test_what_passes_is_tried_again(s3: str, faults: Faults, fault: str) -> None:
+    storage.write_bytes(f"{s3}/file", b"content" * 1000)
+    file = storage.stat(f"{s3}/file")
+    faults.planned = {"GET": [fault, fault]}
+    with storage.open_file(file) as opened:
+        assert opened.read() == b"content" * 1000
+    if fault != "cut":
+        faults.planned = {"PUT": [fault, fault]}
+        storage.write_bytes(f"{s3}/file", b"new")
+        assert storage.read_bytes(f"{s3}/file") == b"new"
+
+
+def test_what_does_not_pass_is_transient(s3: str, faults: Faults) -> None:
+    faults.planned = {"HEAD": ["throttle"] * 10}
+    with pytest.raises(StorageUnavailable, match=f"cannot read {s3}/x"):
+        storage.stat(f"{s3}/x")
+
+
+def test_expired_credentials_are_asked_for_anew(
+    s3: str, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write_bytes(f"{s3}/file", b"content")
+    faults.planned = {"GET": ["expired"]}
+    with pytest.raises(StorageUnavailable, match="credentials have expired"):
+        storage.read_bytes(f"{s3}/file")
+    asked = []
+    real = boto3.session.Session
+
+    def session() -> object:
+        asked.append(True)
+        return real()
+
+    monkeypatch.setattr(boto3.session, "Session", session)
+    assert storage.read_bytes(f"{s3}/file") == b"content"
+    assert asked
+
+
+def test_what_is_refused_is_said_with_bucket_and_key(
+    s3: str, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults.planned = {"GET": ["denied"]}
+    with pytest.raises(StorageRefused, match=rf"cannot read {s3}/a/b: access is denied"):
+        storage.read_bytes(f"{s3}/a/b")
+    with pytest.raises(StorageRefused, match=r"s3://no-such/x.*: there is no such bucket"):
+        storage.find_files("s3://no-such/x/*", (".parquet",))
+    with pytest.raises(InputError, match=r"s3:///x: no bucket"):
+        storage.stat("s3:///x")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    storage._s3.cache_clear()
+    with pytest.raises(StorageRefused, match="Unable to locate credentials") as refused:
+        storage.names(s3)
+    assert SECRET not in str(refused.value)
+
+
+def test_a_footer_costs_one_request(s3: str, faults: Faults) -> None:
+    table = pa.table({"a": range(200_000)})
+    storage.publish(f"{s3}/t.parquet", lambda file: pq.write_table(table, file))
+    [file] = storage.find_files(f"{s3}/*.parquet", (".parquet",))
+    faults.n_requests = 0
+    assert parquet.read_footer(file).n_rows == 200_000
+    assert faults.n_requests == 1
+
+
+def test_another_scheme_is_refused() -> None:
+    with pytest.raises(InputError, match=r"gs:// is not supported; give a path, file:// or s3://"):
+        storage.stat("gs://bucket/key")
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
