@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rankmill import storage
-from rankmill.errors import JobUnknown
+from rankmill.errors import ClaimLost, JobUnknown
 from rankmill.lifecycle import JobState
 from rankmill.spec import (
     Contract,
@@ -99,8 +99,19 @@ class Output:
     def read_report(self, shard_index: int) -> ShardReport | None:
         return self._read(ShardReport, "shards", _report_name(shard_index))
 
-    def write_report(self, report: ShardReport) -> None:
-        self._write(report, "shards", _report_name(report.shard_index))
+    def commit(self, report: ShardReport) -> ShardReport:
+        """Write a shard's report unless one stands already, as after a race; the one that stands.
+
+        Raises:
+            ClaimLost: another job's stands there.
+        """
+        place = self._own("shards", _report_name(report.shard_index))
+        if storage.write_bytes_once(place, report.to_json()):
+            return report
+        standing = self.read_report(report.shard_index)
+        if standing is None or standing.job_id != report.job_id:
+            raise ClaimLost(f"{place} was written by another job or is being removed")
+        return standing
 
     def reported_shards(self) -> set[int]:
         """The shards that have a report, from one listing."""

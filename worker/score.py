@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,10 +14,12 @@ import pyarrow as pa
 from rankmill.errors import RankmillError
 from rankmill.output import Job
 from rankmill.spec import Columns, ShardSpec
+from worker.duplicates import DocumentIds
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
 from worker.models import LoadedModel
 from worker.rejects import NOT_FINITE, REFUSED, TOO_LARGE, refusals
 from worker.rows import OwnedRows, owned_rows
+from worker.spill import Spill
 from worker.suspects import KILLS, Suspects
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ class ShardWork:
         progress: told after each window.
         guard: called before anything is published; raises where the claim is lost.
         suspects: set for a shard that has killed workers, which is then scored with care.
+        scratch: a folder on local disk for rows that wait for their rank, or the system's.
     """
 
     model: LoadedModel
@@ -44,6 +48,7 @@ class ShardWork:
     progress: Progress
     guard: Callable[[], None]
     suspects: Suspects | None = None
+    scratch: str | None = None
 
 
 @dataclass
@@ -51,16 +56,20 @@ class Scored:
     """The rows of a shard that were scored, in their order, and those that could not be.
 
     Attributes:
-        tables: the kept columns with `logit`, `n_tokens` and `truncated`.
+        kept: the kept columns with `logit`, `n_tokens` and `truncated`.
+        logits: of each of their rows.
         groups: the query group of each of their rows.
         rejected: row number to reason.
     """
 
-    tables: list[pa.Table] = field(default_factory=list)
+    kept: Spill
+    doc_ids: DocumentIds
+    logits: list[np.ndarray] = field(default_factory=list)
     groups: list[np.ndarray] = field(default_factory=list)
     rejected: dict[int, str] = field(default_factory=dict)
     n_rows: int = 0
     n_tokens: int = 0
+    n_truncated: int = 0
     n_groups: int = 0
 
 
@@ -84,20 +93,23 @@ class Window:
         return PairWindow(texts[columns.query].to_pylist(), texts[columns.document].to_pylist())
 
 
-def score_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Scored:
-    """Score all that a shard owns.
+def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) -> Scored:
+    """Score all that a shard owns; what is kept of its rows is gone when `stack` is closed.
 
     A row that the tokenizer refuses, or whose pair alone exhausts the device's memory, is rejected,
     and the shard scored again without it.
 
     Raises:
-        InputError: as `owned_rows`.
+        InputError: as `owned_rows`, or a query names a document twice.
     """
     unfit: dict[int, str] = {}
     while True:
         waiting: deque[Window] = deque()
+        scored = Scored(Spill(stack, work.scratch), DocumentIds(job))
         try:
-            return _score(job, shard, work, unfit, waiting)
+            _score(job, shard, work, unfit, waiting, scored)
+            scored.doc_ids.check(shard.start_row)
+            return scored
         except PairTooLargeError as error:
             unfit[waiting[0].row(error.row)] = TOO_LARGE
         except (RankmillError, MemoryError):
@@ -128,14 +140,19 @@ def _refused_rows(work: ShardWork, waiting: deque[Window], columns: Columns) -> 
 
 
 def _score(
-    job: Job, shard: ShardSpec, work: ShardWork, unfit: dict[int, str], waiting: deque[Window]
-) -> Scored:
+    job: Job,
+    shard: ShardSpec,
+    work: ShardWork,
+    unfit: dict[int, str],
+    waiting: deque[Window],
+    scored: Scored,
+) -> None:
     """`waiting` holds the windows that the scorer has taken and not given back, oldest first."""
     columns = job.plan.columns
-    scored = Scored()
 
     def windows() -> Iterator[PairWindow]:
         for rows in _windows_of_rows(job, shard, work):
+            scored.doc_ids.add(rows)
             refused = refusals(rows.table, columns)
             for row in unfit.keys() & set(range(rows.first_row, rows.stop_row)):
                 refused.setdefault(row - rows.first_row, unfit[row])
@@ -152,12 +169,12 @@ def _score(
     for scores in results:
         _keep(scored, waiting.popleft(), scores, columns)
         work.progress(scored.n_rows, scored.n_tokens)
-    return scored
 
 
 def _windows_of_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Iterator[OwnedRows]:
     columns = job.plan.columns
     reading = [columns.query, columns.document, *columns.kept]
+    reading += [columns.doc_id] if columns.doc_id else []
     is_first = True
     for rows in owned_rows(job, shard, reading, work.window_pairs):
         middle = min(rows.first_row + _FIRST_WINDOW_PAIRS, rows.stop_row)
@@ -196,8 +213,10 @@ def _keep(scored: Scored, window: Window, scores: WindowScores, columns: Columns
     }
     for name, values in results.items():
         kept = kept.append_column(name, pa.array(values))
-    scored.tables.append(kept)
+    scored.kept.add(kept)
+    scored.logits.append(scores.logits[finite])
     scored.groups.append(rows.groups[good[finite]])
     scored.n_rows += rows.table.num_rows
     scored.n_tokens += int(scores.n_tokens.sum())
+    scored.n_truncated += int(scores.truncated[finite].sum())
     scored.n_groups = int(rows.groups[-1]) + 1

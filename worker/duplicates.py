@@ -1,0 +1,43 @@
+"""Documents that a query names twice, which its ranks could not tell apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rankmill.errors import InputError
+from rankmill.output import Job
+from worker.rows import OwnedRows
+
+
+class DocumentIds:
+    """The document ids of a shard, where the job asks for them to be distinct."""
+
+    def __init__(self, job: Job) -> None:
+        columns = job.plan.columns
+        self._wanted = job.spec.duplicates == "fail" and columns.query_id is not None
+        self._column = columns.doc_id if self._wanted else None
+        self._doc_ids: list[pa.Array] = []
+        self._groups: list[np.ndarray] = []
+
+    def add(self, rows: OwnedRows) -> None:
+        if self._column is None:
+            return
+        ids = rows.table[self._column].combine_chunks()
+        self._doc_ids.append(ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids)
+        self._groups.append(rows.groups)
+
+    def check(self, first_row: int) -> None:
+        """Raises InputError naming the first document that comes again, from the shard's row on."""
+        if not self._doc_ids:
+            return
+        doc_ids = pa.chunked_array(self._doc_ids)
+        table = pa.table({"group": np.concatenate(self._groups), "doc_id": doc_ids})
+        counts = table.filter(pc.is_valid(doc_ids)).group_by(["group", "doc_id"], use_threads=False)
+        twice = counts.aggregate([([], "count_all")]).filter(pc.field("count_all") > 1)
+        if twice.num_rows:
+            raise InputError(
+                f"{self._column} {twice['doc_id'][0].as_py()!r} stands twice or more under one "
+                f"query, somewhere after row {first_row}; --duplicates keep ranks each of them"
+            )
