@@ -1,7 +1,7 @@
 # make demo    install, then rerank the example and show the result
 # make test    install what tests need, run them all
 # make test-chaos   break everything that breaks in a night, and write docs/chaos.md
-# make bench-engine, bench-gpu, bench-system   tables of ratios, side by side with a peer
+# make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
 # make lint    style, and make types: mypy
 # make docs    write the README's generated tables anew
 # make data    make the example and the demo model again, from PACKAGES=….parquet
@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev demo test test-chaos bench-engine bench-gpu bench-system lint types docs data clean
+.PHONY: install install-dev demo test test-chaos bench-engine bench-gpu bench-system bench-io lint types docs data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -44,6 +44,9 @@ bench-gpu: install-dev
 
 bench-system: install-dev
 	$(BIN)/python -m bench.system
+
+bench-io: install-dev
+	$(BIN)/python -m bench.io
 
 test-chaos: install-dev
 	RANKMILL_CHAOS_TABLE=docs/chaos.md $(BIN)/python -m pytest tests/chaos -m '' -s

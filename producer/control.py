@@ -25,13 +25,12 @@ def resume(handle: JobHandle) -> None:
 
     Twice at once is harmless: a shard is run by the one worker that has its claim.
     """
-    job = handle.output.load_job()
     counts = handle.ledger.counts(handle.job_id)
     is_alive = counts is not None and not counts.state.is_final
     if handle.output.is_success() or (is_alive and not handle.output.has_ended()):
         return
     handle.output.reopen()
-    dispatch.start(handle.ledger, settings(), job)
+    dispatch.start_again(handle.ledger, settings(), handle.output)
 
 
 def retry_rejects(handle: JobHandle) -> int:

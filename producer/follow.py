@@ -34,6 +34,7 @@ class JobStatus(BaseModel):
     n_tokens: int
     n_rejected: int
     message: str
+    exit_code: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def succeeded(status: JobStatus) -> JobStatus:
     """
     if not status.state.is_success:
         why = f": {status.message}" if status.message else ""
-        raise JobFailed(f"job {status.job_id} {status.state}{why}")
+        raise JobFailed(f"job {status.job_id} {status.state}{why}", status.exit_code)
     return status
 
 
@@ -150,6 +151,7 @@ def status_from_storage(output: Output) -> JobStatus:
         n_tokens=sum(report.n_tokens for report in reports),
         n_rejected=sum(report.n_rejected for report in reports),
         message=failure.message if failure else "",
+        exit_code=failure.exit_code if failure else 1,
     )
 
 

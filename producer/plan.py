@@ -11,10 +11,11 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 
+from producer.shards import shard_bounds
 from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.parquet import Footer, plain_schema, read_footer
-from rankmill.spec import RESULT_COLUMNS, Columns, InputFile, JobSpec
+from rankmill.spec import RESULT_COLUMNS, Columns, InputFile, JobSpec, Plan, encode_schema
 
 _QUERY_ID, _DOC_ID = "query_id", "doc_id"
 _N_FOOTERS_AT_ONCE = 16
@@ -101,6 +102,21 @@ def _partitions(uris: Sequence[str]) -> list[dict[str, int | str]]:
     ]
 
 
+def make_plan(job_id: str, spec: JobSpec, source: Source) -> Plan:
+    """Cut pairs that are clustered by query into shards.
+
+    Raises:
+        InputError: as `resolve_columns`.
+    """
+    return Plan(
+        job_id=job_id,
+        files=source.files,
+        arrow_schema=encode_schema(source.schema),
+        columns=resolve_columns(spec, source.schema),
+        shard_bounds=shard_bounds(source.group_rows, source.group_bytes, spec.shard_pairs),
+    )
+
+
 def resolve_columns(spec: JobSpec, schema: pa.Schema) -> Columns:
     """Which column plays which part; ids are taken up where they are called as usual.
 
@@ -120,6 +136,8 @@ def resolve_columns(spec: JobSpec, schema: pa.Schema) -> Columns:
         kept = list(schema.names)
     for column in kept:
         _field(column, schema)
+    if spec.trec_run and not {query_id, doc_id} <= set(kept):
+        raise InputError("--trec-run needs a query id and a document id, both kept")
     return Columns(
         query=spec.query_col,
         document=spec.document_col,

@@ -49,7 +49,8 @@ def preview(job: Job, n_queries: int = 3, n_candidates: int = 5) -> list[QueryPr
     label = columns.doc_id or columns.document
     first = job.plan.files[0]
     needed = {label, columns.group_key, columns.query}
-    if not {label, columns.group_key} <= set(columns.kept) or needed & first.partition.keys():
+    has_columns = {label, columns.group_key} <= set(columns.kept) and columns.candidates is None
+    if not has_columns or needed & first.partition.keys():
         return []
     names = [columns.kept[columns.group_key], columns.kept[label], "score"]
     part = storage.stat(job.output.part_uri(0))

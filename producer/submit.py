@@ -9,19 +9,20 @@ job.wait()
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from producer.follow import JobHandle
-from producer.plan import read_source, resolve_columns
-from producer.shards import shard_bounds
+from producer.plan import make_plan, read_source
+from producer.prepare.inputs import find_inputs, needs_prepare
 from rankmill import dispatch, models, storage
-from rankmill.errors import InputError, JobUnknown, OutputTaken
+from rankmill.errors import InputError, OutputTaken
 from rankmill.ledger import Ledger
-from rankmill.output import Job
+from rankmill.output import Job, Output
 from rankmill.settings import settings
-from rankmill.spec import InputFile, JobRecord, JobSpec, Plan, encode_schema, job_id_for, parse
+from rankmill.spec import InputFile, JobRecord, JobSpec, Plan, job_id_for, parse
 
 
 def submit(
@@ -42,27 +43,22 @@ def submit(
 
 def submit_spec(spec: JobSpec, *, overwrite: bool = False) -> JobHandle:
     """As `submit`, from a whole spec."""
-    return submit_job(plan_job(spec), overwrite=overwrite)
+    return submit_checked(check(spec), overwrite=overwrite)
 
 
-def submit_job(job: Job, *, overwrite: bool = False) -> JobHandle:
-    """As `submit`, from a planned job."""
-    ledger = Ledger.connect(settings())
-    ledger.n_workers()  # is Redis there? Before anything is written
-    handle = JobHandle(job.job_id, job.output, ledger)
-    earlier = _earlier_job(job, ledger, overwrite)
-    if earlier is not None and (_runs(job.job_id, ledger) or job.output.is_success()):
-        return handle
-    if earlier is None:
-        job.output.remove_result()
-        job.output.write_job(job.record)
-        job.output.write_plan(job.plan)
-    job.output.reopen()
-    dispatch.start(ledger, settings(), earlier or job)
-    return handle
+@dataclass(frozen=True)
+class Checked:
+    """A job that may be submitted; without a plan where its input must be prepared first."""
+
+    record: JobRecord
+    plan: Plan | None
+
+    @property
+    def output(self) -> Output:
+        return Output(self.record.spec.output_uri)
 
 
-def plan_job(spec: JobSpec) -> Job:
+def check(spec: JobSpec) -> Checked:
     """The job that a spec over its input as it is now makes; reads footers, writes nothing.
 
     Raises:
@@ -74,28 +70,65 @@ def plan_job(spec: JobSpec) -> Job:
         models.null_rate(spec.model_id)
     elif spec.model_id == models.DEMO or models.is_local(spec.model_id):
         models.locate(spec.model_id)
-    source = read_source(spec.input_uri, (spec.query_col, spec.document_col))
-    _check_apart(spec, source.files)
-    job_id = job_id_for(spec, source.files)
-    plan = Plan(
-        job_id=job_id,
-        files=source.files,
-        arrow_schema=encode_schema(source.schema),
-        columns=resolve_columns(spec, source.schema),
-        shard_bounds=shard_bounds(source.group_rows, source.group_bytes, spec.shard_pairs),
+    if needs_prepare(spec):
+        files = find_inputs(spec)
+        source = None
+    else:
+        source = read_source(spec.input_uri, (spec.query_col, spec.document_col))
+        files = source.files
+    _check_apart(spec, files)
+    record = JobRecord(
+        job_id=job_id_for(spec, files),
+        spec=spec,
+        submitted_at=datetime.now(UTC),
+        prepares=source is None,
     )
-    return Job(JobRecord(job_id=job_id, spec=spec, submitted_at=datetime.now(UTC)), plan)
+    return Checked(record, make_plan(record.job_id, spec, source) if source else None)
+
+
+def plan_job(spec: JobSpec) -> Job:
+    """As `check`, of an input that needs no preparation."""
+    checked = check(spec)
+    assert checked.plan is not None
+    return Job(checked.record, checked.plan)
+
+
+def submit_checked(job: Checked, *, overwrite: bool = False) -> JobHandle:
+    """As `submit`, from a job that was checked."""
+    ledger = Ledger.connect(settings())
+    ledger.n_workers()  # is Redis there? Before anything is written
+    job_id, output = job.record.job_id, job.output
+    handle = JobHandle(job_id, output, ledger)
+    goes_on = _is_there(job, ledger, overwrite)
+    if goes_on and (_runs(job_id, ledger) or output.is_success()):
+        return handle
+    if not goes_on:
+        output.remove_result()
+        output.write_job(job.record)
+        if job.plan is not None:
+            output.write_plan(job.plan)
+    output.reopen()
+    dispatch.start_again(ledger, settings(), output)
+    return handle
 
 
 def _with_absolute_paths(spec: JobSpec) -> JobSpec:
     """Workers run elsewhere, so that a relative path means nothing to them."""
     changes = {
-        "input_uri": ",".join(map(storage.absolute, storage.places(spec.input_uri))),
+        "input_uri": _absolute_all(spec.input_uri),
         "output_uri": storage.absolute(spec.output_uri),
     }
+    for name in ("queries", "corpus"):
+        given = getattr(spec, name)
+        if given is not None:
+            changes[name] = _absolute_all(given)
     if not models.is_built_in(spec.model_id) and models.is_local(spec.model_id):
         changes["model_id"] = str(Path(spec.model_id).expanduser().absolute())
     return spec.model_copy(update=changes)
+
+
+def _absolute_all(uris: str) -> str:
+    return ",".join(map(storage.absolute, storage.places(uris)))
 
 
 def _check_output(spec: JobSpec) -> None:
@@ -113,8 +146,8 @@ def _check_apart(spec: JobSpec, files: Iterable[InputFile]) -> None:
             raise InputError(f"the input {file.uri} lies in the output {spec.output_uri}")
 
 
-def _earlier_job(job: Job, ledger: Ledger, overwrite: bool) -> Job | None:
-    """The same job as it was planned before, to be gone on with; None to begin with a new plan.
+def _is_there(job: Checked, ledger: Ledger, overwrite: bool) -> bool:
+    """Whether the output holds the same job from before, to be gone on with.
 
     Raises:
         OutputTaken: something else is there, or at work there.
@@ -127,17 +160,15 @@ def _earlier_job(job: Job, ledger: Ledger, overwrite: bool) -> Job | None:
         )
     record = output.read_job()
     if record is None:
-        return None
-    if record.job_id != job.job_id or overwrite:
+        return False
+    if record.job_id != job.record.job_id or overwrite:
         _check_replaceable(record, job, ledger, overwrite)
-        return None
-    try:
-        return output.load_job()
-    except JobUnknown:
-        return None  # its submitter died before the plan was written
+        return False
+    # Without a plan, and with nothing to prepare, its submitter died before it was written.
+    return record.prepares or output.read_plan() is not None
 
 
-def _check_replaceable(record: JobRecord, job: Job, ledger: Ledger, overwrite: bool) -> None:
+def _check_replaceable(record: JobRecord, job: Checked, ledger: Ledger, overwrite: bool) -> None:
     if _runs(record.job_id, ledger):
         raise OutputTaken(f"{job.output.uri}: job {record.job_id} is still running there")
     if not overwrite:

@@ -16,6 +16,7 @@ SCORE_QUEUE = "rankmill.score"
 CONTROL_QUEUE = "rankmill.control"
 
 SUBMIT = "rankmill.submit"
+PREPARE = "rankmill.prepare"
 SCORE_SHARD = "rankmill.score_shard"
 FINALIZE = "rankmill.finalize"
 
@@ -85,11 +86,19 @@ def send_shard(shard: ShardSpec) -> None:
     )
 
 
+def send_prepare(job_id: str, output_uri: str) -> None:
+    _send_for_job(PREPARE, job_id, output_uri)
+
+
 def send_finalize(job_id: str, output_uri: str) -> None:
+    _send_for_job(FINALIZE, job_id, output_uri)
+
+
+def _send_for_job(name: str, job_id: str, output_uri: str) -> None:
     _send(
-        FINALIZE,
+        name,
         kwargs={"job_id": job_id, "output_uri": output_uri},
-        task_id=finalize_task_id(job_id),
+        task_id=job_task_id(name, job_id),
         kwargsrepr=f"job {job_id}",
     )
 
@@ -101,8 +110,8 @@ def _send(name: str, *, kwargs: dict[str, Any], task_id: str, kwargsrepr: str) -
         raise BrokerUnavailable(f"Redis does not take the message: {error}") from error
 
 
-def finalize_task_id(job_id: str) -> str:
-    return f"{job_id}-finalize"
+def job_task_id(name: str, job_id: str) -> str:
+    return f"{job_id}-{name.removeprefix('rankmill.')}"
 
 
 def shard_task_id(job_id: str, shard_index: int) -> str:

@@ -9,13 +9,13 @@ import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from rankmill.broker import send_finalize, send_shard
-from rankmill.errors import StorageRefused, StorageUnavailable
+from rankmill.broker import send_finalize, send_prepare, send_shard
+from rankmill.errors import RankmillError, StorageRefused, StorageUnavailable
 from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
 from rankmill.output import Job, Output
 from rankmill.settings import Settings
-from rankmill.spec import Failure, ShardReport
+from rankmill.spec import Failure, JobRecord, ShardReport
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,29 @@ def start(ledger: Ledger, settings: Settings, job: Job) -> None:
     advance(ledger, settings, job)
 
 
+def prepare(ledger: Ledger, record: JobRecord) -> None:
+    """Have a job's input turned into pairs, after which it is planned and started."""
+    ledger.open_job(record, None, ())
+    send_prepare(record.job_id, record.spec.output_uri)
+
+
+def start_again(ledger: Ledger, settings: Settings, output: Output) -> None:
+    """Put the job of an output to work, prepared or not.
+
+    Raises:
+        JobUnknown: no job was submitted there, or its submitter died before the plan was written.
+    """
+    record = output.read_job()
+    if record is not None and record.prepares and output.read_plan() is None:
+        prepare(ledger, record)
+    else:
+        start(ledger, settings, output.load_job())
+
+
 def advance(ledger: Ledger, settings: Settings, job: Job) -> None:
     """Send the next shards of a running job, or its finalize once all are done."""
     counts = ledger.counts(job.job_id)
-    if counts is None or counts.state.is_final:
+    if counts is None or counts.state not in (JobState.RUNNING, JobState.FINALIZING):
         return
     if counts.n_shards_done >= counts.n_shards:
         ledger.set_state(job.job_id, JobState.FINALIZING)
@@ -51,21 +70,29 @@ def finished(ledger: Ledger, settings: Settings, job: Job, report: ShardReport) 
 
 
 def fail(
-    ledger: Ledger, settings: Settings, job: Job, message: str, shard_index: int | None
+    ledger: Ledger,
+    settings: Settings,
+    record: JobRecord,
+    error: RankmillError,
+    shard_index: int | None,
 ) -> None:
     """End a job without success; what was scored stays, and `failure.json` says why.
 
     Where not even that can be written, Redis alone knows it.
     """
-    log.error("job %s failed: %s", job.job_id, message)
+    log.error("job %s failed: %s", record.job_id, error)
     failure = Failure(
-        job_id=job.job_id, message=message, shard_index=shard_index, failed_at=datetime.now(UTC)
+        job_id=record.job_id,
+        message=str(error),
+        exit_code=error.exit_code,
+        shard_index=shard_index,
+        failed_at=datetime.now(UTC),
     )
     try:
-        job.output.write_failure(failure)
-    except (StorageRefused, StorageUnavailable) as error:
-        log.error("job %s: %s", job.job_id, error)
-    ledger.end_job(job.job_id, JobState.FAILED, message, settings.keep_finished_s)
+        Output(record.spec.output_uri).write_failure(failure)
+    except (StorageRefused, StorageUnavailable) as refused:
+        log.error("job %s: %s", record.job_id, refused)
+    ledger.end_job(record.job_id, JobState.FAILED, str(error), settings.keep_finished_s)
 
 
 def cancel(ledger: Ledger, settings: Settings, output: Output, job_id: str) -> None:

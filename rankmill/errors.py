@@ -4,7 +4,7 @@
     ├── InputError               bad use or bad input; nothing was written (exit 2)
     │   ├── ModelUnavailable     the model cannot be found, fetched or trusted
     │   └── OutputTaken          the output holds something else already
-    ├── JobFailed                the job ended without success (exit 1)
+    ├── JobFailed                the job ended without success (exit 1, or its reason's)
     ├── JobUnknown               nothing is known of that job (exit 2)
     ├── ClaimLost                another worker may have this shard now; publish nothing
     ├── StorageRefused           disk full, read-only, access denied (exit 2)
@@ -24,7 +24,7 @@ class RankmillError(Exception):
     """One line for the user: what was wrong, where, and what to do."""
 
     transient: ClassVar[bool] = False
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class InputError(RankmillError):
@@ -40,7 +40,9 @@ class OutputTaken(InputError):
 
 
 class JobFailed(RankmillError):
-    pass
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class JobUnknown(RankmillError):

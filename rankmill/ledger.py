@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import redis
@@ -24,7 +25,7 @@ import redis
 from rankmill.claims import Claims
 from rankmill.lifecycle import LEGAL_MOVES, JobState
 from rankmill.redis_client import JobKeys, broker_errors, connect
-from rankmill.settings import Settings
+from rankmill.settings import Settings, settings
 from rankmill.spec import JobRecord, Plan, ShardReport
 
 _JOBS = "rankmill:jobs"
@@ -114,15 +115,20 @@ class Ledger:
         """A ledger on the broker's Redis; connects at its first use."""
         return cls(connect(settings.broker_url))
 
-    def open_job(self, record: JobRecord, plan: Plan, reports: Iterable[ShardReport]) -> None:
-        """Make what Redis must know of a job from what storage knows; idempotent."""
+    def open_job(
+        self, record: JobRecord, plan: Plan | None, reports: Iterable[ShardReport]
+    ) -> None:
+        """Make what Redis must know of a job from what storage knows; idempotent.
+
+        A job without a plan is being prepared.
+        """
         job = JobKeys(record.job_id)
         done = list(reports)
         fields = {
-            "state": JobState.RUNNING,
+            "state": JobState.RUNNING if plan else JobState.PREPARING,
             "output_uri": record.spec.output_uri,
-            "n_shards": plan.n_shards,
-            "n_rows": plan.n_rows,
+            "n_shards": plan.n_shards if plan else 0,
+            "n_rows": plan.n_rows if plan else 0,
             "next_shard": 0,
             "n_shards_done": len(done),
             "n_pairs_done": sum(report.n_rows for report in done),
@@ -251,3 +257,9 @@ class Ledger:
         """The raw Celery messages that wait in a queue, a bounded number by design."""
         with broker_errors():
             return cast(list[str], self._redis.lrange(queue, 0, -1))
+
+
+@lru_cache(maxsize=1)
+def ledger() -> Ledger:
+    """The process's connection to the ledger."""
+    return Ledger.connect(settings())

@@ -13,6 +13,7 @@ class JobState(StrEnum):
     """Where a job stands."""
 
     SUBMITTED = "submitted"  # job.json is written, the plan is not
+    PREPARING = "preparing"  # the input is being turned into pairs; then the plan is written
     RUNNING = "running"  # the plan is fixed; shards are being scored
     FINALIZING = "finalizing"  # every shard has its report; the manifest is not written yet
     SUCCEEDED = "succeeded"  # _SUCCESS stands
@@ -31,9 +32,15 @@ class JobState(StrEnum):
 
 
 LEGAL_MOVES: dict[JobState, frozenset[JobState]] = {
-    JobState.SUBMITTED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
+    JobState.SUBMITTED: frozenset(
+        {JobState.PREPARING, JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}
+    ),
+    JobState.PREPARING: frozenset(
+        {JobState.RUNNING, JobState.CANCELLING, JobState.CANCELLED, JobState.FAILED}
+    ),
     # Straight to the end too: another cluster may have finished what this one thought running.
-    JobState.RUNNING: frozenset(JobState) - {JobState.SUBMITTED, JobState.RUNNING},
+    JobState.RUNNING: frozenset(JobState)
+    - {JobState.SUBMITTED, JobState.PREPARING, JobState.RUNNING},
     JobState.CANCELLING: frozenset({JobState.CANCELLED}),
     JobState.CANCELLED: frozenset(),
     JobState.FINALIZING: frozenset(

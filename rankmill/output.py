@@ -3,6 +3,7 @@
 part-00000.parquet …
 _SUCCESS
 _rankmill/job.json  plan.json  shards/00000.json …  rejected/part-00000.parquet …
+          prepared/part-00000.parquet …  queries/00000 …  run.trec
           manifest.json  failure.json  cancelled.json
 """
 
@@ -50,11 +51,24 @@ class Output:
             raise JobUnknown(f"{self.uri}: no job was planned in this folder")
         return Job(record, plan)
 
+    @property
+    def trec_run_uri(self) -> str:
+        return self._own("run.trec")
+
+    @property
+    def prepared_uri(self) -> str:
+        """The folder of the pairs that the input was turned into, where it was."""
+        return self._own("prepared")
+
     def part_uri(self, shard_index: int) -> str:
         return storage.child(self.uri, part_name(shard_index))
 
     def rejected_uri(self, shard_index: int) -> str:
         return self._own("rejected", part_name(shard_index))
+
+    def queries_uri(self, shard_index: int) -> str:
+        """Digests of the queries that a shard held."""
+        return self._own("queries", f"{shard_index:05d}")
 
     def read_job(self) -> JobRecord | None:
         return self._read(JobRecord, "job.json")
@@ -156,8 +170,9 @@ class Output:
         if plan is not None:
             complete = len(self.reported_shards()) == plan.n_shards
             return JobState.FINALIZING if complete else JobState.RUNNING
-        if self.read_job():
-            return JobState.SUBMITTED
+        record = self.read_job()
+        if record is not None:
+            return JobState.PREPARING if record.prepares else JobState.SUBMITTED
         raise JobUnknown(f"{self.uri}: no job was submitted to this folder")
 
     def foreign_names(self) -> list[str]:

@@ -10,12 +10,23 @@ import json
 import logging
 
 from rankmill import dispatch
-from rankmill.broker import CONTROL_QUEUE, SCORE_QUEUE, finalize_task_id, send_shard, shard_task_id
-from rankmill.errors import BrokerUnavailable, JobUnknown, RankmillError
+from rankmill.broker import (
+    CONTROL_QUEUE,
+    FINALIZE,
+    PREPARE,
+    SCORE_QUEUE,
+    job_task_id,
+    send_prepare,
+    send_shard,
+    shard_task_id,
+)
+from rankmill.claim import PREPARATION
+from rankmill.errors import BrokerUnavailable, RankmillError
 from rankmill.ledger import JobCounts, Ledger
 from rankmill.lifecycle import JobState
 from rankmill.output import Job, Output
 from rankmill.settings import Settings
+from rankmill.spec import JobRecord
 
 log = logging.getLogger(__name__)
 
@@ -57,19 +68,24 @@ class Reconciler:
         if seen is not None and seen.state.is_final:
             return
         output = Output(seen.output_uri if seen else self._running[job_id])
-        try:
-            job = output.load_job()
-        except JobUnknown:
-            job = None
-        if job is None or job.job_id != job_id:
+        record = output.read_job()
+        if record is None or record.job_id != job_id:
             self._end(job_id, JobState.FAILED, f"{output.uri} no longer holds this job")
         elif output.has_ended():
             self._end(job_id, output.state(), "")
         elif seen is None:
             log.warning("job %s is unknown to Redis; opened again from storage", job_id)
-            dispatch.start(self._ledger, self._settings, job)
+            dispatch.start_again(self._ledger, self._settings, output)
+        elif output.read_plan() is None:
+            self._prepare_lost(record, waiting)
         else:
-            self._send_lost(job, seen, waiting)
+            self._send_lost(output.load_job(), seen, waiting)
+
+    def _prepare_lost(self, record: JobRecord, waiting: set[str]) -> None:
+        is_claimed = self._ledger.claims.holder(record.job_id, PREPARATION) is not None
+        if not is_claimed and job_task_id(PREPARE, record.job_id) not in waiting:
+            log.warning("job %s: its preparation is sent again", record.job_id)
+            send_prepare(record.job_id, record.spec.output_uri)
 
     def _end(self, job_id: str, state: JobState, message: str) -> None:
         """Tell Redis what storage knows already."""
@@ -77,7 +93,7 @@ class Reconciler:
         self._running.pop(job_id, None)
 
     def _send_lost(self, job: Job, seen: JobCounts, waiting: set[str]) -> None:
-        if seen.state is JobState.FINALIZING and finalize_task_id(job.job_id) in waiting:
+        if seen.state is JobState.FINALIZING and job_task_id(FINALIZE, job.job_id) in waiting:
             return
         # Between leaving the queue and taking its claim a shard is in neither; leave it that time.
         settled = self._ledger.now() - self._settings.reconcile_s

@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     window_pairs: int = Field(
         4096, ge=1, description="Rows a worker reads, tokenizes and sorts by length at a time"
     )
+    scratch: str | None = Field(
+        None, description="Folder on local disk for what does not fit in memory [the system's]"
+    )
+    prepare_memory: str = Field(
+        "1GB", description="Memory that joining and sorting may use before they take to the disk"
+    )
     keep_finished_s: int = Field(
         7 * 24 * 3600, ge=1, description="Seconds that Redis remembers a finished job"
     )

@@ -21,6 +21,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 
 # The columns that a part adds to those it keeps, in this order.
 RESULT_COLUMNS = ("logit", "score", "rank", "n_tokens", "truncated")
+# Of lists, the column that holds a query's ranked candidates.
+CANDIDATES_COLUMN = "candidates"
+
 REJECT_COLUMNS = ("file", "row", "reason")
 
 # What a prepared dataset tells of each pair: why it cannot be scored, and where it came from.
@@ -130,6 +133,8 @@ class Columns(Contract):
         query_id: the column that names a query group, or None where the query text does.
         kept: input column to its name in the parts, in order; the same name unless it would
             collide with a result column (`score` becomes `input_score`).
+        candidates: of lists, the input columns that tell of a candidate and not of its query;
+            None where a part has a row for each candidate.
     """
 
     query: str
@@ -137,6 +142,7 @@ class Columns(Contract):
     query_id: str | None
     doc_id: str | None
     kept: dict[str, str]
+    candidates: tuple[str, ...] | None = None
 
     @property
     def group_key(self) -> str:
@@ -194,11 +200,15 @@ class Plan(Contract):
 
 
 class JobRecord(Contract):
-    """`job.json`: the spec under the id that the job got."""
+    """`job.json`: the spec under the id that the job got.
+
+    `prepares` says that the input must be turned into pairs before there can be a plan.
+    """
 
     job_id: str
     spec: JobSpec
     submitted_at: datetime
+    prepares: bool = False
 
 
 class Scoring(Contract):
@@ -294,10 +304,11 @@ class Manifest(Contract):
 
 
 class Failure(Contract):
-    """`failure.json`: why a job ended without success."""
+    """`failure.json`: why a job ended without success; `exit_code` as the error's class has it."""
 
     job_id: str
     message: str
+    exit_code: int
     shard_index: int | None
     failed_at: datetime
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from celery import Task
 
-from rankmill.broker import FINALIZE, SCORE_SHARD, SUBMIT
+from rankmill.broker import FINALIZE, PREPARE, SCORE_SHARD, SUBMIT
 from rankmill.errors import TransientError
+from rankmill.ledger import ledger
 from rankmill.settings import settings
 from rankmill.spec import JobSpec, ShardSpec, parse
 from tasks.celery import app
@@ -46,9 +47,18 @@ def score_shard(self: Task, shard: dict[str, Any]) -> None:
         raise self.retry(exc=error, countdown=countdown_s) from error
 
 
+@app.task(name=PREPARE, bind=True, max_retries=_MAX_RETRIES)
+def prepare(self: Task, job_id: str, output_uri: str) -> None:
+    from producer.prepare.job import prepare_job
+
+    try:
+        prepare_job(ledger(), settings(), job_id, output_uri)
+    except TransientError as error:
+        raise self.retry(exc=error, countdown=_backoff_s(self.request.retries)) from error
+
+
 @app.task(name=FINALIZE, bind=True, max_retries=_MAX_RETRIES)
 def finalize(self: Task, job_id: str, output_uri: str) -> None:
-    from worker.delivery import ledger
     from worker.finalize import finalize as finalize_job
 
     try:

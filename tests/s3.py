@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ SECRET = "a-secret-that-must-show-nowhere"
 @contextmanager
 def s3_endpoint() -> Iterator[str]:
     """Yields the endpoint's URL."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -44,18 +46,18 @@ class Faults:
     """What the proxy does to the next requests of a method, one entry each.
 
     `throttle`, `expired` and `denied` answer with that error, `reset` closes the connection,
-    `cut` sends half of the answer.
+    `cut` sends half of the answer, None passes the request on.
     """
 
-    planned: dict[str, list[str]] = field(default_factory=dict)
+    planned: dict[str, list[str | None]] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
     n_requests: int = 0
 
     def next(self, method: str) -> str | None:
         with self.lock:
             self.n_requests += 1
-            waiting = self.planned.get(method) or [None]
-            return waiting.pop(0) if waiting[0] else None
+            waiting = self.planned.get(method)
+            return waiting.pop(0) if waiting else None
 
 
 _ERRORS = {

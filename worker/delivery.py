@@ -8,27 +8,21 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 
 from rankmill import dispatch
+from rankmill.claim import Claim
 from rankmill.errors import BrokerUnavailable, ClaimLost, JobUnknown, RankmillError
-from rankmill.ledger import Ledger
+from rankmill.ledger import ledger
+from rankmill.lifecycle import JobState
 from rankmill.output import Job, Output
 from rankmill.settings import settings
 from rankmill.spec import ShardReport, ShardSpec
 from worker import models
-from worker.claim import Claim
 from worker.score import ShardWork
 from worker.shard import run_shard
 from worker.suspects import Suspects
 
 log = logging.getLogger(__name__)
-
-
-@lru_cache(maxsize=1)
-def ledger() -> Ledger:
-    """The process's connection to the ledger."""
-    return Ledger.connect(settings())
 
 
 def deliver(shard: ShardSpec) -> None:
@@ -48,13 +42,13 @@ def deliver(shard: ShardSpec) -> None:
     except RankmillError as error:
         if error.transient:
             raise
-        dispatch.fail(ledger(), settings(), job, str(error), shard.shard_index)
+        dispatch.fail(ledger(), settings(), job.record, error, shard.shard_index)
         return
     except Exception as error:  # a bug of ours or of a library: the same again would not help
         log.exception("shard %d of job %s", shard.shard_index, job.job_id)
         first_line = str(error).strip().partition("\n")[0]
-        message = f"shard {shard.shard_index}: unexpected {type(error).__name__}: {first_line}"
-        dispatch.fail(ledger(), settings(), job, message, shard.shard_index)
+        bug = RankmillError(f"unexpected {type(error).__name__}: {first_line}")
+        dispatch.fail(ledger(), settings(), job.record, bug, shard.shard_index)
         return
     if report is not None:
         dispatch.finished(ledger(), settings(), job, report)
@@ -70,8 +64,18 @@ def _job_of(shard: ShardSpec) -> Job | None:
     try:
         job = _planned_job(shard.output_uri, shard.job_id)
     except JobUnknown:
+        if Output(shard.output_uri).read_job() is None:
+            _fail_unseen(shard)
         return None
     return None if job.output.has_ended() else job
+
+
+def _fail_unseen(shard: ShardSpec) -> None:
+    """End a job whose output is not here: Redis alone can be told, which its submitter sees too."""
+    where = f"{shard.output_uri} does not hold job {shard.job_id} on {socket.gethostname()}"
+    message = f"{where}; every worker must see the same folder: share the disk, or use s3://"
+    log.error("%s", message)
+    ledger().end_job(shard.job_id, JobState.FAILED, message, settings().keep_finished_s)
 
 
 @lru_cache(maxsize=4)
@@ -88,7 +92,7 @@ def _planned_job(output_uri: str, job_id: str) -> Job:
 
 
 def _run_claimed(job: Job, shard: ShardSpec) -> ShardReport | None:
-    claim = _claim(shard)
+    claim = Claim.take(ledger().claims, shard.job_id, shard.shard_index, settings().claim_s)
     if claim is None:
         log.info("shard %d of job %s is being run elsewhere", shard.shard_index, job.job_id)
         return None
@@ -100,38 +104,10 @@ def _run_claimed(job: Job, shard: ShardSpec) -> ShardReport | None:
             worker=f"{socket.gethostname()}:{os.getpid()}",
             window_pairs=settings().window_pairs,
             progress=claim.progress,
+            scratch=settings().scratch,
             guard=lambda: _check_still_ours(job, claim),
         )
         return run_shard(job, shard, work)
-
-
-def _claim(shard: ShardSpec) -> Claim | None:
-    claims = ledger().claims
-    claim = Claim.take(claims, shard, _me(), settings().claim_s)
-    holder = None if claim else claims.holder(shard.job_id, shard.shard_index)
-    if holder is not None and _is_dead(holder.partition(" ")[0]):
-        claims.release(shard.job_id, shard.shard_index, holder)
-        claim = Claim.take(claims, shard, _me(), settings().claim_s)
-    return claim
-
-
-def _me() -> str:
-    """This process among all: its machine, the namespace of its process ids, its id."""
-    return f"{socket.gethostname()}/{_pid_namespace()}:{os.getpid()}"
-
-
-def _pid_namespace() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""  # not Linux
-
-
-def _is_dead(owner: str) -> bool:
-    """Whether a claim's holder was a process beside this one that is gone."""
-    place, _, pid = owner.rpartition(":")
-    beside = place == _me().rpartition(":")[0] and Path("/proc/self").exists()
-    return beside and not Path("/proc", pid).exists()
 
 
 @contextmanager
@@ -185,4 +161,5 @@ def give_up(shard: ShardSpec, error: RankmillError) -> None:
     """Fail the job of a shard whose transient error did not pass."""
     job = _job_of(shard)
     if job is not None:
-        dispatch.fail(ledger(), settings(), job, f"{error} (it did not pass)", shard.shard_index)
+        lasting = RankmillError(f"{error} (it did not pass)")
+        dispatch.fail(ledger(), settings(), job.record, lasting, shard.shard_index)

@@ -12,6 +12,8 @@ from rankmill.ledger import Ledger
 from rankmill.output import Job, Output, part_name
 from rankmill.settings import Settings
 from rankmill.spec import Manifest, PartSummary, ShardReport
+from worker.queries import check_queries
+from worker.trec import write_trec_run
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +42,14 @@ def finalize(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -
     except RankmillError as error:
         if error.transient:
             raise
-        dispatch.fail(ledger, settings, job, str(error), None)
+        dispatch.fail(ledger, settings, job.record, error, None)
     finally:
         ledger.end_turn(f"finalize:{job_id}")
 
 
 def _complete(ledger: Ledger, settings: Settings, job: Job) -> None:
     reports = list(job.output.reports(job.job_id))
-    unfit = [n for n in range(job.plan.n_shards) if n not in {r.shard_index for r in reports}]
+    unfit = sorted(set(range(job.plan.n_shards)) - {report.shard_index for report in reports})
     unfit += [report.shard_index for report in reports if not _stands(job, report)]
     if unfit:  # a report or a part has gone since it was counted
         log.warning("job %s: shards %s are run again", job.job_id, unfit)
@@ -58,7 +60,10 @@ def _complete(ledger: Ledger, settings: Settings, job: Job) -> None:
     manifest = make_manifest(job, reports)
     _check_counts(job, manifest)
     _check_models(manifest)
+    check_queries(job)
     job.output.remove_strays(job.plan.n_shards)
+    if job.spec.trec_run:
+        write_trec_run(job)
     job.output.write_manifest(manifest)
     job.output.mark_success()
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from rankmill import storage
 from rankmill.output import Job
-from rankmill.spec import RESULT_COLUMNS
+from rankmill.spec import CANDIDATES_COLUMN, RESULT_COLUMNS
 from worker.rank import activate, rank_groups
 from worker.score import Scored
 
@@ -29,16 +29,18 @@ class Part:
 
 
 def write_part(job: Job, shard_index: int, scored: Scored, activation: str) -> Part:
-    """Rank a shard's rows and publish them, a row group in memory at a time."""
+    """Rank a shard's rows and publish them, a row group (or a list) in memory at a time."""
     schema = part_schema(job)
+    fold = job.plan.columns.candidates is not None
     n_rows = 0
 
     def write(file: IO[bytes]) -> None:
         nonlocal n_rows
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for table in _ranked(job, scored, activation):
-                writer.write_table(table.select(schema.names).cast(schema))
-                n_rows += table.num_rows
+            for table, groups in _ranked(job, scored, activation):
+                rows = _folded(table, groups, schema) if fold else table.select(schema.names)
+                writer.write_table(rows.cast(schema))
+                n_rows += rows.num_rows
 
     published = storage.publish(job.output.part_uri(shard_index), write)
     return Part(n_rows, published)
@@ -46,23 +48,52 @@ def write_part(job: Job, shard_index: int, scored: Scored, activation: str) -> P
 
 def part_schema(job: Job) -> pa.Schema:
     """The columns of every part of a job, whatever the values in it."""
-    kept = [
-        pa.field(name, job.plan.schema.field(column).type)
-        for column, name in job.plan.columns.kept.items()
-    ]
+    columns = job.plan.columns
+    kept = {
+        column: pa.field(name, job.plan.schema.field(column).type)
+        for column, name in columns.kept.items()
+    }
     types = zip(RESULT_COLUMNS, _RESULT_TYPES, strict=True)
-    return pa.schema([*kept, *(pa.field(name, kind) for name, kind in types)])
+    results = [pa.field(name, kind) for name, kind in types]
+    if columns.candidates is None:
+        return pa.schema([*kept.values(), *results])
+    of_query = [field for column, field in kept.items() if column not in columns.candidates]
+    of_candidate = [field for column, field in kept.items() if column in columns.candidates]
+    candidates = pa.list_(pa.struct([*of_candidate, *results]))
+    return pa.schema([*of_query, pa.field(CANDIDATES_COLUMN, candidates)])
 
 
-def _ranked(job: Job, scored: Scored, activation: str) -> Iterator[pa.Table]:
+def _ranked(job: Job, scored: Scored, activation: str) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Rows best first within each query, with their groups; whole groups where they are folded."""
     rows = scored.kept.table()
     if rows is None:
         return
-    logits = np.concatenate(scored.logits)
-    order, ranks = rank_groups(np.concatenate(scored.groups), logits, job.spec.top_k)
-    for start in range(0, len(order), _ROW_GROUP_ROWS):
-        at = order[start : start + _ROW_GROUP_ROWS]
+    logits, groups = np.concatenate(scored.logits), np.concatenate(scored.groups)
+    order, ranks = rank_groups(groups, logits, job.spec.top_k)
+    groups = groups[order]
+    is_folded = job.plan.columns.candidates is not None
+    start = 0
+    while start < len(order):
+        stop = min(start + _ROW_GROUP_ROWS, len(order))
+        if is_folded:
+            stop = int(np.searchsorted(groups, groups[stop - 1], side="right"))
+        at = order[start:stop]
         table = rows.take(pa.array(at))
         scores = activate(logits[at], activation)
         table = table.append_column("score", pa.array(scores, pa.float32()))
-        yield table.append_column("rank", pa.array(ranks[start : start + len(at)], pa.int32()))
+        table = table.append_column("rank", pa.array(ranks[start:stop], pa.int32()))
+        yield table, groups[start:stop]
+        start = stop
+
+
+def _folded(table: pa.Table, groups: np.ndarray, schema: pa.Schema) -> pa.Table:
+    """A row for each query with the list of its candidates."""
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    fields = list(schema.field(CANDIDATES_COLUMN).type.value_type)
+    columns = [table[field.name].cast(field.type).combine_chunks() for field in fields]
+    candidates = pa.ListArray.from_arrays(
+        pa.array(np.append(starts, len(groups)), pa.int32()),
+        pa.StructArray.from_arrays(columns, fields=fields),
+    )
+    queries = table.select(schema.names[:-1]).take(pa.array(starts))
+    return queries.append_column(CANDIDATES_COLUMN, candidates)

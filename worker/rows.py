@@ -213,7 +213,7 @@ class _Ownership:
                 name = key.decode(errors="replace") if isinstance(key, bytes) else key
                 raise InputError(
                     f"{self._key} {name!r} comes again in row {row} after other queries; "
-                    f"the rows of a query must stand together: sort the input by {self._key}"
+                    f"the rows of a query must stand together: --cluster brings them"
                 )
             self._seen.add(key)
             self._n_groups += 1
@@ -221,18 +221,25 @@ class _Ownership:
 
 
 def _runs(keys: pa.ChunkedArray, *, is_text: bool) -> tuple[list[int], list[Any]]:
-    """The ends and values of runs of equal keys; strings as bytes, no key as None.
+    """The ends and values of runs of equal keys, the values as `group_keys` gives them."""
+    encoded = pc.run_end_encode(_comparable(keys))
+    return encoded.run_ends.to_pylist(), group_keys(encoded.values, is_text=is_text)
+
+
+def group_keys(keys: pa.Array | pa.ChunkedArray, *, is_text: bool) -> list[Any]:
+    """What names the query group of each row: strings as bytes, no key as None.
 
     Args:
         is_text: the key is the query's text, where an empty one is no key either.
     """
-    array = keys.combine_chunks()
+    values = _comparable(keys).to_pylist()
+    return [value if value and value.strip() else None for value in values] if is_text else values
+
+
+def _comparable(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
+    array = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         array = array.cast(pa.large_binary())  # what is no UTF-8 can still be compared
-    encoded = pc.run_end_encode(array)
-    values = encoded.values.to_pylist()
-    if is_text:
-        values = [value if value and value.strip() else None for value in values]
-    return encoded.run_ends.to_pylist(), values
+    return array

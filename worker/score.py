@@ -17,6 +17,7 @@ from rankmill.spec import Columns, ShardSpec
 from worker.duplicates import DocumentIds
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
 from worker.models import LoadedModel
+from worker.queries import QueryKeys
 from worker.rejects import NOT_FINITE, REFUSED, TOO_LARGE, refusals
 from worker.rows import OwnedRows, owned_rows
 from worker.spill import Spill
@@ -64,6 +65,7 @@ class Scored:
 
     kept: Spill
     doc_ids: DocumentIds
+    queries: QueryKeys
     logits: list[np.ndarray] = field(default_factory=list)
     groups: list[np.ndarray] = field(default_factory=list)
     rejected: dict[int, str] = field(default_factory=dict)
@@ -105,7 +107,7 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
     unfit: dict[int, str] = {}
     while True:
         waiting: deque[Window] = deque()
-        scored = Scored(Spill(stack, work.scratch), DocumentIds(job))
+        scored = Scored(Spill(stack, work.scratch), DocumentIds(job), QueryKeys(job))
         try:
             _score(job, shard, work, unfit, waiting, scored)
             scored.doc_ids.check(shard.start_row)
@@ -153,6 +155,7 @@ def _score(
     def windows() -> Iterator[PairWindow]:
         for rows in _windows_of_rows(job, shard, work):
             scored.doc_ids.add(rows)
+            scored.queries.add(rows)
             refused = refusals(rows.table, columns)
             for row in unfit.keys() & set(range(rows.first_row, rows.stop_row)):
                 refused.setdefault(row - rows.first_row, unfit[row])

@@ -35,6 +35,7 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
         work.guard()
         rejected = write_rejected(job, shard.shard_index, scored.rejected)
         work.guard()
+        scored.queries.write(shard.shard_index)
         part = write_part(job, shard.shard_index, scored, work.model.scoring.activation)
     report = ShardReport(
         job_id=job.job_id,

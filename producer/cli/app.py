@@ -75,14 +75,14 @@ def run(
 ) -> None:
     """Score a job on this machine: private Redis, a worker per device, then stop them."""
     from producer.local import local_cluster
-    from producer.submit import plan_job, submit_job
+    from producer.submit import check, submit_checked
 
-    job = plan_job(spec)  # bad input is told before anything is started
+    job = check(spec)  # bad input is told before anything is started
     if not models.is_null(spec.model_id):
         models.locate(spec.model_id, spec.model_revision)
     with local_cluster(device) as cluster:
         _use_broker(cluster.broker_url)
-        handle = submit_job(job, overwrite=overwrite)
+        handle = submit_checked(job, overwrite=overwrite)
         try:
             status = show_progress(_checked(handle, cluster.check), _console)
         except KeyboardInterrupt:

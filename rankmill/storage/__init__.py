@@ -14,7 +14,7 @@ from typing import IO, BinaryIO
 
 from rankmill.errors import InputError
 from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
-from rankmill.storage.glob import fixed_start, is_glob, matches
+from rankmill.storage.glob import escaped, fixed_start, is_glob, matches
 
 __all__ = ["FileStat", "Published"]
 
@@ -108,8 +108,8 @@ def names(uri: str) -> list[str]:
 def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     """The files that `uri` names: itself, those under a folder, or a glob's, in order of name.
 
-    In a folder, names that begin with `_` or `.` are skipped at every depth, as Spark, DuckDB and
-    pyarrow do.
+    A glob may match folders. In a folder, names that begin with `_` or `.` are skipped at every
+    depth, as Spark, DuckDB and pyarrow do.
 
     Raises:
         InputError: nothing is there.
@@ -119,14 +119,20 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     if itself is not None:
         return [itself]
     place = store.absolute(uri)
-    if is_glob(place):
-        found = [file for file in store.walk(*fixed_start(place)) if matches(file.uri, place)]
+    if not is_glob(place) or store.names(place):
+        top, begins, pattern = place, "", escaped(place)
     else:
-        found = [
-            file
-            for file in store.walk(place)
-            if file.uri.endswith(suffixes) and _is_visible(file.uri, place)
-        ]
+        (top, begins), pattern = fixed_start(place), place
+    found = [
+        file
+        for file in store.walk(top, begins)
+        if matches(file.uri, pattern)
+        or (
+            matches(file.uri, pattern + "/**")
+            and file.uri.endswith(suffixes)
+            and _is_visible(file.uri, top)
+        )
+    ]
     if not found:
         raise InputError(f"{uri}: no such file, and no {' or '.join(suffixes)} file under it")
     return sorted(found, key=lambda file: file.uri)

@@ -13,6 +13,11 @@ def is_glob(uri: str) -> bool:
     return _TOKENS.search(uri) is not None
 
 
+def escaped(uri: str) -> str:
+    """The pattern that only this URI matches."""
+    return re.sub(r"([*?[])", r"[\1]", uri)
+
+
 def fixed_start(pattern: str) -> tuple[str, str]:
     """The deepest folder that all matches lie in, and how their path in it begins."""
     first = _TOKENS.search(pattern)

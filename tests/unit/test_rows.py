@@ -77,7 +77,7 @@ def test_every_row_is_in_one_shard_and_no_group_is_split(
 def test_a_query_that_comes_back_is_an_error_with_its_row(tmp_path: Path) -> None:
     rows = pairs(3, 2)
     job = planned(tmp_path, [[*rows, rows[0]]], 100)
-    with pytest.raises(InputError, match=r"query_id 'q0000' comes again in row 6 .* sort the"):
+    with pytest.raises(InputError, match=r"query_id 'q0000' comes again in row 6 .* --cluster"):
         list(owned_rows(job, job.shard(0), ["doc_id"], 4))
 
 

@@ -1,14 +1,21 @@
-"""An expiring right to run a shard, renewed while its holder lives, checked before it publishes."""
+"""A right to do a job's work that expires, renewed while its holder lives, checked at the end.
+
+The work is a shard, by its number, or the job's preparation, PREPARATION.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 
 from rankmill.claims import Claims
 from rankmill.errors import BrokerUnavailable, ClaimLost
-from rankmill.spec import ShardSpec
+
+PREPARATION = -1
 
 
 class Claim:
@@ -18,9 +25,12 @@ class Claim:
     somebody else has it: `check` then raises, by the holder's own clock.
     """
 
-    def __init__(self, claims: Claims, shard: ShardSpec, token: str, claim_s: float) -> None:
+    def __init__(
+        self, claims: Claims, job_id: str, shard_index: int, token: str, claim_s: float
+    ) -> None:
         self._claims = claims
-        self._shard = shard
+        self._job_id = job_id
+        self._shard_index = shard_index
         self._token = token
         self._claim_s = claim_s
         self._valid_until = time.monotonic() + claim_s
@@ -30,10 +40,14 @@ class Claim:
         self._thread = threading.Thread(target=self._renew, name="claim", daemon=True)
 
     @classmethod
-    def take(cls, claims: Claims, shard: ShardSpec, owner: str, claim_s: float) -> Claim | None:
-        """The claim of a shard, or None while another holds it."""
-        token = claims.take(shard.job_id, shard.shard_index, owner, claim_s)
-        return None if token is None else cls(claims, shard, token, claim_s)
+    def take(cls, claims: Claims, job_id: str, shard_index: int, claim_s: float) -> Claim | None:
+        """The claim of a shard, or None while another that may be alive holds it."""
+        token = claims.take(job_id, shard_index, _me(), claim_s)
+        holder = None if token else claims.holder(job_id, shard_index)
+        if holder is not None and _is_dead(holder.partition(" ")[0]):
+            claims.release(job_id, shard_index, holder)
+            token = claims.take(job_id, shard_index, _me(), claim_s)
+        return None if token is None else cls(claims, job_id, shard_index, token, claim_s)
 
     def __enter__(self) -> Claim:
         self._thread.start()
@@ -48,7 +62,7 @@ class Claim:
         self._stop.set()
         self._thread.join()
         try:
-            self._claims.release(self._shard.job_id, self._shard.shard_index, self._token)
+            self._claims.release(self._job_id, self._shard_index, self._token)
         except BrokerUnavailable:
             pass  # it expires by itself
 
@@ -60,8 +74,8 @@ class Claim:
         """Raise ClaimLost unless this holder still has the right to publish."""
         if self._taken or time.monotonic() > self._valid_until:
             raise ClaimLost(
-                f"shard {self._shard.shard_index} of job {self._shard.job_id}: the claim ran out "
-                "before the part was written; another worker has it"
+                f"job {self._job_id}, shard {self._shard_index}: the claim ran out before the "
+                "result was written; another worker has it"
             )
 
     def _renew(self) -> None:
@@ -73,8 +87,8 @@ class Claim:
                 return
             try:
                 mine = self._claims.renew(
-                    self._shard.job_id,
-                    self._shard.shard_index,
+                    self._job_id,
+                    self._shard_index,
                     self._token,
                     self._claim_s,
                     self._progress,
@@ -85,3 +99,22 @@ class Claim:
                 self._taken = True
                 return
             self._valid_until = asked_at + self._claim_s
+
+
+def _me() -> str:
+    """This process among all: its machine, the namespace of its process ids, its id."""
+    return f"{socket.gethostname()}/{_pid_namespace()}:{os.getpid()}"
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""  # not Linux
+
+
+def _is_dead(owner: str) -> bool:
+    """Whether a claim's holder was a process beside this one that is gone."""
+    place, _, pid = owner.rpartition(":")
+    beside = place == _me().rpartition(":")[0] and Path("/proc/self").exists()
+    return beside and not Path("/proc", pid).exists()

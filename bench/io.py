@@ -1,0 +1,270 @@
+"""Reading, writing and planning without a model: rates, memory, requests.
+
+    python -m bench.io [throughput s3 memory planning engine] [--rows N] [--json]
+
+Rates are ratios to pyarrow's own dataset scan and write of the same columns, in turns in one run.
+`engine` is a worker's memory over ten million pairs with a model of one tiny layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as fs
+import pyarrow.parquet as pq
+
+from bench.workload import read_corpus
+from producer.plan import read_source
+from producer.shards import shard_bounds
+from producer.submit import plan_job
+from rankmill import storage
+from rankmill.spec import JobSpec
+
+Row = dict[str, Any]
+
+_ROWS = 1_000_000
+_CANDIDATES = 100
+_ROUNDS = 3
+_FILE_ROWS = 500_000
+_SCANNED = ["query_id", "doc_id", "query", "document"]
+_KEPT = ["query_id", "doc_id"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=[*PARTS], metavar="PART", help=str([*PARTS]))
+    parser.add_argument("--rows", type=int, help="rows, in place of each part's own number")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--child", nargs=2, metavar=("INPUT", "MODEL"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        _print_memory(*options.child)
+        return
+    results = {}
+    for part in options.parts:
+        print(f"{part} …", file=sys.stderr)
+        results[part] = PARTS[part](options.rows)
+    print(json.dumps(results, indent=2))
+
+
+def throughput(rows: int | None) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        _generate(folder + "/in", rows or _ROWS)
+        return _in_turns(folder, fs.LocalFileSystem(), folder)
+
+
+def throughput_s3(rows: int | None) -> Row:
+    """The same on an S3 endpoint on this machine, which takes its share of the cores."""
+    from tests.s3 import BUCKET, s3_environment
+
+    command = [sys.executable, "-m", "bench.s3_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        endpoint = server.stdout.readline().strip()
+        os.environ.update(s3_environment(endpoint))
+        _generate(f"s3://{BUCKET}/in", rows or _ROWS // 4)
+        key = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+        theirs = fs.S3FileSystem(*key, endpoint_override=endpoint, region="us-east-1")
+        try:
+            return _in_turns(f"s3://{BUCKET}", theirs, BUCKET)
+        finally:
+            server.terminate()
+
+
+def memory(rows: int | None) -> Row:
+    """Peak memory of one process over a large input, nothing scored."""
+    return _memory_of_child(rows or 5_000_000, "null", row_group=1_000_000)
+
+
+def engine_memory(rows: int | None) -> Row:
+    """The same through the engine; beyond what the loaded model takes."""
+    from bench.engine_shapes import make_checkpoint
+
+    with tempfile.TemporaryDirectory() as model:
+        make_checkpoint("tiny", Path(model), read_corpus().sentences)
+        return _memory_of_child(rows or 10_000_000, model, row_group=100_000)
+
+
+def planning(rows: int | None) -> Row:
+    """Ten thousand files of a hundred thousand rows: footers, columns, shards."""
+    n_files = max(1, (rows or 1_000_000_000) // 100_000)
+    with tempfile.TemporaryDirectory() as folder:
+        first = Path(folder, "00000.parquet")
+        table = pa.table({name: pa.repeat("some text", 100_000) for name in _SCANNED})
+        pq.write_table(table, first, row_group_size=10_000)
+        for n in range(1, n_files):
+            os.link(first, Path(folder, f"{n:05d}.parquet"))
+        started = time.perf_counter()
+        source = read_source(folder, ("query", "document"))
+        bounds = shard_bounds(source.group_rows, source.group_bytes, None)
+        seconds = time.perf_counter() - started
+    return {
+        "files": n_files,
+        "rows": source.n_rows,
+        "row groups": len(source.group_rows),
+        "shards": len(bounds) - 1,
+        "seconds": round(seconds, 1),
+        "peak RSS MB": _peak_mb(),
+    }
+
+
+PARTS: dict[str, Callable[[int | None], Row]] = {
+    "throughput": throughput,
+    "s3": throughput_s3,
+    "memory": memory,
+    "planning": planning,
+    "engine": engine_memory,
+}
+
+
+def _in_turns(base: str, filesystem: fs.FileSystem, theirs: str) -> Row:
+    from bench.run_shards import run_all_shards
+
+    ours_s, theirs_s = [], []
+    for n in range(_ROUNDS):
+        started = time.perf_counter()
+        spec = JobSpec(input_uri=f"{base}/in", output_uri=f"{base}/out{n}", model_id="null")
+        run_all_shards(plan_job(spec))
+        ours_s.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        _scan_and_write(f"{theirs}/in", f"{theirs}/copy{n}", filesystem)
+        theirs_s.append(time.perf_counter() - started)
+    files = storage.find_files(f"{base}/in", (".parquet",))
+    mb = sum(file.size_bytes for file in files) / 1e6
+    n_rows = read_source(f"{base}/in").n_rows
+    return {
+        "rows": n_rows,
+        "MB": round(mb),
+        "rows/s": round(n_rows / median(ours_s)),
+        "MB/s": round(mb / median(ours_s), 1),
+        "pyarrow rows/s": round(n_rows / median(theirs_s)),
+        "ratio": round(median(theirs_s) / median(ours_s), 2),
+    }
+
+
+def _scan_and_write(source: str, target: str, filesystem: fs.FileSystem) -> None:
+    """Read what a job reads and write what it writes, the results being constants."""
+    scanned = ds.dataset(source, filesystem=filesystem)
+    number = pa.scalar(0.0, pa.float32())
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in scanned.to_batches(columns=_SCANNED):
+            kept = batch.select(_KEPT)
+            for name in ("logit", "score"):
+                kept = kept.append_column(name, pa.repeat(number, batch.num_rows))
+            for name in ("rank", "n_tokens"):
+                kept = kept.append_column(name, pa.array(np.arange(batch.num_rows), pa.int32()))
+            yield kept
+
+    first = next(reader := batches())
+    write = ds.ParquetFileFormat().make_write_options(compression="zstd")
+    ds.write_dataset(
+        _chained(first, reader),
+        target,
+        schema=first.schema,
+        format="parquet",
+        file_options=write,
+        filesystem=filesystem,
+        max_rows_per_file=32768 * 8,
+        max_rows_per_group=65536,
+    )
+
+
+def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from rest
+
+
+def _memory_of_child(n_rows: int, model: str, row_group: int) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        _generate(folder + "/in", n_rows, row_group)
+        command = [sys.executable, "-m", "bench.io", "--child", folder, model]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return {"rows": n_rows, **json.loads(done.stdout)}
+
+
+def _print_memory(folder: str, model: str) -> None:
+    """All shards in this process, and its memory after loading the model, a quarter and all."""
+    from bench.run_shards import run_all_shards
+    from worker import models
+
+    spec = JobSpec(
+        input_uri=f"{folder}/in", output_uri=f"{folder}/out", model_id=model, precision="fp32"
+    )
+    job = plan_job(spec)
+    models.load(job.spec)
+    loaded, started = _rss_mb(), time.perf_counter()
+    after: list[float] = []
+    run_all_shards(job, lambda: after.append(_rss_mb()))
+    print(
+        json.dumps(
+            {
+                "shards": len(after),
+                "seconds": round(time.perf_counter() - started, 1),
+                "RSS MB loaded": loaded,
+                "after a quarter": after[len(after) // 4],
+                "after all": after[-1],
+                "peak": _peak_mb(),
+                "peak beyond loaded": _peak_mb() - loaded,
+            }
+        )
+    )
+
+
+def _generate(target: str, n_rows: int, row_group: int = 100_000) -> None:
+    """Pairs of real words, about 300 bytes a document, clustered by query."""
+    words = read_corpus().words
+    rng = np.random.default_rng(0)
+    texts = [
+        " ".join(words[start : start + length])
+        for start, length in zip(
+            rng.integers(0, len(words) - 100, 5000), rng.integers(10, 90, 5000), strict=True
+        )
+    ]
+    pool = pa.array(texts)
+    for n, start in enumerate(range(0, n_rows, _FILE_ROWS)):
+        size = min(_FILE_ROWS, n_rows - start)
+        queries = np.arange(start, start + size) // _CANDIDATES
+        table = pa.table(
+            {
+                "query_id": pa.array(queries),
+                "doc_id": pa.array(np.arange(start, start + size)).cast(pa.string()),
+                "query": pool.take(pa.array(queries % 5000)),
+                "document": pool.take(pa.array(rng.integers(0, 5000, size))),
+            }
+        )
+        uri = storage.child(target, f"{n:04d}.parquet")
+        storage.publish(uri, _writing(table, row_group))
+
+
+def _writing(table: pa.Table, row_group: int) -> Callable[[Any], None]:
+    return lambda file: pq.write_table(
+        table, file, row_group_size=row_group, use_dictionary=["query"]
+    )
+
+
+def _rss_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * resource.getpagesize() / 2**20)
+
+
+def _peak_mb() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""All shards of a job one after the other in this process: a worker without Celery and Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rankmill.output import Job
+from rankmill.settings import settings
+from worker import models
+from worker.score import ShardWork
+from worker.shard import run_shard
+
+
+def run_all_shards(job: Job, after_each: Callable[[], None] = lambda: None) -> None:
+    work = ShardWork(
+        model=models.load(job.spec),
+        worker="bench",
+        window_pairs=settings().window_pairs,
+        progress=lambda *_: None,
+        guard=lambda: None,
+    )
+    for shard_index in range(job.plan.n_shards):
+        run_shard(job, job.shard(shard_index), work)
+        after_each()

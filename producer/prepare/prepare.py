@@ -1,0 +1,5 @@
+"""Turns an input into pairs that are clustered by query."""
+
+
+def prepare(*_: object) -> None:
+    raise NotImplementedError

@@ -1,0 +1,101 @@
+"""A whole job from S3 to S3: real worker processes, a real endpoint, real faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankmill import parquet, storage
+from rankmill.output import Output
+from tests.inputs import pairs, part_bytes, write
+from tests.s3 import SECRET, Faults
+
+
+def rankmill(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """With the environment as the fixtures have set it, credentials and endpoint included."""
+    return subprocess.run(
+        [sys.executable, "-m", "producer.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "RANKMILL_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+def test_a_job_on_s3_gives_the_parts_of_a_local_one_through_faults(
+    s3: str, faults: Faults, tmp_path: Path, model_folder: Path
+) -> None:
+    rows = pairs(12, 7)
+    rows[30]["document"] = ""
+    source = write(rows, tmp_path / "in.parquet", row_group_size=9)
+    options = ("--model", model_folder, "--shard-pairs", 14, "--max-reject-rate", 0.1)
+    done = rankmill("run", source, tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+
+    content = source.read_bytes()
+    storage.write_bytes(f"{s3}/my data/lang=en/in.parquet", content)
+    faults.planned = {
+        "GET": ["throttle", "cut", None, "reset"] * 3,
+        "PUT": [None, "throttle", None, "reset", None, None, "throttle"],
+        "HEAD": ["throttle"],
+    }
+    done = rankmill("run", f"{s3}/my data/*/", f"{s3}/out", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_rejected"] == 1
+    assert not any(faults.planned.values())
+
+    local = part_bytes(tmp_path / "out")
+    for name, wanted in local.items():
+        found = storage.read_bytes(f"{s3}/out/{name}")
+        assert found is not None
+        assert (
+            pq.read_table(pa.BufferReader(found))
+            .drop(["lang"])
+            .equals(pq.read_table(pa.BufferReader(wanted)))
+        )
+    everything = [
+        storage.read_bytes(file.uri) or b""
+        for place in ("out", "out/_rankmill", "out/_rankmill/shards")
+        for file in storage.find_files(f"{s3}/{place}/*", ("",))
+    ]
+    assert len(everything) > len(local)
+    assert not any(SECRET.encode() in each for each in everything)
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_status_by_output_works_with_nothing_but_s3(s3: str, model_folder: Path) -> None:
+    rows = pairs(2, 3)
+    storage.publish(
+        f"{s3}/in.parquet", lambda file: pq.write_table(pa.Table.from_pylist(rows), file)
+    )
+    done = rankmill("run", f"{s3}/in.parquet", f"{s3}/out", "--model", model_folder)
+    assert done.returncode == 0, done.stderr
+    status = rankmill("status", f"{s3}/out", "--json")
+    assert status.returncode == 0, status.stderr
+    assert json.loads(status.stdout)["state"] == "succeeded"
+    manifest = Output(f"{s3}/out").read_manifest()
+    assert manifest is not None and manifest.n_scored == 6
+    part = storage.stat(f"{s3}/out/part-00000.parquet")
+    assert sum(t.num_rows for t in parquet.read_rows(part, None, 0, 100)) == 6
+
+
+def test_bad_places_are_one_line(s3: str, tmp_path: Path, model_folder: Path) -> None:
+    model = ("--model", model_folder)
+    for source, message in {
+        f"{s3}/nothing/": "no such file, and no .parquet file under it",
+        "s3://no-such-bucket/in": "there is no such bucket",
+    }.items():
+        done = rankmill("run", source, f"{s3}/out", *model)
+        assert done.returncode == 2
+        assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    storage.publish(
+        f"{s3}/in/a.parquet", lambda file: pq.write_table(pa.Table.from_pylist(pairs(1, 1)), file)
+    )
+    inside = rankmill("run", f"{s3}/in", f"{s3}/in/out", *model)
+    assert inside.returncode == 2 and "lies in the input" in inside.stderr
