@@ -65,7 +65,7 @@ def part_schema(job: Job) -> pa.Schema:
 
 def _ranked(job: Job, scored: Scored, activation: str) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """Rows best first within each query, with their groups; whole groups where they are folded."""
-    rows = scored.kept.table()
+    rows = scored.kept.close()
     if rows is None:
         return
     logits, groups = np.concatenate(scored.logits), np.concatenate(scored.groups)
@@ -78,7 +78,7 @@ def _ranked(job: Job, scored: Scored, activation: str) -> Iterator[tuple[pa.Tabl
         if is_folded:
             stop = int(np.searchsorted(groups, groups[stop - 1], side="right"))
         at = order[start:stop]
-        table = rows.take(pa.array(at))
+        table = rows.take(at)
         scores = activate(logits[at], activation)
         table = table.append_column("score", pa.array(scores, pa.float32()))
         table = table.append_column("rank", pa.array(ranks[start:stop], pa.int32()))

@@ -6,6 +6,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 _IN_MEMORY_BYTES = 64 * 2**20
@@ -31,13 +32,14 @@ class Spill:
             self._open(table.schema)
         self._write(table)
 
-    def table(self) -> pa.Table | None:
-        """All rows in order, from disk without loading them; None of none. Ends the adding."""
+    def close(self) -> Rows | None:
+        """All rows in the order in which they were added; None of none. Ends the adding."""
         if self._path is None or self._writer is None:
-            return pa.concat_tables(self._tables) if self._tables else None
+            return Rows(self._tables) if self._tables else None
         self._writer.close()
-        mapped = self._stack.enter_context(pa.memory_map(str(self._path)))
-        return pa.ipc.open_file(mapped).read_all()
+        file = pa.ipc.open_file(self._stack.enter_context(pa.memory_map(str(self._path))))
+        batches = map(file.get_batch, range(file.num_record_batches))
+        return Rows([pa.Table.from_batches([batch]) for batch in batches])
 
     def _open(self, schema: pa.Schema) -> None:
         folder = tempfile.TemporaryDirectory(prefix="rankmill-", dir=self._scratch)
@@ -51,3 +53,25 @@ class Spill:
         assert self._writer is not None
         # Slices of a window share its buffers, which the file must not hold once more each.
         self._writer.write_table(table.combine_chunks())
+
+
+class Rows:
+    """Rows in pieces, most of them on disk perhaps."""
+
+    def __init__(self, pieces: list[pa.Table]) -> None:
+        self._pieces = pieces
+        self._ends = np.cumsum([piece.num_rows for piece in pieces])
+
+    def take(self, positions: np.ndarray) -> pa.Table:
+        """Rows by position, int64 (n,); Arrow's own take would bring all pieces into memory."""
+        order = np.argsort(positions, kind="stable")
+        wanted = positions[order]
+        cuts = np.searchsorted(wanted, self._ends)
+        found, start, first = [], 0, 0
+        for piece, stop, end in zip(self._pieces, cuts.tolist(), self._ends.tolist(), strict=True):
+            if start < stop:
+                found.append(piece.take(pa.array(wanted[start:stop] - first)))
+            start, first = stop, end
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return pa.concat_tables(found).take(pa.array(back))
