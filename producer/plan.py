@@ -172,16 +172,21 @@ def _field(column: str, schema: pa.Schema) -> pa.Field:
     return schema.field(column)
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds strings, or only nulls."""
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_null,
+    )
+    return any(test(value) for test in tests)
+
+
 def _check_text(column: str, schema: pa.Schema) -> None:
     kind = _field(column, schema).type
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    is_text = (
-        pa.types.is_string(value)
-        or pa.types.is_large_string(value)
-        or pa.types.is_string_view(value)
-        or pa.types.is_null(value)
-    )
-    if not is_text:
+    if not is_text(kind):
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise InputError(f"column '{column}' is {kind}, not text; the columns there are: {columns}")
 

@@ -17,6 +17,7 @@ from rankmill.storage import FileStat
 
 Activation = Literal["auto", "none", "sigmoid"]
 Layout = Literal["pairs", "lists", "run"]
+InputRole = Literal["input", "queries", "corpus"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 
 # The columns that a part adds to those it keeps, in this order.
@@ -120,6 +121,7 @@ class InputFile(Contract):
     size_bytes: int
     state: str
     partition: dict[str, int | str] = {}
+    role: InputRole = "input"
 
     @property
     def stat(self) -> FileStat:

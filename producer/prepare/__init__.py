@@ -1,0 +1,1 @@
+"""Turns inputs that are not pairs clustered by query into the canonical pairs dataset, once."""

@@ -1,14 +1,173 @@
-"""Which inputs must be turned into pairs first."""
+"""A job's input files of any form and layout: found, checked by their beginnings, and opened."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from producer.plan import read_source
+from producer.prepare.database import Database
+from producer.prepare.dataset import ClusteredPairs, Dataset, PairsAsTheyCome
+from producer.prepare.delimited import DelimitedRows, run_rows, tsv_rows
+from producer.prepare.forms import Form, find, form_of, is_run_line
+from producer.prepare.joined import JoinedRun
+from producer.prepare.jsonl import JsonRows, read_json
+from producer.prepare.layouts import check_layout, wrong_layout
+from producer.prepare.lines import first_lines
+from producer.prepare.lists import ExplodedRows
+from producer.prepare.rows import STATUS_COLUMNS, ParquetRows, Rows
+from producer.prepare.texts import Texts
 from rankmill.errors import InputError
-from rankmill.spec import InputFile, JobSpec
+from rankmill.parquet import plain_schema, read_footer
+from rankmill.spec import InputFile, InputRole, JobSpec
+
+_IDS = ("_id", "id")
+_QUERY_IDS, _DOC_IDS = ("query_id", *_IDS), ("doc_id", "docid", *_IDS)
+_TEXTS = ("text", "query", "document", "contents")
+# A row of lists becomes a thousand rows or more.
+_LIST_BATCH_ROWS = 64
 
 
 def needs_prepare(spec: JobSpec) -> bool:
-    return spec.layout != "pairs" or spec.cluster
+    """Whether the input is anything but Parquet with pairs clustered by query.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    return spec.layout != "pairs" or spec.cluster or find(spec.input_uri)[0] != Form.PARQUET
 
 
 def find_inputs(spec: JobSpec) -> tuple[InputFile, ...]:
-    raise InputError(f"--layout {spec.layout} cannot be prepared yet; give pairs by query")
+    """All files of the input, the queries and the corpus, in this order; those of each by name.
+
+    Reads footers and the first lines of text: `n_rows` is 0 where the form does not tell.
+
+    Raises:
+        InputError: nothing is there, another layout, columns missing or of the wrong type, ids
+            that cannot be joined, and other faults that show in what is read.
+    """
+    for flag, uris in (("--queries", spec.queries), ("--corpus", spec.corpus)):
+        if spec.layout == "run" and uris is None:
+            raise InputError(f"a run needs its texts: give {flag}")
+        if spec.layout != "run" and uris is not None:
+            raise InputError(f"{flag} is for --layout run, not {spec.layout}")
+    found = [*_find(spec.input_uri, "input")]
+    if spec.queries is not None and spec.corpus is not None:
+        found += [*_find(spec.queries, "queries"), *_find(spec.corpus, "corpus")]
+    with Database() as database:
+        open_dataset(spec, tuple(found), database, only_beginning=True)
+    return tuple(found)
+
+
+def open_dataset(
+    spec: JobSpec, files: tuple[InputFile, ...], database: Database, *, only_beginning: bool = False
+) -> Dataset:
+    """What `find_inputs` found as the dataset to prepare.
+
+    Args:
+        database: reads JSONL; in memory, and no other queries are put to it.
+        only_beginning: take the types in JSONL from its first lines.
+    """
+
+    def files_of(role: InputRole) -> tuple[InputFile, ...]:
+        return tuple(file for file in files if file.role == role)
+
+    reading = _Reading(spec, database, only_beginning)
+    rows = reading.rows(files_of("input"))
+    _check_names(rows)
+    check_layout(spec, rows.files[0].uri, rows.schema)
+    if only_beginning and isinstance(rows, JsonRows):
+        spec = spec.model_copy(update={"keep_cols": None})  # which may come in later lines
+    if spec.layout == "run":
+        queries = reading.queries(files_of("queries"))
+        return JoinedRun(spec, rows, queries, reading.corpus(files_of("corpus")))
+    if spec.layout == "lists":
+        rows = ExplodedRows(spec, rows)
+        if not spec.cluster:
+            return PairsAsTheyCome(spec, rows)
+    return ClusteredPairs(spec, rows)
+
+
+def _find(uris: str, role: InputRole) -> tuple[InputFile, ...]:
+    form, found = find(uris)
+    if form == Form.PARQUET:
+        files = read_source(uris).files
+        return tuple(file.model_copy(update={"role": role}) for file in files)
+    return tuple(
+        InputFile(uri=file.uri, n_rows=0, size_bytes=file.size_bytes, state=file.state, role=role)
+        for file in found
+    )
+
+
+def _check_names(rows: Rows) -> None:
+    reserved = [name for name in STATUS_COLUMNS if name in rows.schema.names]
+    if reserved:
+        raise InputError(f"{rows.files[0].uri}: column '{reserved[0]}' needs another name")
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Opens files by their form."""
+
+    spec: JobSpec
+    database: Database
+    only_beginning: bool
+
+    def rows(self, files: tuple[InputFile, ...]) -> Rows:
+        form = form_of(files[0].stat)
+        if form == Form.PARQUET:
+            return _parquet(files, self.spec)
+        if form == Form.JSONL:
+            return self._json(files)
+        if self.spec.layout == "run":
+            return self._delimited(run_rows(files))
+        line = next(iter(first_lines(files[0].stat)["line"].to_pylist()), "")
+        if is_run_line(line):
+            raise wrong_layout(files[0].uri, "run", line.strip())
+        raise InputError(
+            f"{files[0].uri}: {form} is not read as --layout {self.spec.layout}; "
+            "give Parquet or JSONL"
+        )
+
+    def queries(self, files: tuple[InputFile, ...]) -> Texts:
+        ids = _wanted_first(self.spec.query_id_col, _QUERY_IDS)
+        texts = _wanted_first(self.spec.query_col, _TEXTS)
+        return Texts.of("--queries", self._texts(files), ids, texts)
+
+    def corpus(self, files: tuple[InputFile, ...]) -> Texts:
+        ids = _wanted_first(self.spec.doc_id_col, _DOC_IDS)
+        texts = _wanted_first(self.spec.document_col, _TEXTS)
+        return Texts.of("--corpus", self._texts(files), ids, texts)
+
+    def _texts(self, files: tuple[InputFile, ...]) -> Rows:
+        form = form_of(files[0].stat)
+        if form == Form.PARQUET:
+            return ParquetRows(files, _schema(files))
+        return self._json(files) if form == Form.JSONL else self._delimited(tsv_rows(files))
+
+    def _json(self, files: tuple[InputFile, ...]) -> Rows:
+        return read_json(files, self.database, only_beginning=self.only_beginning)
+
+    def _delimited(self, rows: DelimitedRows) -> Rows:
+        rows.check_beginning()
+        return rows
+
+
+def _wanted_first(wanted: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    return usual if wanted is None else (wanted, *usual)
+
+
+def _parquet(files: tuple[InputFile, ...], spec: JobSpec) -> ParquetRows:
+    keeps = spec.damaged == "reject"
+    if spec.layout == "lists":
+        return ParquetRows(files, _schema(files), keeps, _LIST_BATCH_ROWS)
+    return ParquetRows(files, _schema(files), keeps)
+
+
+def _schema(files: tuple[InputFile, ...]) -> pa.Schema:
+    """All files have the first one's columns; `find_inputs` has seen to that."""
+    schema = plain_schema(read_footer(files[0].stat).schema)
+    for name, value in files[0].partition.items():
+        schema = schema.append(pa.field(name, pa.scalar(value).type))
+    return schema

@@ -1,0 +1,117 @@
+"""DuckDB for what is relational, out of core: fed and asked by Arrow, cut off from the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from rankmill.errors import InputError, StorageRefused
+
+# DuckDB's own vectors have as many; more would only make a result's batches larger.
+_BATCH_ROWS = 2048
+
+
+class Feed:
+    """Tables for one query, which it knows as `feed`; what they raise is not lost in DuckDB."""
+
+    def __init__(self, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+        self.reader = pa.RecordBatchReader.from_batches(schema, self._batches(tables))
+        self.error: Exception | None = None
+
+    def _batches(self, tables: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
+        try:
+            for table in tables:
+                yield from table.to_batches()
+        except Exception as error:
+            self.error = error
+            raise
+
+
+class Database:
+    """A database in a folder, where it also spills, or a small one in memory."""
+
+    def __init__(self, folder: Path | None = None, memory_limit: str = "256MB") -> None:
+        self._folder = folder
+        self._memory_limit = memory_limit
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if "_connection" in self.__dict__:
+            self._connection.close()
+
+    def run(self, statement: str, feed: Feed | None = None) -> None:
+        with self._errors(feed):
+            self._connect(feed).execute(statement).fetchall()
+
+    def rows(self, query: str, feed: Feed | None = None) -> list[tuple[Any, ...]]:
+        with self._errors(feed):
+            return list(self._connect(feed).sql(query).fetchall())
+
+    def tables(self, query: str, feed: Feed | None = None) -> Iterator[pa.Table]:
+        """The result as it comes, in small tables; strings are large ones."""
+        with self._errors(feed):
+            for batch in self._connect(feed).sql(query).to_arrow_reader(_BATCH_ROWS):
+                yield pa.Table.from_batches([batch])
+
+    def _connect(self, feed: Feed | None) -> Any:
+        if feed is not None:
+            self._connection.register("feed", feed.reader)
+        return self._connection
+
+    @cached_property
+    def _connection(self) -> Any:
+        # Most jobs need no DuckDB, nor does a machine that only submits such.
+        try:
+            import duckdb
+        except ImportError as error:
+            raise InputError(
+                "preparing this input needs DuckDB: install the extra `prepare`"
+            ) from error
+        place = ":memory:" if self._folder is None else self._folder / "database"
+        connection = duckdb.connect(place, config=self._configuration())
+        # The bar goes to stdout; without access to files, the folder to spill to must be set.
+        for setting in ("enable_progress_bar", "enable_external_access"):
+            connection.execute(f"set {setting} = false").fetchall()
+        return connection
+
+    def _configuration(self) -> dict[str, str | bool | int | float | list[str]]:
+        return {
+            "threads": len(os.sched_getaffinity(0)),
+            "memory_limit": self._memory_limit,
+            "temp_directory": "" if self._folder is None else str(self._folder / "spilled"),
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+            "arrow_large_buffer_size": True,
+            # A feed's size is unknown to it; the table on the right is the one to hold.
+            "disabled_optimizers": "join_order,build_side_probe_side",
+        }
+
+    @contextmanager
+    def _errors(self, feed: Feed | None) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except duckdb.Error as error:
+            if feed is not None and feed.error is not None:
+                raise feed.error from error
+            if isinstance(error, (duckdb.OutOfMemoryException, duckdb.IOException)):
+                reason = str(error).partition("\n")[0]
+                raise StorageRefused(f"cannot prepare the input: {reason}") from error
+            raise

@@ -1,0 +1,52 @@
+"""The canonical dataset that an input of any layout becomes: its columns, and its rows in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import pyarrow as pa
+
+from producer.plan import resolve_columns
+from producer.prepare.order import load_keys, positions
+from producer.prepare.rows import Rows, schema_with_status
+from producer.prepare.shuffle import shuffled
+from producer.prepare.workspace import Workspace
+from rankmill.spec import JobSpec
+
+
+class Dataset(Protocol):
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def tables(self, workspace: Workspace) -> Iterator[pa.Table]: ...
+
+
+class PairsAsTheyCome:
+    """Pairs that are clustered already, or that need not be."""
+
+    def __init__(self, spec: JobSpec, rows: Rows) -> None:
+        """
+        Raises:
+            InputError: a column is missing or of the wrong type.
+        """
+        columns = resolve_columns(spec, rows.schema)
+        roles = (columns.query_id, columns.doc_id, columns.query, columns.document)
+        others = rows.schema.names if spec.keep_cols is None else spec.keep_cols
+        self._names = list(dict.fromkeys(name for name in (*roles, *others) if name))
+        self._key = columns.group_key
+        self._rows = rows
+        own = pa.schema([rows.schema.field(name) for name in self._names])
+        self.schema = schema_with_status(own)
+
+    def tables(self, workspace: Workspace) -> Iterator[pa.Table]:
+        return workspace.watch("reading the input", self._rows.tables(self._names))
+
+
+class ClusteredPairs(PairsAsTheyCome):
+    """Pairs with the rows of each query brought together."""
+
+    def tables(self, workspace: Workspace) -> Iterator[pa.Table]:
+        n_rows = load_keys(workspace, self._rows, {"query": self._key})
+        order = positions(workspace, "query", n_rows)
+        return shuffled(workspace.folder / "pairs", self.schema, super().tables(workspace), order)

@@ -1,0 +1,134 @@
+"""JSONL as typed rows: types that hold for all its lines, which strings never turn into others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, pairwise
+from typing import Any
+
+import pyarrow as pa
+
+from producer.prepare.database import Database, Feed
+from producer.prepare.lines import LINES_SCHEMA, first_lines, line_error, read_lines
+from producer.prepare.rows import with_status
+from rankmill.errors import InputError
+from rankmill.spec import InputFile
+
+# Key to its type, or the structure of an object or a list, as DuckDB writes them in JSON.
+Structure = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class JsonRows:
+    """
+    Attributes:
+        database: in memory; not one whose queries these rows are fed to.
+    """
+
+    files: tuple[InputFile, ...]
+    structure: Structure
+    database: Database
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        if not self.structure:  # no line at all
+            return pa.schema([])
+        empty = pa.table([["{}"], [0]], LINES_SCHEMA)
+        return self._parse(empty, self.files[0], list(self.structure)).schema
+
+    def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        for file in self.files:
+            for lines in read_lines(file.stat):
+                if lines.num_rows:
+                    own = self._parse(lines, file, names)
+                    yield with_status(own, file, lines["row"].to_numpy())
+
+    def _parse(self, lines: pa.Table, file: InputFile, names: Sequence[str]) -> pa.Table:
+        structure = json.dumps({name: self.structure[name] for name in names}).replace("'", "''")
+        query = f"select json_transform(line::json, '{structure}') as o from feed order by row"
+        feed = Feed(LINES_SCHEMA, [lines])
+        objects = pa.concat_tables(self.database.tables(query, feed)).combine_chunks()
+        flat = pa.Table.from_struct_array(objects["o"])
+        try:
+            return flat.cast(pa.schema([(field.name, _plain(field.type)) for field in flat.schema]))
+        except pa.ArrowInvalid as error:
+            first, last = lines["row"][0].as_py() + 1, lines["row"][-1].as_py() + 1
+            raise InputError(f"{file.uri}: lines {first} to {last}: {error}") from error
+
+
+def read_json(
+    files: tuple[InputFile, ...], database: Database, *, only_beginning: bool = False
+) -> JsonRows:
+    """JSONL files with the types that suit all their lines, or those of the first few.
+
+    Raises:
+        InputError: a line is not a JSON object.
+    """
+    tables = (
+        iter([first_lines(files[0].stat)])
+        if only_beginning
+        else chain.from_iterable(read_lines(file.stat) for file in files)
+    )
+    structure = _infer(files, tables, database)
+    folded = sorted(structure, key=str.casefold)
+    for one, other in pairwise(folded):
+        if one.casefold() == other.casefold():
+            raise InputError(f"{files[0].uri}: '{one}' and '{other}' differ in case alone")
+    return JsonRows(files, structure, database)
+
+
+def _infer(
+    files: tuple[InputFile, ...], tables: Iterable[pa.Table], database: Database
+) -> Structure:
+    import duckdb  # heavy, and only where there is JSONL
+
+    feed = Feed(LINES_SCHEMA, tables)
+    try:
+        [(found,)] = database.rows("select json_group_structure(line::json) from feed", feed)
+    except duckdb.ConversionException as error:
+        raise _wrong_line(files, database) from error
+    structure = json.loads(found) if found else {}
+    if not isinstance(structure, dict):
+        raise _wrong_line(files, database)
+    return {name: _storable(kind) for name, kind in structure.items()}
+
+
+def _wrong_line(files: tuple[InputFile, ...], database: Database) -> InputError:
+    """The error that names the first line which is no JSON object."""
+    query = (
+        "select min(row) from feed where not json_valid(line)"
+        " or case when json_valid(line) then json_type(line::json) <> 'OBJECT' end"
+    )
+    for file in files:
+        for lines in read_lines(file.stat):
+            [(row,)] = database.rows(query, Feed(LINES_SCHEMA, [lines]))
+            if row is not None:
+                return line_error(file.uri, row, "is not a JSON object; JSONL has one in each line")
+    return InputError(f"{files[0].uri}: not JSONL")
+
+
+def _storable(kind: Any) -> Any:
+    """What values of several types or of none become: text; DuckDB's names know no case."""
+    if isinstance(kind, dict) and len(set(map(str.casefold, kind))) < len(kind):
+        return "VARCHAR"
+    if isinstance(kind, dict):
+        return {name: _storable(value) for name, value in kind.items()}
+    if isinstance(kind, list):
+        return [_storable(value) for value in kind]
+    return "VARCHAR" if kind in ("JSON", "NULL") else kind
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Types as one would write them: no large offsets, and what JSON counts is signed."""
+    if pa.types.is_large_string(kind):
+        return pa.string()
+    if pa.types.is_uint64(kind) or pa.types.is_decimal(kind):  # beyond 64 bits: is an error
+        return pa.int64()
+    if pa.types.is_large_list(kind) or pa.types.is_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _plain(field.type)) for field in kind])
+    return kind

@@ -1,0 +1,100 @@
+"""Lines of a text file, plain, gzip or zstd, on disk or S3: split by Arrow, a block at a time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rankmill import storage
+from rankmill.errors import InputError, StorageUnavailable
+from rankmill.storage import FileStat
+
+LINES_SCHEMA = pa.schema([("line", pa.large_string()), ("row", pa.int64())])
+
+_BLOCK_BYTES = 4 * 2**20
+_MAX_LINE_BYTES = 256 * 2**20
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def read_lines(file: FileStat, block_bytes: int = _BLOCK_BYTES) -> Iterator[pa.Table]:
+    """Tables of LINES_SCHEMA; lines that are blank are counted and left out.
+
+    Raises:
+        InputError: not UTF-8, a damaged or truncated archive, or changed since `file`.
+    """
+    row = 0
+    for block in _blocks(file, block_bytes):
+        lines = pc.split_pattern(pa.array([block], pa.large_binary()), b"\n").values
+        rows = np.arange(row, row + len(lines))
+        row += len(lines)
+        lines = _as_text(lines, rows, file.uri)
+        if b"\r" in block:
+            lines = pc.ascii_rtrim(lines, "\r")
+        is_blank = pc.or_(pc.equal(pc.binary_length(lines), 0), pc.ascii_is_space(lines))
+        yield pa.table([lines, rows], LINES_SCHEMA).filter(pc.invert(is_blank))
+
+
+def first_lines(file: FileStat, n_bytes: int = 64 * 1024) -> pa.Table:
+    """As `read_lines`, those of the first bytes; one at least, unless there is none."""
+    return next(read_lines(file, n_bytes), LINES_SCHEMA.empty_table())
+
+
+def line_error(uri: str, row: int, what: str) -> InputError:
+    """Lines count from 1 in what a user reads, as editors number them."""
+    return InputError(f"{uri}: line {row + 1} {what}")
+
+
+def _blocks(file: FileStat, block_bytes: int) -> Iterator[bytes]:
+    """Whole lines, the last one's end left off."""
+    rest = b""
+    with _opened(file) as content:
+        rest = content.read(block_bytes).removeprefix(_BYTE_ORDER_MARK)
+        while block := content.read(block_bytes):
+            whole, newline, begun = block.rpartition(b"\n")
+            if newline:
+                yield rest + whole
+                rest = begun
+            else:
+                rest += block
+            if len(rest) > _MAX_LINE_BYTES:
+                raise InputError(f"{file.uri}: a line is longer than {_MAX_LINE_BYTES} bytes")
+    if rest:
+        yield rest.removesuffix(b"\n")
+
+
+@contextmanager
+def _opened(file: FileStat) -> Iterator[Any]:
+    with storage.open_file(file) as content:
+        codec = _MAGIC.get(content.read(2))
+        content.seek(0)
+        try:
+            yield _decompressed(content, codec) if codec else content
+        except OSError as error:
+            if error.errno:
+                raise StorageUnavailable(f"cannot read {file.uri}: {error.strerror}") from error
+            raise InputError(f"{file.uri}: truncated or damaged {codec}: {error}") from error
+
+
+def _decompressed(content: BinaryIO, codec: str) -> Any:
+    # Arrow asks for little at a time, which on S3 would be a request each.
+    buffered = io.BufferedReader(cast(io.RawIOBase, content), _BLOCK_BYTES)
+    return pa.CompressedInputStream(pa.PythonFile(buffered, "r"), codec)
+
+
+def _as_text(lines: pa.Array, rows: np.ndarray, uri: str) -> pa.Array:
+    try:
+        return lines.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        for row, line in zip(rows.tolist(), lines.to_pylist(), strict=True):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise line_error(uri, row, f"is not UTF-8: {error.reason}") from error
+        raise

@@ -1,0 +1,164 @@
+"""Lists of candidates as pairs: a row for each candidate, in order, beside its query's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from producer.prepare.rows import STATUS_COLUMNS, Rows, schema_with_status
+from rankmill.errors import InputError
+from rankmill.spec import REFUSAL_COLUMN, InputFile, JobSpec
+
+_QUERY_ID, _DOC_ID = "query_id", "doc_id"
+_USUAL_LISTS = ("candidates", "documents", "docs")
+_IDS = ("id", "doc_id", "_id", "docid")
+_TEXTS = ("text", "document", "contents")
+
+
+class ExplodedRows:
+    """Rows of lists as rows of pairs.
+
+    A query that nothing names gets the number of its row as `query_id`, so that two queries of
+    equal text stay two. A candidate's further fields become columns.
+    """
+
+    def __init__(self, spec: JobSpec, rows: Rows) -> None:
+        """
+        Raises:
+            InputError: no list of candidates, or columns that would be there twice.
+        """
+        self._rows = rows
+        self._list_column = _list_column(spec, rows)
+        self._own = [name for name in rows.schema.names if name != self._list_column]
+        self._counts_queries = spec.query_id_col is None and _QUERY_ID not in self._own
+        self._fields = _candidate_fields(spec, rows, self._list_column, self._own)
+        counted = [pa.field(_QUERY_ID, pa.int64())] if self._counts_queries else []
+        element = rows.schema.field(self._list_column).type.value_type
+        self.schema = pa.schema(
+            [
+                *counted,
+                *(rows.schema.field(name) for name in self._own),
+                *(
+                    pa.field(name, element if field is None else element.field(field).type)
+                    for name, field in self._fields.items()
+                ),
+            ]
+        )
+
+    @property
+    def files(self) -> tuple[InputFile, ...]:
+        return self._rows.files
+
+    def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        own = [name for name in self._own if name in names]
+        schema = schema_with_status(pa.schema([self.schema.field(name) for name in names]))
+        row = 0
+        for table in self._rows.tables([*own, self._list_column]):
+            numbers = pa.array(np.arange(row, row + table.num_rows))
+            row += table.num_rows
+            if self._counts_queries:
+                table = table.append_column(_QUERY_ID, numbers)
+            yield self._explode(table).select(schema.names)
+
+    def _explode(self, table: pa.Table) -> pa.Table:
+        parent, candidate, has_none = _flatten(table[self._list_column])
+        refusal = _refusals(table[REFUSAL_COLUMN].take(parent), candidate, has_none)
+        exploded = table.drop_columns([self._list_column]).take(parent)
+        for name, field in self._fields.items():
+            values = candidate if field is None else pc.struct_field(candidate, [field])
+            exploded = exploded.append_column(name, values)
+        at = exploded.column_names.index(REFUSAL_COLUMN)
+        return exploded.set_column(at, STATUS_COLUMNS[0], refusal)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
+
+
+def list_columns(spec: JobSpec, schema: pa.Schema) -> list[str]:
+    """The columns that may be the candidates: the one asked for, or else those called as usual."""
+    names = (spec.document_col,) if spec.document_col in schema.names else _USUAL_LISTS
+    return [name for name in names if name in schema.names and _is_list(schema.field(name).type)]
+
+
+def _list_column(spec: JobSpec, rows: Rows) -> str:
+    found = list_columns(spec, rows.schema)
+    if len(found) == 1:
+        return found[0]
+    uri = rows.files[0].uri
+    if found:
+        raise InputError(
+            f"{uri}: '{found[0]}' and '{found[1]}' are lists; choose by --document-col"
+        )
+    columns = ", ".join(f"{field.name} ({field.type})" for field in rows.schema) or "none"
+    raise InputError(
+        f"{uri}: column '{spec.document_col}' is no list of candidates; the columns there are: "
+        f"{columns}"
+    )
+
+
+def _candidate_fields(
+    spec: JobSpec, rows: Rows, list_column: str, own: list[str]
+) -> dict[str, str | None]:
+    """Output column to the candidate's field that it comes from; None is the candidate itself.
+
+    Raises:
+        InputError: no field has the text, or a column would be there twice.
+    """
+    uri = rows.files[0].uri
+    element = rows.schema.field(list_column).type.value_type
+    fields = [field.name for field in element] if pa.types.is_struct(element) else []
+    text = next((name for name in _TEXTS if name in fields), None)
+    if fields and text is None:
+        raise InputError(
+            f"{uri}: the candidates in '{list_column}' have no field "
+            f"{' or '.join(map(repr, _TEXTS))}; they have: {', '.join(fields)}"
+        )
+    doc_id = next((name for name in _IDS if name in fields), None)
+    columns = [(spec.document_col, text)]
+    if doc_id is not None:
+        columns.append((spec.doc_id_col or _DOC_ID, doc_id))
+    taken = {*own, _QUERY_ID, *(name for name, _ in columns)}
+    for name in fields:
+        if name not in (text, doc_id):
+            columns.append((f"candidate_{name}" if name in taken else name, name))
+    names = [*own, *(name for name, _ in columns)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{uri}: column '{twice}' would be there twice, once from '{list_column}'")
+    return dict(columns)
+
+
+def _flatten(lists: pa.ChunkedArray) -> tuple[pa.Array, pa.Array, np.ndarray]:
+    """Each candidate with its row's number, and one null for a row that has none.
+
+    Returns:
+        parent: int64 (n,)
+        candidate: (n,)
+        has_none: bool (n,), whether the row has no candidates.
+    """
+    kind = pa.large_list(lists.type.value_type)
+    array = lists.cast(kind).combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    counts = np.maximum(lengths, 1)
+    parent = np.repeat(np.arange(len(lengths)), counts)
+    nth = np.arange(len(parent)) - np.repeat(np.cumsum(counts) - counts, counts)
+    source = np.repeat(np.cumsum(lengths) - lengths, counts) + nth
+    has_none = np.repeat(lengths == 0, counts)
+    candidate = pc.list_flatten(array).take(pa.array(source, mask=has_none))
+    return pa.array(parent), candidate, has_none
+
+
+def _refusals(
+    earlier: pa.ChunkedArray, candidate: pa.Array, has_none: np.ndarray
+) -> pa.ChunkedArray:
+    reasons = pc.case_when(
+        pc.make_struct(pa.array(has_none), candidate.is_null()),
+        pa.scalar("no candidates"),
+        pa.scalar("candidate is null"),
+    )
+    return pc.coalesce(earlier, reasons)
