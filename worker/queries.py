@@ -10,7 +10,8 @@ import pyarrow as pa
 from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.output import Job
-from worker.rows import OwnedRows, group_keys, owned_rows
+from rankmill.rows import group_keys
+from worker.rows import OwnedRows, owned_rows
 
 _DIGEST_BYTES = 16
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from rankmill import parquet
 from rankmill.errors import InputError
 from rankmill.output import Job
-from rankmill.spec import REFUSAL_COLUMN, InputFile, Plan, ShardSpec
+from rankmill.rows import key_runs, read_files
+from rankmill.spec import Plan, ShardSpec
 
 # Read at a time when looking back; much smaller batches make skipping in a row group slow.
 _LOOK_BACK_ROWS = 8192
@@ -77,7 +76,7 @@ def _first_read(job: Job, shard: ShardSpec, columns: Sequence[str]) -> int:
     while row > 0:
         _, table = next(read_rows(job, columns, row, max(size, _LOOK_BACK_ROWS)))
         keys = table[key].slice(0, size)
-        if any(value is not None for value in _runs(keys, is_text=is_text)[1]):
+        if any(value is not None for value in key_runs(keys, is_text=is_text)[1]):
             return row
         size *= 2
         row = max(row - size, 0)
@@ -94,7 +93,10 @@ def read_rows(
     """
     waiting: list[pa.Table] = []
     n_waiting, row = 0, start_row
-    for table in _read_files(job, columns, start_row, batch_rows):
+    plan = job.plan
+    for table in read_files(
+        plan.files, plan.schema, columns, start_row, batch_rows, job.spec.damaged
+    ):
         waiting.append(table)
         n_waiting += table.num_rows
         while n_waiting >= batch_rows:
@@ -111,60 +113,6 @@ def locate_row(plan: Plan, row: int) -> tuple[str, int]:
     ends = list(accumulate(file.n_rows for file in plan.files))
     index = bisect_right(ends, row)
     return plan.files[index].uri, row - (ends[index] - plan.files[index].n_rows)
-
-
-def _read_files(
-    job: Job, columns: Sequence[str] | None, start_row: int, batch_rows: int
-) -> Iterator[pa.Table]:
-    planned = job.plan.schema
-    fields = [planned.field(name) for name in columns or planned.names if name != REFUSAL_COLUMN]
-    first_row = 0
-    for file in job.plan.files:
-        if first_row + file.n_rows > start_row:
-            row = max(start_row - first_row, 0)
-            yield from _read_file(job, file, pa.schema(fields), row, batch_rows)
-        first_row += file.n_rows
-
-
-def _read_file(
-    job: Job, file: InputFile, schema: pa.Schema, row: int, batch_rows: int
-) -> Iterator[pa.Table]:
-    """The file's rows from `row` on, those of a damaged row group without values."""
-    stored = [name for name in schema.names if name not in file.partition]
-    if REFUSAL_COLUMN in job.plan.schema.names:
-        stored.append(REFUSAL_COLUMN)
-    while row < file.n_rows:
-        try:
-            for table in parquet.read_rows(file.stat, stored, row, batch_rows):
-                row += table.num_rows
-                yield _as_planned(table, file, schema)
-        except parquet.DamagedRowGroup as damage:
-            if job.spec.damaged == "fail":
-                raise InputError(f"{damage}; --damaged reject sets its rows aside") from damage
-            for start in range(row, damage.lost.stop, batch_rows):
-                n_rows = min(batch_rows, damage.lost.stop - start)
-                yield _refused(schema, n_rows, f"row group {damage.row_group} is damaged")
-            row = damage.lost.stop
-
-
-def _as_planned(table: pa.Table, file: InputFile, schema: pa.Schema) -> pa.Table:
-    """The job's columns and types, which files may differ from in what a user does not see."""
-    n_rows = table.num_rows
-    arrays = [
-        pa.repeat(pa.scalar(file.partition[field.name], field.type), n_rows)
-        if field.name in file.partition
-        else table[field.name].cast(field.type)
-        for field in schema
-    ]
-    has_refusals = REFUSAL_COLUMN in table.column_names
-    refusals = table[REFUSAL_COLUMN] if has_refusals else pa.nulls(n_rows, pa.string())
-    return pa.Table.from_arrays([*arrays, refusals], names=[*schema.names, REFUSAL_COLUMN])
-
-
-def _refused(schema: pa.Schema, n_rows: int, reason: str) -> pa.Table:
-    arrays = [pa.nulls(n_rows, field.type) for field in schema]
-    reasons = pa.repeat(pa.scalar(reason, pa.string()), n_rows)
-    return pa.Table.from_arrays([*arrays, reasons], names=[*schema.names, REFUSAL_COLUMN])
 
 
 _NOTHING: Any = object()
@@ -186,7 +134,7 @@ class _Ownership:
         self.is_over = False
 
     def of(self, first_row: int, table: pa.Table) -> OwnedRows:
-        ends, keys = _runs(table[self._key], is_text=self._is_text)
+        ends, keys = key_runs(table[self._key], is_text=self._is_text)
         begin, stop = table.num_rows, 0
         groups = np.empty(table.num_rows, dtype=np.int64)
         start = 0
@@ -218,28 +166,3 @@ class _Ownership:
             self._seen.add(key)
             self._n_groups += 1
         return True
-
-
-def _runs(keys: pa.ChunkedArray, *, is_text: bool) -> tuple[list[int], list[Any]]:
-    """The ends and values of runs of equal keys, the values as `group_keys` gives them."""
-    encoded = pc.run_end_encode(_comparable(keys))
-    return encoded.run_ends.to_pylist(), group_keys(encoded.values, is_text=is_text)
-
-
-def group_keys(keys: pa.Array | pa.ChunkedArray, *, is_text: bool) -> list[Any]:
-    """What names the query group of each row: strings as bytes, no key as None.
-
-    Args:
-        is_text: the key is the query's text, where an empty one is no key either.
-    """
-    values = _comparable(keys).to_pylist()
-    return [value if value and value.strip() else None for value in values] if is_text else values
-
-
-def _comparable(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
-    array = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
-    if pa.types.is_dictionary(array.type):
-        array = array.cast(array.type.value_type)
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        array = array.cast(pa.large_binary())  # what is no UTF-8 can still be compared
-    return array

@@ -1,0 +1,110 @@
+"""The rows of several files as a job sees them, and the runs of equal keys that make query groups.
+
+Rows are numbered through all files in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rankmill import parquet
+from rankmill.errors import InputError
+from rankmill.spec import REFUSAL_COLUMN, InputFile
+
+Damaged = Literal["fail", "reject"]
+
+
+def read_files(
+    files: Sequence[InputFile],
+    schema: pa.Schema,
+    columns: Sequence[str] | None,
+    start_row: int,
+    batch_rows: int,
+    damaged: Damaged,
+) -> Iterator[pa.Table]:
+    """Tables of `batch_rows` rows at most from `start_row` on, in the types of `schema`.
+
+    `columns`, or all, are followed by REFUSAL_COLUMN: why a row cannot be scored, or null.
+
+    Raises:
+        InputError: a file changed, or is damaged and the job does not reject such rows.
+    """
+    names = [name for name in columns or schema.names if name != REFUSAL_COLUMN]
+    if REFUSAL_COLUMN in schema.names:
+        names.append(REFUSAL_COLUMN)
+    wanted = pa.schema([schema.field(name) for name in names])
+    first_row = 0
+    for file in files:
+        if first_row + file.n_rows > start_row:
+            row = max(start_row - first_row, 0)
+            yield from _read_file(file, wanted, row, batch_rows, damaged)
+        first_row += file.n_rows
+
+
+def key_runs(keys: pa.ChunkedArray, *, is_text: bool) -> tuple[list[int], list[Any]]:
+    """The ends and values of runs of equal keys, the values as `group_keys` gives them."""
+    encoded = pc.run_end_encode(_comparable(keys))
+    return encoded.run_ends.to_pylist(), group_keys(encoded.values, is_text=is_text)
+
+
+def group_keys(keys: pa.Array | pa.ChunkedArray, *, is_text: bool) -> list[Any]:
+    """What names the query group of each row: strings as bytes, no key as None.
+
+    Args:
+        is_text: the key is the query's text, where an empty one is no key either.
+    """
+    values = _comparable(keys).to_pylist()
+    return [value if value and value.strip() else None for value in values] if is_text else values
+
+
+def _comparable(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
+    array = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+    if pa.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        array = array.cast(pa.large_binary())  # what is no UTF-8 can still be compared
+    return array
+
+
+def _read_file(
+    file: InputFile, wanted: pa.Schema, row: int, batch_rows: int, damaged: Damaged
+) -> Iterator[pa.Table]:
+    """The file's rows from `row` on, those of a damaged row group without values."""
+    stored = [name for name in wanted.names if name not in file.partition]
+    while row < file.n_rows:
+        try:
+            for table in parquet.read_rows(file.stat, stored, row, batch_rows):
+                row += table.num_rows
+                yield _as_planned(table, file, wanted)
+        except parquet.DamagedRowGroup as damage:
+            if damaged == "fail":
+                raise InputError(f"{damage}; --damaged reject sets its rows aside") from damage
+            for start in range(row, damage.lost.stop, batch_rows):
+                n_rows = min(batch_rows, damage.lost.stop - start)
+                yield _refused(wanted, n_rows, f"row group {damage.row_group} is damaged")
+            row = damage.lost.stop
+
+
+def _as_planned(table: pa.Table, file: InputFile, wanted: pa.Schema) -> pa.Table:
+    """The job's columns and types, which files may differ from in what a user does not see."""
+    arrays = [
+        pa.repeat(pa.scalar(file.partition[field.name], field.type), table.num_rows)
+        if field.name in file.partition
+        else table[field.name].cast(field.type)
+        for field in wanted
+    ]
+    read = pa.Table.from_arrays(arrays, names=wanted.names)
+    if REFUSAL_COLUMN in wanted.names:
+        return read
+    return read.append_column(REFUSAL_COLUMN, pa.nulls(table.num_rows, pa.string()))
+
+
+def _refused(wanted: pa.Schema, n_rows: int, reason: str) -> pa.Table:
+    names = [name for name in wanted.names if name != REFUSAL_COLUMN]
+    arrays = [pa.nulls(n_rows, wanted.field(name).type) for name in names]
+    reasons = pa.repeat(pa.scalar(reason, pa.string()), n_rows)
+    return pa.Table.from_arrays([*arrays, reasons], names=[*names, REFUSAL_COLUMN])
