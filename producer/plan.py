@@ -15,7 +15,15 @@ from producer.shards import shard_bounds
 from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.parquet import Footer, plain_schema, read_footer
-from rankmill.spec import RESULT_COLUMNS, Columns, InputFile, JobSpec, Plan, encode_schema
+from rankmill.spec import (
+    RESULT_COLUMNS,
+    Columns,
+    InputFile,
+    JobOptions,
+    JobSpec,
+    Plan,
+    encode_schema,
+)
 
 _QUERY_ID, _DOC_ID = "query_id", "doc_id"
 _N_FOOTERS_AT_ONCE = 16
@@ -117,7 +125,7 @@ def make_plan(job_id: str, spec: JobSpec, source: Source) -> Plan:
     )
 
 
-def resolve_columns(spec: JobSpec, schema: pa.Schema) -> Columns:
+def resolve_columns(spec: JobOptions, schema: pa.Schema) -> Columns:
     """Which column plays which part; ids are taken up where they are called as usual.
 
     Raises:

@@ -45,11 +45,10 @@ class Contract(BaseModel):
         return self.model_dump_json(indent=2).encode() + b"\n"
 
 
-class JobSpec(Contract):
-    """One submission: source, sink, model, options. The command line's flags by the same names."""
+class JobOptions(Contract):
+    """A job without its sink: source, model, options; the command line's flags by those names."""
 
     input_uri: str = Field(min_length=1)
-    output_uri: str = Field(min_length=1)
     model_id: str = Field(
         "BAAI/bge-reranker-v2-m3", min_length=1, description="Hub id, model folder, or demo"
     )
@@ -106,6 +105,12 @@ class JobSpec(Contract):
     max_reject_rate: float = Field(
         0.01, ge=0, le=1, description="Share of rows that may be rejected before the job fails"
     )
+
+
+class JobSpec(JobOptions):
+    """One submission."""
+
+    output_uri: str = Field(min_length=1)
 
 
 class InputFile(Contract):

@@ -1,4 +1,4 @@
-"""Job options of the command line, made from JobSpec's fields so that the two cannot differ."""
+"""Job options of the command line, made from JobOptions' fields so that the two cannot differ."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import typer
 
-from rankmill.spec import JobSpec, parse
+from rankmill.spec import JobOptions, parse
 
 _FLAGS = {"model_id": "--model", "model_revision": "--revision"}
-_ARGUMENTS = ("input_uri", "output_uri")
+_ARGUMENTS = {"input_uri": "input", "output_uri": "output"}
+_HELPS = {"input": "A Parquet file, folder or glob", "output": "The folder for the result"}
 _NOT_FLAGS = {"version", *_ARGUMENTS}
 _LISTS = {"keep_cols"}
 
@@ -19,25 +20,26 @@ _LISTS = {"keep_cols"}
 def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command INPUT, OUTPUT and every job option; it is called with `spec` in their place.
 
-    A value that JobSpec refuses raises InputError naming the flag.
+    A command whose `spec` is a JobOptions gets no OUTPUT. A value that the spec refuses raises
+    InputError naming the flag.
     """
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    contract: type[JobOptions] = own.pop("spec").annotation
+    places, options = _places(contract), _job_parameters()
 
-    def with_spec(input: str, output: str, **given: Any) -> None:
-        options = {name: given.pop(name) for name in _job_parameters()}
-        values = {
-            name: tuple(value.split(",")) if name in _LISTS else value
-            for name, value in options.items()
-            if value is not None
-        }
-        values |= {"input_uri": input, "output_uri": output}
-        command(spec=parse(JobSpec, values, "job options"), **given)
+    def with_spec(**given: Any) -> None:
+        values = {field: given.pop(name) for field, name in _ARGUMENTS.items() if name in places}
+        for name in options:
+            value = given.pop(name)
+            if value is not None:
+                values[name] = tuple(value.split(",")) if name in _LISTS else value
+        command(spec=parse(contract, values, "job options"), **given)
 
-    own = {
-        name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
-        if name != "spec"
-    }
-    parameters = [*_places(), *_job_parameters().values(), *own.values()]
+    parameters = [
+        *places.values(),
+        *options.values(),
+        *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own.values()),
+    ]
     with_spec.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_spec.__annotations__ = {each.name: each.annotation for each in parameters}
     with_spec.__name__ = command.__name__
@@ -46,21 +48,21 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def flag(field_name: str) -> str:
-    """The command line's name of a JobSpec field."""
+    """The command line's name of a job option."""
     return _FLAGS.get(field_name, "--" + field_name.replace("_", "-"))
 
 
-def _places() -> list[inspect.Parameter]:
-    helps = {"input": "A Parquet file, folder or glob", "output": "The folder for the result"}
-    return [
-        inspect.Parameter(
+def _places(contract: type[JobOptions]) -> dict[str, inspect.Parameter]:
+    return {
+        name: inspect.Parameter(
             name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             annotation=str,
-            default=typer.Argument(..., help=text, show_default=False),
+            default=typer.Argument(..., help=_HELPS[name], show_default=False),
         )
-        for name, text in helps.items()
-    ]
+        for field, name in _ARGUMENTS.items()
+        if field in contract.model_fields
+    }
 
 
 def _job_parameters() -> dict[str, inspect.Parameter]:
@@ -75,6 +77,6 @@ def _job_parameters() -> dict[str, inspect.Parameter]:
                 help=field.description,
             ),
         )
-        for name, field in JobSpec.model_fields.items()
+        for name, field in JobOptions.model_fields.items()
         if name not in _NOT_FLAGS
     }
