@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -53,20 +55,27 @@ def _load(
     if is_null(model_id):
         return _described(NullScorer(null_rate(model_id)), [], [], model_id, revision, activation)
     folder = locate(model_id, revision)
-    _use_cores()
-    try:
+    use_cores()
+    with loading(model_id):
         scorer = Scorer.load(
             folder,
-            device=_device(),
+            device=chosen_device(),
             max_length=max_length,
             max_batch_tokens=max_batch_tokens,
             precision=precision,
         )
+    weights, tokenizer = weight_files(folder), tokenizer_files(folder)
+    return _described(scorer, weights, tokenizer, model_id, revision, activation)
+
+
+@contextmanager
+def loading(model_id: str) -> Iterator[None]:
+    """What its libraries say of a model that they cannot load, as our error."""
+    try:
+        yield
     except (OSError, ValueError, RuntimeError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ModelUnavailable(f"{model_id}: cannot be loaded: {first_line}") from error
-    weights, tokenizer = weight_files(folder), tokenizer_files(folder)
-    return _described(scorer, weights, tokenizer, model_id, revision, activation)
 
 
 def _described(
@@ -96,7 +105,8 @@ def _described(
     return LoadedModel(scorer, scoring)
 
 
-def _device() -> str:
+def chosen_device() -> str:
+    """`cpu` or `cuda`, as the settings say or else as the machine has it."""
     import torch
 
     wanted = settings().device
@@ -105,7 +115,7 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _use_cores() -> None:
+def use_cores() -> None:
     """More threads than cores cost a factor of four, so that torch's own guess is not trusted."""
     import torch
 

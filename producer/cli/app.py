@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from producer import control
+from producer.cli.estimate_view import estimate_view
 from producer.cli.options import takes_job
 from producer.cli.render import (
     jobs_table,
@@ -24,12 +25,14 @@ from producer.cli.render import (
     show_progress,
     status_facts,
 )
+from producer.estimate import SAMPLE_PAIRS
+from producer.estimate import estimate as estimated
 from producer.follow import JobHandle, JobStatus, find_job, list_jobs, succeeded
 from producer.preview import preview
 from rankmill import models
 from rankmill.errors import RankmillError
 from rankmill.settings import CHECKOUT, settings
-from rankmill.spec import JobSpec
+from rankmill.spec import JobOptions, JobSpec
 
 app = typer.Typer(
     help="Rerank very large candidate lists offline.",
@@ -104,6 +107,41 @@ def submit(spec: JobSpec, overwrite: OverwriteFlag = False, as_json: JsonFlag = 
     handle = submit_spec(spec, overwrite=overwrite)
     facts = {"job_id": handle.job_id, "output_uri": handle.output.uri}
     print(json.dumps(facts) if as_json else handle.job_id)
+
+
+@app.command()
+@takes_job
+def estimate(
+    spec: JobOptions,
+    sample: Annotated[
+        int, typer.Option(min=1, help="Rows to look at, from all over the input")
+    ] = SAMPLE_PAIRS,
+    calibrate: Annotated[
+        bool, typer.Option(help="Score some of the sample, some 10 s, to see how fast it goes")
+    ] = True,
+    pairs_per_s: Annotated[
+        float | None, typer.Option(min=1e-9, help="A device's pace, instead of calibrating")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Devices that will score  [those of this machine]")
+    ] = None,
+    device: DeviceFlag = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell what a job would come to: rows, tokens, truncation, waste, time; writes nothing."""
+    with _console.status("looking at the input"):
+        found = estimated(
+            spec,
+            n_sample=sample,
+            device=device,
+            n_devices=devices,
+            pairs_per_s=pairs_per_s,
+            calibrate=calibrate,
+        )
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        Console().print(estimate_view(found))
 
 
 @app.command()

@@ -1,0 +1,97 @@
+"""Rows from places spread evenly over an input: the same ones every time, and not just its head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+
+import numpy as np
+import pyarrow as pa
+
+from producer.plan import Source
+from rankmill.rows import Damaged, read_files
+from rankmill.spec import REFUSAL_COLUMN
+
+# More places say more of an input that changes along its length; each costs about half a row
+# group's reading.
+_N_PLACES = 16
+
+_BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Consecutive rows of some places, one place after the other.
+
+    Attributes:
+        table: the columns asked for, then REFUSAL_COLUMN.
+        sizes: the rows of each place.
+        n_rows: of the whole input.
+    """
+
+    table: pa.Table
+    sizes: tuple[int, ...]
+    n_rows: int
+
+    @property
+    def is_all(self) -> bool:
+        return sum(self.sizes) == self.n_rows
+
+    def places(self) -> Iterator[slice]:
+        for size, end in zip(self.sizes, accumulate(self.sizes), strict=True):
+            yield slice(end - size, end)
+
+
+def sample_places(n_rows: int, n_wanted: int) -> list[range]:
+    """The row numbers to take: all, or equal stretches from the middles of equal shares."""
+    if n_wanted >= n_rows:
+        return [range(n_rows)] if n_rows else []
+    n_places = min(_N_PLACES, n_wanted)
+    shares = [at * n_rows // n_places for at in range(n_places + 1)]
+    ends = [at * n_wanted // n_places for at in range(n_places + 1)]
+    places = []
+    for at in range(n_places):
+        size = ends[at + 1] - ends[at]
+        start = shares[at] + (shares[at + 1] - shares[at] - size) // 2
+        places.append(range(start, start + size))
+    return places
+
+
+def read_sample(source: Source, columns: Sequence[str], n_wanted: int, damaged: Damaged) -> Sample:
+    """Read `n_wanted` rows, or all; places in the same row group in one go.
+
+    Raises:
+        InputError: as `read_files`.
+    """
+    places = sample_places(source.n_rows, n_wanted)
+    edges = np.cumsum(source.group_rows)
+    tables = [
+        table
+        for _, near in groupby(places, lambda rows: np.searchsorted(edges, rows.start, "right"))
+        for table in _read(source, columns, list(near), damaged)
+    ]
+    return Sample(
+        table=pa.concat_tables(tables) if tables else _nothing(source, columns),
+        sizes=tuple(map(len, places)),
+        n_rows=source.n_rows,
+    )
+
+
+def _read(
+    source: Source, columns: Sequence[str], places: list[range], damaged: Damaged
+) -> Iterator[pa.Table]:
+    row = places[0].start
+    for table in read_files(source.files, source.schema, columns, row, _BATCH_ROWS, damaged):
+        for place in places:
+            start, stop = max(place.start, row), min(place.stop, row + table.num_rows)
+            if start < stop:
+                yield table.slice(start - row, stop - start)
+        row += table.num_rows
+        if row >= places[-1].stop:
+            return
+
+
+def _nothing(source: Source, columns: Sequence[str]) -> pa.Table:
+    fields = [source.schema.field(name) for name in columns]
+    return pa.schema([*fields, pa.field(REFUSAL_COLUMN, pa.string())]).empty_table()

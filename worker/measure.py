@@ -1,0 +1,199 @@
+"""What a job would be to the engine, seen on a sample: tokens, path and pace. Nothing is written.
+
+Run as `python -m worker.measure` with a MeasureRequest and its sample on stdin; a Measurement comes
+on stdout, or the line that says what is wrong, with its exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from rankmill.errors import RankmillError
+from rankmill.measure import Calibration, Measurement, MeasureRequest
+from rankmill.settings import settings
+from worker.engine.window import PairWindow
+from worker.rejects import refusals
+
+# `null` is answered without torch, which takes seconds to load.
+if TYPE_CHECKING:
+    from worker.engine.folder import ModelFolder
+    from worker.engine.pairs import EncodedWindow
+    from worker.engine.scorer import Scorer
+
+# A forward much shorter than this says little of those to come.
+_WINDOW_S = 1.0
+
+
+def main() -> None:
+    request, sample = MeasureRequest.read(sys.stdin.buffer.read())
+    try:
+        print(measure(request, sample).model_dump_json())
+    except RankmillError as error:
+        print(error)
+        sys.exit(error.exit_code)
+
+
+def measure(request: MeasureRequest, sample: pa.Table) -> Measurement:
+    """Encode the sample as a shard's rows are, and score some of it where that is asked for.
+
+    Raises:
+        ModelUnavailable: the model cannot be loaded.
+    """
+    refused = refusals(sample, request.columns)
+    if request.model_folder is None:
+        return _unscored(refused)
+    good = sample.take(np.delete(np.arange(sample.num_rows), list(refused)))
+    windows = list(_windows(good, request))
+    return _measured(request, Path(request.model_folder), refused, windows)
+
+
+def _unscored(refused: dict[int, str]) -> Measurement:
+    return Measurement(
+        refused=refused,
+        n_tokens=(),
+        truncated=(),
+        path="none",
+        path_reason="nothing is scored",
+        precision="none",
+        max_length=0,
+        device="none",
+        calibration=None,
+    )
+
+
+def _windows(good: pa.Table, request: MeasureRequest) -> Iterator[PairWindow]:
+    size = settings().window_pairs
+    for start in range(0, good.num_rows, size):
+        texts = good.slice(start, size)
+        yield PairWindow(
+            texts[request.columns.query].to_pylist(), texts[request.columns.document].to_pylist()
+        )
+
+
+def _measured(
+    request: MeasureRequest, folder: Path, refused: dict[int, str], windows: list[PairWindow]
+) -> Measurement:
+    from worker.engine.encoding import encoder_for
+    from worker.engine.folder import ModelFolder
+    from worker.engine.precision import resolve_precision
+    from worker.engine.scorer import Scorer
+    from worker.models import chosen_device, loading, use_cores
+
+    options, source, device = request.options, ModelFolder(folder), chosen_device()
+    use_cores()
+    with loading(options.model_id):
+        path, reason = _path(source)
+        precision = resolve_precision(options.precision, device)
+        limit = min(options.max_length or source.length_limit, source.length_limit)
+        encoder = encoder_for(source, max_length=limit)
+    encoded = [encoder.encode(window) for window in windows]
+    calibration = None
+    if request.calibrate_s and windows:
+        with loading(options.model_id):
+            scorer = Scorer.load(
+                folder,
+                device=device,
+                max_length=options.max_length,
+                max_batch_tokens=options.max_batch_tokens,
+                precision=options.precision,
+            )
+        calibration = calibrate(scorer, _by_length(windows, encoded), request.calibrate_s)
+    return Measurement(
+        refused=refused,
+        n_tokens=tuple(n for each in encoded for n in each.lengths[each.pair_of_row].tolist()),
+        truncated=tuple(
+            cut for each in encoded for cut in each.truncated[each.pair_of_row].tolist()
+        ),
+        path=path,
+        path_reason=reason,
+        precision=precision,
+        max_length=limit,
+        device=_device_name(device),
+        calibration=calibration,
+    )
+
+
+def _path(source: ModelFolder) -> tuple[str, str]:
+    """The path a model takes and why not the packed one, known without its weights."""
+    from worker.engine.paths import why_not_packed
+
+    reason = why_not_packed(source)
+    if reason is None:
+        return "packed", ""
+    return ("causal" if source.is_causal else "padded"), reason
+
+
+def _by_length(windows: list[PairWindow], encoded: list[EncodedWindow]) -> PairWindow:
+    """The distinct pairs of each window, all of them shortest first."""
+    found: list[tuple[int, str, str]] = []
+    for window, each in zip(windows, encoded, strict=True):
+        _, rows = np.unique(each.pair_of_row, return_index=True)
+        for length, row in zip(each.lengths.tolist(), rows.tolist(), strict=True):
+            found.append((length, window.queries[row], window.documents[row]))
+    found.sort(key=lambda pair: pair[0])
+    return PairWindow([query for _, query, _ in found], [document for _, _, document in found])
+
+
+def calibrate(scorer: Scorer, pairs: PairWindow, budget_s: float) -> Calibration:
+    """How fast the device scores, tokenizing ahead as in a job.
+
+    Windows double until one takes about a second; then that one is scored over and over. The
+    lengths in a window are spread as those of all pairs are.
+
+    Args:
+        pairs: distinct ones in order of length.
+        budget_s: about as long as this may take; a slow device scores four pairs at least.
+    """
+    until = time.perf_counter() + budget_s
+    window = _spread(pairs, 1)
+    while _timed(scorer, [window, window]).seconds < _WINDOW_S:
+        n_pairs = min(2 * len(window.queries), len(pairs.queries))
+        if n_pairs == len(window.queries):
+            break
+        window = _spread(pairs, n_pairs)
+
+    def again() -> Iterator[PairWindow]:
+        yield window
+        yield window
+        while time.perf_counter() < until:
+            yield window
+
+    return _timed(scorer, again())
+
+
+def _timed(scorer: Scorer, windows: Iterable[PairWindow]) -> Calibration:
+    """What passes after the first window, which warms up a device that waits for its tokens."""
+    results = scorer.score(windows)
+    next(results)
+    before, started = scorer.stats, time.perf_counter()
+    for _ in results:
+        pass
+    seconds, after = time.perf_counter() - started, scorer.stats
+    return Calibration(
+        n_pairs=after.n_unique_pairs - before.n_unique_pairs,
+        n_tokens=after.n_tokens - before.n_tokens,
+        seconds=seconds,
+    )
+
+
+def _spread(pairs: PairWindow, n_pairs: int) -> PairWindow:
+    """As many pairs, evenly from all: the middle one of each of `n_pairs` equal shares."""
+    places = (2 * np.arange(n_pairs) + 1) * len(pairs.queries) // (2 * n_pairs)
+    return PairWindow([pairs.queries[at] for at in places], [pairs.documents[at] for at in places])
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device.startswith("cuda") else device
+
+
+if __name__ == "__main__":
+    main()
