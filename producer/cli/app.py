@@ -19,6 +19,8 @@ from producer import control
 from producer.cli.estimate_view import estimate_view
 from producer.cli.options import takes_job
 from producer.cli.render import (
+    evaluation_facts,
+    evaluation_table,
     jobs_table,
     preview_table,
     result_facts,
@@ -27,8 +29,10 @@ from producer.cli.render import (
 )
 from producer.estimate import SAMPLE_PAIRS
 from producer.estimate import estimate as estimated
+from producer.evaluate import evaluate
 from producer.follow import JobHandle, JobStatus, find_job, list_jobs, succeeded
 from producer.preview import preview
+from producer.qrels import read_qrels
 from rankmill import models
 from rankmill.errors import RankmillError
 from rankmill.settings import CHECKOUT, settings
@@ -192,6 +196,25 @@ def jobs(as_json: JsonFlag = False) -> None:
         print(json.dumps([each.model_dump(mode="json") for each in listed]))
     else:
         Console().print(jobs_table(listed))
+
+
+@app.command("eval")
+def evaluate_job(
+    job: JobArgument,
+    qrels: Annotated[
+        str, typer.Option("--qrels", help="Judgments: TREC, TSV as BEIR has it, or Parquet")
+    ],
+    recall_at: Annotated[
+        list[int] | None, typer.Option("--recall-at", min=1, help="Cutoffs of recall [100]")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a finished job by judgments, before and after: nDCG, MRR, recall."""
+    evaluation = evaluate(find_job(job).output, read_qrels(qrels), recall_at or [100])
+    if as_json:
+        print(evaluation.model_dump_json())
+    else:
+        Console().print(evaluation_table(evaluation), evaluation_facts(evaluation), sep="\n")
 
 
 @app.command()

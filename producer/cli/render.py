@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from producer.evaluate import Evaluation
 from producer.follow import JobStatus
 from producer.preview import QueryPreview
 from rankmill.spec import Agreement, Manifest
@@ -137,6 +138,37 @@ def preview_table(preview: QueryPreview) -> Table:
             row[2:] = [_plain(after.label), str(after.place_before), f"{after.score:.4f}"]
         table.add_row(*row)
     return table
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """A line a measure: its means and their difference, its p-value, and what queries changed."""
+    table = Table("measure", box=None, pad_edge=False)
+    for name in ("before", "after", "change", "p", "better", "worse", "equal"):
+        table.add_column(name, justify="right")
+    for each in evaluation.comparisons:
+        means = f"{each.before:.4f}", f"{each.after:.4f}", f"{each.after - each.before:+.4f}"
+        p_value = "<0.0001" if each.p_value < 0.0001 else f"{each.p_value:.4f}"
+        changed = (f"{n:,}" for n in (each.n_better, each.n_worse, each.n_equal))
+        table.add_row(each.measure, *means, p_value, *changed)
+    return table
+
+
+def evaluation_facts(evaluation: Evaluation) -> Text:
+    """What the means are taken over and what they compare."""
+    n_left_out = evaluation.n_judged - evaluation.n_queries
+    left_out = f", {n_left_out:,} without are left out" if n_left_out else ""
+    by = "column score" if evaluation.before_by == "score" else "order"
+    kept = f", the best {evaluation.top_k:,} of each query" if evaluation.top_k else ""
+    found = f"{evaluation.n_in_input:,} before, {evaluation.n_in_parts:,} after"
+    return _facts(
+        [
+            ("queries", f"{evaluation.n_queries:,} with a relevant document{left_out}"),
+            ("found", f"{found}; a query not found counts as 0"),
+            ("before", f"all candidates by the input's {by}"),
+            ("after", f"by rank{kept}"),
+            ("p", "two-sided, of a paired permutation test of the queries' differences"),
+        ]
+    )
 
 
 def _agreement(agreement: Agreement) -> str:
