@@ -2,7 +2,8 @@
 
 The source is a table of Debian packages (package, source, section, short_description,
 long_description). Sources are split, not packages, so that a model trained on one side has
-never seen a sibling of a package on the other. Run as a script, it writes the demo's input:
+never seen a sibling of a package on the other. Run as a script, it writes the demo's input, and
+beside it examples/packages.qrels with what answers each query:
 
     python examples/package_search.py PACKAGES.parquet examples/packages.parquet
 """
@@ -95,7 +96,10 @@ def bm25_candidates(
 
 
 def write_demo(search: PackageSearch, target: Path) -> pa.Table:
-    """Write the first held-out queries with their BM25 candidates, one row a candidate."""
+    """Write the first held-out queries with their BM25 candidates, one row a candidate.
+
+    Beside it, as TREC judgments, the answer to each query, also where BM25 did not find it.
+    """
     chosen = search.held_out[:N_DEMO_QUERIES]
     found, scores = bm25_candidates(search.documents, [search.queries[i] for i in chosen])
     rows = [
@@ -112,6 +116,8 @@ def write_demo(search: PackageSearch, target: Path) -> pa.Table:
     ]
     table = pa.Table.from_pylist(rows).replace_schema_metadata({"licence": LICENCE_REMARK})
     pq.write_table(table, target, compression="zstd", compression_level=19)
+    judgments = (f"q{n:03d} 0 {search.packages[i]} 1\n" for n, i in enumerate(chosen))
+    target.with_suffix(".qrels").write_text("".join(judgments))
     return table
 
 

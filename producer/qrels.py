@@ -60,7 +60,7 @@ def _text_rows(uri: str, text: str) -> Iterator[tuple[str, str, str, int]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip() or (is_beir and number == 1):
             continue
-        fields = line.rstrip("\r").split("\t") if is_beir else line.split()
+        fields = line.split("\t") if is_beir else line.split()
         if len(fields) != (3 if is_beir else 4):
             wanted = "3 fields between tabs" if is_beir else "query, 0, document and grade"
             raise InputError(f"{uri}, line {number}: not {wanted}: {line.strip()[:60]!r}")

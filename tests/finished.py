@@ -34,7 +34,7 @@ class ReadScorer(NullScorer):
 
 def planned(rows: list[dict[str, Any]], folder: Path, **options: Any) -> Job:
     """A job over rows with a `document` that is a number; nothing of it is written yet."""
-    source = write(rows, folder / "in.parquet", row_group_size=3)
+    source = write(rows, folder / "in.parquet", row_group_size=max(3, len(rows) // 9))
     return plan_job(
         JobSpec(
             **{

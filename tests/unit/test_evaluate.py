@@ -62,11 +62,11 @@ def test_the_figures_are_those_worked_out_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_score_of_the_input_orders_the_side_before(tmp_path: Path) -> None:
-    rows = candidates("7", ["x", "best", "y", "z"], ["best", "x", "y", "z"])
-    for row, score in zip(rows, [0.5, None, 0.5, float("nan")], strict=True):
+    rows = candidates("7", ["v", "w", "x", "y", "z"], ["v", "w", "x", "y", "z"])
+    for row, score in zip(rows, [None, 0.5, float("nan"), 0.9, 0.5], strict=True):
         row |= {"query_id": 7, "score": score}
     output = finished(planned(rows, tmp_path))
-    for judged, place in {"x": 1, "y": 2, "z": 3, "best": 4}.items():
+    for judged, place in {"y": 1, "w": 2, "z": 3, "x": 4, "v": 5}.items():
         found = evaluate(output, {"7": {judged: 1}})
         assert found.before_by == "score"
         assert values(found)["RR@10"][0] == pytest.approx(1 / place)
@@ -85,12 +85,22 @@ def test_top_k_cuts_what_is_after_and_not_what_is_before(tmp_path: Path) -> None
     assert values(found)["R@100"] == pytest.approx(((2 / 3 + 1) / 3, (1 / 3 + 0) / 3))
 
 
-def test_of_a_document_named_twice_the_better_place_counts(tmp_path: Path) -> None:
-    rows = candidates("b", ["other", "b1"], ["b1", "other"])
-    rows = [rows[0], rows[0], *rows, {**rows[1], "document": "-1"}]
-    found = evaluate(finished(planned(rows, tmp_path, duplicates="keep")), QRELS, recall_at=(2,))
-    assert values(found)["R@2"] == pytest.approx((1 / 3, 1 / 3))
-    assert values(found)["RR@10"] == pytest.approx((1 / 6, 1 / 3))
+def test_of_a_document_named_twice_the_better_place_counts_and_no_name_has_none(
+    tmp_path: Path,
+) -> None:
+    rows = candidates("b", ["b1", "other"], ["other", "b1"])
+    nameless = {**rows[0], "doc_id": None, "document": "9"}
+    rows = [nameless, rows[0], rows[1], {**rows[0], "document": "-1"}]
+    found = evaluate(finished(planned(rows, tmp_path, duplicates="keep")), QRELS)
+    assert values(found)["RR@10"] == pytest.approx((1 / 3, 1 / 2 / 3))
+
+
+def test_the_rank_counts_and_not_how_the_rows_stand(tmp_path: Path) -> None:
+    output = finished(planned(ROWS, tmp_path))
+    found = evaluate(output, QRELS)
+    part = pq.read_table(output.part_uri(0))
+    pq.write_table(part.take(list(range(part.num_rows))[::-1]), output.part_uri(0))
+    assert evaluate(output, QRELS) == found
 
 
 def test_folded_parts_and_ids_in_paths_are_read(tmp_path: Path) -> None:
@@ -118,6 +128,9 @@ def test_means_are_exactly_those_of_pytrec_eval(tmp_path: Path) -> None:
         grade = 2 if row["is_answer"] else rng.choice([0, 0, 0, 1])
         qrels.setdefault(row["query_id"], {})[row["doc_id"]] = grade
     found = values(evaluate(output, qrels, recall_at=(20, 100)))
+    shallow = values(evaluate(output, qrels, recall_at=(1,)))
+    assert shallow.keys() == {"nDCG@10", "RR@10", "R@1"}
+    assert all(shallow[name] == found[name] for name in shallow.keys() & found.keys())
     for side, score in enumerate((lambda row: row["bm25"], lambda row: float(row["document"]))):
         ranked: dict[str, dict[str, float]] = {}
         for row in sorted(rows, key=score, reverse=True):
