@@ -17,6 +17,7 @@ from rankmill.errors import InputError
 from rankmill.parquet import Footer, plain_schema, read_footer
 from rankmill.spec import (
     RESULT_COLUMNS,
+    STATUS_COLUMNS,
     Columns,
     InputFile,
     JobOptions,
@@ -110,8 +111,13 @@ def _partitions(uris: Sequence[str]) -> list[dict[str, int | str]]:
     ]
 
 
-def make_plan(job_id: str, spec: JobSpec, source: Source) -> Plan:
+def make_plan(
+    job_id: str, spec: JobSpec, source: Source, candidates: tuple[str, ...] | None = None
+) -> Plan:
     """Cut pairs that are clustered by query into shards.
+
+    Args:
+        candidates: of lists, the columns that tell of a candidate, to be folded again.
 
     Raises:
         InputError: as `resolve_columns`.
@@ -120,12 +126,14 @@ def make_plan(job_id: str, spec: JobSpec, source: Source) -> Plan:
         job_id=job_id,
         files=source.files,
         arrow_schema=encode_schema(source.schema),
-        columns=resolve_columns(spec, source.schema),
+        columns=resolve_columns(spec, source.schema, candidates),
         shard_bounds=shard_bounds(source.group_rows, source.group_bytes, spec.shard_pairs),
     )
 
 
-def resolve_columns(spec: JobOptions, schema: pa.Schema) -> Columns:
+def resolve_columns(
+    spec: JobOptions, schema: pa.Schema, candidates: tuple[str, ...] | None = None
+) -> Columns:
     """Which column plays which part; ids are taken up where they are called as usual.
 
     Raises:
@@ -136,22 +144,26 @@ def resolve_columns(spec: JobOptions, schema: pa.Schema) -> Columns:
     query_id = _id_column(spec.query_id_col, _QUERY_ID, schema)
     doc_id = _id_column(spec.doc_id_col, _DOC_ID, schema)
     texts = (spec.query_col, spec.document_col)
+    own = [name for name in schema.names if name not in STATUS_COLUMNS]
     if spec.keep_cols is not None:
         kept = list(spec.keep_cols)
     elif query_id and doc_id:
-        kept = [name for name in schema.names if name not in texts]
+        kept = [name for name in own if name not in texts]
     else:
-        kept = list(schema.names)
+        kept = own
     for column in kept:
         _field(column, schema)
     if spec.trec_run and not {query_id, doc_id} <= set(kept):
         raise InputError("--trec-run needs a query id and a document id, both kept")
+    if spec.trec_run and candidates is not None:
+        raise InputError("--trec-run needs --explode, a row for each candidate")
     return Columns(
         query=spec.query_col,
         document=spec.document_col,
         query_id=query_id,
         doc_id=doc_id,
         kept=_names_in_parts(kept),
+        candidates=candidates,
     )
 
 

@@ -22,7 +22,7 @@ from rankmill.errors import InputError, OutputTaken
 from rankmill.ledger import Ledger
 from rankmill.output import Job, Output
 from rankmill.settings import settings
-from rankmill.spec import InputFile, JobRecord, JobSpec, Plan, job_id_for, parse
+from rankmill.spec import REFUSAL_COLUMN, InputFile, JobRecord, JobSpec, Plan, job_id_for, parse
 
 
 def submit(
@@ -76,6 +76,8 @@ def check(spec: JobSpec) -> Checked:
     else:
         source = read_source(spec.input_uri, (spec.query_col, spec.document_col))
         files = source.files
+        if REFUSAL_COLUMN in source.schema.names:
+            raise InputError(f"column '{REFUSAL_COLUMN}' of the input needs another name")
     _check_apart(spec, files)
     record = JobRecord(
         job_id=job_id_for(spec, files),

@@ -30,6 +30,7 @@ REJECT_COLUMNS = ("file", "row", "reason")
 # What a prepared dataset tells of each pair: why it cannot be scored, and where it came from.
 REFUSAL_COLUMN = "_refusal"
 ORIGIN_COLUMNS = ("_file", "_row")
+STATUS_COLUMNS = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
 
 ContractT = TypeVar("ContractT", bound="Contract")
 

@@ -16,11 +16,11 @@ from producer.prepare.jsonl import JsonRows, read_json
 from producer.prepare.layouts import check_layout, wrong_layout
 from producer.prepare.lines import first_lines
 from producer.prepare.lists import ExplodedRows
-from producer.prepare.rows import STATUS_COLUMNS, ParquetRows, Rows
+from producer.prepare.rows import ParquetRows, Rows
 from producer.prepare.texts import Texts
 from rankmill.errors import InputError
 from rankmill.parquet import plain_schema, read_footer
-from rankmill.spec import InputFile, InputRole, JobSpec
+from rankmill.spec import STATUS_COLUMNS, InputFile, InputRole, JobSpec
 
 _IDS = ("_id", "id")
 _QUERY_IDS, _DOC_IDS = ("query_id", *_IDS), ("doc_id", "docid", *_IDS)
@@ -87,6 +87,14 @@ def open_dataset(
         if not spec.cluster:
             return PairsAsTheyCome(spec, rows)
     return ClusteredPairs(spec, rows)
+
+
+def candidate_columns(spec: JobSpec, files: tuple[InputFile, ...]) -> tuple[str, ...] | None:
+    """The columns to fold into lists again; None where a row for each candidate is wanted."""
+    if spec.layout != "lists" or spec.explode:
+        return None
+    with Database() as database:
+        return ExplodedRows(spec, _Reading(spec, database, False).rows(files)).candidate_columns
 
 
 def _find(uris: str, role: InputRole) -> tuple[InputFile, ...]:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from producer.plan import make_plan, read_source
-from producer.prepare.inputs import find_inputs
+from producer.prepare.inputs import candidate_columns, find_inputs
 from producer.prepare.prepare import prepare
 from rankmill import dispatch
 from rankmill.claim import PREPARATION, Claim
@@ -81,4 +81,5 @@ def _prepared_plan(settings: Settings, record: JobRecord, claim: Claim) -> Plan:
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings.scratch) as scratch:
         target = output.prepared_uri
         prepare(spec, files, target, Path(scratch), progress, settings.prepare_memory)
-    return make_plan(record.job_id, spec, read_source(target, (spec.query_col, spec.document_col)))
+    source = read_source(target, (spec.query_col, spec.document_col))
+    return make_plan(record.job_id, spec, source, candidate_columns(spec, files))

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from producer.plan import is_text, resolve_columns
 from producer.prepare.lookup import texts_in_order
 from producer.prepare.order import ROW_NUMBER, TABLE, load_keys, positions
-from producer.prepare.rows import STATUS_COLUMNS, Rows, schema_with_status
+from producer.prepare.rows import Rows, schema_with_status
 from producer.prepare.shuffle import shuffled
 from producer.prepare.texts import Texts
 from producer.prepare.workspace import Workspace
 from rankmill.errors import InputError
-from rankmill.spec import REFUSAL_COLUMN, JobSpec
+from rankmill.spec import REFUSAL_COLUMN, STATUS_COLUMNS, JobSpec
 
 
 class JoinedRun:

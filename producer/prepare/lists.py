@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.prepare.rows import STATUS_COLUMNS, Rows, schema_with_status
+from producer.prepare.rows import Rows, schema_with_status
 from rankmill.errors import InputError
-from rankmill.spec import REFUSAL_COLUMN, InputFile, JobSpec
+from rankmill.spec import REFUSAL_COLUMN, STATUS_COLUMNS, InputFile, JobSpec
 
 _QUERY_ID, _DOC_ID = "query_id", "doc_id"
 _USUAL_LISTS = ("candidates", "documents", "docs")
@@ -47,6 +47,11 @@ class ExplodedRows:
                 ),
             ]
         )
+
+    @property
+    def candidate_columns(self) -> tuple[str, ...]:
+        """Those that tell of a candidate and not of its query."""
+        return tuple(self._fields)
 
     @property
     def files(self) -> tuple[InputFile, ...]:

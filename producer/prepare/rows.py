@@ -19,7 +19,6 @@ STATUS_FIELDS = (
     pa.field(ORIGIN_COLUMNS[0], pa.string()),
     pa.field(ORIGIN_COLUMNS[1], pa.int64()),
 )
-STATUS_COLUMNS = tuple(field.name for field in STATUS_FIELDS)
 
 
 class Rows(Protocol):
