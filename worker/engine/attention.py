@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from worker.engine.batching import LengthGroup, TokenBatch
 
-# Below this many tokens two bf16 matrix products beat SDPA's CPU kernel (1.2-1.9 times, measured
-# on AVX512-BF16 with heads of 32 and 64); above it SDPA wins. In fp32 SDPA always does.
+# In a reduced precision attention over up to this many tokens is two fp32 matrix products: 1.7
+# times as fast as SDPA's CPU kernel (heads of 32, 80 tokens) and as bf16 products, for which oneDNN
+# compiles a kernel for every shape, in real work thousands, at milliseconds and a megabyte each.
+# The fp32 mode stays with SDPA, whose sums are those of the reference.
 _BMM_MAX_LENGTH = 384
 
 # Up to this many tokens a sliding window is cheaper as a mask over all scores than in blocks.
@@ -52,12 +54,14 @@ class GroupedAttention:
     def every_token(
         self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
     ) -> torch.Tensor:
-        out = qkv.new_empty(qkv.shape[0], qkv.shape[2] * qkv.shape[3])
+        out = qkv.new_zeros(qkv.shape[0], qkv.shape[2] * qkv.shape[3])
         for group in batch.groups:
-            query, key, value = _heads(qkv, group)
-            attended = _attend(query, key, value, window)
-            rows = out[group.start : group.start + group.n_pairs * group.length]
-            rows.view(group.n_pairs, group.length, *qkv.shape[2:]).copy_(attended.transpose(1, 2))
+            rows = slice(group.start, group.start + group.n_pairs * group.length)
+            by_bmm = qkv.dtype != torch.float32 and group.length <= _BMM_MAX_LENGTH
+            query, key, value = _heads(qkv[rows].float() if by_bmm else qkv[rows], group)
+            attended = _attend(query, key, value, window, by_bmm=by_bmm)
+            shaped = out[rows].view(group.n_pairs, group.length, *qkv.shape[2:])
+            shaped.copy_(attended.transpose(1, 2))
         return out
 
     def first_token(
@@ -65,22 +69,27 @@ class GroupedAttention:
     ) -> torch.Tensor:
         outs = []
         for group in batch.groups:
-            query, key, value = _heads(qkv, group)
+            rows = slice(group.start, group.start + group.n_pairs * group.length)
+            query, key, value = _heads(qkv[rows].float(), group)
             reach = slice(None) if window is None else slice(window + 1)
-            attended = _first(query[:, :, :1], key[:, :, reach], value[:, :, reach])
+            attended = _bmm(query[:, :, :1], key[:, :, reach], value[:, :, reach])
             outs.append(attended.reshape(group.n_pairs, -1))
-        return torch.cat(outs)
+        return torch.cat(outs).to(qkv.dtype)
 
 
-def _heads(qkv: torch.Tensor, group: LengthGroup) -> tuple[torch.Tensor, ...]:
-    """Query, key and value of a group, each (pairs, heads, length, head_dim)."""
-    rows = qkv[group.start : group.start + group.n_pairs * group.length]
-    shaped = rows.view(group.n_pairs, group.length, *qkv.shape[1:])
+def _heads(rows: torch.Tensor, group: LengthGroup) -> tuple[torch.Tensor, ...]:
+    """Query, key and value of a group's rows, each (pairs, heads, length, head_dim)."""
+    shaped = rows.view(group.n_pairs, group.length, *rows.shape[1:])
     return tuple(part.transpose(1, 2) for part in shaped.unbind(2))
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    window: int | None,
+    *,
+    by_bmm: bool,
 ) -> torch.Tensor:
     length = query.shape[2]
     mask = None
@@ -88,22 +97,9 @@ def _attend(
         if length > _SLIDING_MIN_LENGTH:
             return _sliding(query, key, value, window)
         mask = _reach(length, window, query.dtype, query.device)
-    reduced = query.dtype != torch.float32
-    if reduced and length <= _BMM_MAX_LENGTH and _is_onednn_sized(query, key):
+    if by_bmm:
         return _bmm(query, key, value, mask)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-
-
-def _first(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    # SDPA splits a lone fp32 query's keys by how many threads have nothing else to do.
-    if query.dtype == torch.float32 or _is_onednn_sized(query, key):
-        return _bmm(query, key, value)
-    return F.scaled_dot_product_attention(query, key, value)
-
-
-def _is_onednn_sized(query: torch.Tensor, key: torch.Tensor) -> bool:
-    _, n_heads, n_queries, head_dim = query.shape
-    return n_heads * n_queries * head_dim * key.shape[2] > _ONEDNN_MIN_PRODUCT
 
 
 def _bmm(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from worker.engine.pairs import EncodedWindow
 from worker.engine.ragged import exclusive_cumsum, ragged_arange
+
+# oneDNN compiles a kernel for each number of rows that it meets; a few numbers keep that short.
+ROW_STEP = 256
 
 
 class LengthGroup(NamedTuple):
@@ -66,6 +70,18 @@ class TokenBatch:
     @property
     def max_length(self) -> int:
         return max(group.length for group in self.groups)
+
+    def filled_up(self) -> TokenBatch:
+        """On CPU with rows of no pair at the end, up to a multiple of ROW_STEP."""
+        missing = -len(self.ids) % ROW_STEP
+        if self.ids.device.type != "cpu" or not missing:
+            return self
+        return replace(
+            self,
+            ids=F.pad(self.ids, (0, missing)),
+            types=None if self.types is None else F.pad(self.types, (0, missing)),
+            positions=F.pad(self.positions, (0, missing)),
+        )
 
     def to(self, device: str) -> TokenBatch:
         """The same batch on a device; on CUDA through pinned memory, without waiting for it."""

@@ -44,6 +44,7 @@ class BertForward:
         self._head = [exact(part.weight, part.bias) for part in _head_modules(model, base)]
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
+        batch = batch.filled_up()
         x = self._embeddings(batch)
         for layer in self._layers[:-1]:
             x = layer.every_token(x, batch)

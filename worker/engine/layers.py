@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from worker.engine.batching import TokenBatch
+from worker.engine.batching import ROW_STEP, TokenBatch
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 Linear = Callable[[torch.Tensor], torch.Tensor]
@@ -74,11 +74,12 @@ class DenseLinear:
         self._bias = None if bias is None else F.pad(bias.detach().to(dtype), (0, missing))
         self._activation = activation
         self._is_packed = _can_pack(self._weight)
+        self._min_rows = _MIN_ROWS if weight.device.type == "cpu" else 0
         if self._is_packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        missing = max(0, _MIN_ROWS - len(x)) if x.device.type == "cpu" else 0
+        missing = -len(x) % ROW_STEP if self._is_packed else max(0, self._min_rows - len(x))
         padded = F.pad(x, (0, 0, 0, missing)) if missing else x
         product = self._packed if self._is_packed else self._plain
         return product(padded)[: len(x), : self._n_outputs]

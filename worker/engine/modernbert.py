@@ -57,6 +57,7 @@ class ModernBertForward:
         self._out = exact(model.classifier.weight, model.classifier.bias)
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
+        batch = batch.filled_up()
         x = self._norm(F.embedding(batch.ids, self._words))
         turns = {kind: rotary(batch.positions) for kind, rotary in self._rotaries.items()}
         *body, last = self._layers
