@@ -91,7 +91,8 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
 
     Before are all candidates of the input, those too that were rejected or cut by `top_k`: by its
     column `score` from high to low if there is one, else as the rows stand. After is by rank.
-    Where a query names a document twice, the better place counts.
+    Equal scores keep the order of the rows, where trec_eval takes that of the document ids. Where a
+    query names a document twice, the better place counts.
 
     Args:
         recall_at: the cutoffs of recall, at least 1.
