@@ -105,7 +105,7 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
     measures = _measures(recall_at)
     job = _finished_job(output)
     judged = _with_relevant(qrels)
-    depth = max(_CUTOFF, *recall_at)
+    depth = max((_CUTOFF, *recall_at))
     before_by = _before_by(job.plan.schema)
     before = _top(_before(job, before_by, judged), depth)
     if not before:
@@ -154,7 +154,7 @@ def sign_flip_test(differences: np.ndarray, n_flips: int = _N_FLIPS, seed: int =
 
 
 def _measures(recall_at: Sequence[int]) -> list[Measure]:
-    if min(recall_at) < 1:
+    if min(recall_at, default=1) < 1:
         raise InputError(f"recall at {min(recall_at)}: a cutoff is at least 1")
     try:
         from ir_measures import RR, R, nDCG  # an extra, and nothing else needs it

@@ -56,6 +56,7 @@ def test_the_figures_are_those_worked_out_by_hand(tmp_path: Path) -> None:
     }
     assert (found.n_judged, found.n_queries) == (4, 3)
     assert (found.n_in_input, found.n_in_parts, found.before_by) == (2, 2, "rows")
+    assert len(evaluate(output, QRELS, recall_at=()).comparisons) == 2
     changes = [(each.n_better, each.n_worse, each.n_equal) for each in found.comparisons]
     assert changes == [(1, 1, 1), (1, 1, 1), (0, 0, 3), (0, 0, 3)]
     assert found.comparisons[1].p_value == found.comparisons[2].p_value == 1
