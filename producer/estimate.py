@@ -16,8 +16,6 @@ from producer.forecast import (
     SeenRows,
     Spread,
     Tokens,
-    calibrated_pace,
-    pace_of,
     tokens_of,
 )
 from producer.groups import GroupSizes, group_sizes
@@ -87,32 +85,29 @@ def estimate(
         InputError: bad input or options, or a model that cannot be had.
     """
     _check_layout(options)
-    folder = None
-    if models.is_null(options.model_id):
-        pairs_per_s = pairs_per_s or models.null_rate(options.model_id)
-    else:
-        folder = models.locate(options.model_id, options.model_revision).absolute()
+    model_folder = _model_folder(options)
+    if models.is_null(options.model_id) and pairs_per_s is None:
+        pairs_per_s = models.null_rate(options.model_id)
     source = read_source(options.input_uri, (options.query_col, options.document_col))
     columns = resolve_columns(options, source.schema)
     needed = sorted({columns.group_key, columns.query, columns.document})
     sample = read_sample(source, needed, n_sample, options.damaged)
     groups = group_sizes(source, columns, sample, options.damaged, cluster=options.cluster)
-    found = devices(device)
     request = MeasureRequest(
         options=options,
         columns=columns,
-        model_folder=None if folder is None else str(folder),
+        model_folder=model_folder,
         calibrate_s=_CALIBRATE_S if calibrate and pairs_per_s is None else 0,
     )
+    found = devices(device)
     measurement = measure(request, sample.table, found[0])
     seen = SeenRows.of(sample, columns, measurement)
+    if measurement.calibration is not None:
+        pairs_per_s = seen.pairs_per_s(measurement.calibration)
     pace = None
     if pairs_per_s is not None:
-        pace = pace_of(pairs_per_s, source.n_rows, n_devices or len(found))
-    elif measurement.calibration is not None:
-        pace = calibrated_pace(
-            measurement.calibration, seen, source.n_rows, n_devices or len(found)
-        )
+        n_devices = n_devices or len(found)
+        pace = Pace.of(pairs_per_s, source.n_rows, n_devices, measurement.calibration)
     bounds = shard_bounds(source.group_rows, source.group_bytes, options.shard_pairs)
     return Estimate(
         input_uri=options.input_uri,
@@ -135,6 +130,12 @@ def estimate(
         tokens=tokens_of(sample, seen, measurement),
         pace=pace,
     )
+
+
+def _model_folder(options: JobOptions) -> str | None:
+    if models.is_null(options.model_id):
+        return None
+    return str(models.locate(options.model_id, options.model_revision).absolute())
 
 
 def _candidates(groups: GroupSizes) -> Spread | None:

@@ -76,6 +76,20 @@ class Pace(Facts):
     n_devices: int
     hours: float
 
+    @classmethod
+    def of(
+        cls, pairs_per_s: float, n_rows: int, n_devices: int, calibration: Calibration | None
+    ) -> Pace:
+        device_hours = n_rows / pairs_per_s / 3600
+        return cls(
+            pairs_per_s=pairs_per_s,
+            tokens_per_s=calibration and calibration.tokens_per_s,
+            n_calibrated_pairs=calibration and calibration.n_pairs,
+            device_hours=device_hours,
+            n_devices=n_devices,
+            hours=device_hours / n_devices,
+        )
+
 
 @dataclass(frozen=True)
 class SeenRows:
@@ -116,6 +130,14 @@ class SeenRows:
     def duplicate_share(self) -> float:
         return float(self.is_repeat.mean()) if len(self.is_repeat) else 0.0
 
+    def pairs_per_s(self, calibration: Calibration) -> float:
+        """Rows that pass in a second, by the tokens of those that the model sees.
+
+        Not by the pairs of the calibration, which may be few and not as long as these.
+        """
+        n_tokens = int(self.n_tokens[~self.is_repeat].sum())
+        return calibration.tokens_per_s * len(self.n_tokens) / n_tokens
+
 
 def tokens_of(sample: Sample, seen: SeenRows, measurement: Measurement) -> Tokens | None:
     """None where the engine saw no tokens."""
@@ -130,31 +152,6 @@ def tokens_of(sample: Sample, seen: SeenRows, measurement: Measurement) -> Token
         histogram=histogram(lengths),
         truncated_share=float(np.mean(measurement.truncated)),
         padding_share=padding_share(lengths, seen.n_chars[seen.is_scored]),
-    )
-
-
-def pace_of(pairs_per_s: float, n_rows: int, n_devices: int) -> Pace:
-    """At a pace that is known."""
-    device_hours = n_rows / pairs_per_s / 3600
-    return Pace(
-        pairs_per_s=pairs_per_s,
-        tokens_per_s=None,
-        n_calibrated_pairs=None,
-        device_hours=device_hours,
-        n_devices=n_devices,
-        hours=device_hours / n_devices,
-    )
-
-
-def calibrated_pace(calibration: Calibration, seen: SeenRows, n_rows: int, n_devices: int) -> Pace:
-    """At the pace of a calibration, by tokens: its few pairs are not as long as all on average."""
-    n_seen_tokens = int(seen.n_tokens[~seen.is_repeat].sum())
-    pairs_per_s = calibration.tokens_per_s * len(seen.n_tokens) / n_seen_tokens
-    return pace_of(pairs_per_s, n_rows, n_devices).model_copy(
-        update={
-            "tokens_per_s": calibration.tokens_per_s,
-            "n_calibrated_pairs": calibration.n_pairs,
-        }
     )
 
 

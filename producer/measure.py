@@ -31,6 +31,6 @@ def measure(request: MeasureRequest, sample: pa.Table, device: Device) -> Measur
     if done.returncode == InputError.exit_code:
         raise InputError(done.stdout.decode().strip())
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise RankmillError(f"measuring the sample failed: {said[-1] if said else done.returncode}")
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise RankmillError(f"measuring the sample failed (exit {done.returncode}): {said[-1]}")
     return parse(Measurement, done.stdout, "worker.measure")

@@ -60,8 +60,8 @@ class Measurement(Contract):
     """
 
     refused: dict[int, str]
-    n_tokens: tuple[int, ...]
-    truncated: tuple[bool, ...]
+    n_tokens: list[int]
+    truncated: list[bool]
     path: str
     path_reason: str
     precision: str

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
     from worker.engine.pairs import EncodedWindow
     from worker.engine.scorer import Scorer
 
-# A forward much shorter than this says little of those to come.
+# A window that takes much less says little of a job's.
 _WINDOW_S = 1.0
+
+# Steps of the golden ratio fill an interval evenly however many there are.
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 def main() -> None:
@@ -104,13 +109,11 @@ def _measured(
                 max_batch_tokens=options.max_batch_tokens,
                 precision=options.precision,
             )
-        calibration = calibrate(scorer, _by_length(windows, encoded), request.calibrate_s)
+        calibration = calibrate(scorer, LengthOrder.of(windows, encoded), request.calibrate_s)
     return Measurement(
         refused=refused,
-        n_tokens=tuple(n for each in encoded for n in each.lengths[each.pair_of_row].tolist()),
-        truncated=tuple(
-            cut for each in encoded for cut in each.truncated[each.pair_of_row].tolist()
-        ),
+        n_tokens=[n for each in encoded for n in each.lengths[each.pair_of_row].tolist()],
+        truncated=[cut for each in encoded for cut in each.truncated[each.pair_of_row].tolist()],
         path=path,
         path_reason=reason,
         precision=precision,
@@ -130,46 +133,77 @@ def _path(source: ModelFolder) -> tuple[str, str]:
     return ("causal" if source.is_causal else "padded"), reason
 
 
-def _by_length(windows: list[PairWindow], encoded: list[EncodedWindow]) -> PairWindow:
-    """The distinct pairs of each window, all of them shortest first."""
-    found: list[tuple[int, str, str]] = []
-    for window, each in zip(windows, encoded, strict=True):
-        _, rows = np.unique(each.pair_of_row, return_index=True)
-        for length, row in zip(each.lengths.tolist(), rows.tolist(), strict=True):
-            found.append((length, window.queries[row], window.documents[row]))
-    found.sort(key=lambda pair: pair[0])
-    return PairWindow([query for _, query, _ in found], [document for _, _, document in found])
+@dataclass(frozen=True)
+class LengthOrder:
+    """The distinct pairs of a sample, shortest first.
+
+    Attributes:
+        ends: int64 (n,), the tokens of the pairs up to each one.
+    """
+
+    ends: np.ndarray
+    pairs: PairWindow
+
+    @classmethod
+    def of(cls, windows: list[PairWindow], encoded: list[EncodedWindow]) -> LengthOrder:
+        found: list[tuple[int, str, str]] = []
+        for window, each in zip(windows, encoded, strict=True):
+            _, rows = np.unique(each.pair_of_row, return_index=True)
+            for length, row in zip(each.lengths.tolist(), rows.tolist(), strict=True):
+                found.append((length, window.queries[row], window.documents[row]))
+        found.sort(key=lambda pair: pair[0])
+        lengths, queries, documents = zip(*found, strict=True)
+        return cls(np.cumsum(lengths), PairWindow(list(queries), list(documents)))
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.ends[-1])
+
+    def window(self, number: int, n_tokens: int, max_batch_tokens: int) -> PairWindow:
+        """Some tokens' worth of pairs for a scorer to make such batches of as it makes in a job.
+
+        That is runs of pairs of about one length, a batch each, spread evenly over the lengths.
+        Other numbers give other runs, since a device is quicker with shapes that it has met before.
+        """
+        n_runs = max(1, n_tokens // max_batch_tokens)
+        begins = (number * _GOLDEN % 1 + np.arange(n_runs)) / n_runs * self.n_tokens
+        first = np.searchsorted(self.ends, begins, "right")
+        stop = np.searchsorted(self.ends, begins + n_tokens / n_runs, "right")
+        runs = zip(first, np.maximum(stop, first + 1), strict=True)
+        chosen = np.unique(np.concatenate([np.arange(*run) for run in runs]))
+        return PairWindow(
+            [self.pairs.queries[at] for at in chosen], [self.pairs.documents[at] for at in chosen]
+        )
 
 
-def calibrate(scorer: Scorer, pairs: PairWindow, budget_s: float) -> Calibration:
+def calibrate(scorer: Scorer, order: LengthOrder, budget_s: float) -> Calibration:
     """How fast the device scores, tokenizing ahead as in a job.
 
-    Windows double until one takes about a second; then that one is scored over and over. The
-    lengths in a window are spread as those of all pairs are.
+    Windows double until one takes about a second; then such windows follow one another.
 
     Args:
-        pairs: distinct ones in order of length.
         budget_s: about as long as this may take; a slow device scores four pairs at least.
     """
     until = time.perf_counter() + budget_s
-    window = _spread(pairs, 1)
-    while _timed(scorer, [window, window]).seconds < _WINDOW_S:
-        n_pairs = min(2 * len(window.queries), len(pairs.queries))
-        if n_pairs == len(window.queries):
-            break
-        window = _spread(pairs, n_pairs)
+    numbers, n_tokens = count(), 1
 
-    def again() -> Iterator[PairWindow]:
-        yield window
-        yield window
+    def window() -> PairWindow:
+        return order.window(next(numbers), n_tokens, scorer.max_batch_tokens)
+
+    while _timed(scorer, [window(), window()]).seconds < _WINDOW_S and n_tokens < order.n_tokens:
+        n_tokens = min(2 * n_tokens, order.n_tokens)
+
+    def windows() -> Iterator[PairWindow]:
+        yield window()
+        yield window()
         while time.perf_counter() < until:
-            yield window
+            yield window()
 
-    return _timed(scorer, again())
+    return _timed(scorer, windows())
 
 
 def _timed(scorer: Scorer, windows: Iterable[PairWindow]) -> Calibration:
-    """What passes after the first window, which warms up a device that waits for its tokens."""
+    """What passes after the first window, for which a device waits until it has its tokens."""
     results = scorer.score(windows)
     next(results)
     before, started = scorer.stats, time.perf_counter()
@@ -181,12 +215,6 @@ def _timed(scorer: Scorer, windows: Iterable[PairWindow]) -> Calibration:
         n_tokens=after.n_tokens - before.n_tokens,
         seconds=seconds,
     )
-
-
-def _spread(pairs: PairWindow, n_pairs: int) -> PairWindow:
-    """As many pairs, evenly from all: the middle one of each of `n_pairs` equal shares."""
-    places = (2 * np.arange(n_pairs) + 1) * len(pairs.queries) // (2 * n_pairs)
-    return PairWindow([pairs.queries[at] for at in places], [pairs.documents[at] for at in places])
 
 
 def _device_name(device: str) -> str:

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from producer.estimate import estimate
+from rankmill import storage
 from rankmill.settings import CHECKOUT
+from rankmill.spec import JobOptions
 from tests.inputs import everything_under, pairs, read_output, read_rejected, write
 from tests.integration.test_run import rankmill
 
@@ -90,6 +93,18 @@ def test_time_at_a_given_pace_is_arithmetic(tmp_path: Path) -> None:
         assert found["pace"]["device_hours"] == pytest.approx(100 / 50 / 3600)
         assert found["pace"]["n_calibrated_pairs"] is None
         assert (found["tokens"] is None) == (options[0] == "null:50")
+
+
+def test_an_input_on_s3_is_estimated_as_one_on_disk(s3: str, tmp_path: Path) -> None:
+    path = write(pairs(40, 25), tmp_path / "in.parquet", row_group_size=90)
+    storage.write_bytes(f"{s3}/in/0.parquet", path.read_bytes())
+    local, remote = (
+        estimate(JobOptions(input_uri=uri, model_id="null:7"), n_sample=200)
+        for uri in (str(path), f"{s3}/in")
+    )
+    assert remote == local.model_copy(update={"input_uri": f"{s3}/in"})
+    assert (remote.n_sample_rows, remote.n_sample_places) == (200, 16)
+    assert storage.names(f"{s3}/in") == ["0.parquet"]
 
 
 def test_an_empty_input_comes_to_nothing(tmp_path: Path) -> None:

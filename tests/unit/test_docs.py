@@ -37,7 +37,8 @@ def test_every_command_and_option_that_the_readme_names_is_there() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     named = set(re.findall(r"rankmill ([a-z]+)(?: [A-Z]|`)", README))
     assert {"run", "submit"} <= named <= set(commands)
-    options = {option for each in commands.values() for p in each.params for option in p.opts}
+    parameters = [parameter for each in commands.values() for parameter in each.params]
+    options = {option for each in parameters for option in (*each.opts, *each.secondary_opts)}
     assert set(re.findall(r"`(--[a-z-]+)", README)) <= options
 
 

@@ -20,9 +20,7 @@ from producer.forecast import (
     SeenRows,
     Spread,
     Tokens,
-    calibrated_pace,
     histogram,
-    pace_of,
     padding_share,
     tokens_of,
 )
@@ -41,8 +39,8 @@ BY_TEXT = BY_ID.model_copy(update={"query_id": None})
 def measured(n_tokens: list[int], **changes: object) -> Measurement:
     values: dict[str, object] = {
         "refused": {},
-        "n_tokens": tuple(n_tokens),
-        "truncated": tuple(n == max(n_tokens) for n in n_tokens),
+        "n_tokens": n_tokens,
+        "truncated": [n == max(n_tokens) for n in n_tokens],
         "path": "packed",
         "path_reason": "",
         "precision": "fp32",
@@ -186,9 +184,9 @@ def test_a_calibrated_pace_goes_by_tokens_and_counts_equal_pairs_once() -> None:
     measurement = measured([10, 10, 20, 30])
     seen = SeenRows.of(sample, BY_TEXT, measurement)
     calibration = Calibration(n_pairs=5, n_tokens=900, seconds=3.0)
-    pace = calibrated_pace(calibration, seen, 400, 4)
     # 60 tokens make 4 rows, and 300 tokens pass in a second.
-    assert pace.pairs_per_s == pytest.approx(20)
+    assert seen.pairs_per_s(calibration) == pytest.approx(20)
+    pace = Pace.of(20.0, 400, 4, calibration)
     assert (pace.tokens_per_s, pace.n_calibrated_pairs) == (300, 5)
     assert pace.device_hours == pytest.approx(400 / 20 / 3600)
     assert pace.hours == pytest.approx(pace.device_hours / 4)
@@ -297,5 +295,5 @@ def test_a_damaged_file_is_named_or_its_rows_set_aside(tmp_path: Path) -> None:
 
 
 def test_a_pace_that_was_given_needs_no_tokens() -> None:
-    pace = pace_of(100.0, 720_000, 2)
+    pace = Pace.of(100.0, 720_000, 2, None)
     assert (pace.device_hours, pace.hours, pace.tokens_per_s) == (2.0, 1.0, None)

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rankmill.errors import ModelUnavailable
 from rankmill.measure import MeasureRequest
 from rankmill.spec import Columns, JobOptions
 from tests.unit.engine import checkpoints
 from worker.engine.scorer import PairWindow, Scorer
-from worker.measure import _spread, _timed, calibrate, measure
+from worker.measure import LengthOrder, _timed, calibrate, measure
 
 COLUMNS = Columns(query="query", document="document", query_id=None, doc_id=None, kept={})
 
@@ -59,8 +61,8 @@ def test_tokens_and_path_are_those_of_the_scorer(path: str, folders: dict[str, P
     )
     assert found.path == path
     assert (found.precision, found.max_length) == (scorer.info.precision, max_length)
-    assert found.n_tokens == tuple(scores.n_tokens.tolist())
-    assert found.truncated == tuple(scores.truncated.tolist())
+    assert found.n_tokens == scores.n_tokens.tolist()
+    assert found.truncated == scores.truncated.tolist()
     assert found.calibration is None
     assert any(found.truncated) and not all(found.truncated)
 
@@ -82,9 +84,10 @@ def test_a_calibration_counts_what_passed_in_its_seconds(folders: dict[str, Path
     scorer = Scorer.load(folders["packed"])
     letters = [chr(ord("a") + n) for n in range(26)]
     pairs = PairWindow(letters, letters)
-    (n_tokens,) = set(next(iter(scorer.score([pairs]))).n_tokens.tolist())
+    lengths = next(iter(scorer.score([pairs]))).n_tokens
+    (n_tokens,) = set(lengths.tolist())
     before, started = scorer.stats, time.perf_counter()
-    found = calibrate(scorer, pairs, 0.3)
+    found = calibrate(scorer, LengthOrder(np.cumsum(lengths), pairs), 0.3)
     took = time.perf_counter() - started
     assert found.n_tokens == n_tokens * found.n_pairs
     assert 0 < found.n_pairs < scorer.stats.n_pairs - before.n_pairs
@@ -104,10 +107,39 @@ def test_nothing_to_score_is_nothing_to_calibrate(folders: dict[str, Path]) -> N
     assert measure(request(folders["packed"], 0.1), sample(0)).calibration is None
 
 
-@pytest.mark.parametrize(("n_pairs", "expected"), [(1, [4]), (3, [1, 4, 7]), (9, list(range(9)))])
-def test_a_window_is_spread_over_all_lengths(n_pairs: int, expected: list[int]) -> None:
-    pairs = PairWindow([str(n) for n in range(9)], [""] * 9)
-    assert [int(text) for text in _spread(pairs, n_pairs).queries] == expected
+def ordered(lengths: list[int]) -> LengthOrder:
+    texts = [str(at) for at in range(len(lengths))]
+    return LengthOrder(np.cumsum(lengths), PairWindow(texts, texts))
+
+
+def chosen(order: LengthOrder, number: int, n_tokens: int, max_batch_tokens: int) -> list[int]:
+    return [int(text) for text in order.window(number, n_tokens, max_batch_tokens).queries]
+
+
+def test_a_window_is_runs_of_neighbours_in_length_all_over_the_sample() -> None:
+    order = ordered([10] * 100)
+    assert chosen(order, 0, 200, 50) == [n + k for n in (0, 25, 50, 75) for k in range(5)]
+    # 0.618 of the way from one run's place to the next
+    assert chosen(order, 1, 200, 50)[:5] == [15, 16, 17, 18, 19]
+    assert chosen(order, 3, 1, 50) == [85]  # 3 * 0.618 = 1.854
+    assert {at for n in range(8) for at in chosen(order, n, 200, 50)} == set(range(100))
+
+
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=60).map(sorted),
+    number=st.integers(0, 1000),
+    n_tokens=st.integers(1, 3000),
+    max_batch_tokens=st.integers(1, 500),
+)
+def test_a_window_has_pairs_once_and_about_as_many_tokens_as_asked(
+    lengths: list[int], number: int, n_tokens: int, max_batch_tokens: int
+) -> None:
+    order = ordered(lengths)
+    n_tokens = min(n_tokens, order.n_tokens)
+    window = chosen(order, number, n_tokens, max_batch_tokens)
+    assert window and len(set(window)) == len(window)
+    n_runs = max(1, n_tokens // max_batch_tokens)
+    assert sum(lengths[at] for at in window) <= n_tokens + 2 * n_runs * max(lengths)
 
 
 def test_a_request_and_its_sample_arrive_as_they_were_sent() -> None:

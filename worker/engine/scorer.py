@@ -132,6 +132,11 @@ class Scorer:
         """A snapshot of the totals since loading."""
         return replace(self._totals, device_busy_s=self._runner.busy_s)
 
+    @property
+    def max_batch_tokens(self) -> int:
+        """Tokens in a batch at most, where one pair does not have more."""
+        return self._runner.max_batch_tokens
+
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
         """Yield the scores of each window, in order; reads and tokenizes one or two ahead.
 
