@@ -68,7 +68,7 @@ def main() -> None:
     except RankmillError as error:
         if debug:
             raise
-        _console.print(f"rankmill: {error}", style="red", markup=False, soft_wrap=True)
+        _console.print(f"rankmill: {error}", style="red", markup=False, emoji=False, soft_wrap=True)
         sys.exit(error.exit_code)
 
 
