@@ -38,7 +38,17 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     return write_lines(path, map(json.dumps, rows))
 
 
-def write_table(path: Path, table: pa.Table) -> Path:
+def write_table(path: Path, table: pa.Table, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+    pq.write_table(table, path, **options)
+    return path
+
+
+def damage(path: Path, row_group: int) -> Path:
+    """Overwrite the head of a row group's first page, as it is found on a failing disk."""
+    column = pq.read_metadata(path).row_group(row_group).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 16] = b"\xff" * 16
+    path.write_bytes(content)
     return path

@@ -41,7 +41,7 @@ def texts_in_order(
 def _found(
     workspace: Workspace, texts: Texts, key: str, n_rows: int
 ) -> Iterator[tuple[np.ndarray, pa.ChunkedArray]]:
-    """Rows of the run, each once, with their texts."""
+    """Rows of the run with their texts; again where a text comes again."""
     schema = pa.schema([("id", key_type(texts.id_type, texts.id_column)), _SCHEMA.field("text")])
     query = (
         f"select {ROW_NUMBER}, id, text, hash(text) as hash from feed join {TABLE} on id = {key}"
@@ -54,10 +54,7 @@ def _found(
         differs = ((before != 0) & (before != new)) | (hashes[rows] != new)
         if differs.any():
             raise _two_texts(texts, table["id"][int(differs.argmax())].as_py())
-        is_first = np.zeros(len(rows), bool)
-        is_first[np.unique(rows, return_index=True)[1]] = True
-        is_first &= before == 0
-        yield rows[is_first], table["text"].filter(pa.array(is_first))
+        yield rows, table["text"]
 
 
 def _keyed(workspace: Workspace, texts: Texts, schema: pa.Schema) -> Iterator[pa.Table]:

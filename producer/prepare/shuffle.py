@@ -26,7 +26,7 @@ class Shuffle:
 
     Args:
         schema: of the rows.
-        n_rows: positions run from 0 to this; no two rows may have the same.
+        n_rows: positions run from 0 to this; of rows with the same position one counts.
     """
 
     def __init__(
@@ -78,9 +78,8 @@ class Shuffle:
                 continue
             table = pa.concat_tables(tables)
             source[table.column(-1).to_numpy() - first] = np.arange(table.num_rows)
-            columns = table.take(pa.array(source, mask=source < 0)).columns[:-1]
-            fields = zip(columns, self._schema.types, strict=True)
-            yield pa.table([column.cast(kind) for column, kind in fields], self._schema)
+            in_order = table.take(pa.array(source, mask=source < 0))
+            yield pa.table(in_order.columns[:-1], self._schema)
 
     def _write_gathered(self) -> None:
         if not self._gathered:

@@ -11,7 +11,7 @@ from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.prepare.prepare import prepare
 from rankmill.errors import InputError
 from rankmill.spec import JobSpec
-from tests.prepared import prepared, spec_of, write_jsonl, write_lines, write_table
+from tests.prepared import damage, prepared, spec_of, write_jsonl, write_lines, write_table
 
 PAIRS = {"query": ["a"], "document": ["x"]}
 RUN_IDS = {"query_id": ["q1"], "doc_id": ["d1"]}
@@ -86,6 +86,26 @@ def test_what_an_earlier_attempt_left_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "prepared").iterdir()] == ["part-00000.parquet"]
 
 
+def test_a_fault_that_shows_late_leaves_nothing(tmp_path: Path) -> None:
+    """The first part, of a million rows, is published before the second file is read."""
+    candidates = pa.array(["x"] * 1_100_000)
+    lists = pa.LargeListArray.from_arrays(pa.array([0, len(candidates)], pa.int64()), candidates)
+    for name in "ab":
+        write_table(tmp_path / "in" / name, pa.table({"query": ["q"], "document": lists}))
+    damage(tmp_path / "in" / "b", row_group=0)
+    spec = spec_of(f"{tmp_path}/in/*", layout="lists")
+    published = []
+    target = tmp_path / "out"
+
+    def progress(step: str, n_rows: int) -> None:
+        published.append(n_rows)
+
+    with pytest.raises(InputError, match="b: row group 0 cannot be read"):
+        prepare(spec, find_inputs(spec), str(target), tmp_path, progress)
+    assert published == [1_100_000]
+    assert not target.exists()
+
+
 def test_progress_is_told_by_step(tmp_path: Path) -> None:
     spec = run_spec(tmp_path, RUN_IDS)
     told: list[tuple[str, int]] = []
@@ -100,12 +120,7 @@ def test_progress_is_told_by_step(tmp_path: Path) -> None:
 
 def test_rows_of_a_damaged_row_group_can_be_set_aside(tmp_path: Path) -> None:
     table = pa.table({"query": [f"q{n}" for n in range(6)], "document": ["x"] * 6})
-    path = tmp_path / "in.parquet"
-    pa.parquet.write_table(table, path, row_group_size=2)
-    start = pa.parquet.read_metadata(path).row_group(1).column(0).data_page_offset
-    content = bytearray(path.read_bytes())
-    content[start - 8 : start + 40] = b"\xff" * 48
-    path.write_bytes(content)
+    path = damage(write_table(tmp_path / "in.parquet", table, row_group_size=2), row_group=1)
     with pytest.raises(InputError, match=r"in\.parquet: row group 1 cannot be .* --damaged reject"):
         prepared(spec_of(path, cluster=True), tmp_path)
     found = prepared(spec_of(path, cluster=True, damaged="reject"), tmp_path)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from rankmill.errors import InputError
-from tests.prepared import prepared, spec_of, write_jsonl, write_table
+from tests.prepared import damage, prepared, spec_of, write_jsonl, write_table
 
 STRUCT = pa.struct([("doc_id", pa.int32()), ("text", pa.string()), ("price", pa.decimal128(5, 2))])
 
@@ -90,6 +90,15 @@ def test_lists_of_fixed_size_with_nulls_and_lists_in_jsonl(tmp_path: Path) -> No
     assert found["document"].to_pylist() == ["x", None, None]
     assert found["lang"].to_pylist() == ["de", None, None]
     assert found["_refusal"].to_pylist() == [None, None, "no candidates"]
+
+
+def test_lists_in_a_damaged_row_group_can_be_set_aside(tmp_path: Path) -> None:
+    table = pa.table({"query": ["a", "b", "c"], "document": [["x"], ["y", "y"], ["z"]]})
+    path = damage(write_table(tmp_path / "in.parquet", table, row_group_size=1), row_group=1)
+    found = prepared(spec_of(path, layout="lists", damaged="reject"), tmp_path)
+    assert found["document"].to_pylist() == ["x", None, "z"]
+    assert found["_refusal"].to_pylist() == [None, "row group 1 is damaged", None]
+    assert found["query_id"].to_pylist() == [0, 1, 2]
 
 
 def test_more_lists_than_are_read_at_a_time(tmp_path: Path) -> None:

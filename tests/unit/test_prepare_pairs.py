@@ -152,6 +152,37 @@ def test_jsonl_gets_the_types_that_hold_for_all_its_lines(tmp_path: Path) -> Non
     check_json(spec_of(write_jsonl(tmp_path / "in.jsonl", JSON_ROWS)), tmp_path)
 
 
+def test_values_of_several_types_or_of_none_become_text(tmp_path: Path) -> None:
+    line = {"query": "a", "document": "x"}
+    rows = [
+        {
+            **line,
+            "id": "007",
+            "tags": [1, "b"],
+            "none": None,
+            "empty": {},
+            "same": {"k": 1, "K": 2},
+        },
+        {**line, "id": 7, "tags": [], "none": None, "empty": {}, "same": {"k": 1}},
+    ]
+    found = prepared(spec_of(write_jsonl(tmp_path / "in.jsonl", rows)), tmp_path)
+    assert found["id"].to_pylist() == ["007", "7"]
+    assert found["tags"].to_pylist() == [["1", "b"], []]
+    assert found["none"].to_pylist() == [None, None]
+    assert found["empty"].to_pylist() == ["{}", "{}"]
+    assert found["same"].to_pylist() == ['{"k":1,"K":2}', '{"k":1}']
+
+
+def test_columns_to_keep_may_come_late_in_jsonl(tmp_path: Path) -> None:
+    line = {"query": "a", "document": "x" * 1000}
+    rows = [line] * 200 + [{**line, "late": 1}]
+    path = write_jsonl(tmp_path / "in.jsonl", rows)
+    found = prepared(spec_of(path, keep_cols=("late",)), tmp_path)
+    assert found["late"].to_pylist() == [None] * 200 + [1]
+    with pytest.raises(InputError, match="'never' is missing"):
+        prepared(spec_of(path, keep_cols=("never",)), tmp_path)
+
+
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
 def test_compressed_jsonl_also_in_several_members(tmp_path: Path, codec: str) -> None:
     content = write_jsonl(tmp_path / "plain", JSON_ROWS).read_bytes()
