@@ -37,7 +37,7 @@ class Feed:
 class Database:
     """A database in a folder, where it also spills, or a small one in memory."""
 
-    def __init__(self, folder: Path | None = None, memory_limit: str = "256MB") -> None:
+    def __init__(self, folder: Path | None = None, memory_limit: str = "1GB") -> None:
         self._folder = folder
         self._memory_limit = memory_limit
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, pairwise
+from functools import cached_property, reduce
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,8 @@ from rankmill.spec import InputFile
 
 # Key to its type, or the structure of an object or a list, as DuckDB writes them in JSON.
 Structure = dict[str, Any]
+
+_NUMBERS = {"UBIGINT", "BIGINT", "HUGEINT", "DOUBLE"}
 
 
 @dataclass(frozen=True)
@@ -67,47 +69,58 @@ def read_json(
     Raises:
         InputError: a line is not a JSON object.
     """
-    tables = (
-        iter([first_lines(files[0].stat)])
-        if only_beginning
-        else chain.from_iterable(read_lines(file.stat) for file in files)
-    )
-    structure = _infer(files, tables, database)
-    folded = sorted(structure, key=str.casefold)
-    for one, other in pairwise(folded):
+    if only_beginning:
+        structure = _infer(files[0], first_lines(files[0].stat), database)
+    else:
+        found = (_infer(file, table, database) for file in files for table in read_lines(file.stat))
+        structure = reduce(_merged, found, {})
+    for one, other in pairwise(sorted(structure, key=str.casefold)):
         if one.casefold() == other.casefold():
             raise InputError(f"{files[0].uri}: '{one}' and '{other}' differ in case alone")
-    return JsonRows(files, structure, database)
+    return JsonRows(files, {name: _storable(kind) for name, kind in structure.items()}, database)
 
 
-def _infer(
-    files: tuple[InputFile, ...], tables: Iterable[pa.Table], database: Database
-) -> Structure:
+def _infer(file: InputFile, lines: pa.Table, database: Database) -> Structure:
+    """The types that suit some lines. DuckDB's memory for it grows with what it looks at."""
     import duckdb  # heavy, and only where there is JSONL
 
-    feed = Feed(LINES_SCHEMA, tables)
+    if not lines.num_rows:
+        return {}
+    query = "select json_group_structure(line::json) from feed"
     try:
-        [(found,)] = database.rows("select json_group_structure(line::json) from feed", feed)
+        [(found,)] = database.rows(query, Feed(LINES_SCHEMA, [lines]))
     except duckdb.ConversionException as error:
-        raise _wrong_line(files, database) from error
-    structure = json.loads(found) if found else {}
+        raise _wrong_line(file, lines, database) from error
+    structure = json.loads(found)
     if not isinstance(structure, dict):
-        raise _wrong_line(files, database)
-    return {name: _storable(kind) for name, kind in structure.items()}
+        raise _wrong_line(file, lines, database)
+    return structure
 
 
-def _wrong_line(files: tuple[InputFile, ...], database: Database) -> InputError:
+def _wrong_line(file: InputFile, lines: pa.Table, database: Database) -> InputError:
     """The error that names the first line which is no JSON object."""
     query = (
         "select min(row) from feed where not json_valid(line)"
         " or case when json_valid(line) then json_type(line::json) <> 'OBJECT' end"
     )
-    for file in files:
-        for lines in read_lines(file.stat):
-            [(row,)] = database.rows(query, Feed(LINES_SCHEMA, [lines]))
-            if row is not None:
-                return line_error(file.uri, row, "is not a JSON object; JSONL has one in each line")
-    return InputError(f"{files[0].uri}: not JSONL")
+    [(row,)] = database.rows(query, Feed(LINES_SCHEMA, [lines]))
+    return line_error(file.uri, row, "is not a JSON object; JSONL has one in each line")
+
+
+def _merged(one: Any, other: Any) -> Any:
+    """The type or structure that suits the values of both, by DuckDB's rules."""
+    if one == other or other == "NULL":
+        return one
+    if one == "NULL":
+        return other
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = one | other
+        return {n: _merged(one.get(n, "NULL"), other.get(n, "NULL")) for n in names}
+    if isinstance(one, list) and isinstance(other, list):
+        return [_merged(one[0], other[0])]
+    if isinstance(one, str) and isinstance(other, str) and {one, other} <= _NUMBERS:
+        return "DOUBLE" if "DOUBLE" in (one, other) else "HUGEINT"
+    return "JSON"
 
 
 def _storable(kind: Any) -> Any:

@@ -18,7 +18,7 @@ from rankmill.storage import FileStat
 LINES_SCHEMA = pa.schema([("line", pa.large_string()), ("row", pa.int64())])
 
 _BLOCK_BYTES = 4 * 2**20
-_MAX_LINE_BYTES = 256 * 2**20
+_MAX_LINE_BYTES = 64 * 2**20
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
