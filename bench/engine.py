@@ -44,7 +44,7 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             make_checkpoint(name, Path(folder), corpus.sentences)
             for mix in options.mix:
-                pairs = build_pairs(corpus, mix, n_pairs)
+                pairs = build_pairs(corpus, mix, n_pairs * options.rounds)
                 for precision in options.precision:
                     print(f"{name} {mix} {precision}: {n_pairs} pairs", file=sys.stderr)
                     row = compare(
@@ -64,7 +64,11 @@ def compare(
     rounds: int,
     batches: list[int],
 ) -> Comparison:
-    """The engine, the tuned peer and the peer at its defaults, in turns on the same pairs."""
+    """The engine, the tuned peer and the peer at its defaults, in turns on the same pairs.
+
+    Args:
+        pairs: of all rounds together.
+    """
     scorer = Scorer.load(folder, device=device, precision=precision)
     peer = Peer(folder, device, precision)
     sample = pairs[:: max(1, len(pairs) // (_SAMPLE_CPU if device == "cpu" else _SAMPLE_CUDA))]
@@ -79,12 +83,12 @@ def compare(
     logits = run_in_turns(sides, pairs, rounds, device)
     lengths = _token_counts(scorer, pairs)
     engine, tuned, default = (side.median for side in sides)
-    rate = useful_flops(SHAPES[name], lengths) / engine.core_s
+    rate = useful_flops(SHAPES[name], lengths) / rounds / engine.core_s
     return Comparison(
         model=name,
         mix=mix,
         precision=precision,
-        n_pairs=len(pairs),
+        n_pairs=len(pairs) // rounds,
         mean_tokens=float(lengths.mean()),
         engine_s=engine.wall_s,
         peer_s=tuned.wall_s,
@@ -117,7 +121,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--precision", nargs="+", choices=get_args(Precision)[1:3], default=["bf16", "fp32"]
     )
-    parser.add_argument("--pairs", type=int, help="pairs a model")
+    parser.add_argument("--pairs", type=int, help="pairs a model and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a tenth of the pairs")
     parser.add_argument("--json", action="store_true")

@@ -64,9 +64,9 @@ def _compare_mixes(name: str, folder: Path, corpus: Corpus, share: float) -> lis
     rows = []
     for mix in ("plain", *_OTHER_MIXES):
         n_pairs = int(_PAIRS[name] * share * (1 if mix == "plain" else _OTHER_SHARE))
-        pairs = build_pairs(corpus, mix, max(200, n_pairs))
-        print(f"{name} {mix}: {len(pairs)} pairs", file=sys.stderr)
         rounds = _ROUNDS if mix == "plain" else 1
+        pairs = build_pairs(corpus, mix, max(200, n_pairs) * rounds)
+        print(f"{name} {mix}: {len(pairs)} pairs", file=sys.stderr)
         rows.append(compare(name, folder, mix, pairs, "bf16", _DEVICE, rounds, _BATCHES))
     return rows
 

@@ -6,6 +6,7 @@ All of this may be called by anybody, at any time, any number of times.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -93,6 +94,16 @@ def fail(
     except (StorageRefused, StorageUnavailable) as refused:
         log.error("job %s: %s", record.job_id, refused)
     ledger.end_job(record.job_id, JobState.FAILED, str(error), settings.keep_finished_s)
+
+
+def end_unseen(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -> None:
+    """End a job whose output is not here: Redis alone can be told, which its submitter sees too."""
+    message = (
+        f"{output_uri} does not hold job {job_id} on {socket.gethostname()}; every worker must see "
+        "the same folder: share the disk, or use s3://"
+    )
+    log.error("%s", message)
+    ledger.end_job(job_id, JobState.FAILED, message, settings.keep_finished_s)
 
 
 def cancel(ledger: Ledger, settings: Settings, output: Output, job_id: str) -> None:

@@ -69,7 +69,10 @@ class Reconciler:
             return
         output = Output(seen.output_uri if seen else self._running[job_id])
         record = output.read_job()
-        if record is None or record.job_id != job_id:
+        if record is None:
+            dispatch.end_unseen(self._ledger, self._settings, job_id, output.uri)
+            self._running.pop(job_id, None)
+        elif record.job_id != job_id:
             self._end(job_id, JobState.FAILED, f"{output.uri} no longer holds this job")
         elif output.has_ended():
             self._end(job_id, output.state(), "")

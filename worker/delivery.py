@@ -13,7 +13,6 @@ from rankmill import dispatch
 from rankmill.claim import Claim
 from rankmill.errors import BrokerUnavailable, ClaimLost, JobUnknown, RankmillError
 from rankmill.ledger import ledger
-from rankmill.lifecycle import JobState
 from rankmill.output import Job, Output
 from rankmill.settings import settings
 from rankmill.spec import ShardReport, ShardSpec
@@ -65,17 +64,9 @@ def _job_of(shard: ShardSpec) -> Job | None:
         job = _planned_job(shard.output_uri, shard.job_id)
     except JobUnknown:
         if Output(shard.output_uri).read_job() is None:
-            _fail_unseen(shard)
+            dispatch.end_unseen(ledger(), settings(), shard.job_id, shard.output_uri)
         return None
     return None if job.output.has_ended() else job
-
-
-def _fail_unseen(shard: ShardSpec) -> None:
-    """End a job whose output is not here: Redis alone can be told, which its submitter sees too."""
-    where = f"{shard.output_uri} does not hold job {shard.job_id} on {socket.gethostname()}"
-    message = f"{where}; every worker must see the same folder: share the disk, or use s3://"
-    log.error("%s", message)
-    ledger().end_job(shard.job_id, JobState.FAILED, message, settings().keep_finished_s)
 
 
 @lru_cache(maxsize=4)

@@ -187,3 +187,19 @@ def test_a_part_that_has_gone_before_the_end_is_made_again(
     assert job.wait(timeout_s=60).state == "succeeded"
     assert not stray.exists()
     assert len(read_output(tmp_path / "out")) == len(rows)
+
+
+def test_a_worker_that_does_not_see_the_output_ends_the_job(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker
+) -> None:
+    source = write(pairs(3, 4), tmp_path / "in.parquet")
+    job = submit(source, tmp_path / "out", model_id=str(model_folder))
+    (tmp_path / "out").rename(tmp_path / "on another machine")
+    start_worker()
+    with pytest.raises(JobFailed, match=r"every worker must see the same folder.*or use s3://"):
+        while True:
+            counts = job.ledger.counts(job.job_id)
+            assert counts is not None
+            if counts.state.is_final:
+                raise JobFailed(counts.message)
+    assert not (tmp_path / "out").exists()

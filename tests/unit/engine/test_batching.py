@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from worker.engine.agreement import measure_agreement
 from worker.engine.attention import GroupedAttention
-from worker.engine.batching import TokenBatch, packed_batches, padded_batches
+from worker.engine.batching import ROW_STEP, TokenBatch, packed_batches, padded_batches
 from worker.engine.pairs import EncodedWindow
 
 lengths = st.lists(st.integers(1, 50), max_size=60).map(np.array)
@@ -94,3 +94,12 @@ def test_agreement_sees_a_changed_top() -> None:
     agreement = measure_agreement(["a"] * 12, reversed_scores, exact)
     assert agreement.kendall_tau == pytest.approx(-1)
     assert agreement.top10_overlap == pytest.approx(0.8)
+
+
+def test_batches_are_filled_up_with_rows_of_no_pair() -> None:
+    batch = batch_of([300, 20, 7])
+    filled = batch.filled_up()
+    assert len(filled.ids) == len(filled.positions) == 2 * ROW_STEP
+    assert torch.equal(filled.ids[: len(batch.ids)], batch.ids)
+    assert (filled.groups, filled.n_pairs) == (batch.groups, 3)
+    assert filled.filled_up() is filled
