@@ -53,7 +53,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
     output = tmp_path_factory.mktemp("reference") / "out"
     options = ["--model", "demo", "--precision", "fp32", "--shard-pairs", str(shard_pairs(source))]
     command = [sys.executable, "-m", "producer.cli", "run", str(source), str(output), *options]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    one_thread = {**os.environ, "RANKMILL_THREADS": "1"}  # as the workers on stage
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=one_thread)
     return output
 
 
