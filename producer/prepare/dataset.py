@@ -40,7 +40,7 @@ class PairsAsTheyCome:
         self.schema = schema_with_status(own)
 
     def tables(self, workspace: Workspace) -> Iterator[pa.Table]:
-        return workspace.watch("reading the input", self._rows.tables(self._names))
+        return self._rows.tables(self._names)
 
 
 class ClusteredPairs(PairsAsTheyCome):
@@ -49,4 +49,5 @@ class ClusteredPairs(PairsAsTheyCome):
     def tables(self, workspace: Workspace) -> Iterator[pa.Table]:
         n_rows = load_keys(workspace, self._rows, {"query": self._key})
         order = positions(workspace, "query", n_rows)
-        return shuffled(workspace.folder / "pairs", self.schema, super().tables(workspace), order)
+        tables = workspace.watch("reading the input", super().tables(workspace))
+        yield from shuffled(workspace.folder / "pairs", self.schema, tables, order)

@@ -52,7 +52,7 @@ class JoinedRun:
             self._check_pairs_once(workspace)
         order = positions(workspace, "query", n_rows)
         names = [self._query_id, self._doc_id, *self._others]
-        run = workspace.watch("sorting the run", self._run.tables(names))
+        run = workspace.watch("reading the run", self._run.tables(names))
         schema = schema_with_status(pa.schema([self._run.schema.field(name) for name in names]))
         blocks = zip(
             shuffled(workspace.folder / "run", schema, run, order),

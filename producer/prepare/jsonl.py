@@ -90,25 +90,34 @@ def _infer(file: InputFile, lines: pa.Table, database: Database) -> Structure:
     try:
         [(found,)] = database.rows(query, Feed(LINES_SCHEMA, [lines]))
     except duckdb.ConversionException as error:
-        raise _wrong_line(file, lines, database) from error
+        _check_objects(file, lines, database)
+        raise InputError(f"{file.uri}: {error}".partition("\n")[0]) from error
     structure = json.loads(found)
-    if not isinstance(structure, dict):
-        raise _wrong_line(file, lines, database)
-    return structure
+    if isinstance(structure, dict):
+        return structure
+    _check_objects(file, lines, database)
+    return {}  # objects without a key
 
 
-def _wrong_line(file: InputFile, lines: pa.Table, database: Database) -> InputError:
-    """The error that names the first line which is no JSON object."""
+def _check_objects(file: InputFile, lines: pa.Table, database: Database) -> None:
+    """
+    Raises:
+        InputError: a line is no JSON object.
+    """
     query = (
         "select min(row) from feed where not json_valid(line)"
         " or case when json_valid(line) then json_type(line::json) <> 'OBJECT' end"
     )
     [(row,)] = database.rows(query, Feed(LINES_SCHEMA, [lines]))
-    return line_error(file.uri, row, "is not a JSON object; JSONL has one in each line")
+    if row is not None:
+        raise line_error(file.uri, row, "is not a JSON object; JSONL has one in each line")
 
 
 def _merged(one: Any, other: Any) -> Any:
-    """The type or structure that suits the values of both, by DuckDB's rules."""
+    """The type or structure that suits the values of both, by DuckDB's rules.
+
+    "JSON" is any value: it may stand for an object without keys, but for a mixture as well.
+    """
     if one == other or other == "NULL":
         return one
     if one == "NULL":

@@ -48,7 +48,8 @@ def prepare(
         with Database(folder, memory_limit) as database, Database() as json_database:
             workspace = Workspace(folder, database, progress)
             dataset = open_dataset(spec, files, json_database)
-            write_parts(target_uri, dataset.schema, dataset.tables(workspace))
+            tables = workspace.tell_errors(dataset.tables(workspace))
+            write_parts(target_uri, dataset.schema, workspace.watch("writing", tables))
     except InputError:
         storage.remove(target_uri)
         raise

@@ -94,16 +94,9 @@ def test_a_fault_that_shows_late_leaves_nothing(tmp_path: Path) -> None:
         write_table(tmp_path / "in" / name, pa.table({"query": ["q"], "document": lists}))
     damage(tmp_path / "in" / "b", row_group=0)
     spec = spec_of(f"{tmp_path}/in/*", layout="lists")
-    published = []
-    target = tmp_path / "out"
-
-    def progress(step: str, n_rows: int) -> None:
-        published.append(n_rows)
-
     with pytest.raises(InputError, match="b: row group 0 cannot be read"):
-        prepare(spec, find_inputs(spec), str(target), tmp_path, progress)
-    assert published == [1_100_000]
-    assert not target.exists()
+        prepared(spec, tmp_path)
+    assert not (tmp_path / "prepared").exists()
 
 
 def test_progress_is_told_by_step(tmp_path: Path) -> None:
@@ -112,9 +105,10 @@ def test_progress_is_told_by_step(tmp_path: Path) -> None:
     prepare(spec, find_inputs(spec), str(tmp_path / "out"), tmp_path, lambda *it: told.append(it))
     assert set(told) == {
         ("reading ids", 1),
-        ("sorting the run", 1),
+        ("reading the run", 1),
         ("reading --queries", 1),
         ("reading --corpus", 1),
+        ("writing", 1),
     }
 
 

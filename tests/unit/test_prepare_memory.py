@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from rankmill.spec import JobSpec
 from tests.prepared import spec_of, write_table
@@ -24,6 +25,8 @@ from pathlib import Path
 from producer.prepare.inputs import find_inputs
 from producer.prepare.prepare import prepare
 from rankmill.spec import JobSpec
+if len(sys.argv) > 4:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
 spec = JobSpec.model_validate_json(sys.argv[1])
 prepare(spec, find_inputs(spec), sys.argv[2], Path(sys.argv[3]), lambda *_: None, "100MB")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
@@ -42,10 +45,14 @@ def write_texts(path: Path, columns: dict[str, np.ndarray]) -> Path:
     return path
 
 
-def peak_mb(spec: JobSpec, folder: Path) -> int:
+def run_prepare(spec: JobSpec, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     arguments = [spec.model_dump_json(), str(folder / "prepared"), str(folder / "scratch")]
-    command = [sys.executable, "-c", PREPARE, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", PREPARE, *arguments, *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def peak_mb(spec: JobSpec, folder: Path) -> int:
+    done = run_prepare(spec, folder)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
@@ -82,3 +89,14 @@ def test_joining_takes_less_memory_than_the_pairs(tmp_path: Path) -> None:
     )
     assert peak_mb(spec, tmp_path) < MAX_PEAK_MB
     assert np.array_equal(read_column(tmp_path / "prepared", "doc_id"), doc_id)
+
+
+@pytest.mark.parametrize("max_file_mb", [3, 6])
+def test_a_scratch_folder_that_is_full_is_named(tmp_path: Path, max_file_mb: int) -> None:
+    """The array of positions, 4 MB, does not find room, or the rows do not."""
+    n = np.arange(N_PAIRS)
+    table = pa.table({"query_id": n % 9, "query": n.astype(str), "document": n.astype(str)})
+    path = write_table(tmp_path / "in.parquet", table)
+    done = run_prepare(spec_of(path, cluster=True), tmp_path, str(max_file_mb * 2**20))
+    message = f"StorageRefused: cannot prepare the input in {tmp_path}/scratch/prepare: File too"
+    assert message in done.stderr

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from producer.prepare.database import Database
+from producer.prepare.jsonl import read_json
+from rankmill import storage
+from rankmill.spec import InputFile
+from tests.prepared import write_jsonl, write_lines
+
+SCALARS = st.none() | st.booleans() | st.sampled_from([1, -1, 2**40, 1.5, "text", "007"])
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("xy"), inner, min_size=1)
+    ),
+    max_leaves=4,
+)
+
+
+def input_file(path: Path) -> InputFile:
+    file = storage.stat(str(path))
+    return InputFile(uri=file.uri, n_rows=0, size_bytes=file.size_bytes, state=file.state)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.dictionaries(st.sampled_from("abc"), VALUES), min_size=1, max_size=5))
+def test_types_do_not_depend_on_where_blocks_end(rows: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, Database() as database:
+        whole = write_jsonl(Path(folder, "whole"), rows)
+        parts = [write_jsonl(Path(folder, str(n)), [row]) for n, row in enumerate(rows)]
+        one = read_json((input_file(whole),), database)
+        many = read_json(tuple(map(input_file, parts)), database)
+        assert many.structure == one.structure
+        names = list(one.structure)
+        if names:
+            found = pa.concat_tables(many.tables(names)).select(names)
+            assert found.equals(pa.concat_tables(one.tables(names)).select(names))
+
+
+def test_objects_without_keys_in_a_block_of_their_own_stay_as_they_are(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"a": {}}, {"a": {"k": 1}}, {}, {"a": None}]
+    files = [write_jsonl(tmp_path / str(n), [row]) for n, row in enumerate(rows)]
+    with Database() as database:
+        found = read_json(tuple(map(input_file, files)), database)
+        values = [value for table in found.tables(["a"]) for value in table["a"].to_pylist()]
+    assert values == ["{}", '{"k":1}', None, None]
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """DuckDB needs several times what it looks at to tell its types."""
+    line = json.dumps({"_id": "d1", "text": "word " * 200})
+    path = write_lines(tmp_path / "corpus.jsonl", [line] * 100_000)
+    assert path.stat().st_size > 100e6
+    with Database(memory_limit="150MB") as database:
+        rows = read_json((input_file(path),), database)
+        assert sum(table.num_rows for table in rows.tables(["_id", "text"])) == 100_000
