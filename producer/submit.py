@@ -17,6 +17,7 @@ from typing import Any
 from producer.follow import JobHandle
 from producer.plan import make_plan, read_source
 from producer.prepare.inputs import find_inputs, needs_prepare
+from producer.prepare.layouts import check_layout
 from rankmill import dispatch, models, storage
 from rankmill.errors import InputError, OutputTaken
 from rankmill.ledger import Ledger
@@ -76,6 +77,7 @@ def check(spec: JobSpec) -> Checked:
     else:
         source = read_source(spec.input_uri, (spec.query_col, spec.document_col))
         files = source.files
+        check_layout(spec, files[0].uri, source.schema)
         if REFUSAL_COLUMN in source.schema.names:
             raise InputError(f"column '{REFUSAL_COLUMN}' of the input needs another name")
     _check_apart(spec, files)

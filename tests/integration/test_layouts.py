@@ -148,6 +148,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, model_fold
         assert done.returncode == 2, done.stderr
         assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert everything_under(tmp_path) == before
+    lists = tmp_path / "lists.parquet"
+    pq.write_table(pa.table({"query": ["a"], "document": [["b", "c"]]}), lists)
+    done = rankmill("run", lists, tmp_path / "out", "--model", model_folder)
+    assert done.returncode == 2 and "looks like lists" in done.stderr
     run.write_text(run.read_text() + "q0000 Q0 d0-0 1 1 bm25\n")
     done = rankmill("run", run, tmp_path / "out", "--model", model_folder, *layout)
     assert done.returncode == 2 and "twice" in done.stderr.strip().splitlines()[-1]
