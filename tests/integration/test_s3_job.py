@@ -88,7 +88,7 @@ def test_status_by_output_works_with_nothing_but_s3(s3: str, model_folder: Path)
 def test_bad_places_are_one_line(s3: str, tmp_path: Path, model_folder: Path) -> None:
     model = ("--model", model_folder)
     for source, message in {
-        f"{s3}/nothing/": "no such file, and no .parquet file under it",
+        f"{s3}/nothing/": "no such file, and no Parquet, JSONL",
         "s3://no-such-bucket/in": "there is no such bucket",
     }.items():
         done = rankmill("run", source, f"{s3}/out", *model)
