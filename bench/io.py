@@ -40,6 +40,7 @@ _ROWS = 1_000_000
 _CANDIDATES = 100
 _ROUNDS = 3
 _FILE_ROWS = 500_000
+_WORDS = (10, 90)  # to a document: about 300 bytes
 _SCANNED = ["query_id", "doc_id", "query", "document"]
 _KEPT = ["query_id", "doc_id"]
 
@@ -96,7 +97,7 @@ def engine_memory(rows: int | None) -> Row:
 
     with tempfile.TemporaryDirectory() as model:
         make_checkpoint("tiny", Path(model), read_corpus().sentences)
-        return _memory_of_child(rows or 10_000_000, model, row_group=100_000)
+        return _memory_of_child(rows or 10_000_000, model, row_group=100_000, words=(5, 15))
 
 
 def planning(rows: int | None) -> Row:
@@ -189,9 +190,11 @@ def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[
     yield from rest
 
 
-def _memory_of_child(n_rows: int, model: str, row_group: int) -> Row:
+def _memory_of_child(
+    n_rows: int, model: str, row_group: int, words: tuple[int, int] = _WORDS
+) -> Row:
     with tempfile.TemporaryDirectory() as folder:
-        _generate(folder + "/in", n_rows, row_group)
+        _generate(folder + "/in", n_rows, row_group, words)
         command = [sys.executable, "-m", "bench.io", "--child", folder, model]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return {"rows": n_rows, **json.loads(done.stdout)}
@@ -225,14 +228,16 @@ def _print_memory(folder: str, model: str) -> None:
     )
 
 
-def _generate(target: str, n_rows: int, row_group: int = 100_000) -> None:
-    """Pairs of real words, about 300 bytes a document, clustered by query."""
+def _generate(
+    target: str, n_rows: int, row_group: int = 100_000, length: tuple[int, int] = _WORDS
+) -> None:
+    """Pairs of real words, `length` to a document, clustered by query."""
     words = read_corpus().words
     rng = np.random.default_rng(0)
     texts = [
-        " ".join(words[start : start + length])
-        for start, length in zip(
-            rng.integers(0, len(words) - 100, 5000), rng.integers(10, 90, 5000), strict=True
+        " ".join(words[start : start + n_words])
+        for start, n_words in zip(
+            rng.integers(0, len(words) - 100, 5000), rng.integers(*length, 5000), strict=True
         )
     ]
     pool = pa.array(texts)
