@@ -39,6 +39,10 @@ class Reconciler:
         self._settings = settings
         self._running: dict[str, str] = {}  # job id to output URI
 
+    def remember(self, job_id: str, output_uri: str) -> None:
+        """Look at a job from now on, whether Redis names it or not; threads may call this."""
+        self._running[job_id] = output_uri
+
     def look(self) -> None:
         """Send again shards with neither message, live claim nor report; reopen forgotten jobs.
 
@@ -47,7 +51,7 @@ class Reconciler:
         Raises:
             BrokerUnavailable: Redis does not answer.
         """
-        job_ids = {*self._running, *self._ledger.priorities()}
+        job_ids = {*list(self._running), *self._ledger.priorities()}
         counts = {job_id: self._ledger.counts(job_id) for job_id in sorted(job_ids)}
         if self._ledger.take_turn("reconcile", self._settings.reconcile_s * 0.9):
             waiting = self._waiting_task_ids()
@@ -67,7 +71,10 @@ class Reconciler:
     def _look_at(self, job_id: str, seen: JobCounts | None, waiting: set[str]) -> None:
         if seen is not None and seen.state.is_final:
             return
-        output = Output(seen.output_uri if seen else self._running[job_id])
+        output_uri = seen.output_uri if seen else self._running.get(job_id)
+        if output_uri is None:  # Redis names it but has lost all else; storage is not known here
+            return
+        output = Output(output_uri)
         record = output.read_job()
         if record is None:
             dispatch.end_unseen(self._ledger, self._settings, job_id, output.uri)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +17,10 @@ from producer.control import cancel, resume, retry_rejects
 from producer.submit import submit
 from rankmill.dispatch import window_for
 from rankmill.errors import InputError, JobFailed
-from rankmill.ledger import Ledger
+from rankmill.ledger import Ledger, ledger
 from tests.conftest import StartWorker
 from tests.inputs import pairs, part_bytes, read_output, read_rejected, wait_for, write
+from worker import runtime
 
 FAULTS = Path(__file__).parents[1] / "faults"
 
@@ -125,3 +127,22 @@ def test_two_jobs_progress_together(
     assert 4 <= low <= 12, (high, low)
     for job in jobs:
         job.wait(timeout_s=90)
+
+
+def test_a_job_known_from_a_message_alone_is_opened_again(tmp_path: Path, broker_url: str) -> None:
+    job = submit(write(pairs(3, 4), tmp_path / "in.parquet"), tmp_path / "out", model_id="null")
+    message = {"shard": job.output.load_job().shard(0).model_dump()}
+    job.ledger._redis.flushall()
+    runtime.reconciler.cache_clear()
+    ledger.cache_clear()
+    try:
+        runtime.reconciler().look()
+        assert job.ledger.counts(job.job_id) is None
+        runtime.remember_job(request=SimpleNamespace(kwargs=message))
+        job.ledger.end_turn("reconcile")
+        runtime.reconciler().look()
+        counts = job.ledger.counts(job.job_id)
+        assert counts is not None and counts.state == "running"
+    finally:
+        runtime.reconciler.cache_clear()
+        ledger.cache_clear()
