@@ -187,7 +187,7 @@ def test_a_random_mix(three_workers: Stage, reference: Path, table: list[Outcome
             n_faults += 1
             if "a" not in three_workers.workers:
                 three_workers.start_worker("a")
-                wait_for(lambda: _has_child(three_workers), 60)
+            wait_for(lambda: _has_child(three_workers), 60)  # which the next fault may kill
         outcomes.append(three_workers.wait_and_check(job, "", hit, reference))
     table.append(
         Outcome(
