@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from producer.submit import submit
+from tests.command import rankmill
 from tests.conftest import StartWorker
 from tests.inputs import everything_under, pairs, part_bytes, read_output, read_rejected, write
 from tests.inputs import wait_for as wait
-
-
-def rankmill(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "producer.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "RANKMILL_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
 
 
 def scores(rows: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[float, int]]:

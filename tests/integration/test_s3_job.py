@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,19 +10,9 @@ import pyarrow.parquet as pq
 
 from rankmill import parquet, storage
 from rankmill.output import Output
+from tests.command import rankmill
 from tests.inputs import pairs, part_bytes, write
 from tests.s3 import SECRET, Faults
-
-
-def rankmill(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """With the environment as the fixtures have set it, credentials and endpoint included."""
-    return subprocess.run(
-        [sys.executable, "-m", "producer.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "RANKMILL_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
 
 
 def test_a_job_on_s3_gives_the_parts_of_a_local_one_through_faults(
