@@ -58,7 +58,7 @@ class Stage:
     source: Path
     broker_url: str
     ledger: Ledger
-    redis: subprocess.Popen[bytes]
+    redis: subprocess.Popen[bytes] = field(init=False)
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     worker_environment: dict[str, str] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -181,6 +181,6 @@ def stage(folder: Path, source: Path, broker_url: str) -> Iterator[Stage]:
     """A Redis with an append-only file and nothing else yet; all is stopped at the end."""
     with ExitStack() as stack:
         ledger = Ledger.connect(settings())
-        built = Stage(folder, source, broker_url, ledger, None, _stack=stack)  # type: ignore[arg-type]
+        built = Stage(folder, source, broker_url, ledger, _stack=stack)
         built.start_redis()
         yield built

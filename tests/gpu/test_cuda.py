@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from tests.unit.engine.checkpoints import CORPUS, bert, modernbert, roberta
+from worker.engine.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer
 
+# The one skip that CI takes: its machines have no GPU, and what it would test cannot be had there.
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
 BUILDERS = {"bert": bert, "xlm-roberta": roberta, "modernbert": modernbert}
@@ -27,11 +29,11 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return BUILDERS[request.param](tmp_path / "model", num_labels=1, **shape)
 
 
-def score(folder: Path, device: str, precision: str, budget: int | None = None) -> np.ndarray:
+def score(folder: Path, device: str, precision: Precision, budget: int | None = None) -> np.ndarray:
     scorer = Scorer.load(
         folder,
         device=device,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         max_batch_tokens=budget,
     )
     (scores,) = scorer.score([WINDOW])

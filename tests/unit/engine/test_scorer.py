@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.unit.engine.checkpoints import CORPUS, bert
+from worker.engine.batching import TokenBatch
+from worker.engine.layers import Forward
+from worker.engine.precision import Precision
 from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer
 from worker.engine.threads import use_available_cores
 
@@ -65,7 +69,8 @@ def test_reads_no_further_ahead_than_two_windows(checkpoints: dict[str, Path]) -
     scores = Scorer.load(checkpoints["bert"]).score(windows())
     next(scores)
     assert n_read <= 4
-    scores.close()  # type: ignore[attr-defined]
+    assert isinstance(scores, Generator)
+    scores.close()
     assert not engine_threads()
 
 
@@ -96,8 +101,10 @@ def test_a_model_that_overflows_is_scored_again_in_fp32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_agreement_with_fp32_is_measured(precision: str, checkpoints: dict[str, Path]) -> None:
-    scorer = Scorer.load(checkpoints["bert"], precision=precision)  # type: ignore[arg-type]
+def test_agreement_with_fp32_is_measured(
+    precision: Precision, checkpoints: dict[str, Path]
+) -> None:
+    scorer = Scorer.load(checkpoints["bert"], precision=precision)
     documents = [text[:cut] for text in CORPUS[:5] for cut in range(10, 50, 4)]
     agreement = scorer.agreement(PairWindow(["a", "search"] * 25, documents))
     assert (agreement.n_pairs, agreement.n_queries) == (50, 2)
@@ -116,10 +123,10 @@ def test_agreement_with_fp32_is_measured(precision: str, checkpoints: dict[str, 
     ],
 )
 def test_what_cannot_be_had_is_refused(
-    name: str, options: dict[str, object], complaint: str, checkpoints: dict[str, Path]
+    name: str, options: dict[str, Any], complaint: str, checkpoints: dict[str, Path]
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        Scorer.load(checkpoints[name], **options)  # type: ignore[arg-type]
+        Scorer.load(checkpoints[name], **options)
 
 
 def test_three_labels_are_no_cross_encoder(tmp_path: Path) -> None:
@@ -130,14 +137,14 @@ def test_three_labels_are_no_cross_encoder(tmp_path: Path) -> None:
 class _SmallDevice:
     """Wraps a forward: out of memory above so many tokens, as CUDA says it."""
 
-    def __init__(self, forward: object, room: int) -> None:
+    def __init__(self, forward: Forward, room: int) -> None:
         self._forward = forward
         self._room = room
 
-    def forward(self, batch: object) -> torch.Tensor:
-        if len(batch.ids) > self._room:  # type: ignore[attr-defined]
+    def forward(self, batch: TokenBatch) -> torch.Tensor:
+        if len(batch.ids) > self._room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return self._forward.forward(batch)  # type: ignore[attr-defined, no-any-return]
+        return self._forward.forward(batch)
 
 
 def test_out_of_memory_halves_the_budget_and_loses_nothing(checkpoints: dict[str, Path]) -> None:
@@ -164,7 +171,7 @@ def test_other_errors_never_halve_the_budget(checkpoints: dict[str, Path]) -> No
     scorer = Scorer.load(checkpoints["bert"])
 
     class Broken:
-        def forward(self, batch: object) -> torch.Tensor:
+        def forward(self, batch: TokenBatch) -> torch.Tensor:
             raise RuntimeError("a kernel failed")
 
     scorer._runner._forward = Broken()
