@@ -89,15 +89,20 @@ def _read_file(
             row = damage.lost.stop
 
 
-def _as_planned(table: pa.Table, file: InputFile, wanted: pa.Schema) -> pa.Table:
-    """The job's columns and types, which files may differ from in what a user does not see."""
+def with_partition(table: pa.Table, file: InputFile, schema: pa.Schema) -> pa.Table:
+    """The columns and types of `schema`, those that the file's path gives included."""
     arrays = [
         pa.repeat(pa.scalar(file.partition[field.name], field.type), table.num_rows)
         if field.name in file.partition
         else table[field.name].cast(field.type)
-        for field in wanted
+        for field in schema
     ]
-    read = pa.Table.from_arrays(arrays, names=wanted.names)
+    return pa.table(arrays, schema)
+
+
+def _as_planned(table: pa.Table, file: InputFile, wanted: pa.Schema) -> pa.Table:
+    """The job's columns and types, which files may differ from in what a user does not see."""
+    read = with_partition(table, file, wanted)
     if REFUSAL_COLUMN in wanted.names:
         return read
     return read.append_column(REFUSAL_COLUMN, pa.nulls(table.num_rows, pa.string()))

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from rankmill import parquet
 from rankmill.errors import InputError
+from rankmill.rows import with_partition
 from rankmill.spec import ORIGIN_COLUMNS, REFUSAL_COLUMN, InputFile
 
 # What every row brings along beside its own columns.
@@ -76,7 +77,7 @@ class ParquetRows:
             try:
                 for table in parquet.read_rows(file.stat, stored, row, self.batch_rows):
                     numbers = np.arange(row, row + table.num_rows)
-                    yield with_status(_with_partition(table, file, schema), file, numbers)
+                    yield with_status(with_partition(table, file, schema), file, numbers)
                     row += table.num_rows
             except parquet.DamagedRowGroup as damage:
                 if not self.keep_damaged:
@@ -87,13 +88,3 @@ class ParquetRows:
                     nothing = pa.table([pa.nulls(len(numbers), f.type) for f in schema], schema)
                     yield with_status(nothing, file, numbers, reason)
                 row = damage.lost.stop
-
-
-def _with_partition(table: pa.Table, file: InputFile, schema: pa.Schema) -> pa.Table:
-    arrays = [
-        pa.repeat(pa.scalar(file.partition[field.name], field.type), table.num_rows)
-        if field.name in file.partition
-        else table[field.name].cast(field.type)
-        for field in schema
-    ]
-    return pa.table(arrays, schema)
