@@ -84,6 +84,7 @@ if _FAILING:
         os.fsync = _fail_every(os.fsync, int(every), _is_descriptor_of_ours)
     elif call == "replace":
         os.replace = _fail_every(os.replace, int(every), _is_temporary)
+        os.link = _fail_every(os.link, int(every), _is_temporary)  # how a report is committed
     elif call == "open":
         Path.open = _fail_every(Path.open, int(every), _is_temporary)  # type: ignore[method-assign]
 if _AHEAD_S:
