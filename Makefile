@@ -1,9 +1,13 @@
 # make demo    install, then rerank the example and show the result
 # make test    install what tests need, run them all
+# make programs     install what some tests run besides Python: Debian's Chromium, Prometheus, Redis
 # make test-chaos   break everything that breaks in a night, and write docs/chaos.md
+# make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
+# make bench-reuse   a night that reuses the scores of the one before
 # make lint    style, and make types: mypy
-# make docs    write the README's generated tables anew
+# make docs    write the generated tables of README.md and docs/metrics.md anew
+# make report-picture, flower-pictures   take the pictures of a report page and of Flower in docs/
 # make data    make the example and the demo model again, from PACKAGES=….parquet
 
 PYTHON ?= python3
@@ -12,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev demo test test-chaos bench-engine bench-gpu bench-system bench-io lint types docs data clean
+.PHONY: install install-dev programs demo test test-chaos bench-engine bench-gpu bench-system bench-io bench-reuse lint types docs report-picture flower-pictures data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -23,18 +27,23 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP_INSTALL) -e '.[worker,prepare,eval,local]'
+	$(PIP_INSTALL) -e '.[worker,prepare,eval,report,local]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP_INSTALL) -e '.[worker,prepare,eval,local,dev]'
+	$(PIP_INSTALL) -e '.[worker,prepare,eval,report,flower,local,dev]'
 	@touch $@ $(VENV)/installed
+
+programs:
+	apt-get update --quiet=2
+	apt-get install --quiet=2 --yes --no-install-recommends chromium chromium-driver prometheus redis-tools
 
 demo: install
 	$(BIN)/rankmill run examples/packages.parquet $(OUT) --model demo --top-k 10
 
+# Most tests wait for processes; a file's tests share what it starts.
 test: install-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 bench-engine: install-dev
 	$(BIN)/python -m bench.engine
@@ -48,8 +57,15 @@ bench-system: install-dev
 bench-io: install-dev
 	$(BIN)/python -m bench.io
 
+bench-reuse: install-dev
+	$(BIN)/python -m bench.reuse
+
 test-chaos: install-dev
 	RANKMILL_CHAOS_TABLE=docs/chaos.md $(BIN)/python -m pytest tests/chaos -m '' -s
+
+.PHONY: test-compose
+test-compose: install-dev
+	$(BIN)/python -m pytest tests/compose -m compose -s
 
 lint: install-dev
 	$(BIN)/ruff check .
@@ -59,7 +75,13 @@ types: install-dev
 	$(BIN)/mypy
 
 docs: install-dev
-	$(BIN)/python docs/tables.py README.md
+	$(BIN)/python docs/tables.py README.md docs/metrics.md
+
+report-picture: install-dev demo
+	$(BIN)/python -m docs.screenshot $(OUT) docs/report.png
+
+flower-pictures: install-dev
+	$(BIN)/python -m docs.flower_pictures docs
 
 data: install-dev
 	$(BIN)/python examples/package_search.py $(PACKAGES) examples/packages.parquet

@@ -1,19 +1,21 @@
 """Cranfield end to end: BM25 candidates, a `run` job over them, and its evaluation.
 
-    python -m bench.cranfield --data FOLDER [--model MODEL] [--output FOLDER]
+    python -m bench.cranfield --data FOLDER [--model MODEL]
 
 FOLDER holds corpus.parquet (doc_id, title, text), queries.parquet (query_id, text) and qrels.trec.
-The result goes to `--output`, which may be on S3, else to a folder that is removed. What `rankmill
-eval` says of both sides is compared with what ir-measures says of the two TREC runs.
+All is done twice, from disk to disk and from S3 to S3: the parts must be the same bytes. What
+`rankmill eval` says of both sides is compared with what ir-measures says of the two TREC runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,12 @@ import ir_measures
 import pyarrow.parquet as pq
 from ir_measures import RR, R, ScoredDoc, nDCG
 
+from bench.s3_server import s3_bucket
 from examples.package_search import bm25_candidates
 from rankmill import storage
 from rankmill.output import Output
 
+_QUERIES, _CORPUS, _QRELS, _RUN = "queries.parquet", "corpus.parquet", "qrels.trec", "bm25.trec"
 _N_CANDIDATES = 100
 _MEASURES = [nDCG @ 10, RR @ 10, R @ _N_CANDIDATES]
 
@@ -35,21 +39,50 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--output")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as work:
-        run = write_bm25_run(given.data, Path(work) / "bm25.trec")
-        output = storage.child(given.output or work, "cranfield")
-        queries, corpus = given.data / "queries.parquet", given.data / "corpus.parquet"
-        options = ("--model", given.model, "--trec-run", "--overwrite")
-        texts = ("--queries", queries, "--corpus", corpus)
-        rankmill("run", run, output, "--layout", "run", *texts, *options)
-        qrels = given.data / "qrels.trec"
-        rankmill("eval", output, "--qrels", qrels)
-        told = json.loads(rankmill("eval", output, "--qrels", qrels, "--json"))
-        after = storage.read_bytes(Output(output).trec_run_uri) or b""
-        runs = {"before": run.read_text(), "after": after.decode()}
-        check(told["comparisons"], qrels, runs)
+    with tempfile.TemporaryDirectory() as work, s3_bucket() as bucket:
+        for name in (_QUERIES, _CORPUS, _QRELS):
+            shutil.copy(given.data / name, work)
+        write_bm25_run(given.data, Path(work, _RUN))
+        for name in (_QUERIES, _CORPUS, _QRELS, _RUN):
+            content = storage.read_bytes(storage.child(work, name)) or b""
+            storage.write_bytes(f"s3://{bucket}/{name}", content)
+        on_disk, on_s3 = (reranked(place, given.model) for place in (work, f"s3://{bucket}"))
+        check(work, on_disk)
+    assert on_disk == on_s3, "the parts on disk and on S3 differ"
+    print(f"{len(on_disk.parts)} parts on S3 are those on disk, byte for byte")
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """What came of a run over the files in one place.
+
+    Attributes:
+        parts: SHA-256 of each.
+        comparisons: what `rankmill eval --json` says.
+    """
+
+    parts: list[str]
+    run: bytes
+    comparisons: list[dict[str, Any]]
+
+
+def reranked(place: str, model: str) -> Reranked:
+    run, queries, corpus, qrels = (
+        storage.child(place, name) for name in (_RUN, _QUERIES, _CORPUS, _QRELS)
+    )
+    output = storage.child(place, "out", "cranfield")
+    texts = ("--layout", "run", "--queries", queries, "--corpus", corpus)
+    rankmill("run", run, output, *texts, "--model", model, "--trec-run")
+    rankmill("eval", output, "--qrels", qrels)
+    told = json.loads(rankmill("eval", output, "--qrels", qrels, "--json"))
+    manifest = Output(output).read_manifest()
+    assert manifest is not None
+    return Reranked(
+        [part.sha256 for part in manifest.parts],
+        storage.read_bytes(Output(output).trec_run_uri) or b"",
+        told["comparisons"],
+    )
 
 
 def write_bm25_run(folder: Path, target: Path) -> Path:
@@ -78,23 +111,21 @@ def rankmill(*arguments: object) -> str:
     return said
 
 
-def check(comparisons: list[dict[str, Any]], qrels: Path, runs: dict[str, str]) -> None:
+def check(work: str, found: Reranked) -> None:
     """Compare each side's means with those of ir-measures itself on that side's TREC run.
 
     By the ranks in the run: by its scores, evaluators would put documents of equal ones in the
     order of their ids.
-
-    Args:
-        runs: side to TREC run.
     """
-    judgments = list(ir_measures.read_trec_qrels(str(qrels)))
+    runs = {"before": Path(work, _RUN).read_text(), "after": found.run.decode()}
+    judgments = list(ir_measures.read_trec_qrels(str(Path(work, _QRELS))))
     for side, run in runs.items():
         fields = [line.split() for line in run.splitlines()]
         ranked = [ScoredDoc(query, doc, -int(rank)) for query, _, doc, rank, *_ in fields]
         wanted = ir_measures.calc_aggregate(_MEASURES, judgments, ranked)
-        found = {each["measure"]: each[side] for each in comparisons}
+        told = {each["measure"]: each[side] for each in found.comparisons}
         for measure, value in wanted.items():
-            assert abs(found[str(measure)] - value) < 1e-9, (side, measure, value, found)
+            assert abs(told[str(measure)] - value) < 1e-9, (side, measure, value, told)
     print("both sides are what ir-measures says of their TREC runs")
 
 

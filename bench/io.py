@@ -1,6 +1,6 @@
 """Reading, writing and planning without a model: rates, memory, requests.
 
-    python -m bench.io [throughput s3 memory planning engine] [--rows N] [--json]
+    python -m bench.io [throughput s3 s3-reading memory planning engine] [--rows N] [--json]
 
 Rates are ratios to pyarrow's own dataset scan and write of the same columns, in turns in one run.
 `engine` is a worker's memory over ten million pairs with a model of one tiny layer.
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,6 +33,7 @@ from producer.plan import read_source
 from producer.shards import shard_bounds
 from producer.submit import plan_job
 from rankmill import storage
+from rankmill.rows import read_files
 from rankmill.spec import JobSpec
 
 Row = dict[str, Any]
@@ -70,20 +72,49 @@ def throughput(rows: int | None) -> Row:
 
 def throughput_s3(rows: int | None) -> Row:
     """The same on an S3 endpoint on this machine, which takes its share of the cores."""
-    from tests.s3 import BUCKET, s3_environment
+    with _s3(rows or _ROWS) as (bucket, theirs):
+        return _in_turns(f"s3://{bucket}", theirs, bucket)
 
-    command = [sys.executable, "-m", "bench.s3_server"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        endpoint = server.stdout.readline().strip()
-        os.environ.update(s3_environment(endpoint))
-        _generate(f"s3://{BUCKET}/in", rows or _ROWS // 4)
-        key = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
-        theirs = fs.S3FileSystem(*key, endpoint_override=endpoint, region="us-east-1")
-        try:
-            return _in_turns(f"s3://{BUCKET}", theirs, BUCKET)
-        finally:
-            server.terminate()
+
+def reading_s3(rows: int | None) -> Row:
+    """Only reading, by boto3's ranges as we do and by pyarrow's own S3 client."""
+    ours_s, theirs_s = [], []
+    with _s3(rows or _ROWS) as (bucket, theirs):
+        source = read_source(f"s3://{bucket}/in")
+        for _ in range(_ROUNDS):
+            started = time.perf_counter()
+            read = read_files(source.files, source.schema, _SCANNED, 0, 4096, "fail")
+            n_rows = sum(table.num_rows for table in read)
+            ours_s.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            for file in source.files:
+                with pq.ParquetFile(file.uri.removeprefix("s3://"), filesystem=theirs) as parquet:
+                    batches = parquet.iter_batches(4096, columns=_SCANNED, use_threads=False)
+                    n_rows -= sum(batch.num_rows for batch in batches)
+            theirs_s.append(time.perf_counter() - started)
+            assert n_rows == 0
+    return {
+        "rows": source.n_rows,
+        "boto3 s": round(median(ours_s), 2),
+        "pyarrow s": round(median(theirs_s), 2),
+        "ratio": round(median(theirs_s) / median(ours_s), 2),
+    }
+
+
+@contextmanager
+def _s3(n_rows: int) -> Iterator[tuple[str, fs.FileSystem]]:
+    """A bucket with pairs under `in/`, and pyarrow's client for it."""
+    from bench.s3_server import s3_bucket
+
+    with s3_bucket() as bucket:
+        _generate(f"s3://{bucket}/in", n_rows)
+        theirs = fs.S3FileSystem(
+            access_key=os.environ["AWS_ACCESS_KEY_ID"],
+            secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+            endpoint_override=os.environ["AWS_ENDPOINT_URL_S3"],
+            region="us-east-1",
+        )
+        yield bucket, theirs
 
 
 def memory(rows: int | None) -> Row:
@@ -109,6 +140,7 @@ def planning(rows: int | None) -> Row:
         pq.write_table(table, first, row_group_size=10_000)
         for n in range(1, n_files):
             os.link(first, Path(folder, f"{n:05d}.parquet"))
+        _forget_peak()
         started = time.perf_counter()
         source = read_source(folder, ("query", "document"))
         bounds = shard_bounds(source.group_rows, source.group_bytes, None)
@@ -126,6 +158,7 @@ def planning(rows: int | None) -> Row:
 PARTS: dict[str, Callable[[int | None], Row]] = {
     "throughput": throughput,
     "s3": throughput_s3,
+    "s3-reading": reading_s3,
     "memory": memory,
     "planning": planning,
     "engine": engine_memory,
@@ -268,7 +301,13 @@ def _rss_mb() -> float:
 
 
 def _peak_mb() -> float:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    """Since the program began or `_forget_peak`; getrusage's figure may be the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 if __name__ == "__main__":

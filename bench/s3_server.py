@@ -1,17 +1,39 @@
-"""An S3 endpoint with an empty bucket, in a process of its own; prints its URL."""
+"""An S3 endpoint for benchmarks: moto's server in a process of its own, with an empty bucket."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import boto3
 
 from tests.s3 import BUCKET, s3_endpoint, s3_environment
 
-with s3_endpoint() as url:
-    os.environ.update(s3_environment(url))
-    boto3.client("s3").create_bucket(Bucket=BUCKET)
-    print(url, flush=True)
-    while True:
-        time.sleep(60)
+
+@contextmanager
+def s3_bucket() -> Iterator[str]:
+    """The bucket's name; the environment of this process and its children leads there."""
+    command = [sys.executable, "-m", "bench.s3_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            os.environ.update(s3_environment(server.stdout.readline().strip()))
+            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            yield BUCKET
+        finally:
+            server.terminate()
+
+
+def _serve() -> None:
+    with s3_endpoint() as url:
+        print(url, flush=True)
+        while True:
+            time.sleep(60)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,9 +1,10 @@
-"""Everything but scoring: dispatch, Redis memory, overhead, scale-out.
+"""Everything but scoring: dispatch, Redis memory, overhead, scale-out, how busy a device is kept.
 
-    python -m bench.system [dispatch memory overhead scale] [--json]
+    python -m bench.system [dispatch memory overhead scale busy] [--json]
 
 Workers are real processes on a private Redis; the scorer is `null`, which does nothing or sleeps as
-a device would. Ratios and bytes travel between machines, absolute rates do not.
+a device would, but for `busy`, where a model in MiniLM-L6's shape scores on all cores. Ratios and
+bytes travel between machines, absolute rates do not.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from producer.submit import submit
 from rankmill import dispatch
 from rankmill.broker import app
 from rankmill.ledger import Ledger
-from rankmill.output import Job
+from rankmill.output import Job, Output
 from rankmill.settings import settings
-from rankmill.spec import Columns, JobRecord, JobSpec, Plan, encode_schema
+from rankmill.spec import Columns, JobRecord, JobSpec, Manifest, Plan, encode_schema
 
 Row = dict[str, Any]
 
 _RATE = 1000  # pairs a second of the sleeping scorer
+_BUSY_SHARDS, _BUSY_SHARD_S = 4, 35
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
 def dispatch_rate() -> list[Row]:
     """Shards a second through submit, one worker and finalize, nothing to score."""
     n_shards = 500
-    with _cluster(1) as folder:
+    with cluster(1) as folder:
         seconds = [_job_s(folder, f"out-{n}", n_shards * 5, n_shards, "null") for n in range(3)]
     return [{"shards": n_shards, "shards/s": round(n_shards / median(seconds), 1)}]
 
@@ -83,7 +85,7 @@ def redis_memory() -> list[Row]:
 def overhead() -> list[Row]:
     """Wall time of a job of some minutes over the seconds its device was asked for."""
     n_rows = 150 * _RATE
-    with _cluster(1) as folder:
+    with cluster(1) as folder:
         _job_s(folder, "warm-up", 1000, 1, "null")
         wall_s = _job_s(folder, "out", n_rows, 32, f"null:{_RATE}")
     pure_s = n_rows / _RATE
@@ -94,7 +96,7 @@ def scale_out() -> list[Row]:
     """The same job on more and more workers that sleep; efficiency is T(1) / (n T(n))."""
     rows: list[Row] = []
     for n_workers in (1, 2, 4, 8):
-        with _cluster(n_workers) as folder:
+        with cluster(n_workers) as folder:
             _job_s(folder, "warm-up", 8000, 8 * n_workers, "null")
             wall_s = _job_s(folder, "out", 120 * _RATE, 120, f"null:{_RATE}")
         first_s = rows[0]["wall s"] if rows else wall_s
@@ -103,11 +105,44 @@ def scale_out() -> list[Row]:
     return rows
 
 
+def device_busy() -> list[Row]:
+    """Seconds inside forwards over seconds of shards, and over all of a job, start to end."""
+    from bench.engine_shapes import make_checkpoint
+    from bench.workload import build_pairs, read_corpus
+
+    corpus = read_corpus()
+    with cluster(1, threads=0) as folder:
+        model = str(make_checkpoint("minilm", folder / "model", corpus.sentences))
+
+        def run(name: str, n_pairs: int, n_shards: int) -> tuple[Manifest, float]:
+            queries, documents = zip(*build_pairs(corpus, "plain", n_pairs), strict=True)
+            ids = [f"q{n // 50}" for n in range(n_pairs)]
+            columns = {"query_id": ids, "query": queries, "document": documents}
+            pq.write_table(pa.table(columns), folder / f"{n_pairs}.parquet")
+            seconds = _job_s(folder, name, n_pairs, n_shards, model)
+            manifest = Output(str(folder / name)).read_manifest()
+            assert manifest is not None
+            return manifest, seconds
+
+        warm_up, _ = run("warm-up", 500, 1)
+        n_pairs = int(_BUSY_SHARD_S * warm_up.n_scored / warm_up.device_busy_s)
+        done, wall_s = run("out", _BUSY_SHARDS * n_pairs, _BUSY_SHARDS)
+    return [
+        {
+            "shards": _BUSY_SHARDS,
+            "s a shard": round(done.scoring_s / _BUSY_SHARDS, 1),
+            "of the shards": round(done.device_busy_s / done.scoring_s, 4),
+            "of the job": round(done.device_busy_s / wall_s, 4),
+        }
+    ]
+
+
 PARTS = {
     "dispatch": dispatch_rate,
     "memory": redis_memory,
     "overhead": overhead,
     "scale": scale_out,
+    "busy": device_busy,
 }
 
 
@@ -121,13 +156,13 @@ def _broker() -> Iterator[None]:
 
 
 @contextmanager
-def _cluster(n_workers: int) -> Iterator[Path]:
+def cluster(n_workers: int, threads: int = 1) -> Iterator[Path]:
     """Workers that are up and have been seen; yields a folder for files."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(_broker())
         for n in range(n_workers):
-            environment = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_THREADS": "1"}
+            environment = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_THREADS": str(threads)}
             command = worker_command(f"w{n}")
             stack.enter_context(running(command, environment, folder / f"{n}.log"))
         ledger = Ledger.connect(settings())

@@ -1,18 +1,20 @@
-"""Write the README's generated tables: settings from Settings, job options from JobSpec.
+"""Write generated tables: settings from Settings, options from JobSpec, metrics from their list.
 
-python docs/tables.py README.md
+python docs/tables.py README.md docs/metrics.md
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
 from producer.cli.options import flag
+from rankmill import metrics
+from rankmill.metrics import Metric
 from rankmill.settings import Settings
 from rankmill.spec import JobSpec
 
@@ -34,7 +36,21 @@ def options_table() -> str:
     return _table(("option", "default", "meaning"), rows)
 
 
-TABLES = {"settings": settings_table, "options": options_table}
+def metrics_table(declared: Iterable[Metric]) -> str:
+    rows = (
+        (f"`{each.name}`", each.kind, " ".join(f"`{name}`" for name in each.labels), each.meaning)
+        for each in declared
+    )
+    return _table(("metric", "kind", "labels", "meaning"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "options": options_table,
+    "worker metrics": lambda: metrics_table(metrics.OF_WORKER),
+    "cluster metrics": lambda: metrics_table(metrics.OF_CLUSTER),
+    "recorded metrics": lambda: metrics_table(metrics.OF_RULES),
+}
 
 
 def with_tables(text: str) -> str:
@@ -57,5 +73,5 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(with_tables(path.read_text()))
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(with_tables(path.read_text()))

@@ -8,7 +8,10 @@ print(found.tokens, found.pace)
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
 
 from producer.forecast import (
     Facts,
@@ -21,13 +24,16 @@ from producer.forecast import (
 from producer.groups import GroupSizes, group_sizes
 from producer.local import devices
 from producer.measure import measure
-from producer.plan import read_source, resolve_columns
-from producer.sample import read_sample
+from producer.plan import Source, read_source, resolve_columns
+from producer.prepare.inputs import find_inputs, needs_prepare
+from producer.prepare.layouts import check_layout
+from producer.prepare.prepare import prepare
+from producer.sample import Sample, read_sample
 from producer.shards import shard_bounds
 from rankmill import models
-from rankmill.errors import InputError
 from rankmill.measure import MeasureRequest
-from rankmill.spec import JobOptions
+from rankmill.settings import settings
+from rankmill.spec import Columns, InputFile, JobOptions, JobSpec
 
 SAMPLE_PAIRS = 4096
 _CALIBRATE_S = 8.0
@@ -77,6 +83,9 @@ def estimate(
 ) -> Estimate:
     """Read the input's footers, keys and a sample, and show the sample to the engine.
 
+    What a job would have to turn into pairs first is turned into pairs here too, in the scratch
+    folder, for as long as it takes to look at them.
+
     Args:
         n_devices: as many as will score; else those of this machine.
         pairs_per_s: what a device is known to do, which is then not calibrated.
@@ -84,42 +93,37 @@ def estimate(
     Raises:
         InputError: bad input or options, or a model that cannot be had.
     """
-    _check_layout(options)
     model_folder = _model_folder(options)
-    if models.is_null(options.model_id) and pairs_per_s is None:
-        pairs_per_s = models.null_rate(options.model_id)
-    source = read_source(options.input_uri, (options.query_col, options.document_col))
-    columns = resolve_columns(options, source.schema)
-    needed = sorted({columns.group_key, columns.query, columns.document})
-    sample = read_sample(source, needed, n_sample, options.damaged)
-    groups = group_sizes(source, columns, sample, options.damaged, cluster=options.cluster)
-    request = MeasureRequest(
-        options=options,
-        columns=columns,
-        model_folder=model_folder,
-        calibrate_s=_CALIBRATE_S if calibrate and pairs_per_s is None else 0,
-    )
-    found = devices(device)
-    measurement = measure(request, sample.table, found[0])
-    seen = SeenRows.of(sample, columns, measurement)
+    given = pairs_per_s or _rate_of_null(options)
+    with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings().scratch) as scratch:
+        files, source = _files_and_pairs(options, Path(scratch))
+        sampled = _sampled(options, source, n_sample)
+        found = devices(device)
+        request = MeasureRequest(
+            options=options,
+            columns=sampled.columns,
+            model_folder=model_folder,
+            calibrate_s=_CALIBRATE_S if calibrate and given is None else 0,
+        )
+        measurement = measure(request, sampled.sample.table, found[0])
+    seen = SeenRows.of(sampled.sample, sampled.columns, measurement)
     if measurement.calibration is not None:
-        pairs_per_s = seen.pairs_per_s(measurement.calibration)
+        given = seen.pairs_per_s(measurement.calibration)
     pace = None
-    if pairs_per_s is not None:
-        n_devices = n_devices or len(found)
-        pace = Pace.of(pairs_per_s, source.n_rows, n_devices, measurement.calibration)
+    if given is not None:
+        pace = Pace.of(given, source.n_rows, n_devices or len(found), measurement.calibration)
     bounds = shard_bounds(source.group_rows, source.group_bytes, options.shard_pairs)
     return Estimate(
         input_uri=options.input_uri,
-        n_files=len(source.files),
-        n_bytes=sum(file.size_bytes for file in source.files),
+        n_files=len(files),
+        n_bytes=sum(file.size_bytes for file in files),
         n_rows=source.n_rows,
-        n_query_groups=groups.n_groups,
-        candidates=_candidates(groups),
-        n_returning_groups=groups.n_returning,
+        n_query_groups=sampled.groups.n_groups,
+        candidates=_candidates(sampled.groups),
+        n_returning_groups=sampled.groups.n_returning,
         n_shards=len(bounds) - 1,
         n_sample_rows=len(seen.n_tokens),
-        n_sample_places=len(sample.sizes),
+        n_sample_places=len(sampled.sample.sizes),
         rejected_by_reason=dict(sorted(Counter(measurement.refused.values()).items())),
         duplicate_share=seen.duplicate_share,
         model_id=options.model_id,
@@ -127,9 +131,48 @@ def estimate(
         path_reason=measurement.path_reason,
         precision=measurement.precision,
         device=measurement.device,
-        tokens=tokens_of(sample, seen, measurement),
+        tokens=tokens_of(sampled.sample, seen, measurement),
         pace=pace,
     )
+
+
+def _files_and_pairs(options: JobOptions, scratch: Path) -> tuple[tuple[InputFile, ...], Source]:
+    """The input's files, and its pairs: those files, or what a job would prepare of them.
+
+    Scattered pairs in Parquet are not brought together for this; they can be counted as they are.
+    """
+    texts = (options.query_col, options.document_col)
+    spec = JobSpec(
+        **{**options.model_dump(), "cluster": False, "output_uri": str(scratch / "pairs")}
+    )
+    if not needs_prepare(spec):
+        source = read_source(options.input_uri, texts)
+        check_layout(spec, source.files[0].uri, source.schema)
+        return source.files, source
+    files = find_inputs(spec)
+    prepare(spec, files, spec.output_uri, scratch, lambda *_: None, settings().prepare_memory)
+    return files, read_source(spec.output_uri, texts)
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """What was read of the pairs."""
+
+    columns: Columns
+    sample: Sample
+    groups: GroupSizes
+
+
+def _sampled(options: JobOptions, source: Source, n_sample: int) -> _Sampled:
+    columns = resolve_columns(options, source.schema)
+    needed = sorted({columns.group_key, columns.query, columns.document})
+    sample = read_sample(source, needed, n_sample, options.damaged)
+    groups = group_sizes(source, columns, sample, options.damaged, cluster=options.cluster)
+    return _Sampled(columns, sample, groups)
+
+
+def _rate_of_null(options: JobOptions) -> float | None:
+    return models.null_rate(options.model_id) if models.is_null(options.model_id) else None
 
 
 def _model_folder(options: JobOptions) -> str | None:
@@ -140,11 +183,3 @@ def _model_folder(options: JobOptions) -> str | None:
 
 def _candidates(groups: GroupSizes) -> Spread | None:
     return Spread.of(groups.sizes) if groups.sizes is not None and groups.n_groups else None
-
-
-def _check_layout(options: JobOptions) -> None:
-    if options.layout != "pairs":
-        raise InputError(
-            f"estimate reads pairs; --layout {options.layout} is not estimated yet: run the job, "
-            "or estimate from pairs"
-        )

@@ -8,57 +8,25 @@ query without candidates counts as 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from producer.qrels import Qrels
-from rankmill import parquet, storage
+from producer.rankings import Run, job_with_ids, order_before, ranked_after, ranked_before, top
+from rankmill.drift import Comparison
 from rankmill.errors import InputError
-from rankmill.output import Job, Output
-from rankmill.rows import read_files
-from rankmill.spec import CANDIDATES_COLUMN, InputFile
+from rankmill.output import Output
 
 if TYPE_CHECKING:
     from ir_measures import Measure
 
-# Query id to document id to a score that falls with the place; no two are equal.
-Run = dict[str, dict[str, float]]
-FileT = TypeVar("FileT")
-
 _CUTOFF = 10  # of nDCG and MRR
-_SCORE = "score"
-_N_FILES_AT_ONCE = 8
-_BATCH_ROWS = 64 * 1024
-_ROWS = pa.schema(
-    [("query", pa.large_string()), ("doc", pa.large_string()), ("order", pa.float64())]
-)
 _N_FLIPS = 100_000
 _SIGNS_AT_ONCE = 2**22
 _ROUNDING = 1e-9
-
-
-class Comparison(BaseModel):
-    """A measure's means before and after, and whether chance alone would make them differ so.
-
-    Attributes:
-        p_value: of `sign_flip_test`, for this measure by itself.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    measure: str
-    before: float
-    after: float
-    p_value: float
-    n_better: int
-    n_worse: int
-    n_equal: int
 
 
 class Evaluation(BaseModel):
@@ -102,18 +70,20 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
             judged queries, or ir-measures is not installed.
         JobUnknown: no job was submitted there.
     """
-    measures = _measures(recall_at)
-    job = _finished_job(output)
+    if min(recall_at, default=1) < 1:
+        raise InputError(f"recall at {min(recall_at)}: a cutoff is at least 1")
+    measures = _measures([_CUTOFF], [_CUTOFF], dict.fromkeys(recall_at))
+    job = job_with_ids(output)
     judged = _with_relevant(qrels)
     depth = max((_CUTOFF, *recall_at))
-    before_by = _before_by(job.plan.schema)
-    before = _top(_before(job, before_by, judged), depth)
+    before_by = order_before(job.plan.schema)
+    before = top(ranked_before(job, before_by, judged), depth)
     if not before:
         raise InputError(
             f"{output.uri}: the input has none of the {len(judged):,} queries that have relevant "
             f"documents; is its column '{job.plan.columns.query_id}' what the judgments name?"
         )
-    after = _top(_after(output, job, judged), depth)
+    after = top(ranked_after(output, job, judged), depth)
     return Evaluation(
         job_id=job.job_id,
         output_uri=output.uri,
@@ -125,6 +95,29 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
         n_in_parts=len(after),
         comparisons=_compare(measures, judged, before, after),
     )
+
+
+def compare_ndcg(
+    old: Output, new: Output, qrels: Qrels, cutoffs: Sequence[int]
+) -> tuple[Comparison, ...]:
+    """nDCG of two finished jobs, OLD before and NEW after, at each cutoff; as `evaluate` has it.
+
+    Raises:
+        InputError: as `evaluate`, or neither job has any of the judged queries.
+        JobUnknown: no job was submitted there.
+    """
+    measures = _measures(cutoffs)
+    judged = _with_relevant(qrels)
+    before, after = (
+        top(ranked_after(output, job_with_ids(output), judged), max(cutoffs))
+        for output in (old, new)
+    )
+    if not before and not after:
+        raise InputError(
+            f"{old.uri} and {new.uri} have none of the {len(judged):,} queries that have relevant "
+            "documents; do the judgments name other queries?"
+        )
+    return _compare(measures, judged, before, after)
 
 
 def sign_flip_test(differences: np.ndarray, n_flips: int = _N_FLIPS, seed: int = 0) -> list[float]:
@@ -153,16 +146,17 @@ def sign_flip_test(differences: np.ndarray, n_flips: int = _N_FLIPS, seed: int =
     return p_values
 
 
-def _measures(recall_at: Sequence[int]) -> list[Measure]:
-    if min(recall_at, default=1) < 1:
-        raise InputError(f"recall at {min(recall_at)}: a cutoff is at least 1")
+def _measures(
+    ndcg_at: Iterable[int], rr_at: Iterable[int] = (), recall_at: Iterable[int] = ()
+) -> list[Measure]:
     try:
         from ir_measures import RR, R, nDCG  # an extra, and nothing else needs it
     except ImportError as error:
         raise InputError(
             "evaluation needs ir-measures, which is not there: pip install ir-measures"
         ) from error
-    return [nDCG @ _CUTOFF, RR @ _CUTOFF, *(R @ cutoff for cutoff in dict.fromkeys(recall_at))]
+    cutoffs = ((nDCG, ndcg_at), (RR, rr_at), (R, recall_at))
+    return [measure @ cutoff for measure, those in cutoffs for cutoff in those]
 
 
 def _with_relevant(qrels: Qrels) -> Qrels:
@@ -171,114 +165,6 @@ def _with_relevant(qrels: Qrels) -> Qrels:
     if not judged:
         raise InputError("the judgments have no relevant document: no grade is 1 or more")
     return judged
-
-
-def _finished_job(output: Output) -> Job:
-    state = output.state()
-    if not state.is_success:
-        raise InputError(
-            f"{output.uri}: the job's state is '{state}'; it can be evaluated once it has succeeded"
-        )
-    job = output.load_job()
-    columns = job.plan.columns
-    for what, column in (("query", columns.query_id), ("doc", columns.doc_id)):
-        if column is None:
-            raise InputError(
-                f"{output.uri}: the job has no {what} ids, by which judgments name their pairs; "
-                f"run it on an input that has them (--{what}-id-col)"
-            )
-        if column not in columns.kept:
-            raise InputError(
-                f"{output.uri}: the job kept no column '{column}', by which judgments name their "
-                "pairs; run it with that among --keep-cols"
-            )
-    return job
-
-
-def _before_by(schema: pa.Schema) -> Literal["score", "rows"]:
-    if _SCORE not in schema.names:
-        return "rows"
-    kind = schema.field(_SCORE).type
-    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-    return "score" if is_number else "rows"
-
-
-def _before(job: Job, by: Literal["score", "rows"], judged: Qrels) -> pa.Table:
-    """What the input holds of judged queries, best first."""
-    columns = job.plan.columns
-    names = [str(columns.query_id), str(columns.doc_id), *([_SCORE] if by == "score" else [])]
-
-    def read(file: InputFile) -> Iterator[pa.Table]:
-        return read_files([file], job.plan.schema, names, 0, _BATCH_ROWS, job.spec.damaged)
-
-    rows = _read(job.plan.files, read, names, judged)
-    return rows.sort_by([("order", "descending")]) if by == "score" else rows
-
-
-def _after(output: Output, job: Job, judged: Qrels) -> pa.Table:
-    """What the parts hold of judged queries, best first."""
-    columns = job.plan.columns
-    query_id, doc_id = (columns.kept[str(name)] for name in (columns.query_id, columns.doc_id))
-    names = [query_id, doc_id, "rank"]
-    is_folded = columns.candidates is not None
-
-    def read(shard_index: int) -> Iterator[pa.Table]:
-        part = storage.stat(output.part_uri(shard_index))
-        stored = [query_id, CANDIDATES_COLUMN] if is_folded else names
-        for table in parquet.read_rows(part, stored, 0, _BATCH_ROWS):
-            yield _unfolded(table, names) if is_folded else table
-
-    return _read(range(job.plan.n_shards), read, names, judged).sort_by("order")
-
-
-def _unfolded(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """A row for each candidate from a row for each query."""
-    lists = table[CANDIDATES_COLUMN].combine_chunks()
-    candidates = lists.flatten()
-    queries = table[names[0]].take(pc.list_parent_indices(lists))
-    fields = [pc.struct_field(candidates, name) for name in names[1:]]
-    return pa.table([queries, *fields], names=list(names))
-
-
-def _read(
-    files: Iterable[FileT],
-    read: Callable[[FileT], Iterable[pa.Table]],
-    names: Sequence[str],
-    judged: Qrels,
-) -> pa.Table:
-    """The judged queries' rows of all files, in order of files and rows, as `_ROWS` has them."""
-    queries = pa.array(judged, _ROWS.field("query").type)
-
-    def of_judged(file: FileT) -> pa.Table:
-        tables = [
-            _rows(table, names).filter(pc.field("query").isin(queries)) for table in read(file)
-        ]
-        return pa.concat_tables([_ROWS.empty_table(), *tables])
-
-    with ThreadPoolExecutor(_N_FILES_AT_ONCE) as pool:
-        return pa.concat_tables(pool.map(of_judged, files))
-
-
-def _rows(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Query id, document id and what they are ordered by, which may not be there."""
-    columns = [table[name] for name in names]
-    if len(columns) < len(_ROWS):
-        columns.append(pa.nulls(table.num_rows))
-    cast = [
-        column.cast(kind, safe=False) for column, kind in zip(columns, _ROWS.types, strict=True)
-    ]
-    return pa.table(cast, schema=_ROWS)
-
-
-def _top(rows: pa.Table, depth: int) -> Run:
-    """The first `depth` documents of each query."""
-    run: Run = {}
-    for batch in rows.to_batches(_BATCH_ROWS):
-        for query, doc in zip(batch["query"].to_pylist(), batch["doc"].to_pylist(), strict=True):
-            found = run.setdefault(query, {})
-            if len(found) < depth and doc is not None and doc not in found:
-                found[doc] = float(depth - len(found))
-    return run
 
 
 def _compare(

@@ -35,6 +35,8 @@ class JobStatus(BaseModel):
     n_rejected: int
     message: str
     exit_code: int = 1
+    n_reused: int = 0
+    no_reuse: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def status_from_storage(output: Output) -> JobStatus:
         n_rejected=sum(report.n_rejected for report in reports),
         message=failure.message if failure else "",
         exit_code=failure.exit_code if failure else 1,
+        n_reused=sum(report.n_reused for report in reports),
+        no_reuse=record.no_reuse or next(filter(None, (each.no_reuse for each in reports)), ""),
     )
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rankmill.broker import CONTROL_QUEUE, SCORE_QUEUE
+from rankmill.broker import queues_of
 from rankmill.errors import InputError, RankmillError
 from rankmill.settings import CHECKOUT
 
@@ -54,13 +53,17 @@ class LocalCluster:
 def devices(wanted: str) -> list[Device]:
     """One device per visible NVIDIA GPU, else the CPU; found without loading torch."""
     if wanted == "cpu":
-        return [Device("cpu", {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_DEVICE": "cpu"})]
+        # Threads that wait for each other sleep: OpenMP lets them spin, which takes twelve times as
+        # long where others want the cores too.
+        policy = os.environ.get("OMP_WAIT_POLICY", "passive")
+        environment = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_DEVICE": "cpu"}
+        return [Device("cpu", {**environment, "OMP_WAIT_POLICY": policy})]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         ids = [name for name in visible.split(",") if name.strip()]
     else:
-        nodes = [entry.name for entry in Path("/dev").glob("nvidia[0-9]*")]
-        ids = sorted((re.sub(r"\D", "", node) for node in nodes), key=int)
+        # Counted, not named: in a container that was lent /dev/nvidia3 alone, CUDA calls it 0.
+        ids = [str(n) for n, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
     gpus = [Device(f"cuda{n}", {"CUDA_VISIBLE_DEVICES": n}) for n in ids]
     return gpus or devices("cpu")
 
@@ -75,7 +78,12 @@ def local_cluster(device: str) -> Iterator[LocalCluster]:
             stack.enter_context(
                 running(
                     worker_command(each.name),
-                    {**each.environment, "RANKMILL_BROKER_URL": broker_url},
+                    {
+                        **each.environment,
+                        "RANKMILL_BROKER_URL": broker_url,
+                        "RANKMILL_RUNTIME": str(log_path.parent),
+                        "RANKMILL_LOG_FORMAT": "text",  # `check` shows its last line
+                    },
                     log_path,
                 )
             )
@@ -103,12 +111,16 @@ def start_redis() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             yield broker_url, process
 
 
-def worker_command(name: str) -> list[str]:
-    """How a Celery worker is started, here and by `rankmill worker`; run it in CHECKOUT."""
+def worker_command(name: str, queues: Sequence[str] = (), n_processes: int = 1) -> list[str]:
+    """How a Celery worker is started, here and by `rankmill worker`; run it in CHECKOUT.
+
+    Without `queues` it takes work from all.
+    """
     return [
-        *(sys.executable, "-m", "celery", "-A", "tasks", "worker"),
-        *("--hostname", f"{name}@%h", "--queues", f"{CONTROL_QUEUE},{SCORE_QUEUE}"),
-        *("--without-gossip", "--without-mingle", "--loglevel", "INFO"),
+        *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "worker"),
+        *("--hostname", f"{name}@%h", "--queues", ",".join(queues or queues_of("all"))),
+        *("--concurrency", str(n_processes)),
+        *("--without-gossip", "--without-mingle"),
     ]
 
 
@@ -175,7 +187,7 @@ def running(
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
     try:
         yield process
@@ -199,7 +211,7 @@ def _stop(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None
     process.wait()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask Linux to stop the child when we are killed; elsewhere only a normal end stops it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

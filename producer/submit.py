@@ -16,6 +16,7 @@ from typing import Any
 
 from producer.follow import JobHandle
 from producer.plan import make_plan, read_source
+from producer.prepare.earlier import find_earlier
 from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.prepare.layouts import check_layout
 from rankmill import dispatch, models, storage
@@ -49,28 +50,27 @@ def submit_spec(spec: JobSpec, *, overwrite: bool = False) -> JobHandle:
 
 @dataclass(frozen=True)
 class Checked:
-    """A job that may be submitted; without a plan where its input must be prepared first."""
+    """A job that may be submitted; without a plan where something must be prepared first."""
 
     record: JobRecord
     plan: Plan | None
+    files: tuple[InputFile, ...]
 
     @property
     def output(self) -> Output:
         return Output(self.record.spec.output_uri)
 
 
-def check(spec: JobSpec) -> Checked:
+def check(spec: JobSpec, job_id: str | None = None) -> Checked:
     """The job that a spec over its input as it is now makes; reads footers, writes nothing.
+
+    Args:
+        job_id: the job's name; without it, one that comes from the spec and the input's files.
 
     Raises:
         InputError: bad input or options.
     """
-    spec = _with_absolute_paths(spec)
-    _check_output(spec)
-    if models.is_null(spec.model_id):
-        models.null_rate(spec.model_id)
-    elif spec.model_id == models.DEMO or models.is_local(spec.model_id):
-        models.locate(spec.model_id)
+    spec = check_options(spec)
     if needs_prepare(spec):
         files = find_inputs(spec)
         source = None
@@ -81,13 +81,35 @@ def check(spec: JobSpec) -> Checked:
         if REFUSAL_COLUMN in source.schema.names:
             raise InputError(f"column '{REFUSAL_COLUMN}' of the input needs another name")
     _check_apart(spec, files)
+    content_id = job_id_for(spec, files)
+    spec, no_reuse = find_earlier(spec)
+    looks_up = spec.reuse_from is not None and no_reuse is None
     record = JobRecord(
-        job_id=job_id_for(spec, files),
+        job_id=job_id or content_id,
         spec=spec,
         submitted_at=datetime.now(UTC),
-        prepares=source is None,
+        prepares=source is None or looks_up,
+        content_id=content_id,
+        no_reuse=no_reuse,
     )
-    return Checked(record, make_plan(record.job_id, spec, source) if source else None)
+    plan = make_plan(record.job_id, spec, source) if source else None
+    return Checked(record, None if looks_up else plan, files)
+
+
+def check_options(spec: JobSpec) -> JobSpec:
+    """The part of `check` that needs no input: the spec with absolute paths.
+
+    Raises:
+        InputError: bad output or model.
+    """
+    spec = _with_absolute_paths(spec)
+    _check_output(spec)
+    models.check_allowed(spec.model_id)
+    if models.is_null(spec.model_id):
+        models.null_rate(spec.model_id)
+    elif spec.model_id == models.DEMO or models.is_local(spec.model_id):
+        models.locate(spec.model_id)
+    return spec
 
 
 def plan_job(spec: JobSpec) -> Job:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 
 from rankmill.errors import BrokerUnavailable
+from rankmill.redis_client import tls_options
 from rankmill.settings import Settings, settings
 from rankmill.spec import ShardSpec
 
 SCORE_QUEUE = "rankmill.score"
 CONTROL_QUEUE = "rankmill.control"
 
+Role = Literal["all", "score", "control"]
+
 SUBMIT = "rankmill.submit"
 PREPARE = "rankmill.prepare"
 SCORE_SHARD = "rankmill.score_shard"
 FINALIZE = "rankmill.finalize"
+REPORT = "rankmill.report"
+NOTIFY = "rankmill.notify"
+TICK = "rankmill.tick"
 
 # Longer than any shard should take. It is not what rescues a dead worker's shard (claims and
 # reconcile do, in under a minute), so a redelivery by it is a rare, harmless duplicate.
 _VISIBILITY_TIMEOUT_S = 6 * 3600
+
+_TASK_ID = re.compile(r"([0-9a-f]{12})-(?:(\d{5,})|prepare|finalize|report)")
 
 
 @lru_cache(maxsize=1)
@@ -40,6 +50,7 @@ def make_app(settings: Settings) -> Celery:
     celery = Celery("rankmill")
     celery.conf.update(
         broker_url=settings.broker_url,
+        broker_use_ssl=tls_options(settings) or None,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
@@ -72,17 +83,65 @@ def make_app(settings: Settings) -> Celery:
         task_send_sent_event=True,
         worker_hijack_root_logger=True,
         enable_utc=True,
+        **_beat(settings),
     )
     return celery
 
 
-def send_shard(shard: ShardSpec) -> None:
+def _beat(settings: Settings) -> dict[str, Any]:
+    """Of `celery beat -S redbeat.RedBeatScheduler`: one entry, which it makes anew at each start.
+
+    A beat that loses its lock exits and must be started again; the lock of one that was killed
+    expires after six of its loops.
+    """
+    loop_s = min(5.0, settings.tick_s / 2)
+    return {
+        "redbeat_redis_url": settings.broker_url.replace("redis+socket://", "unix://"),
+        "redbeat_redis_options": {"socket_timeout": 30, "socket_connect_timeout": 5},
+        "redbeat_key_prefix": "rankmill:beat:",
+        "redbeat_lock_timeout": max(5, round(6 * loop_s)),
+        "beat_max_loop_interval": loop_s,
+        "result_expires": None,  # else it also sends a clean-up of results, which there are none
+        "beat_schedule": {
+            TICK: {
+                "task": TICK,
+                "schedule": settings.tick_s,
+                # So that a night without workers does not pile them up.
+                "options": {"expires": 3600},
+            }
+        },
+    }
+
+
+def score_queue(model_id: str) -> str:
+    """Where shards of a model wait: in its own queue where the settings name it, else in one."""
+    if model_id not in (settings().model_queues or ()):
+        return SCORE_QUEUE
+    return f"{SCORE_QUEUE}.{re.sub(r'[^A-Za-z0-9_.-]+', '-', model_id).strip('-')}"
+
+
+def score_queues() -> tuple[str, ...]:
+    """Every queue in which shards may wait."""
+    return (SCORE_QUEUE, *map(score_queue, settings().model_queues or ()))
+
+
+def queues_of(role: Role) -> tuple[str, ...]:
+    """What a worker of a role takes its work from; the control queue is looked at first."""
+    control = () if role == "score" else (CONTROL_QUEUE,)
+    return control if role == "control" else (*control, *score_queues())
+
+
+def send_shard(shard: ShardSpec, model_id: str) -> None:
     """Publish one shard; its message is named after it, so that a waiting one can be recognized."""
+    n_rows = shard.stop_row - shard.start_row
+    model = model_id.rpartition("/")[2] if model_id.startswith("/") else model_id
     _send(
         SCORE_SHARD,
         kwargs={"shard": shard.model_dump()},
         task_id=shard_task_id(shard.job_id, shard.shard_index),
-        kwargsrepr=f"job {shard.job_id}, shard {shard.shard_index + 1} of {shard.n_shards}",
+        kwargsrepr=f"shard {shard.shard_index + 1} of {shard.n_shards}, {n_rows:,} pairs, {model}, "
+        f"job {shard.job_id}",
+        queue=score_queue(model_id),
     )
 
 
@@ -94,6 +153,15 @@ def send_finalize(job_id: str, output_uri: str) -> None:
     _send_for_job(FINALIZE, job_id, output_uri)
 
 
+def send_report(job_id: str, output_uri: str) -> None:
+    _send_for_job(REPORT, job_id, output_uri)
+
+
+def send_notify(event: dict[str, Any], event_id: str, shown: str) -> None:
+    """Publish an event for the webhook; address and secret stay with whoever calls it."""
+    _send(NOTIFY, kwargs={"event": event}, task_id=f"notify-{event_id}", kwargsrepr=shown)
+
+
 def _send_for_job(name: str, job_id: str, output_uri: str) -> None:
     _send(
         name,
@@ -103,11 +171,33 @@ def _send_for_job(name: str, job_id: str, output_uri: str) -> None:
     )
 
 
-def _send(name: str, *, kwargs: dict[str, Any], task_id: str, kwargsrepr: str) -> None:
+def _send(
+    name: str,
+    *,
+    kwargs: dict[str, Any],
+    task_id: str,
+    kwargsrepr: str,
+    queue: str = CONTROL_QUEUE,
+) -> None:
     try:
-        app().send_task(name, kwargs=kwargs, task_id=task_id, kwargsrepr=kwargsrepr, argsrepr="")
+        app().send_task(
+            name,
+            kwargs=kwargs,
+            task_id=task_id,
+            kwargsrepr=kwargsrepr,
+            argsrepr="",
+            queue=queue,
+        )
     except OperationalError as error:
         raise BrokerUnavailable(f"Redis does not take the message: {error}") from error
+
+
+def task_id_of(message: str) -> str:
+    """What a message that waits in a queue is named; empty for what is no message of Celery's."""
+    try:
+        return str(json.loads(message)["headers"]["id"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def job_task_id(name: str, job_id: str) -> str:
@@ -116,3 +206,12 @@ def job_task_id(name: str, job_id: str) -> str:
 
 def shard_task_id(job_id: str, shard_index: int) -> str:
     return f"{job_id}-{shard_index:05d}"
+
+
+def work_of(task_id: str) -> dict[str, str | int]:
+    """The job, and perhaps the shard, that a message is named after; empty for any other name."""
+    named = _TASK_ID.fullmatch(task_id)
+    if named is None:
+        return {}
+    job_id, shard = named.groups()
+    return {"job_id": job_id, "shard_index": int(shard)} if shard else {"job_id": job_id}

@@ -1,6 +1,7 @@
 """A right to do a job's work that expires, renewed while its holder lives, checked at the end.
 
-The work is a shard, by its number, or the job's preparation, PREPARATION.
+The work is a shard, by its number, or the job's preparation, PREPARATION, or what a schedule does
+with it: its submission, FIRING, and its COMPARISON with the run before.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from rankmill.claims import Claims
 from rankmill.errors import BrokerUnavailable, ClaimLost
 
 PREPARATION = -1
+FIRING = -2
+COMPARISON = -3
 
 
 class Claim:

@@ -9,6 +9,7 @@ rankmill:job:ID:deadly         hash   times that rows killed their worker, by "s
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from typing import cast
 
 import redis
@@ -49,6 +50,17 @@ class Claims:
         """The token of the claim that somebody holds."""
         with broker_errors():
             return cast(str | None, self._redis.get(JobKeys(job_id).claim(shard_index)))
+
+    def held(self, job_id: str, shard_indices: Iterable[int]) -> set[int]:
+        """Those of some shards that somebody holds a claim of."""
+        indices = list(shard_indices)
+        if not indices:
+            return set()
+        with broker_errors():
+            holders = cast(
+                list[str | None], self._redis.mget([JobKeys(job_id).claim(n) for n in indices])
+            )
+        return {n for n, holder in zip(indices, holders, strict=True) if holder is not None}
 
     def renew(
         self, job_id: str, shard_index: int, token: str, claim_s: float, progress: str

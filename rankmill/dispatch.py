@@ -5,20 +5,21 @@ All of this may be called by anybody, at any time, any number of times.
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from rankmill.broker import send_finalize, send_prepare, send_shard
+from rankmill.broker import send_finalize, send_prepare, send_report, send_shard
 from rankmill.errors import RankmillError, StorageRefused, StorageUnavailable
 from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
+from rankmill.logs import get_logger
+from rankmill.notify import end_event, failed_event, notify
 from rankmill.output import Job, Output
 from rankmill.settings import Settings
 from rankmill.spec import Failure, JobRecord, ShardReport
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def start(ledger: Ledger, settings: Settings, job: Job) -> None:
@@ -58,13 +59,13 @@ def advance(ledger: Ledger, settings: Settings, job: Job) -> None:
     capacity = settings.shards_per_worker * max(2, ledger.n_workers())
     window = window_for(job.spec.priority, ledger.priorities().values(), capacity)
     for shard_index in ledger.take_next(job.job_id, window):
-        send_shard(job.shard(shard_index))
+        send_shard(job.shard(shard_index), job.spec.model_id)
 
 
 def finished(ledger: Ledger, settings: Settings, job: Job, report: ShardReport) -> None:
     """Count a reported shard and let the next one in."""
     if ledger.finish_shard(report) is None:
-        log.warning("job %s is unknown to Redis; opened again from storage", job.job_id)
+        log.warning("job unknown to Redis is opened again from storage", job_id=job.job_id)
         start(ledger, settings, job)
         return
     advance(ledger, settings, job)
@@ -81,19 +82,33 @@ def fail(
 
     Where not even that can be written, Redis alone knows it.
     """
-    log.error("job %s failed: %s", record.job_id, error)
+    log.error("job failed", job_id=record.job_id, error=str(error))
     failure = Failure(
         job_id=record.job_id,
         message=str(error),
         exit_code=error.exit_code,
         shard_index=shard_index,
         failed_at=datetime.now(UTC),
+        quotes_input=error.quotes_input,
     )
     try:
-        Output(record.spec.output_uri).write_failure(failure)
+        failure = Output(record.spec.output_uri).write_failure(failure)
     except (StorageRefused, StorageUnavailable) as refused:
-        log.error("job %s: %s", record.job_id, refused)
-    ledger.end_job(record.job_id, JobState.FAILED, str(error), settings.keep_finished_s)
+        log.error("failure.json cannot be written", job_id=record.job_id, error=str(refused))
+    notify(failed_event(failure, record.spec.output_uri, ledger.counts(record.job_id)))
+    ledger.end_job(record.job_id, JobState.FAILED, failure.message, settings.keep_finished_s)
+    send_report(record.job_id, record.spec.output_uri)
+
+
+def end(ledger: Ledger, settings: Settings, output: Output, job_id: str) -> None:
+    """Tell what storage knows already, that a job is over: first the webhook, then Redis.
+
+    Whoever dies between the two is followed by another, so that no end is kept back.
+    """
+    event = end_event(output, ledger.counts(job_id))
+    if event is not None:
+        notify(event)
+    ledger.end_job(job_id, output.state(), "", settings.keep_finished_s)
 
 
 def end_unseen(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -> None:
@@ -102,14 +117,37 @@ def end_unseen(ledger: Ledger, settings: Settings, job_id: str, output_uri: str)
         f"{output_uri} does not hold job {job_id} on {socket.gethostname()}; every worker must see "
         "the same folder: share the disk, or use s3://"
     )
-    log.error("%s", message)
+    log.error("job failed", job_id=job_id, error=message)
+    failure = Failure(
+        job_id=job_id,
+        message=message,
+        exit_code=1,
+        shard_index=None,
+        failed_at=datetime.now(UTC),
+        quotes_input=False,
+    )
+    notify(failed_event(failure, output_uri, ledger.counts(job_id)))
     ledger.end_job(job_id, JobState.FAILED, message, settings.keep_finished_s)
+
+
+def refuse(
+    ledger: Ledger, settings: Settings, job_id: str, output_uri: str, error: RankmillError
+) -> None:
+    """End a job whose output may not be touched or cannot be read, as far as Redis knows it.
+
+    A message that only claims to be of a job does not end it.
+    """
+    log.error("job refused", job_id=job_id, error=str(error))
+    counts = ledger.counts(job_id)
+    if counts is not None and counts.output_uri == output_uri:
+        ledger.end_job(job_id, JobState.FAILED, str(error), settings.keep_finished_s)
 
 
 def cancel(ledger: Ledger, settings: Settings, output: Output, job_id: str) -> None:
     """Stop a job: shards being run are let go before they publish, waiting ones are skipped."""
     output.mark_cancelled()
     ledger.end_job(job_id, JobState.CANCELLED, "", settings.keep_finished_s)
+    send_report(job_id, output.uri)
 
 
 def window_for(priority: int, priorities: Iterable[int], capacity: int) -> int:

@@ -5,14 +5,20 @@
     │   ├── ModelUnavailable     the model cannot be found, fetched or trusted
     │   └── OutputTaken          the output holds something else already
     ├── JobFailed                the job ended without success (exit 1, or its reason's)
+    ├── GateFailed               what was measured is beyond the bound that was set (exit 1)
     ├── JobUnknown               nothing is known of that job (exit 2)
     ├── ClaimLost                another worker may have this shard now; publish nothing
     ├── StorageRefused           disk full, read-only, access denied (exit 2)
+    │   └── NotAllowed           a place outside of RANKMILL_ALLOWED_PREFIXES
+    ├── WebhookRefused           the webhook will never take this event
     └── TransientError           may pass by itself, so it is tried again
         ├── StorageUnavailable   time-out, reset, throttling
-        └── BrokerUnavailable    Redis does not answer
+        ├── BrokerUnavailable    Redis does not answer
+        └── WebhookUnavailable   the webhook does not take an event now
 
-`transient` alone decides whether a task is retried; `exit_code` what the command line returns.
+`transient` alone decides whether a task is retried; `exit_code` what the command line returns;
+`quotes_input` whether the line may hold text of the input's rows, which then goes nowhere but to
+who may read them.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ class RankmillError(Exception):
 
     transient: ClassVar[bool] = False
     exit_code: int = 1
+    quotes_input: ClassVar[bool] = True
 
 
 class InputError(RankmillError):
@@ -32,17 +39,23 @@ class InputError(RankmillError):
 
 
 class ModelUnavailable(InputError):
-    pass
+    quotes_input = False
 
 
 class OutputTaken(InputError):
-    pass
+    quotes_input = False
 
 
 class JobFailed(RankmillError):
+    quotes_input = False
+
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class GateFailed(RankmillError):
+    pass
 
 
 class JobUnknown(RankmillError):
@@ -55,10 +68,20 @@ class ClaimLost(RankmillError):
 
 class StorageRefused(RankmillError):
     exit_code = 2
+    quotes_input = False
+
+
+class WebhookRefused(RankmillError):
+    quotes_input = False
+
+
+class NotAllowed(StorageRefused):
+    pass
 
 
 class TransientError(RankmillError):
     transient = True
+    quotes_input = False
 
 
 class StorageUnavailable(TransientError):
@@ -66,4 +89,8 @@ class StorageUnavailable(TransientError):
 
 
 class BrokerUnavailable(TransientError):
+    pass
+
+
+class WebhookUnavailable(TransientError):
     pass

@@ -10,6 +10,7 @@ Times are Redis's own, so that no machine's clock matters.
     rankmill:job:ID:done           bitmap shards that have a report
     rankmill:job:ID:inflight       zset   shards sent, by time sent
     rankmill:turn:NAME             string who has had a turn lately; expires
+    rankmill:late                  hash   due time of each schedule's run that misses its deadline
     rankmill:job:ID:live           hash   pairs and tokens scored so far of shards being run
 """
 
@@ -31,6 +32,7 @@ from rankmill.spec import JobRecord, Plan, ShardReport
 _JOBS = "rankmill:jobs"
 _WORKERS = "rankmill:workers"
 _RUNNING = "rankmill:running"
+_LATE = "rankmill:late"
 _WORKER_SEEN_S = 60.0
 
 # Moves shards from "not sent yet" into flight, as many as the window has room for.
@@ -64,6 +66,7 @@ if redis.call('SETBIT', KEYS[3], ARGV[1], 1) == 0 then
   redis.call('HINCRBY', KEYS[1], 'n_pairs_done', ARGV[2])
   redis.call('HINCRBY', KEYS[1], 'n_tokens', ARGV[3])
   redis.call('HINCRBY', KEYS[1], 'n_rejected', ARGV[4])
+  redis.call('HINCRBY', KEYS[1], 'n_reused', ARGV[5])
 end
 return tonumber(redis.call('HGET', KEYS[1], 'n_shards_done'))
 """
@@ -94,6 +97,7 @@ class JobCounts:
     n_pairs_done: int
     n_tokens: int
     n_rejected: int
+    n_reused: int
     message: str
 
 
@@ -113,7 +117,7 @@ class Ledger:
     @classmethod
     def connect(cls, settings: Settings) -> Ledger:
         """A ledger on the broker's Redis; connects at its first use."""
-        return cls(connect(settings.broker_url))
+        return cls(connect(settings))
 
     def open_job(
         self, record: JobRecord, plan: Plan | None, reports: Iterable[ShardReport]
@@ -134,6 +138,7 @@ class Ledger:
             "n_pairs_done": sum(report.n_rows for report in done),
             "n_tokens": sum(report.n_tokens for report in done),
             "n_rejected": sum(report.n_rejected for report in done),
+            "n_reused": sum(report.n_reused for report in done),
             "message": "",
         }
         now = self.now()
@@ -152,7 +157,7 @@ class Ledger:
         with broker_errors():
             fields = cast(dict[str, str], self._redis.hgetall(job.hash))
             live = cast(list[str], self._redis.hvals(job.live))
-        if not fields:
+        if "state" not in fields:  # nothing, or what is left where Redis lost a part
             return None
         running = [tuple(map(int, value.split())) for value in live]
         return JobCounts(
@@ -165,6 +170,7 @@ class Ledger:
             n_pairs_done=int(fields["n_pairs_done"]) + sum(pairs for pairs, _ in running),
             n_tokens=int(fields["n_tokens"]) + sum(tokens for _, tokens in running),
             n_rejected=int(fields["n_rejected"]),
+            n_reused=int(fields.get("n_reused", 0)),
             message=fields["message"],
         )
 
@@ -227,21 +233,25 @@ class Ledger:
         with broker_errors():
             n_done = self._finish(
                 keys=[job.hash, job.inflight, job.done, job.live, job.tries],
-                args=[report.shard_index, report.n_rows, report.n_tokens, report.n_rejected],
+                args=[
+                    *(report.shard_index, report.n_rows, report.n_tokens),
+                    *(report.n_rejected, report.n_reused),
+                ],
             )
         return None if cast(int, n_done) < 0 else cast(int, n_done)
 
     def worker_seen(self, worker: str) -> None:
         now = self.now()
-        with broker_errors():
-            self._redis.zadd(_WORKERS, {worker: now})
+        with broker_errors(), self._redis.pipeline() as pipe:
+            pipe.zadd(_WORKERS, {worker: now})
+            pipe.zremrangebyscore(_WORKERS, 0, now - _WORKER_SEEN_S)
+            pipe.execute()
 
     def n_workers(self) -> int:
         """Workers seen within the last minute."""
         now = self.now()
         with broker_errors():
-            self._redis.zremrangebyscore(_WORKERS, 0, now - _WORKER_SEEN_S)
-            return self._redis.zcard(_WORKERS)
+            return self._redis.zcount(_WORKERS, now - _WORKER_SEEN_S, "+inf")
 
     def take_turn(self, name: str, for_s: float) -> bool:
         """True for one caller among all within `for_s` seconds."""
@@ -249,9 +259,27 @@ class Ledger:
         with broker_errors():
             return bool(self._redis.set(key, "1", nx=True, px=max(1, int(for_s * 1000))))
 
+    def had_turn(self, name: str) -> bool:
+        """Whether somebody has taken that turn and its time is not over."""
+        with broker_errors():
+            return bool(self._redis.exists(f"rankmill:turn:{name}"))
+
     def end_turn(self, name: str) -> None:
         with broker_errors():
             self._redis.delete(f"rankmill:turn:{name}")
+
+    def note_late(self, schedule: str, due: str | None) -> None:
+        """Raise the alert that a schedule's run misses its deadline, or end it."""
+        with broker_errors():
+            if due is None:
+                self._redis.hdel(_LATE, schedule)
+            else:
+                self._redis.hset(_LATE, schedule, due)
+
+    def late_schedules(self) -> dict[str, str]:
+        """The due time of the run that misses its deadline, by schedule."""
+        with broker_errors():
+            return cast(dict[str, str], self._redis.hgetall(_LATE))
 
     def queued(self, queue: str) -> list[str]:
         """The raw Celery messages that wait in a queue, a bounded number by design."""

@@ -5,32 +5,80 @@ Names are hub ids, folders, `demo`, and `null` for benchmarks.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from rankmill import hub
 from rankmill.errors import ModelUnavailable
-from rankmill.settings import CHECKOUT
+from rankmill.settings import CHECKOUT, settings
+from rankmill.storage.allowed import check_path, is_under
+from rankmill.store import model_store
 
 DEMO = "demo"
 NULL = "null"  # scores nothing; for benchmarks, see worker/null.py
 
-_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_CODE = "*.py"
 
 
 def locate(model_id: str, revision: str | None = None) -> Path:
-    """The local folder of a model, fetched from the hub where it is a hub id.
+    """The local folder of a model; a hub id's is in the model store, else in the hub's cache.
+
+    Nothing is fetched where a store is set: what it lacks was not pulled.
 
     Raises:
         ModelUnavailable: saying what is wrong and what to do.
+        NotAllowed: as `check_allowed`.
     """
+    check_allowed(model_id)
     if model_id == DEMO:
         folder = CHECKOUT / "models" / "demo-reranker"
     elif is_local(model_id):
         folder = Path(model_id)
+    elif (store := model_store()) is not None:
+        folder = store.find(model_id, revision)
     else:
-        folder = _fetch(model_id, revision)
+        folder = hub.cached(model_id, revision, wanted_files(model_id))
     check_folder(folder)
     return folder
+
+
+def check_allowed(model_id: str) -> None:
+    """Refuse a model that the operator does not let jobs name.
+
+    Raises:
+        ModelUnavailable: RANKMILL_ALLOWED_MODELS does not have it.
+        NotAllowed: without that setting, a folder outside of RANKMILL_ALLOWED_PREFIXES.
+    """
+    allowed = settings().allowed_models
+    if allowed is not None:
+        if not _is_listed(model_id, allowed):
+            raise ModelUnavailable(
+                f"model {model_id[:200]} is not among those that RANKMILL_ALLOWED_MODELS allows: "
+                f"{', '.join(allowed)}"
+            )
+    elif not is_built_in(model_id) and is_local(model_id):
+        folder = Path(model_id)
+        check_path(folder, model_id)
+        for file in folder.rglob("*"):  # which may be links
+            check_path(file, str(file))
+
+
+def may_run_code(model_id: str) -> bool:
+    """Whether the operator lets Python code that comes with the model run."""
+    return _is_listed(model_id, settings().remote_code_models or ())
+
+
+def _is_listed(model_id: str, names: Sequence[str]) -> bool:
+    """By its id, by `owner/*`, or by a folder that it is or lies in."""
+    if is_built_in(model_id):
+        return model_id.partition(":")[0] in names
+    if is_local(model_id):
+        folder = os.path.realpath(Path(model_id))
+        folders = [os.path.realpath(name) for name in names if name.startswith("/")]
+        return any(is_under(folder, each) for each in folders)
+    owner, _, name = model_id.partition("/")
+    return model_id in names or (bool(name) and "/" not in name and f"{owner}/*" in names)
 
 
 def null_rate(model_id: str) -> float | None:
@@ -62,7 +110,10 @@ def is_built_in(model_id: str) -> bool:
 
 def is_local(model_id: str) -> bool:
     """Whether a model is named by its folder; else it is a hub id, `owner/name`."""
-    return model_id.startswith(("/", ".", "~")) or Path(model_id).exists()
+    try:
+        return model_id.startswith(("/", ".", "~")) or Path(model_id).exists()
+    except OSError:  # too long for a path
+        return False
 
 
 def check_folder(folder: Path) -> None:
@@ -73,19 +124,32 @@ def check_folder(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise ModelUnavailable(f"{folder}: no such model folder")
-    names = {path.name for path in folder.iterdir()}
+    check_names(str(folder), {path.name for path in folder.iterdir()})
+
+
+def check_names(where: str, names: set[str]) -> None:
+    """As `check_folder`, by the names of the files in a folder or a repository.
+
+    Raises:
+        ModelUnavailable: naming `where`.
+    """
     if "config.json" not in names:
-        raise ModelUnavailable(f"{folder}: no config.json; is this a Hugging Face model folder?")
+        raise ModelUnavailable(f"{where}: no config.json; is this a Hugging Face model folder?")
     if not any(name.endswith(".safetensors") for name in names):
-        pickled = sorted(name for name in names if name.endswith(_PICKLED))
+        pickled = sorted(name for name in names if name.endswith(hub.PICKLED))
         if pickled:
             raise ModelUnavailable(
-                f"{folder}: only pickled weights ({', '.join(pickled)}), which can run code; "
+                f"{where}: only pickled weights ({', '.join(pickled)}), which can run code; "
                 "convert them with model.save_pretrained(folder)"
             )
-        raise ModelUnavailable(f"{folder}: no weights (*.safetensors)")
+        raise ModelUnavailable(f"{where}: no weights (*.safetensors)")
     if not names & {"tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "tokenizer.model"}:
-        raise ModelUnavailable(f"{folder}: no tokenizer (tokenizer.json)")
+        raise ModelUnavailable(f"{where}: no tokenizer (tokenizer.json)")
+
+
+def wanted_files(model_id: str) -> tuple[str, ...]:
+    """What is fetched of a model; code only where the operator lets it run."""
+    return (*hub.SAFE_FILES, _CODE) if may_run_code(model_id) else hub.SAFE_FILES
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -94,29 +158,4 @@ def weight_files(folder: Path) -> list[Path]:
 
 def tokenizer_files(folder: Path) -> list[Path]:
     """Everything beside the weights that decides what the model sees."""
-    return sorted(p for pattern in _FILES[1:] for p in folder.glob(pattern) if p.is_file())
-
-
-def _fetch(model_id: str, revision: str | None) -> Path:
-    # Comes with the worker's dependencies; a producer alone has no use for it.
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-    except ImportError as error:
-        raise ModelUnavailable(
-            f"{model_id}: fetching from the hub needs the worker's packages "
-            "(pip install 'rankmill[worker]')"
-        ) from error
-    try:
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=list(_FILES)))
-    except HFValidationError:
-        raise ModelUnavailable(f"{model_id}: neither a folder nor a hub id (owner/name)") from None
-    except RepositoryNotFoundError:
-        raise ModelUnavailable(
-            f"{model_id}: the hub has no such model, or it needs a token (HF_TOKEN)"
-        ) from None
-    except Exception as error:  # the hub's client raises many kinds for one trouble: no answer
-        raise ModelUnavailable(
-            f"{model_id}: not in the local cache and the hub is out of reach "
-            f"({type(error).__name__}); give a folder with --model PATH, or --model demo to try"
-        ) from error
+    return sorted(p for pattern in hub.SAFE_FILES[1:] for p in folder.glob(pattern) if p.is_file())

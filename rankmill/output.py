@@ -4,7 +4,8 @@ part-00000.parquet …
 _SUCCESS
 _rankmill/job.json  plan.json  shards/00000.json …  rejected/part-00000.parquet …
           prepared/part-00000.parquet …  queries/00000 …  run.trec
-          manifest.json  failure.json  cancelled.json
+          known.json  known  hashes  scores/part-00000.parquet …
+          manifest.json  failure.json  cancelled.json  drift.json  report.html
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rankmill import storage
+from rankmill.drift import Drift
 from rankmill.errors import ClaimLost, JobUnknown
+from rankmill.known import KnownScores
 from rankmill.lifecycle import JobState
 from rankmill.spec import (
     Contract,
@@ -56,9 +59,29 @@ class Output:
         return self._own("run.trec")
 
     @property
+    def report_uri(self) -> str:
+        """The page that shows what the job was, `rankmill.report`."""
+        return self._own("report.html")
+
+    @property
     def prepared_uri(self) -> str:
         """The folder of the pairs that the input was turned into, where it was."""
         return self._own("prepared")
+
+    @property
+    def known_uri(self) -> str:
+        """An earlier job's scores for rows of this one, as `known.pack` has them, 8 bytes a row."""
+        return self._own("known")
+
+    @property
+    def known_hashes_uri(self) -> str:
+        """The hashes of this job's pairs, where it keeps them for a later one, 16 bytes a row."""
+        return self._own("hashes")
+
+    @property
+    def scores_uri(self) -> str:
+        """The folder of all scores by their pair's hash, which a later job may reuse."""
+        return self._own("scores")
 
     def part_uri(self, shard_index: int) -> str:
         return storage.child(self.uri, part_name(shard_index))
@@ -69,6 +92,9 @@ class Output:
     def queries_uri(self, shard_index: int) -> str:
         """Digests of the queries that a shard held."""
         return self._own("queries", f"{shard_index:05d}")
+
+    def shard_scores_uri(self, shard_index: int) -> str:
+        return storage.child(self.scores_uri, part_name(shard_index))
 
     def read_job(self) -> JobRecord | None:
         return self._read(JobRecord, "job.json")
@@ -88,11 +114,27 @@ class Output:
     def write_manifest(self, manifest: Manifest) -> None:
         self._write(manifest, "manifest.json")
 
+    def read_drift(self) -> Drift | None:
+        """How the result differs from an earlier run's, where a schedule has compared them."""
+        return self._read(Drift, "drift.json")
+
+    def write_drift(self, drift: Drift) -> None:
+        self._write(drift, "drift.json")
+
+    def read_known(self) -> KnownScores | None:
+        return self._read(KnownScores, "known.json")
+
+    def write_known(self, known: KnownScores) -> None:
+        self._write(known, "known.json")
+
     def read_failure(self) -> Failure | None:
         return self._read(Failure, "failure.json")
 
-    def write_failure(self, failure: Failure) -> None:
-        self._write(failure, "failure.json")
+    def write_failure(self, failure: Failure) -> Failure:
+        """Note why the job ended; of several at once the first stands, and is returned."""
+        if storage.write_bytes_once(self._own("failure.json"), failure.to_json()):
+            return failure
+        return self.read_failure() or failure
 
     def mark_cancelled(self) -> None:
         storage.write_bytes(self._own("cancelled.json"), b"{}\n")
@@ -103,7 +145,7 @@ class Output:
     def reopen(self) -> None:
         """Take back that the job has ended; its parts and reports stay."""
         storage.remove(storage.child(self.uri, _SUCCESS))
-        for name in ("manifest.json", "failure.json", "cancelled.json"):
+        for name in ("manifest.json", "failure.json", "cancelled.json", "report.html"):
             storage.remove(self._own(name))
 
     def forget_shard(self, shard_index: int) -> None:
@@ -221,6 +263,11 @@ class Job:
     @property
     def output(self) -> Output:
         return Output(self.spec.output_uri)
+
+    @property
+    def is_rewritten(self) -> bool:
+        """Whether the input was turned into pairs, so that each query's rows stand together."""
+        return any(storage.lies_in(f.uri, self.output.prepared_uri) for f in self.plan.files[:1])
 
     def shard(self, shard_index: int) -> ShardSpec:
         return self.plan.shard(shard_index, self.spec.output_uri)

@@ -6,29 +6,27 @@ gives one of them each turn. A look is idempotent, and costs nothing where nothi
 
 from __future__ import annotations
 
-import json
-import logging
-
 from rankmill import dispatch
 from rankmill.broker import (
-    CONTROL_QUEUE,
     FINALIZE,
     PREPARE,
-    SCORE_QUEUE,
     job_task_id,
+    queues_of,
     send_prepare,
     send_shard,
     shard_task_id,
+    task_id_of,
 )
 from rankmill.claim import PREPARATION
-from rankmill.errors import BrokerUnavailable, RankmillError
+from rankmill.errors import BrokerUnavailable, InputError, NotAllowed, RankmillError
 from rankmill.ledger import JobCounts, Ledger
 from rankmill.lifecycle import JobState
+from rankmill.logs import get_logger
 from rankmill.output import Job, Output
 from rankmill.settings import Settings
 from rankmill.spec import JobRecord
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Reconciler:
@@ -60,8 +58,11 @@ class Reconciler:
                     self._look_at(job_id, seen, waiting)
                 except BrokerUnavailable:
                     raise
+                except (InputError, NotAllowed) as error:  # the same next time
+                    log.error("job cannot go on", job_id=job_id, error=str(error))
+                    self._end(job_id, JobState.FAILED, str(error))
                 except RankmillError as error:
-                    log.warning("job %s cannot be looked at: %s", job_id, error)
+                    log.warning("job cannot be looked at", job_id=job_id, error=str(error))
         for job_id, seen in counts.items():
             if seen is not None and seen.state.is_final:
                 self._running.pop(job_id, None)
@@ -82,9 +83,10 @@ class Reconciler:
         elif record.job_id != job_id:
             self._end(job_id, JobState.FAILED, f"{output.uri} no longer holds this job")
         elif output.has_ended():
-            self._end(job_id, output.state(), "")
+            dispatch.end(self._ledger, self._settings, output, job_id)
+            self._running.pop(job_id, None)
         elif seen is None:
-            log.warning("job %s is unknown to Redis; opened again from storage", job_id)
+            log.warning("job unknown to Redis is opened again from storage", job_id=job_id)
             dispatch.start_again(self._ledger, self._settings, output)
         elif output.read_plan() is None:
             self._prepare_lost(record, waiting)
@@ -94,11 +96,10 @@ class Reconciler:
     def _prepare_lost(self, record: JobRecord, waiting: set[str]) -> None:
         is_claimed = self._ledger.claims.holder(record.job_id, PREPARATION) is not None
         if not is_claimed and job_task_id(PREPARE, record.job_id) not in waiting:
-            log.warning("job %s: its preparation is sent again", record.job_id)
+            log.warning("preparation is sent again", job_id=record.job_id)
             send_prepare(record.job_id, record.spec.output_uri)
 
     def _end(self, job_id: str, state: JobState, message: str) -> None:
-        """Tell Redis what storage knows already."""
         self._ledger.end_job(job_id, state, message, self._settings.keep_finished_s)
         self._running.pop(job_id, None)
 
@@ -111,15 +112,11 @@ class Reconciler:
             if due > settled or shard_task_id(job.job_id, shard_index) in waiting:
                 continue
             if self._ledger.claims.holder(job.job_id, shard_index) is None:
-                log.warning("job %s: shard %d is sent again", job.job_id, shard_index)
+                log.warning("shard is sent again", job_id=job.job_id, shard_index=shard_index)
                 self._ledger.sent_again(job.job_id, shard_index)
-                send_shard(job.shard(shard_index))
+                send_shard(job.shard(shard_index), job.spec.model_id)
         dispatch.advance(self._ledger, self._settings, job)
 
     def _waiting_task_ids(self) -> set[str]:
-        messages = [
-            message
-            for queue in (SCORE_QUEUE, CONTROL_QUEUE)
-            for message in self._ledger.queued(queue)
-        ]
-        return {json.loads(message).get("headers", {}).get("id", "") for message in messages}
+        messages = [message for queue in queues_of("all") for message in self._ledger.queued(queue)]
+        return {task_id_of(message) for message in messages}

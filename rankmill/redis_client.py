@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from rankmill.errors import BrokerUnavailable
+from rankmill.errors import BrokerUnavailable, InputError
+from rankmill.settings import Settings
 
 
-def connect(broker_url: str) -> redis.Redis:
+def connect(settings: Settings) -> redis.Redis:
     """A client of the broker's Redis; it connects at its first use, and tries more than once."""
     return redis.Redis.from_url(
-        broker_url.replace("redis+socket://", "unix://"),
+        settings.broker_url.replace("redis+socket://", "unix://"),
         decode_responses=True,
         socket_timeout=10,
         socket_connect_timeout=5,
         health_check_interval=15,
         retry=Retry(ExponentialBackoff(cap=1, base=0.05), 4),
         client_name="rankmill",
+        **tls_options(settings),
     )
+
+
+def tls_options(settings: Settings) -> dict[str, Any]:
+    """What a rediss:// broker's certificate must stand up to; empty for other brokers.
+
+    Raises:
+        InputError: the CA's file cannot be read.
+    """
+    if not settings.broker_url.startswith("rediss://"):
+        return {}
+    if settings.broker_ca is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(settings.broker_ca)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"RANKMILL_BROKER_CA: {settings.broker_ca}: {reason}") from error
+    return {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": settings.broker_ca,
+    }
 
 
 @contextmanager
@@ -34,6 +59,11 @@ def broker_errors() -> Iterator[None]:
     except redis.AuthenticationError as error:
         raise BrokerUnavailable(f"Redis refuses the login: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise BrokerUnavailable(
+                f"Redis shows a certificate that is not trusted ({error}); name its CA with "
+                "RANKMILL_BROKER_CA, and in RANKMILL_BROKER_URL a host that it is made out to"
+            ) from error
         raise BrokerUnavailable(
             f"Redis does not answer ({error}); is it running, is RANKMILL_BROKER_URL right?"
         ) from error

@@ -4,22 +4,44 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rankmill.errors import InputError
+from rankmill.setting_types import BrokerUrl, Names, Places
 
 
 class Settings(BaseSettings):
     """Read from `RANKMILL_…` variables; the README's table is made from these descriptions."""
 
-    model_config = SettingsConfigDict(env_prefix="RANKMILL_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RANKMILL_", frozen=True, hide_input_in_errors=True
+    )
 
-    broker_url: str = Field(
+    broker_url: BrokerUrl = Field(
         "redis://localhost:6379/0",
-        pattern=r"^(rediss?|redis\+socket)://.",
         description="Redis that carries the work: redis://, rediss:// or redis+socket:///path",
+    )
+    broker_ca: str | None = Field(
+        None, description="PEM file of the CA that vouches for a rediss:// broker [the system's]"
+    )
+    allowed_prefixes: Places = Field(
+        None,
+        description="Folders and s3://bucket/prefix/ that jobs may touch, comma-separated [any]",
+    )
+    allowed_models: Names = Field(
+        None, description="Models that jobs may name: ids, owner/*, folders, comma-separated [any]"
+    )
+    remote_code_models: Names = Field(
+        None, description="Models whose own Python code may run, named in the same way [none]"
+    )
+    model_queues: Names = Field(
+        None,
+        description="Models whose shards have a queue of their own, comma-separated; the same in "
+        "every process",
     )
     device: str = Field("auto", description="Where a worker scores: auto, cpu, cuda")
     threads: int = Field(
@@ -40,6 +62,9 @@ class Settings(BaseSettings):
     shards_per_worker: int = Field(
         3, ge=1, description="Shards of one job in flight for each live worker"
     )
+    models: Path | None = Field(
+        None, description="Folder of pulled models, instead of fetching any [the hub's cache]"
+    )
     window_pairs: int = Field(
         4096, ge=1, description="Rows a worker reads, tokenizes and sorts by length at a time"
     )
@@ -49,9 +74,65 @@ class Settings(BaseSettings):
     prepare_memory: str = Field(
         "1GB", description="Memory that joining and sorting may use before they take to the disk"
     )
+    tick_s: float = Field(
+        30.0, gt=0, description="Seconds between beat's looks for schedules that are due"
+    )
     keep_finished_s: int = Field(
         7 * 24 * 3600, ge=1, description="Seconds that Redis remembers a finished job"
     )
+    stall_s: float = Field(
+        600.0, gt=0, description="Seconds without progress after which a busy worker counts as hung"
+    )
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port on which this process serves its metrics; 0: none"
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address at which it serves them")
+    runtime: str | None = Field(
+        None, description="Folder in which a worker leaves signs of life [the system's temporary]"
+    )
+    webhook_url: SecretStr | None = Field(
+        None, description="http:// or https:// address that is told of jobs' ends; for every worker"
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        validate_default=True,
+        description="What these messages are signed with; at least 16 characters",
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="A worker's lines: json, text, or auto (text on a terminal)"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least that a worker tells"
+    )
+    flower_basic_auth: SecretStr | None = Field(
+        None, description="Who may see Flower: user:password, several with commas between them"
+    )
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _check_webhook(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse what cannot be posted to; an address may be a secret and is never quoted."""
+        if url is not None and not _is_web_address(url.get_secret_value()):
+            raise ValueError("must be http:// or https:// with a host, and no user or password")
+        return url
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _check_signed(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if secret is None and info.data.get("webhook_url") is not None:
+            raise ValueError("is needed with RANKMILL_WEBHOOK_URL, to sign what is sent")
+        return secret
+
+    def secrets(self) -> list[str]:
+        """What no line of a log may show."""
+        found = [urlsplit(self.broker_url).password]
+        if self.flower_basic_auth is not None:
+            logins = self.flower_basic_auth.get_secret_value().split(",")
+            found += [login.partition(":")[2] for login in logins]
+        for hidden in (self.webhook_url, self.webhook_secret):
+            found += [hidden.get_secret_value()] if hidden is not None else []
+        return [secret for secret in found if secret]
 
 
 @lru_cache(maxsize=1)
@@ -67,6 +148,18 @@ def settings() -> Settings:
         first = error.errors()[0]
         name = "RANKMILL_" + ".".join(map(str, first["loc"])).upper()
         raise InputError(f"{name}: {first['msg']}") from error
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    has_login = parts.username is not None or parts.password is not None
+    is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+    return is_plain and is_web and not has_login
 
 
 # The checkout that the demo model and data come with.

@@ -32,6 +32,10 @@ REFUSAL_COLUMN = "_refusal"
 ORIGIN_COLUMNS = ("_file", "_row")
 STATUS_COLUMNS = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
 
+# What a message carries is bounded, and nothing in it can pass for another key of Redis.
+JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+OutputUri = Annotated[str, Field(min_length=1, max_length=4096)]
+
 ContractT = TypeVar("ContractT", bound="Contract")
 
 
@@ -51,7 +55,10 @@ class JobOptions(Contract):
 
     input_uri: str = Field(min_length=1)
     model_id: str = Field(
-        "BAAI/bge-reranker-v2-m3", min_length=1, description="Hub id, model folder, or demo"
+        "BAAI/bge-reranker-v2-m3",
+        min_length=1,
+        max_length=4096,
+        description="Hub id, model folder, or demo",
     )
     model_revision: str | None = Field(None, description="Revision of a hub model")
     layout: Layout = Field(
@@ -106,12 +113,21 @@ class JobOptions(Contract):
     max_reject_rate: float = Field(
         0.01, ge=0, le=1, description="Share of rows that may be rejected before the job fails"
     )
+    reuse_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Output of an earlier job, whose scores of equal pairs are taken over, or "
+        "latest: the last success that latest.json beside OUTPUT names",
+    )
+    for_reuse: bool = Field(
+        False, description="Keep every score by its pair's hash, about 22 bytes a row, to be reused"
+    )
 
 
 class JobSpec(JobOptions):
     """One submission."""
 
-    output_uri: str = Field(min_length=1)
+    output_uri: OutputUri
 
 
 class InputFile(Contract):
@@ -160,12 +176,32 @@ class Columns(Contract):
 class ShardSpec(Contract):
     """One shard as its Celery message carries it: the query groups that begin in its rows."""
 
-    job_id: str
-    output_uri: str
+    job_id: JobId
+    output_uri: OutputUri
     shard_index: int = Field(ge=0)
     n_shards: int = Field(ge=1)
     start_row: int = Field(ge=0)
     stop_row: int = Field(ge=0)
+
+
+class SubmitMessage(Contract):
+    """The arguments of `rankmill.submit`; whoever sends it sees in Flower what its spec lacks."""
+
+    spec: dict[str, Any]
+    overwrite: bool = False
+
+
+class ShardMessage(Contract):
+    """The arguments of `rankmill.score_shard`."""
+
+    shard: ShardSpec
+
+
+class JobMessage(Contract):
+    """The arguments of `rankmill.prepare` and `rankmill.finalize`."""
+
+    job_id: JobId
+    output_uri: OutputUri
 
 
 class Plan(Contract):
@@ -210,13 +246,18 @@ class Plan(Contract):
 class JobRecord(Contract):
     """`job.json`: the spec under the id that the job got.
 
-    `prepares` says that the input must be turned into pairs before there can be a plan.
+    `prepares` says that there is something to do before there can be a plan: turn the input into
+    pairs, look up which scores are known; `no_reuse` why the latter is left out although the spec
+    asks for it. `content_id` is `job_id_for` the spec and the input's files, the job's id too
+    unless a schedule named it.
     """
 
     job_id: str
     spec: JobSpec
     submitted_at: datetime
     prepares: bool = False
+    content_id: str | None = None
+    no_reuse: str | None = None
 
 
 class Scoring(Contract):
@@ -252,11 +293,31 @@ class Agreement(Contract):
     max_difference: float
 
 
+class Histogram(Contract):
+    """How many values lie in each bucket, which begins at `(first + i) * width`.
+
+    Empty buckets at both ends are left out.
+    """
+
+    width: float
+    first: int = 0
+    counts: tuple[int, ...] = ()
+
+
 class ShardReport(Contract):
     """Written after its part: the commit point of a shard.
 
     `n_rows = n_scored + n_rejected` counts the input rows that the shard owns; `n_written` are the
     rows of the part, fewer than scored where `top_k` cuts.
+
+    Attributes:
+        n_duplicates: rows that took the score of an equal pair beside them.
+        n_deaths: workers that died over the shard, as far as Redis remembered.
+        n_retries: starts that ended with an error that passed.
+        scores: of all rows that were scored.
+        lengths: their tokens.
+        n_reused: rows of those scored that took an earlier job's score.
+        no_reuse: why none may, where that was asked for.
     """
 
     job_id: str
@@ -277,6 +338,14 @@ class ShardReport(Contract):
     worker: str
     scoring: Scoring
     agreement: Agreement | None
+    finished_at: datetime | None = None
+    n_duplicates: int = 0
+    n_deaths: int = 0
+    n_retries: int = 0
+    scores: Histogram | None = None
+    lengths: Histogram | None = None
+    n_reused: int = 0
+    no_reuse: str | None = None
 
 
 class PartSummary(Contract):
@@ -286,6 +355,23 @@ class PartSummary(Contract):
     n_rows: int
     n_bytes: int
     sha256: str
+
+
+class Reuse(Contract):
+    """What a job took from an earlier one; `n_reused + n_new` have a score.
+
+    Attributes:
+        source_uri: the earlier job's output, or what was asked for where there is none.
+        refused: why nothing was taken, or not for all shards.
+        remarks: what may make a reused score differ from a new one in its last bits.
+    """
+
+    source_uri: str
+    source_job_id: str | None
+    n_reused: int
+    n_new: int
+    refused: str | None
+    remarks: tuple[str, ...] = ()
 
 
 class Manifest(Contract):
@@ -309,16 +395,21 @@ class Manifest(Contract):
     scoring: tuple[Scoring, ...]
     agreement: Agreement | None
     parts: tuple[PartSummary, ...]
+    reuse: Reuse | None = None
 
 
 class Failure(Contract):
-    """`failure.json`: why a job ended without success; `exit_code` as the error's class has it."""
+    """`failure.json`: why a job ended without success; `exit_code` as the error's class has it.
+
+    `quotes_input` says that the message may hold a row's text, so that it stays where the rows are.
+    """
 
     job_id: str
     message: str
     exit_code: int
     shard_index: int | None
     failed_at: datetime
+    quotes_input: bool = True
 
 
 def encode_schema(schema: pa.Schema) -> str:
@@ -345,9 +436,10 @@ def parse(contract: type[ContractT], content: bytes | Mapping[str, Any], where: 
 def job_id_for(spec: JobSpec, files: tuple[InputFile, ...]) -> str:
     """The job's name: the same spec over the same files is the same job.
 
-    Priority does not count: it changes when a job runs, not what comes out.
+    Priority and reuse do not count: they change when a job is done, not what comes out.
     """
-    digest = hashlib.sha256(spec.model_dump_json(exclude={"priority"}).encode())
+    exclude = {"priority", "reuse_from"}
+    digest = hashlib.sha256(spec.model_dump_json(exclude=exclude).encode())
     for file in files:
         digest.update(file.model_dump_json().encode())
     return digest.hexdigest()[:12]

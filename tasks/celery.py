@@ -1,11 +1,26 @@
 """`celery -A tasks worker|beat|flower`: the app of rankmill.broker with the task shells."""
 
-from celery.signals import task_received, worker_ready
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    task_received,
+    worker_process_init,
+    worker_ready,
+)
 
 from rankmill import broker
-from worker.runtime import remember_job, start_reconciling
+from tasks.logs import name_worker, set_up_logs
+from worker import life
+from worker.runtime import forget_beat, remember_job, start_reconciling
 
 app = broker.app()
 app.conf.include = ["tasks.jobs"]
+celeryd_init.connect(name_worker)
+celeryd_init.connect(forget_beat)
+setup_logging.connect(set_up_logs)
+worker_process_init.connect(name_worker)
+life.connect()
+app.conf.worker_consumer = "worker.inbox:CheckingConsumer"
+app.task_cls = "tasks.base:Shell"  # by name: the pool's process makes an app of its own
 worker_ready.connect(start_reconciling)
 task_received.connect(remember_job)

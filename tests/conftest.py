@@ -16,6 +16,8 @@ from rankmill.broker import app
 from rankmill.ledger import Ledger
 from rankmill.settings import settings
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests share their cores; see producer/local
+
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
 
 
@@ -37,12 +39,13 @@ def redis_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def broker_url(redis_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def broker_url(redis_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty Redis that this process and the workers it starts use; quick to notice faults."""
     redis.Redis.from_url(redis_server.replace("redis+socket://", "unix://")).flushall()
     monkeypatch.setenv("RANKMILL_BROKER_URL", redis_server)
     monkeypatch.setenv("RANKMILL_CLAIM_S", "4")
     monkeypatch.setenv("RANKMILL_RECONCILE_S", "1")
+    monkeypatch.setenv("RANKMILL_RUNTIME", str(tmp_path))
     _forget_settings()
     yield redis_server
     _forget_settings()

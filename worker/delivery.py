@@ -2,55 +2,79 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
+from structlog.contextvars import bound_contextvars
+
 from rankmill import dispatch
 from rankmill.claim import Claim
-from rankmill.errors import BrokerUnavailable, ClaimLost, JobUnknown, RankmillError
+from rankmill.errors import BrokerUnavailable, ClaimLost, JobFailed, JobUnknown, RankmillError
 from rankmill.ledger import ledger
+from rankmill.logs import get_logger
 from rankmill.output import Job, Output
+from rankmill.progress import ProgressEvents
 from rankmill.settings import settings
 from rankmill.spec import ShardReport, ShardSpec
 from worker import models
+from worker.reader import RowReader
 from worker.score import ShardWork
 from worker.shard import run_shard
 from worker.suspects import Suspects
+from worker.watch import Watch, watched
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
-def deliver(shard: ShardSpec) -> None:
-    """Run a shard if it is still wanted; a permanent error fails its job.
+def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
+    """Run a shard if it is still wanted; a permanent error fails its job. What became of it.
+
+    Args:
+        n_retries: times that it was put off for an error that may pass.
 
     Raises:
         TransientError: worth another try, by the caller.
     """
-    job = _job_of(shard)
-    if job is None:
-        return
+    with bound_contextvars(job_id=shard.job_id, shard_index=shard.shard_index):
+        try:
+            job = _job_of(shard)
+        except RankmillError as error:
+            if error.transient:
+                raise
+            dispatch.refuse(ledger(), settings(), shard.job_id, shard.output_uri, error)
+            return "refused"
+        return "not wanted any more" if job is None else _deliver(job, shard, n_retries)
+
+
+def _deliver(job: Job, shard: ShardSpec, n_retries: int) -> str:
     try:
-        report = _report_of(job, shard) or _run_claimed(job, shard)
+        report = _report_of(job, shard) or _run_claimed(job, shard, n_retries)
     except ClaimLost as error:
-        log.warning("%s", error)
-        return
+        log.warning("claim is lost", error=str(error))
+        return f"given up: {error}"
     except RankmillError as error:
         if error.transient:
             raise
         dispatch.fail(ledger(), settings(), job.record, error, shard.shard_index)
-        return
+        return f"failed its job: {error}"
     except Exception as error:  # a bug of ours or of a library: the same again would not help
-        log.exception("shard %d of job %s", shard.shard_index, job.job_id)
+        log.exception("shard met a bug")
         first_line = str(error).strip().partition("\n")[0]
         bug = RankmillError(f"unexpected {type(error).__name__}: {first_line}")
         dispatch.fail(ledger(), settings(), job.record, bug, shard.shard_index)
-        return
-    if report is not None:
-        dispatch.finished(ledger(), settings(), job, report)
+        return f"failed its job: {bug}"
+    if report is None:
+        return "left to the worker that has it"
+    dispatch.finished(ledger(), settings(), job, report)
+    return _summary(report)
+
+
+def _summary(report: ShardReport) -> str:
+    rejected = f", {report.n_rejected:,} rejected" if report.n_rejected else ""
+    return f"{report.n_scored:,} pairs scored{rejected}, {report.n_tokens:,} tokens"
 
 
 def _report_of(job: Job, shard: ShardSpec) -> ShardReport | None:
@@ -82,23 +106,49 @@ def _planned_job(output_uri: str, job_id: str) -> Job:
     return job
 
 
-def _run_claimed(job: Job, shard: ShardSpec) -> ShardReport | None:
+def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | None:
     claim = Claim.take(ledger().claims, shard.job_id, shard.shard_index, settings().claim_s)
     if claim is None:
-        log.info("shard %d of job %s is being run elsewhere", shard.shard_index, job.job_id)
+        log.info("shard is run elsewhere")
         return None
-    with claim, _a_try(shard) as n_tries:
-        log.info("job %s: shard %d is run", job.job_id, shard.shard_index)
+    with (
+        claim,
+        _a_try(shard) as n_tries,
+        watched(shard),
+        ProgressEvents.of_this_task("scoring") as events,
+    ):
+        log.info("shard is run", n_tries=n_tries)
+        events.tell(_progress(shard, 0))
+        suspects, model = _suspects(shard, n_tries), models.load(job.spec)
+        watch = Watch(claim, model)
+
+        def progress(n_pairs: int, n_tokens: int) -> None:
+            watch.progress(n_pairs, n_tokens)
+            events.tell(_progress(shard, n_pairs))
+
         work = ShardWork(
-            suspects=_suspects(shard, n_tries),
-            model=models.load(job.spec),
+            suspects=suspects,
+            model=model,
             worker=f"{socket.gethostname()}:{os.getpid()}",
             window_pairs=settings().window_pairs,
-            progress=claim.progress,
+            progress=progress,
             scratch=settings().scratch,
+            n_deaths=n_tries - 1,
+            n_retries=n_retries,
             guard=lambda: _check_still_ours(job, claim),
+            reader=_reader(),
         )
-        return run_shard(job, shard, work)
+        return watch.reported(run_shard(job, shard, work))
+
+
+def _progress(shard: ShardSpec, n_pairs: int) -> str:
+    return f"{n_pairs:,} of {shard.stop_row - shard.start_row:,} pairs"
+
+
+@lru_cache(maxsize=1)
+def _reader() -> RowReader:
+    """The process's own: shards mostly come in their order."""
+    return RowReader()
 
 
 @contextmanager
@@ -148,9 +198,12 @@ def put_off(shard: ShardSpec, for_s: float) -> None:
         pass  # then it is sent twice, which its claim makes harmless
 
 
-def give_up(shard: ShardSpec, error: RankmillError) -> None:
-    """Fail the job of a shard whose transient error did not pass."""
-    job = _job_of(shard)
-    if job is not None:
-        lasting = RankmillError(f"{error} (it did not pass)")
+def give_up(shard: ShardSpec, error: RankmillError) -> str:
+    """Fail the job of a shard whose transient error did not pass. What became of it."""
+    with bound_contextvars(job_id=shard.job_id, shard_index=shard.shard_index):
+        job = _job_of(shard)
+        if job is None:
+            return "not wanted any more"
+        lasting = JobFailed(f"{error} (it did not pass)")
         dispatch.fail(ledger(), settings(), job.record, lasting, shard.shard_index)
+        return f"failed its job: {lasting}"

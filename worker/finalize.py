@@ -1,21 +1,26 @@
-"""The end of a job: every row counted, then the manifest, then `_SUCCESS`, in that order."""
+"""The end of a job: every row counted, then manifest and report, then `_SUCCESS`, in that order."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import chain
+
+from structlog.contextvars import bound_contextvars
 
 from rankmill import dispatch, storage
 from rankmill.errors import JobFailed, JobUnknown, RankmillError
+from rankmill.known import remarks as known_remarks
 from rankmill.ledger import Ledger
+from rankmill.logs import get_logger
 from rankmill.output import Job, Output, part_name
+from rankmill.report import report_success
 from rankmill.settings import Settings
-from rankmill.spec import Manifest, PartSummary, ShardReport
+from rankmill.spec import Manifest, PartSummary, Reuse, ShardReport
 from worker.queries import check_queries
 from worker.trec import write_trec_run
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Longer than reading the reports of a very large job takes; a finalize that died is then followed.
 _TURN_S = 120.0
@@ -32,19 +37,30 @@ def finalize(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -
         job = output.load_job()
     except JobUnknown:
         return
+    except RankmillError as error:
+        if error.transient:
+            raise
+        dispatch.refuse(ledger, settings, job_id, output_uri, error)
+        return
     if job.job_id != job_id or not ledger.take_turn(f"finalize:{job_id}", _TURN_S):
         return
+    with bound_contextvars(job_id=job_id):
+        _finalize(ledger, settings, job)
+
+
+def _finalize(ledger: Ledger, settings: Settings, job: Job) -> None:
     try:
-        if not output.has_ended():
+        if not job.output.has_ended():
             _complete(ledger, settings, job)
-        if output.has_ended():
-            ledger.end_job(job_id, output.state(), "", settings.keep_finished_s)
+        if job.output.has_ended():
+            dispatch.end(ledger, settings, job.output, job.job_id)
+            log.info("job is over", state=job.output.state())
     except RankmillError as error:
         if error.transient:
             raise
         dispatch.fail(ledger, settings, job.record, error, None)
     finally:
-        ledger.end_turn(f"finalize:{job_id}")
+        ledger.end_turn(f"finalize:{job.job_id}")
 
 
 def _complete(ledger: Ledger, settings: Settings, job: Job) -> None:
@@ -52,7 +68,7 @@ def _complete(ledger: Ledger, settings: Settings, job: Job) -> None:
     unfit = sorted(set(range(job.plan.n_shards)) - {report.shard_index for report in reports})
     unfit += [report.shard_index for report in reports if not _stands(job, report)]
     if unfit:  # a report or a part has gone since it was counted
-        log.warning("job %s: shards %s are run again", job.job_id, unfit)
+        log.warning("shards are run again", shards=unfit)
         for shard_index in unfit:
             job.output.forget_shard(shard_index)
         dispatch.start(ledger, settings, job)
@@ -65,6 +81,7 @@ def _complete(ledger: Ledger, settings: Settings, job: Job) -> None:
     if job.spec.trec_run:
         write_trec_run(job)
     job.output.write_manifest(manifest)
+    report_success(job.output, reports, manifest)
     job.output.mark_success()
 
 
@@ -102,6 +119,25 @@ def make_manifest(job: Job, reports: list[ShardReport]) -> Manifest:
             )
             for report in reports
         ),
+        reuse=_reuse(job, reports),
+    )
+
+
+def _reuse(job: Job, reports: list[ShardReport]) -> Reuse | None:
+    """What the job took from an earlier one; None where it was not asked to."""
+    if job.spec.reuse_from is None:
+        return None
+    known = None if job.record.no_reuse else job.output.read_known()
+    reasons = [job.record.no_reuse, *(report.no_reuse for report in reports)]
+    n_reused = sum(report.n_reused for report in reports)
+    said = (known_remarks(known.scoring, each.scoring) for each in reports) if known else ()
+    return Reuse(
+        source_uri=known.source_uri if known else job.spec.reuse_from,
+        source_job_id=known.source_job_id if known else None,
+        n_reused=n_reused,
+        n_new=sum(report.n_scored for report in reports) - n_reused,
+        refused="; ".join(dict.fromkeys(filter(None, reasons))) or None,
+        remarks=tuple(dict.fromkeys(chain.from_iterable(said))) if n_reused else (),
     )
 
 
@@ -137,4 +173,6 @@ def _stands(job: Job, report: ShardReport) -> bool:
     part = job.output.part_uri(report.shard_index)
     if not storage.exists(part) or storage.stat(part).size_bytes != report.part_bytes:
         return False
-    return not report.n_rejected or storage.exists(job.output.rejected_uri(report.shard_index))
+    beside = [job.output.rejected_uri(report.shard_index)] if report.n_rejected else []
+    beside += [job.output.shard_scores_uri(report.shard_index)] if job.spec.for_reuse else []
+    return all(map(storage.exists, beside))

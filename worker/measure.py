@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from rankmill import models
 from rankmill.errors import RankmillError
 from rankmill.measure import Calibration, Measurement, MeasureRequest
 from rankmill.settings import settings
@@ -91,7 +92,9 @@ def _measured(
     from worker.engine.scorer import Scorer
     from worker.models import chosen_device, loading, use_cores
 
-    options, source, device = request.options, ModelFolder(folder), chosen_device()
+    options, device = request.options, chosen_device()
+    may_run_code = models.may_run_code(options.model_id)
+    source = ModelFolder(folder, may_run_code=may_run_code)
     use_cores()
     with loading(options.model_id):
         path, reason = _path(source)
@@ -108,6 +111,7 @@ def _measured(
                 max_length=options.max_length,
                 max_batch_tokens=options.max_batch_tokens,
                 precision=options.precision,
+                may_run_code=may_run_code,
             )
         calibration = calibrate(scorer, LengthOrder.of(windows, encoded), request.calibrate_s)
     return Measurement(

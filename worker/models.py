@@ -10,13 +10,16 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
+from rankmill import models
 from rankmill.errors import ModelUnavailable
 from rankmill.models import is_null, locate, null_rate, tokenizer_files, weight_files
 from rankmill.settings import settings
 from rankmill.spec import Activation, JobSpec, Precision, Scoring
-from worker.engine.scorer import Scorer
+from worker.engine.scorer import BatchRun, Scorer
 from worker.engine.threads import n_available_cores
+from worker.meters import meters
 from worker.null import NullScorer
+from worker.pulse import task_pulse
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "pyarrow")
 
@@ -31,8 +34,9 @@ def load(spec: JobSpec) -> LoadedModel:
     """The model of a job, kept from shard to shard.
 
     Raises:
-        ModelUnavailable: it is not here or cannot be loaded.
+        ModelUnavailable: it is not here, not allowed, or cannot be loaded.
     """
+    models.check_allowed(spec.model_id)
     return _load(
         spec.model_id,
         spec.model_revision,
@@ -63,9 +67,16 @@ def _load(
             max_length=max_length,
             max_batch_tokens=max_batch_tokens,
             precision=precision,
+            on_batch=_on_batch,
+            may_run_code=models.may_run_code(model_id),
         )
     weights, tokenizer = weight_files(folder), tokenizer_files(folder)
     return _described(scorer, weights, tokenizer, model_id, revision, activation)
+
+
+def _on_batch(run: BatchRun) -> None:
+    task_pulse().beat()
+    meters().batch(run)
 
 
 @contextmanager
@@ -74,6 +85,11 @@ def loading(model_id: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelUnavailable(
+                f"{model_id}: brings Python code of its own, which runs only where the operator "
+                "lists the model in RANKMILL_REMOTE_CODE_MODELS"
+            ) from error
         first_line = str(error).strip().partition("\n")[0]
         raise ModelUnavailable(f"{model_id}: cannot be loaded: {first_line}") from error
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from worker.engine.prefetch import map_ahead
 from worker.engine.scorer import Agreement, PairWindow, ScorerInfo, ScorerStats, WindowScores
 
 
@@ -33,14 +34,17 @@ class NullScorer:
         )
 
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
-        for window in windows:
+        for window in map_ahead(lambda read: read, windows):
             n_pairs = len(window.queries)
             busy_s = n_pairs / self._pairs_per_s if self._pairs_per_s else 0.0
             time.sleep(busy_s)
             self.stats = replace(
                 self.stats,
                 n_pairs=self.stats.n_pairs + n_pairs,
+                n_unique_pairs=self.stats.n_unique_pairs + n_pairs,
+                n_tokens=self.stats.n_tokens + n_pairs,
                 device_busy_s=self.stats.device_busy_s + busy_s,
+                wall_s=self.stats.wall_s + busy_s,
             )
             yield WindowScores(
                 logits=np.array(

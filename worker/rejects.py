@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from rankmill import storage
 from rankmill.output import Job
 from rankmill.spec import ORIGIN_COLUMNS, REFUSAL_COLUMN, REJECT_COLUMNS, Columns
-from worker.rows import locate_row, read_rows
+from worker.reader import RowReader
+from worker.rows import locate_row
 
 NOT_FINITE = "score is not finite"
 REFUSED = "the model refuses it"
@@ -62,7 +63,7 @@ def write_rejected(
     """Publish a shard's rejects: file, row, reason, then the row as it was. None without any."""
     uri = job.output.rejected_uri(shard_index)
     if not rejected:
-        storage.remove(uri)
+        storage.remove_file(uri)
         return None
     rows = sorted(rejected)
     table = _full_rows(job, rows)
@@ -93,7 +94,7 @@ def _full_rows(job: Job, rows: list[int]) -> pa.Table:
     """All columns of some rows, read again: rejects are few, and scoring needs few columns."""
     wanted = np.array(rows)
     parts = []
-    for first_row, table in read_rows(job, None, rows[0], batch_rows=4096):
+    for first_row, table in RowReader().tables(job, None, rows[0], batch_rows=4096):
         if first_row > rows[-1]:
             break
         inside = (wanted >= first_row) & (wanted < first_row + table.num_rows)

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from rankmill.errors import InputError
 from rankmill.output import Job
-from rankmill.rows import key_runs, read_files
+from rankmill.rows import key_runs
 from rankmill.spec import Plan, ShardSpec
+from worker.reader import RowReader
 
 # Read at a time when looking back; much smaller batches make skipping in a row group slow.
 _LOOK_BACK_ROWS = 8192
@@ -45,9 +46,16 @@ class OwnedRows:
 
 
 def owned_rows(
-    job: Job, shard: ShardSpec, columns: Sequence[str], batch_rows: int
+    job: Job,
+    shard: ShardSpec,
+    columns: Sequence[str],
+    batch_rows: int,
+    reader: RowReader | None = None,
 ) -> Iterator[OwnedRows]:
     """The query groups that begin in the shard's row range, the last one to its end.
+
+    Args:
+        reader: has perhaps read some of them for the shard before.
 
     Raises:
         InputError: a file changed or is damaged, or a query's rows are not together.
@@ -57,8 +65,10 @@ def owned_rows(
     ownership = _Ownership(shard, key, is_text=job.plan.columns.query_id is None)
     # What is damaged must look the same to both shards that meet in it.
     looking = [key] if job.spec.damaged == "fail" else reading
-    start_row = _first_read(job, shard, looking)
-    for first_row, table in read_rows(job, reading, start_row, batch_rows):
+    reader = reader or RowReader()
+    before = reader.at_hand(job, reading, shard.start_row - 1, batch_rows)
+    start_row = _first_read(job, shard, looking, before)
+    for first_row, table in reader.tables(job, reading, start_row, batch_rows):
         owned = ownership.of(first_row, table)
         if owned.table.num_rows:
             yield owned
@@ -66,46 +76,24 @@ def owned_rows(
             return
 
 
-def _first_read(job: Job, shard: ShardSpec, columns: Sequence[str]) -> int:
+def _first_read(job: Job, shard: ShardSpec, columns: Sequence[str], before: pa.Table | None) -> int:
     """Where to read from to know which group a shard's first row is in.
 
-    One row before it, or further back where that has no key.
+    One row before it, which may be at hand, or further back where that has no key.
     """
     key, is_text = job.plan.columns.group_key, job.plan.columns.query_id is None
     row, size = max(shard.start_row - 1, 0), 1
     while row > 0:
-        _, table = next(read_rows(job, columns, row, max(size, _LOOK_BACK_ROWS)))
+        table = before
+        if table is None:
+            _, table = next(RowReader().tables(job, columns, row, max(size, _LOOK_BACK_ROWS)))
+        before = None
         keys = table[key].slice(0, size)
         if any(value is not None for value in key_runs(keys, is_text=is_text)[1]):
             return row
         size *= 2
         row = max(row - size, 0)
     return row
-
-
-def read_rows(
-    job: Job, columns: Sequence[str] | None, start_row: int, batch_rows: int
-) -> Iterator[tuple[int, pa.Table]]:
-    """Tables of `batch_rows` rows from `start_row` on, each with its first row's number.
-
-    Only the last is smaller: neither row groups nor files end a table. `columns`, or all, are
-    followed by REFUSAL_COLUMN: why a row cannot be scored, or null.
-    """
-    waiting: list[pa.Table] = []
-    n_waiting, row = 0, start_row
-    plan = job.plan
-    for table in read_files(
-        plan.files, plan.schema, columns, start_row, batch_rows, job.spec.damaged
-    ):
-        waiting.append(table)
-        n_waiting += table.num_rows
-        while n_waiting >= batch_rows:
-            together = pa.concat_tables(waiting)
-            yield row, together.slice(0, batch_rows)
-            waiting = [together.slice(batch_rows)]
-            n_waiting, row = n_waiting - batch_rows, row + batch_rows
-    if n_waiting:
-        yield row, pa.concat_tables(waiting)
 
 
 def locate_row(plan: Plan, row: int) -> tuple[str, int]:

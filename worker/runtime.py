@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from functools import lru_cache
 from typing import Any
 
-from rankmill.errors import RankmillError
+from rankmill.broker import score_queues
+from rankmill.errors import BrokerUnavailable, RankmillError
 from rankmill.ledger import ledger
+from rankmill.logs import get_logger
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
+from worker.pulse import worker_pulse
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @lru_cache(maxsize=1)
@@ -31,25 +33,40 @@ def remember_job(request: Any = None, **_: Any) -> None:
         reconciler().remember(work["job_id"], work["output_uri"])
 
 
+def forget_beat(conf: Any = None, **_: Any) -> None:
+    """Drop beat's Redis, which a worker has no use for (signal `celeryd_init`).
+
+    A worker tells its configuration to who asks; Flower shows it, with the password in that URL.
+    """
+    conf.redbeat_redis_url = None
+
+
 def start_reconciling(sender: Any = None, **_: Any) -> None:
     """Begin the worker's regular look for lost shards, in its main process (signal `worker_ready`).
 
     The main process is idle while its child scores, so that a busy worker looks too.
     """
-    name = str(getattr(sender, "hostname", "worker"))
+    # A worker for control alone is not one of those that shards in flight are counted by.
+    scores = not set(score_queues()).isdisjoint(sender.app.amqp.queues.consume_from)
+    name = str(sender.hostname) if scores else None
     threading.Thread(
         target=_reconcile_for_ever, args=(name,), name="reconcile", daemon=True
     ).start()
 
 
-def _reconcile_for_ever(name: str) -> None:
+def _reconcile_for_ever(name: str | None) -> None:
     pause = threading.Event()
     while True:
         try:
-            ledger().worker_seen(name)
+            if name is not None:
+                ledger().worker_seen(name)
             reconciler().look()
+            worker_pulse().redis_answered()
+        except BrokerUnavailable as error:
+            worker_pulse().redis_was_silent()
+            log.warning("lost shards cannot be looked for", error=str(error))
         except RankmillError as error:
-            log.warning("reconcile: %s", error)
+            log.warning("lost shards cannot be looked for", error=str(error))
         except Exception:  # whatever it was, a worker that no longer looks helps nobody
-            log.exception("reconcile")
+            log.exception("lost shards cannot be looked for")
         pause.wait(settings().reconcile_s)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -12,18 +11,23 @@ import numpy as np
 import pyarrow as pa
 
 from rankmill.errors import RankmillError
+from rankmill.logs import get_logger
 from rankmill.output import Job
+from rankmill.pair_hash import PAIR_HASH_COLUMN, pair_hashes
 from rankmill.spec import Columns, ShardSpec
 from worker.duplicates import DocumentIds
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
+from worker.known import KnownRows
 from worker.models import LoadedModel
 from worker.queries import QueryKeys
+from worker.reader import RowReader
 from worker.rejects import NOT_FINITE, REFUSED, TOO_LARGE, refusals
 from worker.rows import OwnedRows, owned_rows
 from worker.spill import Spill
 from worker.suspects import KILLS, Suspects
+from worker.window import Window
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # The device waits for a shard's first window to be tokenized, so that is a small one.
 _FIRST_WINDOW_PAIRS = 256
@@ -41,6 +45,9 @@ class ShardWork:
         guard: called before anything is published; raises where the claim is lost.
         suspects: set for a shard that has killed workers, which is then scored with care.
         scratch: a folder on local disk for rows that wait for their rank, or the system's.
+        reader: of the shard before, which goes on with this one where it follows.
+        n_deaths: workers that died over the shard.
+        n_retries: starts of it that ended with an error that passed.
     """
 
     model: LoadedModel
@@ -50,6 +57,9 @@ class ShardWork:
     guard: Callable[[], None]
     suspects: Suspects | None = None
     scratch: str | None = None
+    reader: RowReader = field(default_factory=RowReader)
+    n_deaths: int = 0
+    n_retries: int = 0
 
 
 @dataclass
@@ -60,7 +70,11 @@ class Scored:
         kept: the kept columns with `logit`, `n_tokens` and `truncated`.
         logits: of each of their rows.
         groups: the query group of each of their rows.
+        lengths: the tokens of each of their rows.
         rejected: row number to reason.
+        no_reuse: why no earlier job's score was taken although the job asks for it.
+        hashed: PAIR_HASH_COLUMN, `logit`, `n_tokens` and `truncated` of all, where they are to be
+            reused.
     """
 
     kept: Spill
@@ -68,31 +82,16 @@ class Scored:
     queries: QueryKeys
     logits: list[np.ndarray] = field(default_factory=list)
     groups: list[np.ndarray] = field(default_factory=list)
+    lengths: list[np.ndarray] = field(default_factory=list)
     rejected: dict[int, str] = field(default_factory=dict)
     n_rows: int = 0
     n_tokens: int = 0
     n_truncated: int = 0
     n_groups: int = 0
-
-
-@dataclass(frozen=True)
-class Window:
-    """Rows on their way through the scorer; `good` are the positions of those it gets."""
-
-    rows: OwnedRows
-    good: np.ndarray
-
-    @classmethod
-    def of(cls, rows: OwnedRows, refused: Iterable[int]) -> Window:
-        return cls(rows, np.delete(np.arange(rows.table.num_rows), list(refused)))
-
-    def row(self, at: int) -> int:
-        """The number of the row of the pair that the scorer knows as `at`."""
-        return self.rows.first_row + int(self.good[at])
-
-    def pairs(self, columns: Columns) -> PairWindow:
-        texts = self.rows.table.take(self.good)
-        return PairWindow(texts[columns.query].to_pylist(), texts[columns.document].to_pylist())
+    n_duplicates: int = 0
+    n_reused: int = 0
+    no_reuse: str | None = None
+    hashed: Spill | None = None
 
 
 def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) -> Scored:
@@ -105,12 +104,17 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
         InputError: as `owned_rows`, or a query names a document twice.
     """
     unfit: dict[int, str] = {}
+    known = stack.enter_context(KnownRows(job, work.model.scoring))
     while True:
         waiting: deque[Window] = deque()
         scored = Scored(Spill(stack, work.scratch), DocumentIds(job), QueryKeys(job))
+        n_duplicates = work.model.scorer.stats.n_duplicates
+        scored.no_reuse = known.refused
+        scored.hashed = Spill(stack, work.scratch) if job.spec.for_reuse else None
         try:
-            _score(job, shard, work, unfit, waiting, scored)
+            _score(job, shard, work, unfit, known, waiting, scored)
             scored.doc_ids.check(shard.start_row)
+            scored.n_duplicates = work.model.scorer.stats.n_duplicates - n_duplicates
             return scored
         except PairTooLargeError as error:
             unfit[waiting[0].row(error.row)] = TOO_LARGE
@@ -120,7 +124,7 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
             found = _refused_rows(work, waiting, job.plan.columns)
             if not found:
                 raise
-            log.warning("shard %d: rows %s: %s", shard.shard_index, sorted(found), error)
+            log.warning("rows cannot be scored", rows=sorted(found), error=str(error))
             unfit.update(found)
 
 
@@ -146,6 +150,7 @@ def _score(
     shard: ShardSpec,
     work: ShardWork,
     unfit: dict[int, str],
+    known: KnownRows,
     waiting: deque[Window],
     scored: Scored,
 ) -> None:
@@ -153,7 +158,7 @@ def _score(
     columns = job.plan.columns
 
     def windows() -> Iterator[PairWindow]:
-        for rows in _windows_of_rows(job, shard, work):
+        for rows in _windows_of_rows(job, shard, work, known):
             scored.doc_ids.add(rows)
             scored.queries.add(rows)
             refused = refusals(rows.table, columns)
@@ -162,7 +167,7 @@ def _score(
             if work.suspects and work.suspects.kills(rows.first_row):
                 refused.setdefault(0, KILLS)
             scored.rejected.update({rows.first_row + at: why for at, why in refused.items()})
-            waiting.append(Window.of(rows, refused))
+            waiting.append(Window.of(rows, refused, known.scores(rows.first_row, rows.stop_row)))
             yield waiting[-1].pairs(columns)
 
     if work.suspects is None:
@@ -170,17 +175,19 @@ def _score(
     else:
         results = _one_by_one(work, work.suspects, windows(), waiting)
     for scores in results:
-        _keep(scored, waiting.popleft(), scores, columns)
+        _keep(scored, waiting.popleft(), scores, columns, known)
         work.progress(scored.n_rows, scored.n_tokens)
 
 
-def _windows_of_rows(job: Job, shard: ShardSpec, work: ShardWork) -> Iterator[OwnedRows]:
+def _windows_of_rows(
+    job: Job, shard: ShardSpec, work: ShardWork, known: KnownRows
+) -> Iterator[OwnedRows]:
     columns = job.plan.columns
     reading = [columns.query, columns.document, *columns.kept]
     reading += [columns.doc_id] if columns.doc_id else []
     is_first = True
-    for rows in owned_rows(job, shard, reading, work.window_pairs):
-        middle = min(rows.first_row + _FIRST_WINDOW_PAIRS, rows.stop_row)
+    for rows in owned_rows(job, shard, reading, known.stretch * work.window_pairs, work.reader):
+        middle = min(rows.first_row + known.stretch * _FIRST_WINDOW_PAIRS, rows.stop_row)
         cuts = (
             [(rows.first_row, middle), (middle, rows.stop_row)]
             if is_first
@@ -202,24 +209,36 @@ def _one_by_one(
             yield from work.model.scorer.score([window])
 
 
-def _keep(scored: Scored, window: Window, scores: WindowScores, columns: Columns) -> None:
-    rows, good = window.rows, window.good
+def _keep(
+    scored: Scored, window: Window, new: WindowScores, columns: Columns, known: KnownRows
+) -> None:
+    rows, good, scores = window.rows, window.good, window.all_scores(new)
     finite = np.isfinite(scores.logits)
     for at in good[~finite].tolist():
         scored.rejected[rows.first_row + at] = NOT_FINITE
+    results = pa.table(
+        {
+            "logit": scores.logits[finite],
+            "n_tokens": scores.n_tokens[finite],
+            "truncated": scores.truncated[finite],
+        }
+    )
     kept = rows.table.select(list(columns.kept)).take(good[finite])
     kept = kept.rename_columns(list(columns.kept.values()))
-    results = {
-        "logit": scores.logits[finite],
-        "n_tokens": scores.n_tokens[finite],
-        "truncated": scores.truncated[finite],
-    }
-    for name, values in results.items():
-        kept = kept.append_column(name, pa.array(values))
+    for name in results.column_names:
+        kept = kept.append_column(name, results[name])
     scored.kept.add(kept)
+    if scored.hashed is not None:
+        hashes = known.hashes(rows.first_row, rows.stop_row)
+        if hashes is None:
+            hashes = pair_hashes(rows.table[columns.query], rows.table[columns.document])
+        hashes = hashes.take(pa.array(good[finite]))
+        scored.hashed.add(results.add_column(0, PAIR_HASH_COLUMN, hashes))
     scored.logits.append(scores.logits[finite])
     scored.groups.append(rows.groups[good[finite]])
+    scored.lengths.append(scores.n_tokens[finite])
     scored.n_rows += rows.table.num_rows
     scored.n_tokens += int(scores.n_tokens.sum())
     scored.n_truncated += int(scores.truncated[finite].sum())
     scored.n_groups = int(rows.groups[-1]) + 1
+    scored.n_reused += len(window.known)

@@ -6,13 +6,20 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import UTC, datetime
 
+import numpy as np
+
+from rankmill.histogram import length_histogram, score_histogram
 from rankmill.output import Job
-from rankmill.spec import Agreement, ShardReport, ShardSpec
+from rankmill.spec import Agreement, Histogram, ShardReport, ShardSpec
 from worker.part import write_part
+from worker.rank import activate
 from worker.rejects import refusals, write_rejected
 from worker.rows import owned_rows
-from worker.score import ShardWork, Window, score_rows
+from worker.saved import write_scores
+from worker.score import Scored, ShardWork, score_rows
+from worker.window import Window
 
 # A hundredth of the job, in these bounds, is also scored in fp32 to see what a reduced
 # precision does to its ranks; more would cost time that the reduced precision was to save.
@@ -36,7 +43,10 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
         rejected = write_rejected(job, shard.shard_index, scored.rejected)
         work.guard()
         scored.queries.write(shard.shard_index)
+        if scored.hashed is not None:
+            write_scores(job, shard.shard_index, scored.hashed)
         part = write_part(job, shard.shard_index, scored, work.model.scoring.activation)
+    scores, lengths = _histograms(scored, work)
     report = ShardReport(
         job_id=job.job_id,
         shard_index=shard.shard_index,
@@ -56,9 +66,29 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
         worker=work.worker,
         scoring=work.model.scoring,
         agreement=agreement,
+        finished_at=datetime.now(UTC),
+        n_duplicates=scored.n_duplicates,
+        n_deaths=work.n_deaths,
+        n_retries=work.n_retries,
+        scores=scores,
+        lengths=lengths,
+        n_reused=scored.n_reused,
+        no_reuse=scored.no_reuse,
     )
     work.guard()
     return job.output.commit(report)
+
+
+def _histograms(scored: Scored, work: ShardWork) -> tuple[Histogram, Histogram]:
+    """Of the scores and of the lengths of all rows that were scored."""
+    scoring = work.model.scoring
+    empty = np.empty(0, dtype=np.float32)
+    logits = np.concatenate([empty, *scored.logits])
+    lengths = np.concatenate([empty, *scored.lengths])
+    return (
+        score_histogram(activate(logits, scoring.activation), scoring.activation),
+        length_histogram(lengths, scoring.max_length),
+    )
 
 
 def _agreement(job: Job, shard: ShardSpec, work: ShardWork) -> Agreement | None:
@@ -71,5 +101,6 @@ def _agreement(job: Job, shard: ShardSpec, work: ShardWork) -> Agreement | None:
     first = next(owned_rows(job, shard, [columns.query, columns.document], n_pairs), None)
     if first is None:
         return None
-    pairs = Window.of(first, refusals(first.table, columns)).pairs(columns)
+    unknown = np.zeros(first.table.num_rows, np.uint64)
+    pairs = Window.of(first, refusals(first.table, columns), unknown).pairs(columns)
     return Agreement(precision=precision, **asdict(work.model.scorer.agreement(pairs)))

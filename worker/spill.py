@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -61,6 +62,9 @@ class Rows:
     def __init__(self, pieces: list[pa.Table]) -> None:
         self._pieces = pieces
         self._ends = np.cumsum([piece.num_rows for piece in pieces])
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return iter(self._pieces)
 
     def take(self, positions: np.ndarray) -> pa.Table:
         """Rows by position, int64 (n,); Arrow's own take would bring all pieces into memory."""

@@ -10,32 +10,35 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from producer import control
+from producer.cli import models as models_commands
+from producer.cli import schedule
+from producer.cli.doctor import doctor
 from producer.cli.estimate_view import estimate_view
-from producer.cli.options import takes_job
+from producer.cli.judging import compare_jobs, evaluate_job
+from producer.cli.options import DeviceFlag, JobArgument, JsonFlag, takes_job
+from producer.cli.private import settle
 from producer.cli.render import (
-    evaluation_facts,
-    evaluation_table,
     jobs_table,
     preview_table,
     result_facts,
     show_progress,
     status_facts,
 )
+from producer.cli.serve import exporter, flower, worker
 from producer.estimate import SAMPLE_PAIRS
 from producer.estimate import estimate as estimated
-from producer.evaluate import evaluate
 from producer.follow import JobHandle, JobStatus, find_job, list_jobs, succeeded
 from producer.preview import preview
-from producer.qrels import read_qrels
-from rankmill import models
+from rankmill import models, storage
 from rankmill.errors import RankmillError
-from rankmill.settings import CHECKOUT, settings
+from rankmill.report import write_report
+from rankmill.settings import settings
 from rankmill.spec import JobOptions, JobSpec
 
 app = typer.Typer(
@@ -47,14 +50,9 @@ app = typer.Typer(
 )
 _console = Console(stderr=True)
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout")]
 OverwriteFlag = Annotated[
     bool, typer.Option("--overwrite", help="Remove another job's result from OUTPUT first")
 ]
-DeviceFlag = Annotated[
-    Literal["auto", "cpu"], typer.Option("--device", help="auto (every GPU, else CPU) or cpu")
-]
-JobArgument = Annotated[str, typer.Argument(help="The job's output folder or its id")]
 
 
 def main() -> None:
@@ -99,6 +97,7 @@ def run(
                 soft_wrap=True,
             )
             sys.exit(130)
+        settle(handle, status.state, _console)
     _finish(handle, status, as_json, with_preview=True)
 
 
@@ -189,6 +188,13 @@ def retry_rejects(job: JobArgument) -> None:
 
 
 @app.command()
+def report(job: JobArgument, as_json: JsonFlag = False) -> None:
+    """Make the page about a job anew, finished or not, and print where it is."""
+    place = write_report(find_job(job).output)
+    print(json.dumps({"report_uri": place}) if as_json else place)
+
+
+@app.command()
 def jobs(as_json: JsonFlag = False) -> None:
     """List what runs now and what ran lately."""
     listed = list_jobs()
@@ -198,41 +204,14 @@ def jobs(as_json: JsonFlag = False) -> None:
         Console().print(jobs_table(listed))
 
 
-@app.command("eval")
-def evaluate_job(
-    job: JobArgument,
-    qrels: Annotated[
-        str, typer.Option("--qrels", help="Judgments: TREC, TSV as BEIR has it, or Parquet")
-    ],
-    recall_at: Annotated[
-        list[int] | None, typer.Option("--recall-at", min=1, help="Cutoffs of recall [100]")
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Measure a finished job by judgments, before and after: nDCG, MRR, recall."""
-    evaluation = evaluate(find_job(job).output, read_qrels(qrels), recall_at or [100])
-    if as_json:
-        print(evaluation.model_dump_json())
-    else:
-        Console().print(evaluation_table(evaluation), evaluation_facts(evaluation), sep="\n")
-
-
-@app.command()
-def worker(device: DeviceFlag = "auto", name: str = "rankmill") -> None:
-    """Run Celery workers of this machine, one per device, for RANKMILL_BROKER_URL."""
-    from producer.local import devices, worker_command
-
-    settings()  # a wrong setting is told here, not by a worker
-    found = devices(device)
-    if len(found) > 1:
-        names = ", ".join(each.name for each in found)
-        raise typer.BadParameter(
-            f"this machine has several devices ({names}): start one worker for each, with "
-            "CUDA_VISIBLE_DEVICES=N rankmill worker"
-        )
-    command = worker_command(f"{name}-{found[0].name}")
-    os.chdir(CHECKOUT)
-    os.execve(command[0], command, {**os.environ, **found[0].environment})
+app.command("eval")(evaluate_job)
+app.command("diff")(compare_jobs)
+app.add_typer(schedule.app, name="schedule")
+app.add_typer(models_commands.app, name="models")
+app.command()(doctor)
+app.command()(worker)
+app.command()(exporter)
+app.command()(flower)
 
 
 def _checked(handle: JobHandle, check: Any) -> Any:
@@ -249,7 +228,9 @@ def _finish(handle: JobHandle, status: JobStatus, as_json: bool, *, with_preview
         console = Console()
         for shown in preview(handle.output.load_job()) if with_preview else []:
             console.print(preview_table(shown))
-        console.print(result_facts(manifest), soft_wrap=True)
+        has_report = storage.exists(handle.output.report_uri)
+        report_uri = handle.output.report_uri if has_report else None
+        console.print(result_facts(manifest, report_uri), soft_wrap=True)
     succeeded(status)
 
 

@@ -1,14 +1,20 @@
-"""Job options of the command line, made from JobOptions' fields so that the two cannot differ."""
+"""The command line's options: a job's are JobOptions' fields, so that the two cannot differ."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from rankmill.spec import JobOptions, parse
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout")]
+JobArgument = Annotated[str, typer.Argument(help="The job's output folder or its id")]
+DeviceFlag = Annotated[
+    Literal["auto", "cpu"], typer.Option("--device", help="auto (every GPU, else CPU) or cpu")
+]
 
 _FLAGS = {"model_id": "--model", "model_revision": "--revision"}
 _ARGUMENTS = {"input_uri": "input", "output_uri": "output"}
@@ -20,10 +26,11 @@ _LISTS = {"keep_cols"}
 def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command INPUT, OUTPUT and every job option; it is called with `spec` in their place.
 
-    A command whose `spec` is a JobOptions gets no OUTPUT. A value that the spec refuses raises
-    InputError naming the flag.
+    A command whose `spec` is a JobOptions gets no OUTPUT; a parameter before `spec` comes before
+    INPUT. A value that the spec refuses raises InputError naming the flag.
     """
     own = dict(inspect.signature(command, eval_str=True).parameters)
+    first = [own.pop(name) for name in list(own)[: list(own).index("spec")]]
     contract: type[JobOptions] = own.pop("spec").annotation
     places, options = _places(contract), _job_parameters()
 
@@ -36,6 +43,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
         command(spec=parse(contract, values, "job options"), **given)
 
     parameters = [
+        *first,
         *places.values(),
         *options.values(),
         *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own.values()),

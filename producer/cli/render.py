@@ -14,7 +14,7 @@ from rich.text import Text
 from producer.evaluate import Evaluation
 from producer.follow import JobStatus
 from producer.preview import QueryPreview
-from rankmill.spec import Agreement, Manifest
+from rankmill.spec import Agreement, Manifest, Reuse
 
 _RATE_OVER_S = 10.0
 _PLAIN_EVERY_S = 5.0
@@ -88,7 +88,7 @@ def status_facts(status: JobStatus) -> Text:
     return _facts([(name, value) for name, value in shown if value])
 
 
-def result_facts(manifest: Manifest) -> Text:
+def result_facts(manifest: Manifest, report_uri: str | None) -> Text:
     """What a finished job came to; its output last, where the eye ends."""
     wall_s = (manifest.finished_at - manifest.submitted_at).total_seconds()
     scored = f"{manifest.n_scored:,} of {manifest.n_rows:,} rows"
@@ -103,11 +103,15 @@ def result_facts(manifest: Manifest) -> Text:
     if manifest.n_rejected:
         reasons = ", ".join(f"{why}: {n:,}" for why, n in manifest.rejects_by_reason.items())
         facts.append(("rejected", f"{manifest.n_rejected:,} ({reasons})"))
+    if manifest.reuse:
+        facts.append(("reused", _reuse(manifest.reuse)))
     for scoring in manifest.scoring:
         how = f"{scoring.path} {scoring.precision} on {scoring.device}"
         facts.append(("model", f"{scoring.model_id}, {scoring.architecture}, {how}"))
     if manifest.agreement:
         facts.append(("precision", _agreement(manifest.agreement)))
+    if report_uri is not None:
+        facts.append(("report", report_uri))
     facts.append(("output", manifest.spec.output_uri))
     return _facts(facts)
 
@@ -177,6 +181,13 @@ def _agreement(agreement: Agreement) -> str:
         f"tau {agreement.kendall_tau:.3f}, top-10 overlap {agreement.top10_overlap:.3f}, "
         f"largest logit difference {agreement.max_difference:.2g}"
     )
+
+
+def _reuse(reuse: Reuse) -> str:
+    share = reuse.n_reused / max(1, reuse.n_reused + reuse.n_new)
+    what = f"{reuse.n_reused:,} scores ({share:.1%}) from {reuse.source_uri}"
+    told = [what if reuse.n_reused or not reuse.refused else "no scores", reuse.refused or ""]
+    return "; ".join(filter(None, (*told, *reuse.remarks)))
 
 
 def _facts(facts: list[tuple[str, str]]) -> Text:

@@ -35,11 +35,20 @@ class Feed:
 
 
 class Database:
-    """A database in a folder, where it also spills, or a small one in memory."""
+    """A database in a folder, where it also spills, or a small one in memory.
 
-    def __init__(self, folder: Path | None = None, memory_limit: str = "1GB") -> None:
+    `purpose` is what its errors say that it cannot do.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        memory_limit: str = "1GB",
+        purpose: str = "prepare the input",
+    ) -> None:
         self._folder = folder
         self._memory_limit = memory_limit
+        self._purpose = purpose
 
     def __enter__(self) -> Database:
         return self
@@ -79,7 +88,7 @@ class Database:
             import duckdb
         except ImportError as error:
             raise InputError(
-                "preparing this input needs DuckDB: install the extra `prepare`"
+                f"cannot {self._purpose} without DuckDB: install the extra `prepare`"
             ) from error
         place = ":memory:" if self._folder is None else self._folder / "database"
         connection = duckdb.connect(place, config=self._configuration())
@@ -113,5 +122,5 @@ class Database:
                 raise feed.error from error
             if isinstance(error, (duckdb.OutOfMemoryException, duckdb.IOException)):
                 reason = str(error).partition("\n")[0]
-                raise StorageRefused(f"cannot prepare the input: {reason}") from error
+                raise StorageRefused(f"cannot {self._purpose}: {reason}") from error
             raise

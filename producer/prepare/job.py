@@ -1,26 +1,32 @@
-"""The preparation of a job as a unit: pairs under its output, then its plan, then its start.
+"""The preparation of a job as a unit: pairs and known scores, then its plan, then its start.
 
 The plan is the commit point: without one, whoever comes next begins anew.
 """
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from pathlib import Path
 
+from structlog.contextvars import bound_contextvars
+
 from producer.plan import make_plan, read_source
-from producer.prepare.inputs import candidate_columns, find_inputs
+from producer.prepare.earlier import Earlier
+from producer.prepare.inputs import candidate_columns, find_inputs, needs_prepare
+from producer.prepare.known import look_up
 from producer.prepare.prepare import prepare
+from producer.prepare.workspace import Progress
 from rankmill import dispatch
 from rankmill.claim import PREPARATION, Claim
 from rankmill.errors import ClaimLost, InputError, RankmillError
 from rankmill.ledger import Ledger
+from rankmill.logs import get_logger
 from rankmill.output import Output
+from rankmill.progress import ProgressEvents
 from rankmill.settings import Settings
-from rankmill.spec import JobRecord, Plan, job_id_for
+from rankmill.spec import InputFile, JobRecord, Plan, job_id_for
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def prepare_job(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -> None:
@@ -30,15 +36,27 @@ def prepare_job(ledger: Ledger, settings: Settings, job_id: str, output_uri: str
         TransientError: worth another try, by the caller.
     """
     output = Output(output_uri)
-    record = output.read_job()
+    try:
+        record = output.read_job()
+    except RankmillError as error:
+        if error.transient:
+            raise
+        dispatch.refuse(ledger, settings, job_id, output_uri, error)
+        return
     if record is None or record.job_id != job_id or output.has_ended():
         return
+    with bound_contextvars(job_id=job_id):
+        _prepare_and_start(ledger, settings, record)
+
+
+def _prepare_and_start(ledger: Ledger, settings: Settings, record: JobRecord) -> None:
+    output = Output(record.spec.output_uri)
     try:
         if output.read_plan() is None and not _write_plan(ledger, settings, record):
             return
         dispatch.start(ledger, settings, output.load_job())
     except ClaimLost as error:
-        log.warning("%s", error)
+        log.warning("claim is lost", error=str(error))
     except RankmillError as error:
         if error.transient:
             raise
@@ -51,35 +69,65 @@ def _write_plan(ledger: Ledger, settings: Settings, record: JobRecord) -> bool:
     if claim is None:
         return False
     output = Output(record.spec.output_uri)
-    with claim:
+    with claim, ProgressEvents.of_this_task("preparing") as events:
         tries = ledger.claims.begin_try(record.job_id, PREPARATION)
         if tries > settings.max_tries:
             raise RankmillError(
                 f"preparing the input killed its worker {tries - 1} times; is the machine's "
                 "memory smaller than RANKMILL_PREPARE_MEMORY?"
             )
-        plan = _prepared_plan(settings, record, claim)
+        plan = _prepared_plan(settings, record, claim, events)
         ledger.claims.end_try(record.job_id, PREPARATION)
         claim.check()
         output.write_plan(plan)
     return True
 
 
-def _prepared_plan(settings: Settings, record: JobRecord, claim: Claim) -> Plan:
+def _prepared_plan(
+    settings: Settings, record: JobRecord, claim: Claim, events: ProgressEvents
+) -> Plan:
     spec, output = record.spec, Output(record.spec.output_uri)
-    files = find_inputs(spec)
-    if job_id_for(spec, files) != record.job_id:
-        raise InputError("the input changed after the job was submitted; submit it again")
 
     def progress(step: str, n_rows: int) -> None:
-        log.info("job %s: %s: %d rows", record.job_id, step, n_rows)
+        log.info("preparing", step=step, n_rows=n_rows)
+        events.tell(f"{step}: {n_rows:,} rows")
         claim.progress(n_rows, 0)
         claim.check()
         if output.has_ended():
             raise ClaimLost(f"{output.uri} no longer waits for job {record.job_id}")
 
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings.scratch) as scratch:
-        target = output.prepared_uri
-        prepare(spec, files, target, Path(scratch), progress, settings.prepare_memory)
+        if needs_prepare(spec):
+            plan = _plan_of_new_pairs(settings, record, Path(scratch), progress)
+        else:
+            plan = _plan_of_pairs(record)
+        if spec.reuse_from is not None and record.no_reuse is None:
+            earlier = Earlier.open(spec.reuse_from)
+            memory = settings.prepare_memory
+            known = look_up(spec, plan, earlier, Path(scratch), progress, memory)
+            claim.check()
+            output.write_known(known)
+    return plan
+
+
+def _plan_of_new_pairs(
+    settings: Settings, record: JobRecord, scratch: Path, progress: Progress
+) -> Plan:
+    spec, target = record.spec, Output(record.spec.output_uri).prepared_uri
+    files = find_inputs(spec)
+    _check_unchanged(record, files)
+    prepare(spec, files, target, scratch, progress, settings.prepare_memory)
     source = read_source(target, (spec.query_col, spec.document_col))
     return make_plan(record.job_id, spec, source, candidate_columns(spec, files))
+
+
+def _plan_of_pairs(record: JobRecord) -> Plan:
+    spec = record.spec
+    source = read_source(spec.input_uri, (spec.query_col, spec.document_col))
+    _check_unchanged(record, source.files)
+    return make_plan(record.job_id, spec, source)
+
+
+def _check_unchanged(record: JobRecord, files: tuple[InputFile, ...]) -> None:
+    if job_id_for(record.spec, files) != (record.content_id or record.job_id):
+        raise InputError("the input changed after the job was submitted; submit it again")

@@ -128,14 +128,15 @@ def _id_column(run: Rows, wanted: str | None, usual: str) -> str:
 
 def _check_same_type(run: Rows, name: str, texts: Texts) -> None:
     ours = run.schema.field(name).type
-    if _family(ours) != _family(texts.id_type):
+    if id_family(ours) != id_family(texts.id_type):
         raise InputError(
             f"{run.files[0].uri}: column '{name}' is {ours}, but '{texts.id_column}' of "
             f"{texts.flag} {texts.rows.files[0].uri} is {texts.id_type}; ids must be of one type"
         )
 
 
-def _family(kind: pa.DataType) -> str:
+def id_family(kind: pa.DataType) -> str:
+    """What two columns of ids must have in common to be joined."""
     if is_text(kind):
         return "text"
     return "integer" if pa.types.is_integer(kind) else str(kind)

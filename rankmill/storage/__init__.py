@@ -3,6 +3,7 @@
 A place is a path, `file://` or `s3://bucket/key`. Every function raises
 
     StorageRefused       disk full, read-only, access denied, no such bucket
+    NotAllowed           of these, outside of RANKMILL_ALLOWED_PREFIXES
     StorageUnavailable   time-out, throttling, connection lost: worth another try
 """
 
@@ -12,7 +13,7 @@ import re
 from functools import lru_cache
 from typing import IO, BinaryIO
 
-from rankmill.errors import InputError
+from rankmill.errors import InputError, NotAllowed
 from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
 from rankmill.storage.glob import escaped, fixed_start, is_glob, matches
 
@@ -26,9 +27,16 @@ def absolute(uri: str) -> str:
 
 def places(uris: str) -> list[str]:
     """The places that an input names: itself, or several with commas between them."""
-    if "," not in uris or exists(uris):
+    if "," not in uris or _is_one(uris):
         return [uris]
     return [uri.strip() for uri in uris.split(",") if uri.strip()]
+
+
+def _is_one(uri: str) -> bool:
+    try:
+        return exists(uri)
+    except NotAllowed:  # together they are no place that may be looked at, one by one perhaps
+        return False
 
 
 def child(uri: str, *names: str) -> str:
@@ -136,6 +144,11 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     if not found:
         raise InputError(f"{uri}: no such file, and no {' or '.join(suffixes)} file under it")
     return sorted(found, key=lambda file: file.uri)
+
+
+def remove_file(uri: str) -> None:
+    """Remove a file; nothing there is fine."""
+    _store(uri).remove_file(uri)
 
 
 def remove(uri: str) -> None:

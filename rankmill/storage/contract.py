@@ -62,6 +62,9 @@ class Store(Protocol):
     def walk(self, uri: str, begins: str = "") -> Iterator[FileStat]:
         """All files under a folder at any depth, those at least whose path in it begins so."""
 
+    def remove_file(self, uri: str) -> None:
+        """Remove a file, if there is one."""
+
     def remove(self, uri: str) -> None:
         """Remove a file, or a folder with all that is in it."""
 

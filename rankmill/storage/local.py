@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rankmill.errors import InputError, StorageRefused, StorageUnavailable
+from rankmill.storage.allowed import check_path
 from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
 
 _REFUSED = {
@@ -80,11 +81,19 @@ class LocalStore(Store):
 
     def walk(self, uri: str, begins: str = "") -> Iterator[FileStat]:
         with _errors(f"cannot list {uri}"):
-            for folder, _, file_names in os.walk(_path(uri), onerror=_raise, followlinks=True):
+            for folder, names, file_names in os.walk(_path(uri), onerror=_raise, followlinks=True):
+                for name in filter(lambda name: Path(folder, name).is_symlink(), names):
+                    _path(str(Path(folder, name)))
                 for name in file_names:
                     path = Path(folder, name)
+                    if path.is_symlink():
+                        _path(str(path))
                     if path.is_file():  # neither a broken link nor a socket
                         yield _stat(path, str(path))
+
+    def remove_file(self, uri: str) -> None:
+        with _errors(f"cannot remove {uri}"):
+            _path(uri).unlink(missing_ok=True)
 
     def remove(self, uri: str) -> None:
         path = _path(uri)
@@ -102,7 +111,10 @@ class LocalStore(Store):
 
 
 def _path(uri: str) -> Path:
-    return Path(uri.removeprefix("file://"))
+    """The path that a place names, if it may be touched: links are followed now."""
+    path = Path(uri.removeprefix("file://"))
+    check_path(path, uri)
+    return path
 
 
 def _stat(path: Path, uri: str) -> FileStat:

@@ -27,7 +27,9 @@ from botocore.exceptions import (
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from rankmill.errors import InputError, RankmillError, StorageRefused, StorageUnavailable
+from rankmill.storage.allowed import check_key
 from rankmill.storage.contract import FileStat, Published, Store, Write
+from rankmill.storage.endpoint import check_endpoint
 
 _PART_BYTES = 16 * 2**20
 _IN_MEMORY_BYTES = 64 * 2**20
@@ -89,6 +91,7 @@ class S3Store(Store):
                 raise
 
     def open(self, file: FileStat) -> BinaryIO:
+        _place(file.uri)  # told at once, not at the first read
         return cast(BinaryIO, io.BufferedReader(_Object(self, file), buffer_size=1))
 
     def stat(self, uri: str) -> FileStat | None:
@@ -120,14 +123,16 @@ class S3Store(Store):
                     place = f"s3://{bucket}/{entry['Key']}"
                     yield FileStat(place, entry["Size"], entry["ETag"])
 
-    def remove(self, uri: str) -> None:
+    def remove_file(self, uri: str) -> None:
         bucket, key = _place(uri)
         with self._errors("cannot remove", uri):
-            if key:
-                self._own.client.delete_object(Bucket=bucket, Key=key)
+            self._own.client.delete_object(Bucket=bucket, Key=key)
+
+    def remove(self, uri: str) -> None:
+        if _place(uri).key:
+            self.remove_file(uri)
         for file in self.walk(uri):
-            with self._errors("cannot remove", file.uri):
-                self._own.client.delete_object(Bucket=bucket, Key=_place(file.uri)[1])
+            self.remove_file(file.uri)
 
     def remove_unfinished(self, uri: str) -> None:
         bucket, prefix = _folder(uri)
@@ -205,7 +210,9 @@ class _Client:
                     max_pool_connections=32,
                     retries={"mode": "standard", "total_max_attempts": 6},
                 )
-                self._made = boto3.session.Session().client("s3", config=config)
+                made = boto3.session.Session().client("s3", config=config)
+                check_endpoint(made.meta.endpoint_url)
+                self._made = made
             return self._made
 
     def renew(self) -> None:
@@ -265,9 +272,11 @@ class _CredentialsExpired(RankmillError):
 
 
 def _place(uri: str) -> _Place:
+    """The object or folder that a place names, if it may be touched."""
     bucket, _, key = uri.partition("://")[2].partition("/")
     if not bucket:
         raise InputError(f"{uri}: no bucket; write s3://bucket/key")
+    check_key(bucket, key, uri)
     return _Place(bucket, key)
 
 

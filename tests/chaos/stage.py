@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -24,7 +24,6 @@ from rankmill.settings import CHECKOUT, settings
 from tests.inputs import part_bytes, read_output, read_rejected, wait_for
 
 N_SHARDS = 48
-_RUN = re.compile(r"job ([0-9a-f]+): shard (\d+) is run")
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,12 @@ class Stage:
 
     def runs(self, job_id: str) -> Counter[int]:
         """How often each shard of a job was started, by the workers' logs."""
-        found = _RUN.findall(self.logs())
-        return Counter(int(shard) for job, shard in found if job == job_id)
+        events = (json.loads(line) for line in self.logs().splitlines() if line[:1] == "{")
+        return Counter(
+            event["shard_index"]
+            for event in events
+            if event["event"] == "shard is run" and event["job_id"] == job_id
+        )
 
     def logs(self) -> str:
         return "".join(log.read_text() for log in self.folder.glob("worker-*.log"))

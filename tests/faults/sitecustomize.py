@@ -4,6 +4,8 @@ RANKMILL_TEST_DEADLY_TEXT: a document with this text kills the process that scor
 tokenizer that crashes or a row that takes all memory would.
 RANKMILL_TEST_FAILING_CALL=fsync:7: every seventh such call on a file of ours fails with EIO.
 RANKMILL_TEST_CLOCK_AHEAD_S: the wall clock is this much ahead.
+RANKMILL_TEST_CLOCK: a file that says what time it is for schedules, as "1790000000 1793000000 9":
+when Redis's clock shows the first, it is the second, and time passes so many times as fast.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from types import ModuleType
@@ -23,11 +27,15 @@ from typing import Any
 _FAILING = os.environ.get("RANKMILL_TEST_FAILING_CALL")
 _AHEAD_S = float(os.environ.get("RANKMILL_TEST_CLOCK_AHEAD_S", "0"))
 _DEADLY = os.environ.get("RANKMILL_TEST_DEADLY_TEXT")
+_CLOCK = os.environ.get("RANKMILL_TEST_CLOCK")
 
 
-class _KillingLoader(importlib.abc.Loader):
-    def __init__(self, loader: Any) -> None:
+class _ChangingLoader(importlib.abc.Loader):
+    """Loads a module and then changes it."""
+
+    def __init__(self, loader: Any, change: Callable[[ModuleType], None]) -> None:
         self._loader = loader
+        self._change = change
 
     def create_module(self, spec: Any) -> ModuleType | None:
         created: ModuleType | None = self._loader.create_module(spec)
@@ -35,27 +43,45 @@ class _KillingLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
-        score = module.Scorer.score
+        self._change(module)
 
-        def score_or_die(self: Any, windows: Any) -> Any:
-            def watched() -> Any:
-                for window in windows:
-                    if any(_DEADLY in text for text in window.documents):
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    yield window
 
-            return score(self, watched())
+def _kill_at_deadly_text(scorer: ModuleType) -> None:
+    score = scorer.Scorer.score
 
-        module.Scorer.score = score_or_die
+    def score_or_die(self: Any, windows: Any) -> Any:
+        def watched() -> Any:
+            for window in windows:
+                if any(_DEADLY in text for text in window.documents):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield window
+
+        return score(self, watched())
+
+    scorer.Scorer.score = score_or_die
+
+
+def _hurry(clock: ModuleType) -> None:
+    def now(ledger: Any) -> datetime:
+        real, shown, speed = map(float, Path(str(_CLOCK)).read_text().split())
+        return datetime.fromtimestamp(shown + (ledger.now() - real) * speed, UTC)
+
+    clock.now = now  # type: ignore[attr-defined]
+
+
+_CHANGED = {
+    **({"worker.engine.scorer": _kill_at_deadly_text} if _DEADLY else {}),
+    **({"producer.schedules.clock": _hurry} if _CLOCK else {}),
+}
 
 
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        if name != "worker.engine.scorer":
+        if name not in _CHANGED:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         if spec is not None:
-            spec.loader = _KillingLoader(spec.loader)
+            spec.loader = _ChangingLoader(spec.loader, _CHANGED[name])
         return spec
 
 
@@ -90,5 +116,5 @@ if _FAILING:
 if _AHEAD_S:
     real_time = time.time
     time.time = lambda: real_time() + _AHEAD_S
-if _DEADLY:
+if _CHANGED:
     sys.meta_path.insert(0, _Finder())

@@ -16,6 +16,7 @@ from producer.submit import submit
 from rankmill.errors import BrokerUnavailable, JobFailed
 from rankmill.ledger import Ledger
 from rankmill.output import Output
+from rankmill.redis_client import JobKeys
 from rankmill.settings import settings
 from tests.conftest import StartWorker
 from tests.inputs import pairs, part_bytes, read_output, wait_for, write
@@ -121,6 +122,18 @@ def test_a_flushed_redis_is_filled_again_from_storage(
     ledger._redis.flushall()
     assert job.wait(timeout_s=90).state == "succeeded"
     assert len(read_output(tmp_path / "out")) == len(rows)
+
+
+def test_a_job_of_which_redis_lost_a_part_is_filled_again_from_storage(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
+) -> None:
+    source = write(pairs(60, 25), tmp_path / "in.parquet")
+    start_worker()
+    job = submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=75)
+    wait_for(lambda: len(job.output.reported_shards()) >= 2)
+    ledger._redis.hdel(JobKeys(job.job_id).hash, "state", "output_uri", "n_shards")
+    assert job.wait(timeout_s=90).state == "succeeded"
+    assert len(read_output(tmp_path / "out")) == 60 * 25
 
 
 def test_without_redis_nothing_is_written(

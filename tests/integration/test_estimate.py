@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rankmill.settings import CHECKOUT
 from rankmill.spec import JobOptions
 from tests.inputs import everything_under, pairs, read_output, read_rejected, write
 from tests.integration.test_run import rankmill
+from tests.prepared import write_jsonl, write_lines
 
 DEMO = CHECKOUT / "models" / "demo-reranker"
 
@@ -107,6 +109,46 @@ def test_an_input_on_s3_is_estimated_as_one_on_disk(s3: str, tmp_path: Path) -> 
     assert storage.names(f"{s3}/in") == ["0.parquet"]
 
 
+def lists_of(rows: list[dict[str, Any]], folder: Path) -> list[object]:
+    lists: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        one = {"query_id": row["query_id"], "query": row["query"], "documents": []}
+        lists.setdefault(row["query_id"], one)["documents"].append(row["document"])
+    write(list(lists.values()), folder / "in.parquet")
+    return ["in.parquet", "--layout", "lists"]
+
+
+def run_of(rows: list[dict[str, Any]], folder: Path) -> list[object]:
+    for name, key in (("query", "query_id"), ("document", "doc_id")):
+        texts = {row[key]: row[name] for row in rows}
+        lines = [{"_id": each, "text": text} for each, text in texts.items()]
+        write_jsonl(folder / f"{name}.jsonl", lines)
+    write_lines(
+        folder / "in.trec", [f"{row['query_id']} Q0 {row['doc_id']} 1 0.5 bm25" for row in rows]
+    )
+    return ["in.trec", "--layout", "run", "--queries", "query.jsonl", "--corpus", "document.jsonl"]
+
+
+def jsonl_of(rows: list[dict[str, Any]], folder: Path) -> list[object]:
+    return [write_jsonl(folder / "in.jsonl", rows).name]
+
+
+@pytest.mark.parametrize("make", [lists_of, run_of, jsonl_of])
+def test_what_must_be_prepared_is_estimated_as_the_run_then_counts_it(
+    make: Callable[[list[dict[str, Any]], Path], list[object]], tmp_path: Path
+) -> None:
+    source, *options = make(pairs(6, 5), tmp_path)
+    options += ["--model", DEMO, "--max-length", 12]
+    before = everything_under(tmp_path)
+    found = estimated(source, *options, "--no-calibrate", folder=tmp_path)
+    assert everything_under(tmp_path) == before
+    run = rankmill("run", source, "out", *options, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    manifest = json.loads((tmp_path / "out" / "_rankmill" / "manifest.json").read_bytes())
+    counted = [found["n_rows"], found["n_query_groups"], found["tokens"]["n_tokens"]]
+    assert counted == [manifest[name] for name in ("n_rows", "n_query_groups", "n_tokens")]
+
+
 def test_an_empty_input_comes_to_nothing(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
@@ -123,7 +165,7 @@ def test_an_empty_input_comes_to_nothing(tmp_path: Path) -> None:
         (["in.parquet", "--model", "/nowhere"], "no such model folder"),
         (["in.parquet", "--model", "null:x"], "null:x: say null or null:PAIRS"),
         (["in.parquet", "--query-col", "q"], "the columns there are: query_id, doc_id"),
-        (["in.parquet", "--layout", "lists"], "estimate reads pairs"),
+        (["in.parquet", "--layout", "lists"], "looks like"),
         (["in.parquet", "--max-length", "1"], "max_length"),
         (["in.parquet", "--sample", "0"], "--sample"),
         (["in.parquet", "--precision", "fp8"], "fp8 needs a Hopper GPU"),

@@ -107,11 +107,13 @@ def test_files_are_found_by_folder_glob_and_name(folder: str) -> None:
 
 
 def test_removing(folder: str) -> None:
-    for name in ("a", "sub/b", "sub/c/d", "subway"):
+    for name in ("a", "alone", "sub/b", "sub/c/d", "subway"):
         storage.write_bytes(storage.child(folder, name), b"x")
     storage.remove(storage.child(folder, "sub"))
     storage.remove(storage.child(folder, "a"))
     storage.remove(storage.child(folder, "nothing"))
+    storage.remove_file(storage.child(folder, "alone"))
+    storage.remove_file(storage.child(folder, "nothing"))
     assert storage.names(folder) == ["subway"]
 
 

@@ -173,7 +173,7 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(tmp_path: Path) -> None:
     check(done, "no grade is 1 or more", {"a": {"a2": 0}})
     check(done, "a cutoff is at least 1", recall_at=(10, 0))
     done.reopen()
-    check(done, "state is 'finalizing'; it can be evaluated once it has succeeded")
+    check(done, "state is 'finalizing'; it can be read once it has succeeded")
     for missing in ("query_id", "doc_id"):
         rows = [{key: row[key] for key in row if key != missing} for row in pairs(1, 2)]
         rows = [{**row, "document": "1"} for row in rows]

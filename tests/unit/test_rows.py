@@ -14,7 +14,8 @@ from rankmill.errors import InputError
 from rankmill.output import Job
 from rankmill.spec import JobSpec
 from tests.inputs import pairs, write
-from worker.rows import locate_row, owned_rows, read_rows
+from worker.reader import RowReader
+from worker.rows import locate_row, owned_rows
 
 
 def planned(folder: Path, files: list[list[dict[str, object]]], shard_pairs: int) -> Job:
@@ -44,10 +45,17 @@ def model_stub(folder: Path) -> Path:
     cut=st.integers(1, 40),
     shard_pairs=st.integers(1, 25),
     batch_rows=st.integers(1, 12),
+    skipped=st.sets(st.integers(0, 60)),
 )
 def test_every_row_is_in_one_shard_and_no_group_is_split(
-    sizes: list[int], without_key: set[int], cut: int, shard_pairs: int, batch_rows: int
+    sizes: list[int],
+    without_key: set[int],
+    cut: int,
+    shard_pairs: int,
+    batch_rows: int,
+    skipped: set[int],
 ) -> None:
+    """Also where a reader goes on from shard to shard; those skipped are another worker's."""
     rows: list[dict[str, object]] = [
         {"query_id": f"q{q}", "doc_id": f"d{q}-{c}", "query": "a", "document": "b"}
         for q, size in enumerate(sizes)
@@ -60,9 +68,12 @@ def test_every_row_is_in_one_shard_and_no_group_is_split(
         job = planned(Path(folder), files, shard_pairs)
         shard_of: dict[str, set[int]] = {}
         seen: list[str] = []
+        columns = ["query_id", "doc_id"]
+        shared = RowReader()
         for n in range(job.plan.n_shards):
             groups: list[int] = []
-            for owned in owned_rows(job, job.shard(n), ["query_id", "doc_id"], batch_rows):
+            reader = RowReader() if n in skipped else shared
+            for owned in owned_rows(job, job.shard(n), columns, batch_rows, reader):
                 at = range(owned.first_row, owned.first_row + owned.table.num_rows)
                 assert owned.table["doc_id"].to_pylist() == [rows[i]["doc_id"] for i in at]
                 seen += owned.table["doc_id"].to_pylist()
@@ -85,7 +96,32 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     job = planned(tmp_path, [pairs(2, 2)], 100)
     write(pairs(3, 2), tmp_path / "in" / "0.parquet")
     with pytest.raises(InputError, match="changed or went after the job"):
-        list(read_rows(job, ["query"], 0, 10))
+        list(RowReader().tables(job, ["query"], 0, 10))
+
+
+def test_the_next_shard_finds_its_first_rows_read_unless_the_file_changed(tmp_path: Path) -> None:
+    job = planned(tmp_path, [pairs(6, 5)], 10)
+    reader = RowReader()
+    list(owned_rows(job, job.shard(0), ["doc_id"], 4, reader))
+    reading, row = ["doc_id", "query_id"], job.shard(1).start_row
+    at_hand = reader.at_hand(job, reading, row, 4)
+    assert at_hand is not None and at_hand["doc_id"][0].as_py() == pairs(6, 5)[row]["doc_id"]
+    assert reader.at_hand(job, ["doc_id"], row, 4) is None
+    write(pairs(6, 6), tmp_path / "in" / "0.parquet")
+    with pytest.raises(InputError, match="changed or went after the job"):
+        list(owned_rows(job, job.shard(1), ["doc_id"], 4, reader))
+
+
+def test_after_an_error_nobody_goes_on(tmp_path: Path) -> None:
+    job = planned(tmp_path, [pairs(3, 2), pairs(3, 2)], 100)
+    second = tmp_path / "in" / "1.parquet"
+    second.rename(tmp_path / "away")
+    reader = RowReader()
+    for _ in range(2):
+        with pytest.raises(InputError, match="changed or went after the job"):
+            list(reader.tables(job, ["query"], 0, 4))
+    (tmp_path / "away").rename(second)
+    assert sum(table.num_rows for _, table in reader.tables(job, ["query"], 4, 4)) == 8
 
 
 def test_a_damaged_row_group_is_named(tmp_path: Path) -> None:
@@ -97,7 +133,7 @@ def test_a_damaged_row_group_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(InputError, match=r"0\.parquet: row group 0 cannot be read"):
-        list(read_rows(job, None, 0, 10))
+        list(RowReader().tables(job, None, 0, 10))
 
 
 def test_rows_are_named_by_file_and_place(tmp_path: Path) -> None:

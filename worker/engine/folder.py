@@ -23,17 +23,25 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
 
 
 class ModelFolder:
-    """A local folder with a config, a tokenizer and safetensors weights; never the network."""
+    """A local folder with a config, a tokenizer and safetensors weights; never the network.
 
-    def __init__(self, path: Path) -> None:
+    Python code in it runs only where `may_run_code` says so; who needs it then raises ValueError.
+    """
+
+    def __init__(self, path: Path, *, may_run_code: bool = False) -> None:
         self.path = path
+        # Left open, transformers would ask on the terminal.
+        self.loading: dict[str, Any] = {
+            "local_files_only": True,
+            "trust_remote_code": may_run_code,
+        }
 
     @cached_property
     def config(self) -> Any:
         """Raises OSError without a config, ValueError for a model that is no cross-encoder."""
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(self.path, local_files_only=True)
+        config = AutoConfig.from_pretrained(self.path, **self.loading)
         if not is_causal(config) and config.num_labels not in (1, 2):
             raise ValueError(
                 f"{self.path} has {config.num_labels} labels; a cross-encoder has one or two"
@@ -45,9 +53,15 @@ class ModelFolder:
         from transformers import AutoTokenizer
 
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            self.path, local_files_only=True
+            self.path, **self.loading
         )
         return tokenizer
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether the model's own Python code is loaded in place of the library's."""
+        has_code = getattr(self.config, "auto_map", None) is not None
+        return has_code and bool(self.loading["trust_remote_code"])
 
     @property
     def is_causal(self) -> bool:

@@ -105,9 +105,10 @@ def _can_pack(weight: torch.Tensor) -> bool:
     """
     if weight.device.type != "cpu" or weight.dtype is not torch.bfloat16:
         return False
-    return all(
-        hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
-    )
+    names = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
+    if not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # not without AVX512
 
 
 class Norm:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -49,6 +48,8 @@ def why_not_packed(source: ModelFolder) -> str | None:
     config = source.config
     if source.is_causal:
         return "a causal language model"
+    if source.runs_code:
+        return "it brings Python code of its own"
     for module in (bert, modernbert):
         if config.model_type in module.MODEL_TYPES:
             reason: str | None = module.why_unsupported(config)
@@ -57,7 +58,7 @@ def why_not_packed(source: ModelFolder) -> str | None:
 
 
 def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> LoadedModel:
-    """Load safetensors weights from a local folder; never the network, never remote code.
+    """Load safetensors weights from a local folder; never the network.
 
     Raises:
         OSError: the folder lacks weights.
@@ -77,7 +78,7 @@ def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> Load
 
 
 def _packed(source: ModelFolder, device: str, precision: Resolved) -> LoadedModel:
-    model = _classifier(source.path, torch.float32).to(device)
+    model = _classifier(source, torch.float32).to(device)
     how = numerics(precision)
     attention = _attention(model.config, device, how.dtype)
     build: Any = bert.BertForward
@@ -107,7 +108,7 @@ def _head_dim(config: Any) -> int:
 
 
 def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
-    model = _classifier(source.path, numerics(precision).dtype).to(device)
+    model = _classifier(source, numerics(precision).dtype).to(device)
     forward = PaddedForward(
         model,
         pad_id=source.tokenizer.pad_token_id or 0,
@@ -130,8 +131,8 @@ def _causal(source: ModelFolder, device: str, precision: Resolved, reason: str) 
         source.path,
         dtype=numerics(precision).dtype,
         use_safetensors=True,
-        local_files_only=True,
         use_cache=False,
+        **source.loading,
     )
     forward = CausalForward(
         model.eval().to(device),
@@ -148,10 +149,10 @@ def _causal(source: ModelFolder, device: str, precision: Resolved, reason: str) 
     )
 
 
-def _classifier(folder: Path, dtype: torch.dtype) -> Any:
+def _classifier(source: ModelFolder, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        source.path, dtype=dtype, use_safetensors=True, **source.loading
     )
     return model.eval()

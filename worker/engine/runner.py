@@ -13,6 +13,7 @@ import torch
 from worker.engine.batching import TokenBatch
 from worker.engine.layers import Forward
 from worker.engine.pairs import EncodedWindow
+from worker.engine.stats import BatchRun, OnBatch, unheard
 
 CutBatches = Callable[[np.ndarray, int], Iterator[np.ndarray]]
 
@@ -43,13 +44,20 @@ class Runner:
     """
 
     def __init__(
-        self, forward: Forward, *, device: str, cut: CutBatches, max_batch_tokens: int
+        self,
+        forward: Forward,
+        *,
+        device: str,
+        cut: CutBatches,
+        max_batch_tokens: int,
+        on_batch: OnBatch = unheard,
     ) -> None:
         self._forward = forward
         self._device = device
         self._cut = cut
         self._launch = _CudaRun if torch.device(device).type == "cuda" else _CpuRun
         self.max_batch_tokens = max_batch_tokens
+        self._on_batch = on_batch
         self.busy_s = 0.0
 
     @torch.inference_mode()
@@ -71,9 +79,9 @@ class Runner:
                 rest = np.concatenate([batch_pairs, *waiting])
                 waiting = deque(self._batches(window, rest))
                 continue
-            self._collect(late, out)
+            self._collect(window, late, out)
             late = run
-        self._collect(late, out)
+        self._collect(window, late, out)
         wanted: np.ndarray = out[pairs]
         return wanted
 
@@ -85,10 +93,13 @@ class Runner:
         batch = TokenBatch.of(window, pairs).to(self._device)
         return self._launch(self._forward, batch, pairs)
 
-    def _collect(self, run: _Run | None, out: np.ndarray) -> None:
-        if run is not None:
-            out[run.pairs] = run.result()
-            self.busy_s += run.busy_s
+    def _collect(self, window: EncodedWindow, run: _Run | None, out: np.ndarray) -> None:
+        if run is None:
+            return
+        out[run.pairs] = run.result()
+        self.busy_s += run.busy_s
+        n_tokens = int(window.lengths[run.pairs].sum())
+        self._on_batch(BatchRun(len(run.pairs), n_tokens, self.max_batch_tokens, run.busy_s))
 
     def _halve(self, window: EncodedWindow, pairs: np.ndarray, error: Exception) -> None:
         n_tokens = int(window.lengths[pairs].sum())

@@ -28,12 +28,13 @@ from worker.engine.paths import LoadedModel, PathName, load_model
 from worker.engine.precision import Precision, Resolved, resolve_precision
 from worker.engine.prefetch import map_ahead
 from worker.engine.runner import PairTooLargeError, Runner
-from worker.engine.stats import ScorerStats
+from worker.engine.stats import BatchRun, OnBatch, ScorerStats, unheard
 from worker.engine.window import PairWindow, WindowScores
 
 __all__ = [
     "Activation",
     "Agreement",
+    "BatchRun",
     "PairTooLargeError",
     "PairWindow",
     "Scorer",
@@ -89,15 +90,20 @@ class Scorer:
         max_length: int | None = None,
         max_batch_tokens: int | None = None,
         precision: Precision = "auto",
+        on_batch: OnBatch = unheard,
+        may_run_code: bool = False,
     ) -> Scorer:
-        """Load safetensors weights from a local folder; never the network, never remote code.
+        """Load safetensors weights from a local folder; never the network, nor code unless told.
+
+        Args:
+            on_batch: told of each batch, also of those in fp32.
 
         Raises:
             OSError: the folder lacks a config, weights or a tokenizer.
             ValueError: the model is no cross-encoder with one or two labels, or the precision
                 cannot be had on that device or for that model.
         """
-        source = ModelFolder(Path(folder))
+        source = ModelFolder(Path(folder), may_run_code=may_run_code)
         resolved = resolve_precision(precision, device)
         limit = min(max_length or source.length_limit, source.length_limit)
         encoder = encoder_for(source, max_length=limit)
@@ -112,7 +118,14 @@ class Scorer:
                 max_length=limit,
             )
             cut = packed_batches if model.path == "packed" else padded_batches
-            return model, Runner(model.forward, device=device, cut=cut, max_batch_tokens=budget)
+            runner = Runner(
+                model.forward,
+                device=device,
+                cut=cut,
+                max_batch_tokens=budget,
+                on_batch=on_batch,
+            )
+            return model, runner
 
         model, runner = runner_in(resolved)
         info = ScorerInfo(
@@ -143,14 +156,16 @@ class Scorer:
         Raises:
             PairTooLargeError: one pair alone exhausts the device's memory.
         """
-        mark = time.perf_counter()
+        mark = asked = time.perf_counter()
         with closing(map_ahead(self._encoder.encode, windows)) as encoded:
             for window in encoded:
+                ready = time.perf_counter()
                 scores = self._score_encoded(window)
                 now = time.perf_counter()
-                self._count(window, now - mark)
+                self._count(window, now - mark, ready - asked)
                 mark = now
                 yield scores
+                asked = time.perf_counter()
 
     def agreement(self, window: PairWindow) -> Agreement:
         """How this precision ranks the window's pairs compared with fp32, loaded for the while."""
@@ -177,12 +192,15 @@ class Scorer:
         """The same model in fp32, loaded when a reduced precision overflowed."""
         return self._runner if self.info.precision == "fp32" else self._load_exact()
 
-    def _count(self, window: EncodedWindow, seconds: float) -> None:
+    def _count(self, window: EncodedWindow, seconds: float, starved_s: float) -> None:
         done = self._totals
+        truncated = window.truncated[window.pair_of_row]
         self._totals = replace(
             done,
             n_pairs=done.n_pairs + len(window.pair_of_row),
             n_unique_pairs=done.n_unique_pairs + len(window.lengths),
             n_tokens=done.n_tokens + int(window.lengths.sum()),
+            n_truncated=done.n_truncated + int(truncated.sum()),
             wall_s=done.wall_s + seconds,
+            starved_s=done.starved_s + starved_s,
         )

@@ -25,7 +25,9 @@ PACKED = (
     "demo",
 )
 LONG = ("xlm-roberta", "modernbert-local-last", "modernbert-mean")
-TOLERANCE = 1e-5
+# The demo model's logits reach 15, of which fp32 keeps seven digits; transformers itself differs by
+# 1e-5 there between one thread and two.
+TOLERANCE, TOLERANCE_OF_LARGEST = 1e-5, 1e-6
 
 
 def mixed_window() -> PairWindow:
@@ -55,6 +57,12 @@ def score(scorer: Scorer, window: PairWindow) -> np.ndarray:
     return scores.logits
 
 
+def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
+    largest = float(np.abs(expected).max())
+    tolerance = max(TOLERANCE, TOLERANCE_OF_LARGEST * largest)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
 @pytest.fixture(params=PACKED)
 def packed_folder(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> Path:
     return checkpoints[request.param]
@@ -64,9 +72,7 @@ def test_equals_transformers(packed_folder: Path) -> None:
     scorer = Scorer.load(packed_folder, precision="fp32")
     window = mixed_window()
     assert (scorer.info.path, scorer.info.path_reason) == ("packed", "")
-    np.testing.assert_allclose(
-        score(scorer, window), reference(packed_folder, window), rtol=0, atol=TOLERANCE
-    )
+    assert_equal(score(scorer, window), reference(packed_folder, window))
 
 
 def test_equals_cross_encoder_predict(packed_folder: Path) -> None:
@@ -81,7 +87,7 @@ def test_equals_cross_encoder_predict(packed_folder: Path) -> None:
     logits = torch.from_numpy(score(scorer, window))
     sigmoid = scorer.info.activation == "sigmoid" and peer.num_labels == 1
     scores = torch.sigmoid(logits) if sigmoid else logits
-    np.testing.assert_allclose(scores.numpy(), expected, rtol=0, atol=TOLERANCE)
+    assert_equal(scores.numpy(), expected)
 
 
 @pytest.mark.parametrize("name", LONG)
@@ -92,7 +98,7 @@ def test_equals_transformers_at_8192_tokens(name: str, checkpoints: dict[str, Pa
     assert scores.n_tokens[0] == 8192
     assert scores.truncated.tolist() == [True, False]
     expected = reference(checkpoints[name], window)
-    np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=TOLERANCE)
+    assert_equal(scores.logits, expected)
 
 
 @pytest.mark.parametrize("max_length", [48, 512])
@@ -108,7 +114,7 @@ def test_language_models_equal_cross_encoder_predict(
     expected = peer.predict(list(zip(window.queries, window.documents, strict=True)))
     scores = torch.sigmoid(torch.from_numpy(score(scorer, window)))
     assert (scorer.info.path, scorer.info.activation) == ("causal", "sigmoid")
-    np.testing.assert_allclose(scores.numpy(), expected, rtol=0, atol=TOLERANCE)
+    assert_equal(scores.numpy(), expected)
 
 
 def test_activation_is_the_folders_own(checkpoints: dict[str, Path]) -> None:
@@ -122,4 +128,4 @@ def test_other_architectures_are_padded_and_say_why(checkpoints: dict[str, Path]
     assert scorer.info.path == "padded"
     assert scorer.info.path_reason == "no packed forward for distilbert"
     expected = reference(checkpoints["distilbert"], window)
-    np.testing.assert_allclose(score(scorer, window), expected, rtol=0, atol=TOLERANCE)
+    assert_equal(score(scorer, window), expected)

@@ -1,0 +1,115 @@
+"""Measure the images: their sizes, the time to a first score and the memory of a worker.
+
+python docker/sizes.py [--model FOLDER]
+
+Needs a Docker Engine and images that `docker compose --profile cpu build` made; prints the table of
+docs/deploy.md. It starts a stack of its own beside any that runs, and takes it down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.compose.stack import Stack
+
+TARGETS_MB = {"control": 450, "worker-cpu": 890}
+OUTPUT = "/data/first"
+# So few pairs that what is measured is the start.
+SOME = """
+import pyarrow.parquet as pq
+pq.write_table(pq.read_table("/app/examples/packages.parquet")[:4], "/data/some.parquet")
+"""
+FIRST = f"import os; print(os.path.getmtime('{OUTPUT}/part-00000.parquet'))"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", type=Path, help="a model's folder [the demo model]")
+    model: Path | None = parser.parse_args().model
+    print("| image | size | of that its base | target |\n| --- | --- | --- | --- |")
+    for name, target in TARGETS_MB.items():
+        image = inspect(f"rankmill/{name}:test")
+        base = inspect("python:3.12-slim")
+        print(f"| {name} | {mb(image)} MB | {mb(base)} MB | {target} MB |")
+    with tempfile.TemporaryDirectory() as folder:
+        stack = Stack(Path(folder))
+        stack.write_env(TORCH_INDEX="")
+        try:
+            print_first_score(stack, model)
+        finally:
+            stack.try_compose("down", "--volumes", "--timeout", "20", timeout_s=300)
+
+
+def print_first_score(stack: Stack, model: Path | None) -> None:
+    stack.compose("up", "--wait", "redis", "control", timeout_s=300)
+    name = "demo"
+    if model is not None:
+        name = f"/data/{model.name}"
+        image = stack.inspect("control")["Config"]["Image"]
+        mounts = ["-v", f"{stack.project}_data:/data", "-v", f"{model.resolve()}:/from:ro"]
+        copy = ["docker", "run", "--rm", "--user", "0", *mounts, "--entrypoint", "cp", image]
+        subprocess.run([*copy, "-r", "/from", name], check=True)
+    stack.python(SOME)
+    stack.cli("submit", "/data/some.parquet", OUTPUT, "--model", name)
+    stack.compose("up", "--detach", "worker-cpu", timeout_s=300)
+    first = wait_for_first(stack)
+    started = datetime.fromisoformat(stack.inspect("worker-cpu")["State"]["StartedAt"]).timestamp()
+    memory = max(pss_mb(stack) for _ in range(3))
+    print(
+        f"\nmodel {name}: first score {first - started:.1f} s after the container's start, "
+        f"{memory:.0f} MB of memory"
+    )
+
+
+def wait_for_first(stack: Stack) -> float:
+    deadline = time.monotonic() + 300
+    while True:
+        done = stack.try_compose("exec", "-T", "control", "python", "-c", FIRST)
+        if done.returncode == 0:
+            return float(done.stdout)
+        if time.monotonic() > deadline:
+            raise SystemExit(stack.try_compose("logs", "--tail", "30", "worker-cpu").stdout)
+
+
+def pss_mb(stack: Stack) -> float:
+    """Resident memory of a container's processes, what they share counted once."""
+    container = stack.inspect("worker-cpu")["Id"]
+    top = subprocess.run(
+        ["docker", "top", container, "-eo", "pid"], check=True, capture_output=True, text=True
+    )
+    pids = top.stdout.split()[1:]
+    return sum(pss_kb(Path(f"/proc/{pid}/smaps_rollup")) for pid in pids) / 1000
+
+
+def pss_kb(path: Path) -> int:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+def inspect(image: str) -> dict[str, Any]:
+    done = subprocess.run(
+        ["docker", "image", "inspect", image], check=True, capture_output=True, text=True
+    )
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found[0]
+
+
+def mb(image: dict[str, Any]) -> int:
+    return round(int(image["Size"]) / 1e6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Import once what a container imports, so that its bytecode is in the image.
+
+python docker/warm.py control|worker
+
+Compiling on every start costs seconds on a read-only file system, and compiling all that is
+installed would triple what is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rankmill.settings import CHECKOUT
+
+COMMON = (
+    "producer.cli.app",
+    "producer.submit",
+    "producer.supervise",
+    "tasks.jobs",
+    "worker.finalize",
+    "celery.apps.worker",
+    "celery.concurrency.prefork",
+    "celery.worker.consumer",
+    "kombu.transport.redis",
+    "billiard.popen_spawn_posix",
+)
+CONTROL = (
+    "producer.prepare.job",
+    "producer.pull",
+    "huggingface_hub.file_download",
+    "huggingface_hub.hf_api",
+    "duckdb",
+    "matplotlib.pyplot",
+    "ir_measures",
+    "flower.command",
+    "flower.app",
+    "redbeat.schedulers",
+    "celery.apps.beat",
+)
+
+
+def main() -> None:
+    role = sys.argv[1]
+    for name in (*COMMON, *(CONTROL if role == "control" else ())):
+        importlib.import_module(name)
+    if role == "control":
+        measure_and_draw()
+    else:
+        score_the_demo()
+    # Its commands are found by name when it starts.
+    subprocess.run([sys.executable, "-m", "celery", "-A", "tasks", "worker", "--help"], check=True)
+
+
+def measure_and_draw() -> None:
+    """What `rankmill eval` and a job's page load late."""
+    import io
+
+    import ir_measures
+    from matplotlib.figure import Figure
+
+    judged, run = [ir_measures.Qrel("q", "d", 1)], [ir_measures.ScoredDoc("q", "d", 1.0)]
+    measure = ir_measures.nDCG @ 10
+    assert [each.value for each in ir_measures.iter_calc([measure], judged, run)] == [1.0]
+    figure = Figure()
+    figure.subplots().set_title("warm")
+    figure.savefig(io.BytesIO(), format="svg")
+
+
+def score_the_demo() -> None:
+    """A shard from rows to part, on this machine's CPU."""
+
+    from producer.submit import plan_job
+    from rankmill.spec import JobSpec
+    from worker import models
+    from worker.score import ShardWork
+    from worker.shard import run_shard
+
+    with tempfile.TemporaryDirectory() as folder:
+        spec = JobSpec(
+            input_uri=str(CHECKOUT / "examples" / "packages.parquet"),
+            output_uri=str(Path(folder, "out")),
+            model_id="demo",
+            top_k=1,
+            shard_pairs=500,
+        )
+        job = plan_job(spec)
+        work = ShardWork(models.load(job.spec), "build", 4096, lambda *_: None, lambda: None)
+        job.output.write_job(job.record)
+        job.output.write_plan(job.plan)
+        report = run_shard(job, job.shard(0), work)
+        assert report.n_rejected == 0
+
+
+if __name__ == "__main__":
+    main()

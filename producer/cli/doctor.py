@@ -1,0 +1,42 @@
+"""`rankmill doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from producer.doctor.finding import Finding
+
+_STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout")] = False,
+) -> None:
+    """Tell what is wrong with this machine's set-up, and the mend; exit 1 on a problem."""
+    from producer.doctor.examine import examine
+
+    findings = examine()
+    if as_json:
+        print(json.dumps([each.model_dump() for each in findings]))
+    else:
+        Console().print(_lines(findings), soft_wrap=True)
+    if any(each.state == "problem" for each in findings):
+        sys.exit(1)
+
+
+def _lines(findings: list[Finding]) -> Text:
+    width = max(len(each.name) for each in findings)
+    lines = Text()
+    for each in findings:
+        lines.append(f"{each.state:<8}", style=_STYLES[each.state])
+        lines.append(f"{each.name:<{width}}  {each.message}\n")
+        if each.mend:
+            lines.append(f"{'':<8}{'':<{width}}  mend: {each.mend}\n", style="bold")
+    lines.rstrip()
+    return lines

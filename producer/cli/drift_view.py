@@ -1,0 +1,145 @@
+"""A drift for people: facts, gates, then the most changed queries before and after."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rankmill.drift import (
+    ChangedQuery,
+    Churn,
+    Comparison,
+    Drift,
+    GateResult,
+    Place,
+    Presence,
+    RankBiasedOverlap,
+    ScoreShift,
+    Side,
+)
+
+_N_QUERIES = 3  # `--json` has them all
+_LABEL_COLUMNS = 24
+
+
+def show_drift(drift: Drift, console: Console) -> None:
+    for query in drift.most_changed[:_N_QUERIES]:
+        console.print(_changed_table(query))
+    console.print(_lines(_facts(drift)), soft_wrap=True)
+    if drift.gate:
+        console.print(_gates(drift.gate))
+
+
+def _lines(facts: list[tuple[str, str]]) -> Text:
+    """A line a fact, never wrapped, so that a path can be copied."""
+    width = max(len(name) for name, _ in facts)
+    lines = [Text.assemble((f"{name:<{width}}", "bold"), "  ", value) for name, value in facts]
+    return Text("\n", no_wrap=True, overflow="ignore").join(lines)
+
+
+def _facts(drift: Drift) -> list[tuple[str, str]]:
+    models = [_model(side) for side in (drift.old, drift.new)]
+    facts = [
+        ("old", _side(drift.old)),
+        ("new", _side(drift.new)),
+        *([("model", f"{models[0]} before, {models[1]} after")] if len({*models}) > 1 else []),
+        ("queries", _presence(drift.queries)),
+        ("pairs", _presence(drift.pairs)),
+    ]
+    if drift.scores:
+        facts += _scores(drift.scores)
+    facts += [(f"top {each.k}", _churn(each, drift.queries.n_common)) for each in drift.churn]
+    if drift.rbo:
+        facts.append(("rbo", _rbo(drift.rbo)))
+    return [*facts, *((each.measure, _comparison(each)) for each in drift.ndcg)]
+
+
+def _side(side: Side) -> str:
+    kept = f", the best {side.top_k:,} of each query" if side.top_k else ""
+    return f"{side.output_uri}: {side.n_pairs:,} pairs{kept}"
+
+
+def _model(side: Side) -> str:
+    return f"{side.model_id} {side.model_revision or ''}".rstrip()
+
+
+def _presence(presence: Presence) -> str:
+    return (
+        f"{presence.n_common:,} in both; "
+        f"{presence.n_new:,} new ({presence.new_share:.1%}), "
+        f"{presence.n_vanished:,} vanished ({presence.vanished_share:.1%})"
+    )
+
+
+def _scores(scores: ScoreShift) -> list[tuple[str, str]]:
+    means = f"mean {scores.mean_before:.4f} before, {scores.mean_after:.4f} after"
+    shift = ", ".join(
+        f"{name} {scores.shift_quantiles[name]:+.4f}" for name in ("p5", "p50", "p95")
+    )
+    return [
+        ("scores", f"{means}; KS {scores.ks:.4f}"),
+        ("shift", f"mean {scores.mean_shift:+.4f}, {shift}; absolute {scores.mean_abs_shift:.4f}"),
+    ]
+
+
+def _churn(churn: Churn, n_queries: int) -> str:
+    changed = f"{churn.n_changed:,} of {n_queries:,} queries changed"
+    return f"overlap {churn.overlap:.4f}, churn {churn.churn:.4f}; {changed}"
+
+
+def _rbo(rbo: RankBiasedOverlap) -> str:
+    worst = f"p5 {rbo.quantiles['p5']:.4f}, min {rbo.quantiles['min']:.4f}"
+    return f"mean {rbo.mean:.4f}, {worst}; {rbo.n_equal:,} queries unchanged (p = {rbo.p})"
+
+
+def _comparison(each: Comparison) -> str:
+    p_value = "p <0.0001" if each.p_value < 0.0001 else f"p {each.p_value:.4f}"
+    change = f"{each.after - each.before:+.4f}, {p_value}"
+    return f"{each.before:.4f} before, {each.after:.4f} after ({change})"
+
+
+def _changed_table(query: ChangedQuery) -> Table:
+    """As the preview of a job: the first places, each new one with where it stood before."""
+    named = query.query if query.query is not None else str(query.query_id)
+    title = Text(f"{_line(named)} (rbo {query.rbo:.4f})", style="bold")
+    table = Table(title=title, title_justify="left", expand=False)
+    table.add_column("#", justify="right", min_width=1)
+    table.add_column("before", overflow="ellipsis", no_wrap=True, max_width=_LABEL_COLUMNS)
+    table.add_column("now", justify="right", min_width=3)
+    table.add_column("after", overflow="ellipsis", no_wrap=True, max_width=_LABEL_COLUMNS)
+    table.add_column("was", justify="right", min_width=3)
+    table.add_column("score", justify="right", min_width=6)
+    for number in range(max(len(query.before), len(query.after))):
+        row = [Text(str(number + 1)), *[Text("")] * 5]
+        if number < len(query.before):
+            before = query.before[number]
+            row[1:3] = [_label(before), Text(_other(before, "gone"))]
+        if number < len(query.after):
+            after = query.after[number]
+            row[3:] = [_label(after), Text(_other(after, "new")), Text(f"{after.score:.4f}")]
+        table.add_row(*row)
+    return table
+
+
+def _gates(gate: GateResult) -> Table:
+    table = Table("gate", box=None, pad_edge=False)
+    table.add_column("measured", justify="right")
+    table.add_column()
+    for each in gate.checks:
+        measured = "nothing" if each.value is None else f"{each.value:.4f}"
+        verdict = Text("failed", style="red") if each.failed else Text("passed")
+        table.add_row(Text(each.expression), measured, verdict)
+    return table
+
+
+def _other(place: Place, none: str) -> str:
+    return none if place.other_place is None else str(place.other_place)
+
+
+def _label(place: Place) -> Text:
+    return Text(_line(place.document if place.document is not None else str(place.doc_id)))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

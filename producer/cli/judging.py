@@ -1,0 +1,65 @@
+"""`rankmill eval` and `rankmill diff`: how good a finished job is, and what moved since another."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from producer.cli.drift_view import show_drift
+from producer.cli.options import JobArgument, JsonFlag
+from producer.cli.render import evaluation_facts, evaluation_table
+from producer.drift.diff import diff
+from producer.drift.gate import parse as parse_gate
+from producer.evaluate import evaluate
+from producer.follow import find_job
+from producer.qrels import read_qrels
+from rankmill.errors import GateFailed
+
+
+def evaluate_job(
+    job: JobArgument,
+    qrels: Annotated[
+        str, typer.Option("--qrels", help="Judgments: TREC, TSV as BEIR has it, or Parquet")
+    ],
+    recall_at: Annotated[
+        list[int] | None, typer.Option("--recall-at", min=1, help="Cutoffs of recall [100]")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a finished job by judgments, before and after: nDCG, MRR, recall."""
+    evaluation = evaluate(find_job(job).output, read_qrels(qrels), recall_at or [100])
+    if as_json:
+        print(evaluation.model_dump_json())
+    else:
+        Console().print(evaluation_table(evaluation), evaluation_facts(evaluation), sep="\n")
+
+
+def compare_jobs(
+    old: Annotated[str, typer.Argument(help="The output folder or id of the job before")],
+    new: Annotated[str, typer.Argument(help="That of the job after")],
+    k: Annotated[
+        list[int] | None, typer.Option("--k", min=1, help="Places that churn is measured at [10]")
+    ] = None,
+    qrels: Annotated[
+        str | None, typer.Option("--qrels", help="Judgments, for the change of nDCG; as of eval")
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", help='What may not be, as "churn@10>0.3"; then exit 1'),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell what moved between two finished jobs: scores, places, pairs, queries."""
+    gates = [parse_gate(expression) for expression in fail_if or []]
+    judgments = read_qrels(qrels) if qrels else None
+    with Console(stderr=True).status("comparing"):
+        outputs = (find_job(old).output, find_job(new).output)
+        drift = diff(*outputs, ks=k or [10], gates=gates, qrels=judgments)
+    if as_json:
+        print(drift.model_dump_json())
+    else:
+        show_drift(drift, Console())
+    if drift.gate and not drift.gate.passed:
+        raise GateFailed(drift.gate.message)

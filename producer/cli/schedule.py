@@ -1,0 +1,186 @@
+"""`rankmill schedule`: jobs that submit themselves by the clock."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperCommand
+
+from producer.cli.options import JsonFlag, takes_job
+from producer.cli.schedule_view import changes_lines, firings_table, schedule_facts, schedules_table
+from producer.schedules import clock, hand
+from producer.schedules import show as facts
+from producer.schedules.changes import changes, check_changes, make
+from producer.schedules.file import read_file, schedule_spec
+from producer.schedules.spec import Missed, Overlap, ScheduleSpec
+from producer.schedules.store import Store
+from rankmill.errors import InputError
+from rankmill.ledger import Ledger
+from rankmill.settings import settings
+from rankmill.spec import JobOptions, JobSpec
+
+app = typer.Typer(
+    help="Jobs that submit themselves by the clock: celery -A tasks beat sets the pace.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+NameArgument = Annotated[str, typer.Argument(help="The schedule's name")]
+
+
+def _option(field: str) -> Any:
+    return typer.Option(help=ScheduleSpec.model_fields[field].description)
+
+
+class _JobAfterDashes(TyperCommand):
+    """Takes the job's part of the line with `--` before it or without."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [each for each in args if each != "--"])
+
+
+@app.command(cls=_JobAfterDashes)
+@takes_job
+def add(
+    name: NameArgument,
+    spec: JobSpec,
+    cron: Annotated[str, _option("cron")],
+    tz: Annotated[str, _option("tz")] = "UTC",
+    overlap: Annotated[Overlap, _option("overlap")] = "skip",
+    missed: Annotated[Missed, _option("missed")] = "skip",
+    grace_min: Annotated[int, _option("grace_min")] = 60,
+    unless_unchanged: Annotated[
+        bool, typer.Option("--unless-unchanged", help="Skip a run whose input is the last one's")
+    ] = False,
+    deadline: Annotated[str | None, _option("deadline")] = None,
+    fail_if: Annotated[list[str] | None, _option("fail_if")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add a schedule; INPUT and OUTPUT may hold {date}, {due:%Y/%m/%d}, {latest:PATTERN}."""
+    own = {
+        **{"cron": cron, "tz": tz, "overlap": overlap, "missed": missed, "grace_min": grace_min},
+        **{"unless_unchanged": unless_unchanged, "deadline": deadline},
+        "fail_if": tuple(fail_if or ()),
+    }
+    job = JobOptions(**spec.model_dump(exclude_unset=True, exclude={"output_uri"}))
+    wanted = schedule_spec(name, job, spec.output_uri, own, f"schedule {name}")
+    ledger, store = _connect()
+    planned = changes(store.specs(), [wanted])
+    if planned.changed:
+        raise InputError(
+            f"there is a schedule {name} already, which says otherwise; change it with rankmill "
+            "schedule apply, or remove it first"
+        )
+    make(store, planned, clock.now(ledger))
+    _print_schedules([store.read(name)], as_json)
+
+
+@app.command()
+def apply(
+    file: Annotated[str, typer.Argument(help="A TOML file with tables [schedule.NAME]")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the changes")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove what FILE does not name")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make the schedules those of a file: shows the changes, then makes all of them or none."""
+    wanted = read_file(file)
+    ledger, store = _connect()
+    planned = changes(store.specs(), wanted, prune=prune)
+    check_changes(store, planned, clock.now(ledger))
+    print(json.dumps(facts.changes(planned)) if as_json else "\n".join(changes_lines(planned)))
+    if not (dry_run or planned.is_empty):
+        _confirm(yes)
+        make(store, planned, clock.now(ledger))
+
+
+@app.command("list")
+def list_schedules(as_json: JsonFlag = False) -> None:
+    """List the schedules, when each is due next and what became of it last."""
+    _print_schedules(_connect()[1].specs(), as_json)
+
+
+@app.command()
+def show(name: NameArgument, as_json: JsonFlag = False) -> None:
+    """Show a schedule: its definition, when it is due next, what runs, what `latest` names."""
+    ledger, store = _connect()
+    shown = facts.schedule(ledger, store, store.read(name))
+    if as_json:
+        print(shown.model_dump_json())
+    else:
+        Console().print(schedule_facts(shown), soft_wrap=True)
+
+
+@app.command()
+def pause(name: NameArgument) -> None:
+    """Let nothing be due until it is resumed; what runs goes on."""
+    hand.set_paused(*_connect(), name, True)
+
+
+@app.command()
+def resume(name: NameArgument) -> None:
+    """End a pause; what would have been due meanwhile is not made up for."""
+    hand.set_paused(*_connect(), name, False)
+
+
+@app.command()
+def remove(name: NameArgument) -> None:
+    """Forget a schedule and its history; what it wrote stays, what runs is not stopped."""
+    hand.remove(*_connect(), name)
+
+
+@app.command()
+def run_now(name: NameArgument, as_json: JsonFlag = False) -> None:
+    """Run a schedule as if it were due now; prints the job's id."""
+    ledger, store = _connect()
+    firing = hand.run_now(ledger, settings(), store, name)
+    print(facts.firing(firing).model_dump_json() if as_json else firing.job_id)
+
+
+@app.command()
+def accept(name: NameArgument) -> None:
+    """Let `latest` name the newest run after all, which a gate held."""
+    ledger, store = _connect()
+    print(hand.accept(ledger, store, name).output_uri)
+
+
+@app.command()
+def history(
+    name: NameArgument,
+    last: Annotated[int, typer.Option(min=1, help="Due times to show")] = 30,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what became of each due time."""
+    _, store = _connect()
+    spec = store.read(name)
+    firings = store.firings(name)[-last:]
+    if as_json:
+        print(json.dumps([facts.firing(each).model_dump(mode="json") for each in firings]))
+    else:
+        Console().print(firings_table(spec, firings))
+
+
+def _connect() -> tuple[Ledger, Store]:
+    return Ledger.connect(settings()), Store.connect(settings())
+
+
+def _confirm(yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InputError("nothing was changed: say --yes to make these changes, or --dry-run")
+    typer.confirm("Make these changes?", abort=True, err=True)
+
+
+def _print_schedules(specs: Sequence[ScheduleSpec], as_json: bool) -> None:
+    ledger, store = _connect()
+    shown = [facts.schedule(ledger, store, spec) for spec in specs]
+    if as_json:
+        print(json.dumps([each.model_dump(mode="json") for each in shown]))
+    else:
+        Console().print(schedules_table(shown))

@@ -1,0 +1,90 @@
+"""What people see of schedules; times are those of the schedule's zone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from rich.table import Table
+from rich.text import Text
+
+from producer.schedules.changes import Changes
+from producer.schedules.due import zone_named
+from producer.schedules.show import ScheduleFacts, differences
+from producer.schedules.spec import Firing, ScheduleSpec
+
+
+def schedules_table(shown: Sequence[ScheduleFacts]) -> Table:
+    table = Table("schedule", "cron", "zone", "next", "last", box=None, pad_edge=False)
+    for each in shown:
+        due = f"{each.next_due[0]:%Y-%m-%d %H:%M}" if each.next_due else "paused"
+        last = str(each.last.state) if each.last else "never due yet"
+        late = " (late)" if each.late else ""
+        cells = (each.spec.name, each.spec.cron, each.spec.tz, due, last + late)
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def schedule_facts(shown: ScheduleFacts) -> Text:
+    spec, last = shown.spec, shown.last
+    options = spec.job.model_dump(exclude_defaults=True, exclude={"input_uri"})
+    on_clock = [f"{due:%a %Y-%m-%d %H:%M %Z}" for due in shown.next_due]
+    lines = [
+        ("schedule", spec.name),
+        ("cron", f"{spec.cron} on the clock of {spec.tz}"),
+        ("next", ", ".join(on_clock) or "paused"),
+        ("input", spec.job.input_uri),
+        ("output", spec.output_uri),
+        ("options", ", ".join(f"{name}={value}" for name, value in options.items()) or "none"),
+        ("policies", f"overlap {spec.overlap}, missed {spec.missed} after {spec.grace_min} min"),
+        ("unchanged", "no run" if spec.unless_unchanged else "runs again"),
+        ("deadline", (spec.deadline or "none") + (", missed" if shown.late else "")),
+        ("gates", ", ".join(spec.fail_if) or "none"),
+        ("latest", shown.latest.output_uri if shown.latest else "none yet"),
+    ]
+    if last is not None:
+        when = last.due.astimezone(zone_named(spec.tz))
+        said = f": {last.message}" if last.message else ""
+        lines.append(("last", f"{when:%Y-%m-%d %H:%M} {last.state}{said}"))
+    text = Text(no_wrap=True, overflow="ignore")
+    for name, value in lines:
+        text.append(f"{name:<11}", style="bold").append(f"{value}\n")
+    text.rstrip()
+    return text
+
+
+def firings_table(spec: ScheduleSpec, firings: Sequence[Firing]) -> Table:
+    table = Table("due", "became", "took", "job", "", box=None, pad_edge=False)
+    zone = zone_named(spec.tz)
+    for each in firings:
+        by_hand = " by hand" if each.by_hand else ""
+        late = "late; " if each.late_at else ""
+        cells = (
+            f"{each.due.astimezone(zone):%Y-%m-%d %H:%M}{by_hand}",
+            str(each.state),
+            _took(each.started_at, each.ended_at),
+            each.job_id if each.output_uri else "",
+            (late + each.message).removesuffix("; "),
+        )
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def changes_lines(planned: Changes) -> Iterator[str]:
+    for spec in planned.added:
+        yield f"+ {spec.name}: {spec.cron} {spec.tz}, {spec.job.input_uri} to {spec.output_uri}"
+    for before, after in planned.changed:
+        yield f"~ {after.name}"
+        for name, (old, new) in differences(before, after).items():
+            yield f"    {name}: {old} -> {new}"
+    for spec in planned.removed:
+        yield f"- {spec.name}"
+    for spec in planned.same:
+        yield f"= {spec.name}"
+
+
+def _took(begin: datetime | None, end: datetime | None) -> str:
+    if begin is None or end is None:
+        return ""
+    seconds = int((end - begin).total_seconds())
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

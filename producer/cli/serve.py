@@ -1,0 +1,105 @@
+"""`rankmill worker`, `exporter` and `flower`: what runs until it is stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from producer.cli.options import DeviceFlag
+from producer.local import Device, devices, worker_command
+from rankmill.broker import SCORE_QUEUE, Role, queues_of, score_queue
+from rankmill.errors import InputError
+from rankmill.settings import CHECKOUT, settings
+
+# A long preparation must not keep short work, such as the end of another job, from being done.
+_CONTROL_PROCESSES = 3
+
+
+def worker(
+    role: Annotated[
+        Role,
+        typer.Option(help="score, control (submit, prepare, finalize; no torch) or all"),
+    ] = "all",
+    model: Annotated[
+        str | None, typer.Option(help="Score only this model, one of RANKMILL_MODEL_QUEUES")
+    ] = None,
+    device: DeviceFlag = "auto",
+    name: Annotated[str, typer.Option(help="What the worker is called, with its device")] = "",
+) -> None:
+    """Run Celery workers of this machine, one per device, for RANKMILL_BROKER_URL."""
+    settings()  # a wrong setting is told here, not by a worker
+    if role == "control" and model is not None:
+        raise typer.BadParameter("a control worker scores nothing: leave out --model")
+    queues = queues_of(role) if model is None else (_own_queue(model),)
+    if role == "control":
+        command = worker_command(name or "control", queues, _CONTROL_PROCESSES)
+        _become(command, Device("control", {"CUDA_VISIBLE_DEVICES": ""}))
+    found = devices(device)
+    commands = [worker_command(f"{name or 'rankmill'}-{each.name}", queues) for each in found]
+    if len(found) == 1:
+        _become(commands[0], found[0])
+    from producer.supervise import WorkerStart, supervise
+
+    sys.exit(
+        supervise(
+            [
+                WorkerStart(each.name, command, {**each.environment, **_own_port(n)})
+                for n, (each, command) in enumerate(zip(found, commands, strict=True))
+            ]
+        )
+    )
+
+
+def exporter() -> None:
+    """Serve the cluster's metrics to Prometheus: jobs, queues, workers, Redis."""
+    from producer.exporter import serve
+
+    try:
+        serve(settings())
+    except KeyboardInterrupt:  # the way in which it ends
+        pass
+
+
+def flower(
+    address: Annotated[
+        str, typer.Option(help="Where to listen; put TLS before any but this machine's")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 5555,
+    history: Annotated[
+        Path | None, typer.Option(help="File that keeps what was seen  [forgotten at the end]")
+    ] = None,
+    allow_control: Annotated[
+        bool, typer.Option("--allow-control", help="Let it submit, revoke and shut down too")
+    ] = False,
+) -> None:
+    """Show workers and shards in a browser; RANKMILL_FLOWER_BASIC_AUTH says who may look."""
+    from producer.dashboard import Dashboard, serve
+
+    where = None if history is None else history.absolute()
+    serve(Dashboard(address, port, where, allow_control), settings())
+
+
+def _own_port(n: int) -> dict[str, str]:
+    """Metrics are served by each worker, on one port after the other."""
+    first = settings().metrics_port
+    return {"RANKMILL_METRICS_PORT": str(first + n)} if first else {}
+
+
+def _own_queue(model: str) -> str:
+    queue = score_queue(model)
+    if queue == SCORE_QUEUE:
+        named = ", ".join(settings().model_queues or ()) or "none"
+        raise InputError(
+            f"--model {model}: has no queue of its own; name it in RANKMILL_MODEL_QUEUES of every "
+            f"process (now: {named})"
+        )
+    return queue
+
+
+def _become(command: list[str], device: Device) -> None:
+    os.chdir(CHECKOUT)
+    os.execve(command[0], command, {**os.environ, **device.environment})

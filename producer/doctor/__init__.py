@@ -1,0 +1,1 @@
+"""What is wrong with this machine's set-up, and the mend."""

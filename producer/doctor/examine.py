@@ -1,0 +1,27 @@
+"""All that a cluster or a single machine needs, looked at from here."""
+
+from __future__ import annotations
+
+from producer.doctor.broker import look_at_redis
+from producer.doctor.finding import Finding, ok, problem
+from producer.doctor.machine import look_at_machine
+from producer.doctor.model import look_at_models
+from producer.doctor.places import look_at_places
+from rankmill.errors import InputError
+from rankmill.settings import settings
+
+
+def examine() -> list[Finding]:
+    """Writes nothing but a small object under each allowed prefix, which it removes."""
+    try:
+        found = settings()
+    except InputError as error:
+        return [problem("settings", str(error), "set that variable right, or unset it")]
+    n_set = len(found.model_fields_set)
+    return [
+        ok("settings", f"{n_set} set, the others as they are by default"),
+        *look_at_machine(found),
+        *look_at_redis(found),
+        *look_at_places(found),
+        *look_at_models(found),
+    ]

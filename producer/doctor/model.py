@@ -1,0 +1,39 @@
+"""The models that jobs may name: here, and such as can be loaded safely."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from producer.doctor.finding import Finding, ok, problem, warning
+from rankmill import models
+from rankmill.errors import RankmillError
+from rankmill.settings import Settings
+from rankmill.spec import JobOptions
+
+
+def look_at_models(settings: Settings) -> Iterator[Finding]:
+    """Each that the settings name, else the default one; nothing is fetched."""
+    if find_spec("huggingface_hub") is None:
+        return  # this machine does not score
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is first imported
+    named = settings.allowed_models
+    default = str(JobOptions.model_fields["model_id"].default)
+    for model_id in named or (default,):
+        if models.is_null(model_id) or model_id.endswith("/*"):
+            continue
+        try:
+            folder = models.locate(model_id)
+        except RankmillError as error:
+            mend = f"fetch it (rankmill models pull {model_id}), or name another model"
+            missing = problem if named else warning
+            yield missing(f"model {model_id}", str(error), mend)
+        else:
+            yield ok(f"model {model_id}", str(folder))
+    for model_id in settings.remote_code_models or ():
+        yield warning(
+            f"model {model_id}",
+            "its own Python code may run, with all that a worker may do",
+            "read that code and pin the revision, or take it off RANKMILL_REMOTE_CODE_MODELS",
+        )

@@ -1,0 +1,61 @@
+"""Where jobs read and write: reachable, writable, and with puts that spare what is there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+
+from producer.doctor.finding import Finding, ok, problem, warning
+from rankmill import storage
+from rankmill.errors import InputError, RankmillError, StorageRefused
+from rankmill.settings import Settings
+
+_LITTLE_SCRATCH_BYTES = 5 * 10**9
+
+
+def look_at_places(settings: Settings) -> Iterator[Finding]:
+    if settings.allowed_prefixes is None:
+        yield ok("prefixes", "any place may be touched; RANKMILL_ALLOWED_PREFIXES limits it")
+    for prefix in settings.allowed_prefixes or ():
+        yield _prefix(prefix)
+    yield _scratch(settings)
+
+
+def _prefix(prefix: str) -> Finding:
+    name = f"prefix {prefix}"
+    try:
+        storage.names(prefix)
+    except (RankmillError, InputError) as error:
+        return problem(name, str(error), "mount it, or mend the credentials or the endpoint")
+    probe = storage.child(prefix, f".rankmill-doctor-{uuid.uuid4().hex}")
+    try:
+        is_first = storage.write_bytes_once(probe, b"")
+        is_second = storage.write_bytes_once(probe, b"")
+        storage.remove(probe)
+    except StorageRefused as error:
+        return warning(name, f"only for reading ({error})", "no output can lie there")
+    except RankmillError as error:
+        return problem(name, str(error), "try again, or look at the store")
+    if not is_first or is_second:
+        return problem(
+            name,
+            "the store does not know If-None-Match, so that two workers could commit one shard",
+            "use a store with conditional puts, as AWS S3 has them",
+        )
+    return ok(name, "can be read and written")
+
+
+def _scratch(settings: Settings) -> Finding:
+    folder = settings.scratch or tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free
+    except OSError as error:
+        mend = "set RANKMILL_SCRATCH to a folder on local disk"
+        return problem("scratch", f"{folder}: {error.strerror}", mend)
+    message = f"{folder} has {free / 1e9:.1f} GB free"
+    if free < _LITTLE_SCRATCH_BYTES:
+        return warning("scratch", message, "make room, or name another with RANKMILL_SCRATCH")
+    return ok("scratch", message)

@@ -1,0 +1,95 @@
+"""Fetch a model into the store once: resumable, pinned to its commit, checked, nothing pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankmill import hub, models
+from rankmill.errors import InputError, ModelUnavailable
+from rankmill.hub import HubCommit, HubFile
+from rankmill.store import ModelStore, StoredCommit, StoredFile, model_store, sha256_of
+
+
+@dataclass(frozen=True)
+class Pulled:
+    folder: Path
+    stored: StoredCommit
+
+
+def store() -> ModelStore:
+    """The store of the settings.
+
+    Raises:
+        InputError: they name none.
+    """
+    kept = model_store()
+    if kept is None:
+        raise InputError("RANKMILL_MODELS is not set; name the folder that is to hold the models")
+    return kept
+
+
+def pull(model_id: str, revision: str | None = None) -> Pulled:
+    """Fetch what is missing of a model and pin it; the same again goes on where it stopped.
+
+    Raises:
+        ModelUnavailable: the hub does not have it, it has only pickled weights, or it did not
+            arrive whole.
+        InputError: the store cannot be written, or no store is set.
+    """
+    if models.is_built_in(model_id) or models.is_local(model_id):
+        raise InputError(f"{model_id}: is no hub id; there is nothing to fetch")
+    kept = store()
+    found = hub.look_up(model_id, revision, models.wanted_files(model_id))
+    models.check_names(model_id, {name for name in found.names if "/" not in name})
+    with kept.changing(model_id):
+        folder = kept.folder(model_id, found.commit)
+        stored = _stored_before(kept, model_id, found) or _fetch_all(model_id, found, folder)
+        models.check_folder(folder)
+        kept.record(model_id, revision, stored)
+    return Pulled(folder, stored)
+
+
+def _stored_before(kept: ModelStore, model_id: str, found: HubCommit) -> StoredCommit | None:
+    """What an earlier pull of the commit has noted, if it is all there still."""
+    model = kept.read(model_id)
+    stored = model.resolve(found.commit) if model else None
+    if stored is None:
+        return None
+    try:
+        kept.find(model_id, found.commit)
+    except ModelUnavailable:
+        return None
+    return stored
+
+
+def _fetch_all(model_id: str, found: HubCommit, folder: Path) -> StoredCommit:
+    folder.mkdir(exist_ok=True)
+    files = tuple(_fetch(model_id, found.commit, file, folder) for file in found.files)
+    return StoredCommit(commit=found.commit, files=files)
+
+
+def _fetch(model_id: str, commit: str, file: HubFile, folder: Path) -> StoredFile:
+    target = folder / file.name
+    part = folder / f"{file.name}.part"
+    if target.exists() and not part.exists():
+        os.replace(target, part)  # fetched in full by a pull that stopped later, or damaged since
+    if part.exists() and part.stat().st_size > file.n_bytes:
+        part.unlink()
+    hub.download(model_id, commit, file, part)
+    sha256 = sha256_of(part)
+    if (file.sha256 or file.git_sha1) != (sha256 if file.sha256 else _git_sha1(part)):
+        part.unlink()
+        raise ModelUnavailable(
+            f"{model_id}: {file.name} arrived damaged and was removed; run the same command again"
+        )
+    os.replace(part, target)
+    return StoredFile(name=file.name, n_bytes=file.n_bytes, sha256=sha256)
+
+
+def _git_sha1(path: Path) -> str:
+    """The digest that git names a file by; only small files have no other."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

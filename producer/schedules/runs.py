@@ -1,0 +1,90 @@
+"""Where the runs of a schedule stand: a folder for each, and `latest.json` beside them.
+
+OUTPUT/2026-11-21T02-15/     a job's output; in its _rankmill/ firing.json says for which due time,
+                             and drift.json how it differs from the run before
+OUTPUT/latest.json           the newest run that succeeded; only ever moves on
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from producer.schedules import templates
+from producer.schedules.due import zone_named
+from producer.schedules.spec import Firing, Latest, ScheduleSpec
+from rankmill import storage
+from rankmill.spec import JobSpec, parse
+
+_LATEST = "latest.json"
+_RUN = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d.*")
+_READ_BACK = 100
+
+
+def job_spec(spec: ScheduleSpec, due: datetime) -> JobSpec:
+    """The job of a due time: templates filled in, its output a folder of its own.
+
+    Raises:
+        InputError: {latest:…} matches nothing.
+    """
+    local = due.astimezone(zone_named(spec.tz))
+    options = spec.job.model_dump(exclude_unset=True)
+    for name in ("input_uri", "queries", "corpus"):
+        if options.get(name) is not None:
+            options[name] = templates.rendered(options[name], local)
+    output = storage.child(templates.rendered(spec.output_uri, local), run_name(local))
+    return JobSpec(**options, output_uri=output)
+
+
+def run_name(local: datetime) -> str:
+    """A run's folder, by what the clock showed; what it shows the second time is `-again`."""
+    seconds = f"-{local:%S}" if local.second else ""
+    return f"{local:%Y-%m-%dT%H-%M}{seconds}{'-again' if local.fold else ''}"
+
+
+def read_latest(spec: ScheduleSpec) -> Latest | None:
+    place = _latest_uri(spec)
+    content = storage.read_bytes(place)
+    return None if content is None else parse(Latest, content, place)
+
+
+def publish_latest(spec: ScheduleSpec, firing: Firing, now: datetime) -> None:
+    """Let `latest` name a run that succeeded, unless it names a later one already."""
+    assert firing.output_uri is not None
+    before = read_latest(spec)
+    if before is not None and before.due >= firing.due:
+        return
+    latest = Latest(
+        schedule=spec.name,
+        due=firing.due,
+        job_id=firing.job_id,
+        output_uri=firing.output_uri,
+        fingerprint=firing.fingerprint,
+        published_at=now,
+    )
+    storage.write_bytes(_latest_uri(spec), latest.to_json())
+
+
+def keep_record(firing: Firing) -> None:
+    """Put down in a run's folder what it is a run of, where Redis cannot lose it."""
+    if firing.output_uri is not None:
+        storage.write_bytes(_record_uri(firing.output_uri), firing.to_json())
+
+
+def recorded(spec: ScheduleSpec) -> list[Firing]:
+    """The newest runs of a schedule by their folders alone, in order of due time."""
+    home = templates.fixed_folder(spec.output_uri)
+    names = [name for name in storage.names(home) if _RUN.fullmatch(name)]
+    places = [_record_uri(storage.child(home, name)) for name in names[-_READ_BACK:]]
+    contents = [(place, storage.read_bytes(place)) for place in places]
+    found = [parse(Firing, content, place) for place, content in contents if content is not None]
+    ours = (firing for firing in found if firing.schedule == spec.name)
+    return sorted(ours, key=lambda firing: firing.due)
+
+
+def _latest_uri(spec: ScheduleSpec) -> str:
+    return storage.child(templates.fixed_folder(spec.output_uri), _LATEST)
+
+
+def _record_uri(output_uri: str) -> str:
+    return storage.child(output_uri, "_rankmill", "firing.json")

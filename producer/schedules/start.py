@@ -1,0 +1,87 @@
+"""A due time that is to run becomes one job, however often and by however many it is started."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from producer.schedules import clock, runs
+from producer.schedules.events import fields_of, tell
+from producer.schedules.spec import Firing, FiringState, Latest, ScheduleSpec
+from producer.schedules.store import Store
+from producer.submit import check, submit_checked
+from rankmill.claim import FIRING, Claim
+from rankmill.errors import RankmillError
+from rankmill.ledger import Ledger
+from rankmill.logs import get_logger
+from rankmill.settings import Settings
+from rankmill.spec import InputFile, JobSpec, job_id_for
+
+log = get_logger(__name__)
+
+
+def start(
+    ledger: Ledger, settings: Settings, store: Store, spec: ScheduleSpec, firing: Firing
+) -> Firing:
+    """Submit the job of a firing that is STARTING; what it then is.
+
+    It stays STARTING while another starts it, and where a fault that may pass kept it from it.
+    """
+    claim = Claim.take(ledger.claims, firing.job_id, FIRING, settings.claim_s)
+    if claim is None:
+        return firing
+    with claim:
+        standing = store.firing(spec.name, firing.due)
+        if standing is None or standing.state is not FiringState.STARTING:
+            return standing or firing
+        now = clock.now(ledger)
+        try:
+            started = _submitted(store, spec, standing, now)
+        except Exception as error:  # nothing may leave it STARTING for ever, which holds up others
+            may_pass = not isinstance(error, RankmillError) or error.transient
+            if may_pass and now - standing.noted_at < timedelta(minutes=spec.grace_min):
+                log.warning("run is submitted again", schedule=spec.name, exc_info=True)
+                return standing
+            started = _not_submitted(standing, error, now)
+        return store.note(started)
+
+
+def _submitted(store: Store, spec: ScheduleSpec, firing: Firing, now: datetime) -> Firing:
+    job_spec = runs.job_spec(spec, firing.due)
+    checked = check(job_spec, job_id=firing.job_id)
+    fingerprint = _fingerprint(job_spec, checked.files)
+    if spec.unless_unchanged and not firing.by_hand:
+        before = _last_done(store, spec)
+        if before is not None and before.fingerprint == fingerprint:
+            message = f"the input is that of {before.output_uri}"
+            return firing.became(
+                FiringState.UNCHANGED, message, fingerprint=fingerprint, ended_at=now
+            )
+    handle = submit_checked(checked)
+    running = firing.became(
+        FiringState.RUNNING,
+        output_uri=handle.output.uri,
+        fingerprint=fingerprint,
+        started_at=now,
+    )
+    runs.keep_record(running)
+    return running
+
+
+def _not_submitted(firing: Firing, error: Exception, now: datetime) -> Firing:
+    log.error("run is not submitted", **fields_of(firing), why=str(error))
+    may_quote_input = not isinstance(error, RankmillError) or error.quotes_input
+    why = "there is no job; the schedule's history says why" if may_quote_input else str(error)
+    tell("failed", firing, now, why)
+    return firing.became(FiringState.NOT_SUBMITTED, str(error), ended_at=now)
+
+
+def _last_done(store: Store, spec: ScheduleSpec) -> Firing | Latest | None:
+    """The newest run whose job succeeded, whether a gate held it or not."""
+    done = (FiringState.SUCCEEDED, FiringState.HELD)
+    found = [firing for firing in store.firings(spec.name) if firing.state in done]
+    return found[-1] if found else runs.read_latest(spec)
+
+
+def _fingerprint(job_spec: JobSpec, files: tuple[InputFile, ...]) -> str:
+    """Changes with the options as they were given, and with the files, their sizes and states."""
+    return job_id_for(job_spec.model_copy(update={"output_uri": "-"}), files)

@@ -1,0 +1,143 @@
+"""What is told to the outside: how a job ended, that a gate held, that a deadline will pass.
+
+Each event is a message of its own on the control queue, so that a webhook that is slow or dead
+holds up no job. It is told at least once: what may have been lost is sent again under the same
+`event_id`, by which a receiver knows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from rankmill.broker import send_notify
+from rankmill.ledger import JobCounts, Ledger
+from rankmill.lifecycle import JobState
+from rankmill.output import Output
+from rankmill.settings import settings
+from rankmill.spec import Contract, Failure, Manifest
+
+EventKind = Literal["succeeded", "failed", "gate", "deadline"]
+
+_MESSAGE_CHARS = 500
+_POLL_S = 0.1
+
+
+def _clipped(message: str) -> str:
+    return message[:_MESSAGE_CHARS]
+
+
+class EventCounts(Contract):
+    """How far a job came; `n_done` of its rows were scored or rejected."""
+
+    n_rows: int
+    n_done: int
+    n_rejected: int
+    n_tokens: int
+
+
+class Event(Contract):
+    """The body of a webhook: no text of any row and no secret is in it.
+
+    Attributes:
+        event_id: of this event and no other, however often it is told.
+        state: where the job stood, or None where it had not begun.
+        schedule: the schedule that the job runs for, if any.
+    """
+
+    event_id: str
+    kind: EventKind
+    occurred_at: datetime
+    job_id: str
+    state: JobState | None
+    output_uri: str
+    schedule: str | None = None
+    message: Annotated[str, AfterValidator(_clipped)] = ""
+    counts: EventCounts | None = None
+
+
+def notify(event: Event) -> None:
+    """Have an event told to the webhook of the settings; without one nothing is sent.
+
+    Raises:
+        BrokerUnavailable: Redis does not answer; call again.
+    """
+    if settings().webhook_url is not None:
+        shown = f"{event.kind}, job {event.job_id}"
+        send_notify(event.model_dump(mode="json"), event.event_id, shown)
+
+
+def event_id_of(*facts: str) -> str:
+    """The id of the event that these facts are about, the same wherever it is made."""
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+
+
+def end_event(output: Output, counts: JobCounts | None) -> Event | None:
+    """How the job of an output ended; None where it did not, or somebody cancelled it."""
+    manifest = output.read_manifest() if output.is_success() else None
+    if manifest is not None:
+        return succeeded_event(manifest)
+    failure = None if output.is_success() or output.is_cancelled() else output.read_failure()
+    return None if failure is None else failed_event(failure, output.uri, counts)
+
+
+def succeeded_event(manifest: Manifest) -> Event:
+    rejects = manifest.n_rejected > 0
+    return Event(
+        event_id=event_id_of(manifest.job_id, "succeeded", manifest.finished_at.isoformat()),
+        kind="succeeded",
+        occurred_at=manifest.finished_at,
+        job_id=manifest.job_id,
+        state=JobState.SUCCEEDED_WITH_REJECTS if rejects else JobState.SUCCEEDED,
+        output_uri=manifest.spec.output_uri,
+        counts=EventCounts(
+            n_rows=manifest.n_rows,
+            n_done=manifest.n_scored + manifest.n_rejected,
+            n_rejected=manifest.n_rejected,
+            n_tokens=manifest.n_tokens,
+        ),
+    )
+
+
+def failed_event(failure: Failure, output_uri: str, counts: JobCounts | None) -> Event:
+    """Its message is the failure's own only where that can hold no row's text."""
+    kept = f"why is in {output_uri}/_rankmill/failure.json: it may quote the input"
+    message = kept if failure.quotes_input else failure.message
+    return Event(
+        event_id=event_id_of(failure.job_id, "failed", failure.failed_at.isoformat()),
+        kind="failed",
+        occurred_at=failure.failed_at,
+        job_id=failure.job_id,
+        state=JobState.FAILED,
+        output_uri=output_uri,
+        message=message,
+        counts=None if counts is None else counted(counts),
+    )
+
+
+def told(event: Event) -> str:
+    """The name of the turn that stands in Redis once an event has been told."""
+    return f"told:{event.event_id}"
+
+
+def wait_until_told(ledger: Ledger, event: Event, timeout_s: float) -> bool:
+    """Whether an event was told in time, for one whose Redis is about to go."""
+    deadline = time.monotonic() + timeout_s
+    while not ledger.had_turn(told(event)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def counted(counts: JobCounts) -> EventCounts:
+    return EventCounts(
+        n_rows=counts.n_rows,
+        n_done=counts.n_pairs_done,
+        n_rejected=counts.n_rejected,
+        n_tokens=counts.n_tokens,
+    )

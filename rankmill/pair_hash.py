@@ -1,0 +1,58 @@
+"""A pair by its texts alone: 128 bits that are equal where query and document are, else never."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+
+PAIR_HASH_COLUMN = "pair_hash"
+_N_BYTES = 16
+PAIR_HASH_TYPE = pa.binary(_N_BYTES)
+# The columns of `_rankmill/scores`, one row for each pair that has a score.
+SAVED_SCHEMA = pa.schema(
+    [
+        (PAIR_HASH_COLUMN, PAIR_HASH_TYPE),
+        ("logit", pa.float32()),
+        ("n_tokens", pa.int32()),
+        ("truncated", pa.bool_()),
+    ]
+)
+
+
+def pair_hashes(queries: pa.ChunkedArray, documents: pa.ChunkedArray) -> pa.FixedSizeBinaryArray:
+    """BLAKE2b of the query's length in 8 bytes, the query and the document, both as UTF-8.
+
+    The length tells where the query ends, so that no other pair is made of the same bytes. A text
+    that is missing counts as an empty one: neither is ever scored.
+    """
+    digests = []
+    last_query, begun = b"", _begun(b"")
+    for query, document in zip(_texts(queries), _texts(documents), strict=True):
+        if (query or b"") != last_query:  # most often it is the row before's
+            last_query = query or b""
+            begun = _begun(last_query)
+        digest = begun.copy()
+        digest.update(document or b"")
+        digests.append(digest.digest())
+    content = pa.py_buffer(b"".join(digests))
+    return pa.FixedSizeBinaryArray.from_buffers(PAIR_HASH_TYPE, len(digests), [None, content])
+
+
+def as_integers(hashes: pa.Array) -> np.ndarray:
+    """The hashes, none of them null, as int64 (n, 2)."""
+    content = np.frombuffer(hashes.buffers()[1], np.uint8)
+    begin, size = hashes.offset * _N_BYTES, len(hashes) * _N_BYTES
+    return content[begin : begin + size].view("<i8").reshape(-1, 2)
+
+
+def _begun(query: bytes) -> blake2b:
+    return blake2b(len(query).to_bytes(8, "little") + query, digest_size=_N_BYTES)
+
+
+def _texts(column: pa.ChunkedArray) -> list[bytes | None]:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    texts: list[bytes | None] = column.cast(pa.large_binary()).to_pylist()
+    return texts

@@ -1,0 +1,130 @@
+"""Plots as SVG that stands in the page itself: readable on a phone, with text for who cannot see.
+
+matplotlib's figures without pyplot, so that nothing of it is global; the same facts give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html import escape
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rankmill.report.tally import Throughput, WorkerTally
+from rankmill.spec import Histogram
+
+# The page is made without plots where matplotlib is not installed; loading it takes a while.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's, told apart by most colour-blind people; grey for all the rest.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+_REST_COLOUR = "#8a8a8a"
+_INK = "#1a1a1a"
+_INCHES = (4.9, 2.9)
+_NAME_CHARS = 28
+
+
+def histogram_plot(name: str, title: str, unit: str, histogram: Histogram) -> str:
+    """Bars; `name` keeps its ids apart from other plots'."""
+    n_values = sum(histogram.counts)
+    starts = (histogram.first + np.arange(len(histogram.counts))) * histogram.width
+
+    def draw(axes: Axes) -> None:
+        axes.bar(starts, histogram.counts, histogram.width, align="edge", color=_COLOURS[0])
+        axes.set_xlabel(unit)
+        axes.set_ylabel("rows")
+
+    low, middle, high = (quantile(histogram, share) for share in (0.05, 0.5, 0.95))
+    words = f"{n_values:,} rows; 5% below {low:g}, half below {middle:g}, 95% below {high:g}."
+    return _svg(name, title, words, draw)
+
+
+def throughput_plot(throughput: Throughput, workers: list[WorkerTally]) -> str:
+    """Rows a second over time, the workers upon one another; the smallest are drawn as one."""
+    seconds, unit = _readable(throughput.seconds)
+    order = sorted(workers, key=lambda worker: (-worker.n_rows, worker.number))
+    named, rest = order[: len(_COLOURS)], order[len(_COLOURS) :]
+    rates = [throughput.rates[worker.number] for worker in named]
+    labels = [worker.name[-_NAME_CHARS:] for worker in named]
+    if rest:
+        rates.append(throughput.rates[[worker.number for worker in rest]].sum(axis=0))
+        labels.append(f"{len(rest)} more")
+    colours = [*_COLOURS[: len(named)], _REST_COLOUR][: len(rates)]
+
+    def draw(axes: Axes) -> None:
+        steps = [np.append(rate, rate[-1]) for rate in rates]
+        axes.stackplot(seconds, steps, labels=labels, colors=colours, step="post", linewidth=0)
+        axes.set_xlim(seconds[0], seconds[-1])
+        axes.set_xlabel(f"{unit} since the first shard began")
+        axes.set_ylabel("rows/s")
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.28), frameon=False, borderaxespad=0)
+
+    total = throughput.rates.sum(axis=0)
+    rates_in_words = f"{total.mean():,.0f} rows/s on average, {total.max():,.0f} at best"
+    words = f"{len(workers)} workers, {rates_in_words}."
+    return _svg("throughput", "Rows a second by worker", words, draw)
+
+
+def quantile(histogram: Histogram, share: float) -> float:
+    """The end of the bucket up to which that share of the values lie."""
+    passed = np.cumsum(histogram.counts)
+    at = int(np.searchsorted(passed, share * passed[-1]))
+    return round((histogram.first + at + 1) * histogram.width, 6)
+
+
+def _readable(seconds: np.ndarray) -> tuple[np.ndarray, str]:
+    longest = float(seconds[-1])
+    if longest > 3 * 3600:
+        return seconds / 3600, "hours"
+    return (seconds / 60, "minutes") if longest > 300 else (seconds, "seconds")
+
+
+def _svg(name: str, title: str, words: str, draw: Callable[[Axes], None]) -> str:
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    with matplotlib.rc_context(
+        {
+            "font.family": "sans-serif",
+            "font.size": 10,
+            "svg.fonttype": "none",  # text stays text: it can be read out, and searched
+            "svg.hashsalt": name,
+            "text.parse_math": False,  # a $ in a worker's name is a $
+            "text.color": _INK,
+            "axes.labelcolor": _INK,
+            "xtick.color": _INK,
+            "ytick.color": _INK,
+        }
+    ):
+        figure = Figure(figsize=_INCHES)
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        drawn = StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(drawn, format="svg", bbox_inches="tight", metadata=nothing)
+    return _for_page(drawn.getvalue(), name, title, words)
+
+
+def _for_page(svg: str, name: str, title: str, words: str) -> str:
+    """The drawing alone, as wide as its place, with its title and description for readers."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+    named = f'<svg role="img" aria-labelledby="{name}-title {name}-words"'
+    spoken = (
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-words">{escape(words)}</desc>'
+    )
+    svg = svg.replace("<svg", named, 1)
+    return re.sub(r"(<svg[^>]*>)", lambda found: found[1] + spoken, svg, count=1)

@@ -1,0 +1,76 @@
+"""Some rejected rows of each reason, as they were, for somebody to see what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from rankmill import parquet, storage
+from rankmill.output import Output
+from rankmill.spec import REJECT_COLUMNS, Columns
+
+_EXAMPLES = 3
+_ROWS_A_FILE = 1024
+_TEXT_CHARS = 160
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """Where a row stood, its reason, and its own columns that tell it from others."""
+
+    file: str
+    row: int
+    reason: str
+    values: dict[str, str]
+
+
+def examples(
+    output: Output, columns: Columns, shards: Iterable[int], reasons: Iterable[str]
+) -> dict[str, list[RejectedRow]]:
+    """A few rows of each reason, from the beginnings of some shards' rejects."""
+    found: dict[str, list[RejectedRow]] = {reason: [] for reason in reasons}
+    for shard_index in shards:
+        if all(len(rows) >= _EXAMPLES for rows in found.values()):
+            break
+        for row in _first_rows(output.rejected_uri(shard_index), columns):
+            if len(found.setdefault(row.reason, [])) < _EXAMPLES:
+                found[row.reason].append(row)
+    return {reason: rows for reason, rows in found.items() if rows}
+
+
+def _first_rows(uri: str, columns: Columns) -> list[RejectedRow]:
+    if not storage.exists(uri):
+        return []
+    table = next(parquet.read_rows(storage.stat(uri), None, 0, _ROWS_A_FILE), None)
+    if table is None:
+        return []
+    # The reject's own columns come first, under other names where the input has these.
+    own = [_texts(table.column(at)) for at in range(len(REJECT_COLUMNS))]
+    shown = [columns.query_id, columns.doc_id, columns.query, columns.document]
+    names = [name for name in dict.fromkeys(shown) if name and name in table.column_names]
+    values = [_texts(table[name]) for name in names]
+    return [
+        RejectedRow(
+            file=own[0][at],
+            row=int(own[1][at]),
+            reason=own[2][at],
+            values={name: column[at] for name, column in zip(names, values, strict=True)},
+        )
+        for at in range(table.num_rows)
+    ]
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    """Each value for people, clipped; what is no UTF-8 is shown all the same."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    return [_shown(value) for value in column.to_pylist()]
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "null"
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return text if len(text) <= _TEXT_CHARS else text[: _TEXT_CHARS - 1] + "…"

@@ -1,0 +1,53 @@
+"""What settings may look like, told so that no password is repeated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic_core import PydanticCustomError
+from pydantic_settings import NoDecode
+
+
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        raise _wrong("is empty; name something, or unset it")
+    return names
+
+
+def _check_places(places: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    for each in places or ():
+        scheme, _, rest = each.partition("://")
+        is_object = scheme == "s3" and rest.partition("/")[0]
+        if not is_object and not each.startswith("/"):
+            raise _wrong(f"{each} is neither an absolute folder nor s3://bucket/prefix/")
+    return places
+
+
+def _check_url(url: str) -> str:
+    """What reads the URL later would repeat a password that it takes for a port."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise _wrong("cannot be read; write special characters of the password as %XX") from None
+    if any(name.startswith("ssl_") for name in parse_qs(parts.query, keep_blank_values=True)):
+        raise _wrong("takes no ssl_ options: certificates are checked, see RANKMILL_BROKER_CA")
+    return url
+
+
+def _wrong(why: str) -> PydanticCustomError:
+    return PydanticCustomError("setting", "{why}", {"why": why})
+
+
+BrokerUrl = Annotated[
+    str, StringConstraints(pattern=r"^(rediss?|redis\+socket)://."), AfterValidator(_check_url)
+]
+Names = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)]
+Places = Annotated[
+    tuple[str, ...] | None, NoDecode, BeforeValidator(_split), AfterValidator(_check_places)
+]

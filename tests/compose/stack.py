@@ -1,0 +1,122 @@
+"""The whole stack of docker-compose.yml, under a name and secrets of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+# Short, so that a test sees a worker hang.
+STALL_S = 20
+_FLOWER_USER = "ops"
+_ROLES = ("WORKER", "PRODUCER", "BEAT", "FLOWER", "MONITOR")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Commands of `docker compose` on one project; its variables are in an env file."""
+
+    folder: Path
+    project: str = field(default_factory=lambda: f"rankmill-{secrets.token_hex(3)}")
+    password: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    def write_env(self, **variables: str) -> None:
+        """`.env.example` with what it leaves open filled in."""
+        lines = (ROOT / ".env.example").read_text().splitlines()
+        filled = {
+            "COMPOSE_PROFILES": "gpu",  # that --profile on the command line goes before
+            **{f"REDIS_PASSWORD_{role}": self.password for role in _ROLES},
+            "GRAFANA_PASSWORD": self.password,
+            "RANKMILL_FLOWER_BASIC_AUTH": f"{_FLOWER_USER}:{self.password}",
+            "FLOWER_PORT": "0",
+            "RANKMILL_VERSION": "test",
+            "RANKMILL_STALL_S": str(STALL_S),
+            **variables,
+        }
+        kept = [line for line in lines if line.partition("=")[0] not in filled]
+        text = "\n".join([*kept, *(f"{name}={value}" for name, value in filled.items())])
+        self._env.write_text(text + "\n")
+
+    @property
+    def _env(self) -> Path:
+        return self.folder / "compose.env"
+
+    @property
+    def flower_login(self) -> tuple[str, str]:
+        return _FLOWER_USER, self.password
+
+    def try_compose(
+        self, *arguments: str, timeout_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        command = [
+            *("docker", "compose", "--project-name", self.project, "--env-file", str(self._env)),
+            *("--profile", "cpu", *arguments),
+        ]
+        environment = {name: os.environ[name] for name in os.environ if _is_dockers(name)}
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    def compose(self, *arguments: str, timeout_s: float = 120) -> str:
+        """What it prints; a failure shows all that it said."""
+        done = self.try_compose(*arguments, timeout_s=timeout_s)
+        assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def cli(self, *arguments: str) -> str:
+        """`rankmill ARGUMENTS` as a user of the stack runs it."""
+        return self.compose("run", "--rm", "--no-deps", "-T", "cli", *arguments).strip()
+
+    def python(self, code: str, *arguments: str) -> str:
+        """Python in a container that runs already and sees what the workers see."""
+        return self.compose("exec", "-T", "control", "python", "-c", code, *arguments).strip()
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        containers = self.compose("ps", "--all", "--quiet", service).split()
+        assert len(containers) == 1, f"{service}: {containers}"
+        found: list[dict[str, Any]] = json.loads(
+            subprocess.run(
+                ["docker", "inspect", containers[0]], check=True, capture_output=True, text=True
+            ).stdout
+        )
+        return found[0]
+
+    def services(self) -> list[str]:
+        return sorted(self.compose("ps", "--services").split())
+
+    def kill(self, service: str) -> int:
+        """SIGKILL to a container's first process, as a crash; a `docker kill` is no crash."""
+        pid = int(self.inspect(service)["State"]["Pid"])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def health(self, service: str) -> str:
+        return str(self.inspect(service)["State"]["Health"]["Status"])
+
+    def address(self, service: str, port: int) -> str:
+        """Where a published port answers on this machine."""
+        return "http://" + self.compose("port", service, str(port)).strip()
+
+
+def _is_dockers(name: str) -> bool:
+    return name in ("PATH", "HOME") or name.startswith(("DOCKER_", "BUILDKIT_", "XDG_"))
+
+
+def wait_until(condition: Callable[[], object], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)

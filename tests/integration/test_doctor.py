@@ -1,0 +1,117 @@
+"""`rankmill doctor` on set-ups that are right and on set-ups with one thing wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from producer.doctor.examine import examine
+from producer.doctor.finding import Finding
+from rankmill.settings import settings
+from tests.command import rankmill
+from tests.inputs import everything_under
+
+
+@pytest.fixture
+def sound(broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Everything right, in an allowed folder that is returned."""
+    folder = tmp_path / "allowed"
+    folder.mkdir()
+    for name, value in {
+        "ALLOWED_PREFIXES": str(folder),
+        "ALLOWED_MODELS": "demo",
+        "THREADS": "1",
+        "SCRATCH": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(f"RANKMILL_{name}", value)
+    settings.cache_clear()
+    return folder
+
+
+def bad(findings: list[Finding]) -> dict[str, Finding]:
+    return {each.name: each for each in findings if each.state != "ok" and each.name != "scratch"}
+
+
+def client(broker_url: str) -> redis.Redis:
+    return redis.Redis.from_url(broker_url.replace("redis+socket://", "unix://"))
+
+
+def test_a_sound_machine_has_no_problem_and_nothing_is_left_behind(sound: Path) -> None:
+    done = rankmill("doctor")
+    assert done.returncode == 0 and done.stderr == "", done.stdout
+    for name in ("versions", "devices", "redis", "model demo", f"prefix {sound}", "scratch"):
+        assert f" {name} " in done.stdout
+    told: list[dict[str, Any]] = json.loads(rankmill("doctor", "--json").stdout)
+    assert {each["state"] for each in told} <= {"ok", "warning"}
+    assert all(each["mend"] for each in told if each["state"] != "ok")
+    assert everything_under(sound) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "name", "state", "message"),
+    [
+        ("THREADS", "9999", "threads", "problem", "RANKMILL_THREADS=9999"),
+        ("THREADS", "many", "settings", "problem", "RANKMILL_THREADS: "),
+        ("BROKER_URL", "rediss://127.0.0.1:9/0", "redis", "problem", "does not answer"),
+        ("SCRATCH", "/nowhere", "scratch", "problem", "/nowhere: No such file"),
+        ("BROKER_URL", "redis://:s3cr3t@127.0.0.1:9/0", "redis", "problem", "does not answer"),
+        ("BROKER_URL", "rediss://h/0?ssl_cert_reqs=none", "settings", "problem", "certificates"),
+        ("ALLOWED_PREFIXES", "data", "settings", "problem", "RANKMILL_ALLOWED_PREFIXES: data is"),
+        ("ALLOWED_PREFIXES", "/sys", "prefix /sys", "warning", "only for reading"),
+        ("ALLOWED_MODELS", "some/model", "model some/model", "problem", "some/model"),
+        ("ALLOWED_MODELS", "/nowhere", "model /nowhere", "problem", "no such model folder"),
+        ("REMOTE_CODE_MODELS", "a/b", "model a/b", "warning", "Python code may run"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_mend(
+    sound: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    name: str,
+    state: str,
+    message: str,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv(f"RANKMILL_{variable}", value)
+    settings.cache_clear()
+    findings = {each.name: each for each in examine()}
+    assert "s3cr3t" not in str(findings)
+    assert findings[name].state == state and message in findings[name].message
+    assert findings[name].mend and "\n" not in findings[name].mend
+
+
+def test_a_redis_that_would_throw_work_away_is_a_problem(sound: Path, broker_url: str) -> None:
+    try:
+        client(broker_url).config_set("maxmemory-policy", "allkeys-lru")
+        done = rankmill("doctor", "--json")
+    finally:
+        client(broker_url).config_set("maxmemory-policy", "noeviction")
+    assert done.returncode == 1
+    (found,) = [each for each in json.loads(done.stdout) if each["name"] == "redis policy"]
+    assert found["state"] == "problem" and "noeviction" in found["mend"]
+
+
+def test_a_redis_without_append_only_file_is_a_warning(sound: Path) -> None:
+    assert bad(examine())["redis keeps"].state == "warning"
+
+
+def test_a_prefix_that_is_not_there_is_a_problem(sound: Path) -> None:
+    sound.rmdir()
+    sound.write_text("a file")
+    assert bad(examine())[f"prefix {sound}"].state == "problem"
+
+
+def test_a_store_is_asked_for_conditional_puts(
+    s3: str, sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKMILL_ALLOWED_PREFIXES", f"{s3}/jobs/,s3://no-such-bucket")
+    settings.cache_clear()
+    findings = {each.name: each for each in examine()}
+    assert findings[f"prefix {s3}/jobs/"].state == "ok"
+    missing = findings["prefix s3://no-such-bucket"]
+    assert missing.state == "problem" and "there is no such bucket" in missing.message

@@ -1,0 +1,113 @@
+"""A real worker under its health check: busy, hung, without Redis, killed, stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from producer.local import start_redis
+from producer.submit import submit
+from rankmill.settings import settings
+from tests.conftest import StartWorker
+from tests.inputs import pairs, wait_for, write
+from worker.health import complaints
+from worker.signs import TaskSign, folder, read_task, read_worker, task_paths
+
+STALL_S = 4
+
+
+def health() -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.health"], capture_output=True, text=True, timeout=30
+    )
+    return done.returncode, done.stdout.strip()
+
+
+def said_here() -> str:
+    """The same without starting a process, to ask often."""
+    return "; ".join(complaints(folder(settings()), STALL_S))
+
+
+def well() -> bool:
+    return not said_here()
+
+
+@pytest.fixture
+def short_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANKMILL_STALL_S", str(STALL_S))
+    monkeypatch.setenv("RANKMILL_WINDOW_PAIRS", "50")
+
+
+def worker_sign_path() -> Path:
+    (path,) = folder(settings()).glob("one@*.worker")
+    return path
+
+
+def test_hung_and_busy(
+    tmp_path: Path, short_stall: None, start_worker: StartWorker, broker_url: str
+) -> None:
+    worker = start_worker()
+    wait_for(well)
+    source = write(pairs(40, 100), tmp_path / "in.parquet")
+    submit(source, tmp_path / "out", model_id="null:200", shard_pairs=4000)
+
+    def at_work() -> TaskSign | None:
+        tasks = map(read_task, task_paths(folder(settings()), worker.pid))
+        return next((task for task in tasks if task and task.doing), None)
+
+    wait_for(at_work)
+    # One shard of 20 s, well beyond the stall, beats all the while.
+    busy_until = time.monotonic() + 2 * STALL_S
+    while time.monotonic() < busy_until:
+        assert health() == (0, "healthy")
+    sign = at_work()
+    assert sign is not None and sign.doing.startswith("shard 0 of job")
+    os.kill(sign.process.pid, signal.SIGSTOP)
+    wait_for(lambda: not well())
+    code, said = health()
+    assert code == 1 and "\n" not in said
+    assert "no progress for" in said and sign.doing in said
+    os.kill(sign.process.pid, signal.SIGCONT)
+    wait_for(well)
+    os.kill(worker.pid, signal.SIGSTOP)
+    wait_for(lambda: "its main process has not moved" in said_here())
+    os.kill(worker.pid, signal.SIGCONT)
+    wait_for(well)
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert health()[1].endswith("has died")
+    start_worker()  # of the same name
+    wait_for(well)
+
+
+def test_without_redis_a_worker_is_healthy_and_its_loop_is_judged_when_it_is_back(
+    short_stall: None, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start_redis() as (url, redis):
+        monkeypatch.setenv("RANKMILL_BROKER_URL", url)
+        worker = start_worker()
+        wait_for(well)
+        path = worker_sign_path()
+        wait_for(lambda: (sign := read_worker(path)) and sign.turned_at and sign.redis_at)
+        redis.kill()
+        wait_for(lambda: (sign := read_worker(path)) and sign.redis_since is None)
+        away_until = time.monotonic() + 2 * STALL_S
+        while time.monotonic() < away_until:
+            assert health() == (0, "healthy")
+        assert worker.poll() is None
+
+
+def test_a_worker_that_ends_takes_its_signs_with_it(start_worker: StartWorker) -> None:
+    worker = start_worker()
+    wait_for(well)
+    path = worker_sign_path()
+    wait_for(lambda: (sign := read_worker(path)) and sign.turned_at)  # it has begun
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(60)
+    assert list(path.parent.iterdir()) == []

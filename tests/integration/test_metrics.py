@@ -1,0 +1,192 @@
+"""What a real worker and the exporter serve, through the death of a child."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from producer.local import running
+from producer.submit import submit
+from rankmill import metrics
+from rankmill.metrics import Metric
+from rankmill.settings import settings
+from tests.conftest import StartWorker
+from tests.inputs import pairs, wait_for, write
+from worker.signs import counters_path, folder
+
+Samples = dict[str, dict[tuple[str, ...], float]]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def scrape(port: int) -> Samples:
+    """Metric name to label values, by the labels' names, to value; {} where nobody listens yet."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return {}
+    found: Samples = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return found
+
+
+def one(samples: Samples, metric: Metric, *labels: str, suffix: str = "") -> float:
+    return samples[metric.name + suffix][labels]
+
+
+@contextmanager
+def exporting(log: Path) -> Iterator[int]:
+    port = free_port()
+    environment = {"RANKMILL_METRICS_PORT": str(port)}
+    command = [sys.executable, "-m", "producer.cli", "exporter"]
+    with running(command, environment, log):
+        wait_for(lambda: scrape(port))
+        yield port
+
+
+@pytest.fixture
+def worker_port(monkeypatch: pytest.MonkeyPatch) -> int:
+    port = free_port()
+    monkeypatch.setenv("RANKMILL_METRICS_PORT", str(port))
+    monkeypatch.setenv("RANKMILL_WINDOW_PAIRS", "50")
+    return port
+
+
+def test_a_worker_counts_its_work(
+    tmp_path: Path, model_folder: Path, worker_port: int, start_worker: StartWorker
+) -> None:
+    rows = pairs(10, 20)
+    rows[3]["document"], rows[4]["document"], rows[5]["query"] = None, " ", None
+    rows[6]["document"] = "small database tools " * 300
+    start_worker()
+    wait_for(lambda: metrics.PAIRS.name in scrape(worker_port))
+    assert one(scrape(worker_port), metrics.WORKER_HEALTHY) == 1
+    options = {"model_id": str(model_folder), "max_reject_rate": 1.0, "max_length": 32}
+    source = write(rows, tmp_path / "in.parquet")
+    job = submit(source, tmp_path / "out", shard_pairs=100, **options)
+    job.wait(timeout_s=90)
+    manifest = job.output.read_manifest()
+    assert manifest is not None
+    wait_for(lambda: one(scrape(worker_port), metrics.SHARDS, "scored") == 2)
+    told = scrape(worker_port)
+    assert one(told, metrics.PAIRS) == one(told, metrics.UNIQUE_PAIRS) == manifest.n_scored == 197
+    assert one(told, metrics.TOKENS) == manifest.n_tokens
+    assert one(told, metrics.TRUNCATED) == manifest.n_truncated > 0
+    rejected = told[metrics.REJECTS.name]
+    assert {reason: n for (reason,), n in rejected.items() if n} == {"null": 2, "empty": 1}
+    assert one(told, metrics.SHARD_SECONDS, suffix="_count") == 2
+    for metric in (metrics.BUSY_SECONDS, metrics.SCORING_SECONDS, metrics.STARVED_SECONDS):
+        assert one(told, metric) > 0
+    for metric in (metrics.FORWARD_SECONDS, metrics.BATCH_FILL):
+        assert one(told, metric, suffix="_sum") > 0
+    memory = {kind: n for (kind,), n in told[metrics.DEVICE_MEMORY.name].items()}
+    assert 10**7 < memory["allocated"] < memory["total"]
+    ((labels, value),) = told[metrics.MODEL_INFO.name].items()
+    assert value == 1 and set(labels) >= {str(model_folder), "packed", "cpu"}
+    declared = {each.name for each in metrics.OF_WORKER}
+    assert {re.sub("_(bucket|sum|count|created)$", "", name) for name in told} <= declared
+
+
+def test_counters_outlive_a_killed_child_and_its_model_does_not(
+    tmp_path: Path, worker_port: int, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    wait_for(lambda: metrics.PAIRS.name in scrape(worker_port))
+    source = write(pairs(20, 100), tmp_path / "in.parquet")
+    job = submit(source, tmp_path / "out", model_id="null:400", shard_pairs=500)
+    wait_for(lambda: one(scrape(worker_port), metrics.SHARDS, "scored") >= 1)
+    listed = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    for child in listed:
+        if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+            os.kill(int(child), signal.SIGKILL)
+    before = one(scrape(worker_port), metrics.PAIRS)
+    assert before >= 500
+    job.wait(timeout_s=90)
+    wait_for(lambda: one(scrape(worker_port), metrics.SHARDS, "scored") == 4)
+    after = scrape(worker_port)
+    assert one(after, metrics.PAIRS) >= 2000 > before
+    assert one(after, metrics.SHARD_SECONDS, suffix="_count") == 4
+    files = list(counters_path(folder(settings()), worker.pid).iterdir())
+    assert len(files) == 3, "a dead child's files are taken over, or they would pile up"
+    other = submit(source, tmp_path / "other", model_id="null", shard_pairs=1000)
+    other.wait(timeout_s=60)
+    models = scrape(worker_port)[metrics.MODEL_INFO.name]
+    assert {labels[1]: value for labels, value in models.items()} == {"null:400": 0, "null": 1}
+
+
+def test_a_worker_whose_port_is_taken_works_without(
+    tmp_path: Path, worker_port: int, start_worker: StartWorker
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", worker_port))
+        taken.listen()
+        start_worker()
+        source = write(pairs(2, 5), tmp_path / "in.parquet")
+        assert submit(source, tmp_path / "out", model_id="null").wait(timeout_s=60)
+    assert "RANKMILL_METRICS_PORT" in (tmp_path / "worker-one.log").read_text()
+
+
+def test_the_exporter_tells_of_jobs_queues_and_redis(
+    tmp_path: Path, start_worker: StartWorker, broker_url: str
+) -> None:
+    source = write(pairs(20, 100), tmp_path / "in.parquet")
+    with exporting(tmp_path / "exporter.log") as port:
+        empty = scrape(port)
+        assert one(empty, metrics.JOBS) == one(empty, metrics.WORKERS) == 0
+        assert metrics.JOB_PAIRS.name not in empty
+        job = submit(source, tmp_path / "out", model_id="null:400", shard_pairs=200, priority=7)
+        waiting = scrape(port)
+        assert one(waiting, metrics.JOB_INFO, job.job_id, "7", "running") == 1
+        assert one(waiting, metrics.JOB_PAIRS, job.job_id) == 2000
+        shards = {labels[1]: n for labels, n in waiting[metrics.JOB_SHARDS.name].items()}
+        assert shards == {"unsent": 4, "queued": 6, "running": 0, "done": 0}
+        assert one(waiting, metrics.QUEUE, "7", "rankmill.score") == 6
+        assert one(waiting, metrics.QUEUE, "none", "rankmill.control") == 0
+        wait_for(lambda: one(scrape(port), metrics.JOB_WAITING, job.job_id) > 1)
+        start_worker()
+        wait_for(lambda: one(scrape(port), metrics.JOB_SHARDS, job.job_id, "running") == 1)
+        wait_for(lambda: one(scrape(port), metrics.JOB_DONE, job.job_id) > 0)
+        told = scrape(port)
+        assert one(told, metrics.WORKERS) == one(told, metrics.REDIS_UP) == 1
+        assert one(told, metrics.REDIS_USED) > 10**5 and one(told, metrics.REDIS_MAX) == 0
+        assert set(told) == {each.name for each in metrics.OF_CLUSTER}
+        job.wait(timeout_s=60)
+        wait_for(lambda: metrics.JOB_PAIRS.name not in scrape(port))
+
+
+def test_the_exporter_lives_without_redis_and_never_tells_a_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKMILL_BROKER_URL", "redis://:opensesame@127.0.0.1:9/0")
+    with exporting(tmp_path / "exporter.log") as port:
+        assert scrape(port) == {metrics.REDIS_UP.name: {(): 0}}
+    assert "opensesame" not in (tmp_path / "exporter.log").read_text()
+
+
+def test_an_exporter_without_its_port_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("RANKMILL_METRICS_PORT", str(taken.getsockname()[1]))
+        command = [sys.executable, "-m", "producer.cli", "exporter"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "RANKMILL_METRICS_PORT" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,177 @@
+"""The model store against a hub over HTTP: pinned, resumed, checked, and enough to score with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from producer.submit import submit
+from rankmill.errors import JobFailed, ModelUnavailable
+from rankmill.models import locate
+from rankmill.settings import CHECKOUT, settings
+from tests.command import rankmill
+from tests.conftest import StartWorker
+from tests.hub import Files, Hub, running_hub
+from tests.inputs import pairs, read_output, wait_for, write
+
+DEMO = {
+    path.name: path.read_bytes()
+    for path in (CHECKOUT / "models" / "demo-reranker").iterdir()
+    if path.suffix in (".json", ".safetensors", ".md")
+}
+MODEL = "acme/tiny-reranker"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with running_hub() as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        yield served
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The store's folder, which is not there yet."""
+    monkeypatch.setenv("RANKMILL_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "no cache of the hub"))
+    settings.cache_clear()
+    yield tmp_path / "models"
+    settings.cache_clear()
+
+
+def with_weights(weights: bytes) -> Files:
+    return {**DEMO, "model.safetensors": weights}
+
+
+def pulled(*arguments: str) -> dict[str, object]:
+    done = rankmill("models", "pull", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, object] = json.loads(done.stdout)
+    return facts
+
+
+def test_a_pulled_model_scores_without_the_hub(hub: Hub, models: Path, tmp_path: Path) -> None:
+    commit = hub.publish(MODEL, {**DEMO, "onnx/model.onnx": b"large", "x.bin": b"pickled"})
+    assert pulled(MODEL)["commit"] == commit
+    folder = models / "acme--tiny-reranker" / commit
+    assert not {"model.onnx", "x.bin", "README.md"} & {path.name for path in folder.iterdir()}
+    hub.commits.clear()
+    source = write(pairs(4, 5), tmp_path / "in.parquet")
+    done = rankmill("run", source, tmp_path / "out", "--model", MODEL, "--json", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert len(read_output(tmp_path / "out")) == 20
+    listed = json.loads(rankmill("models", "list", "--json").stdout)
+    assert [(each["model_id"], each["pinned"]) for each in listed] == [(MODEL, commit)]
+    assert "whole" in rankmill("models", "verify").stdout
+
+
+def test_what_was_pulled_stays_until_it_is_pulled_again(hub: Hub, models: Path) -> None:
+    first = hub.publish(MODEL, DEMO)
+    hub.tags[MODEL, "v1"] = first
+    pulled(MODEL, "--revision", "v1")
+    second = hub.publish(MODEL, with_weights(b"newer"))
+    assert locate(MODEL).name == first
+    pulled(MODEL)
+    assert locate(MODEL).name == second
+    assert locate(MODEL, "v1").name == locate(MODEL, first).name == first
+    n_asked = len(hub.asked)
+    pulled(MODEL, "--revision", "v1")  # all there: pinned again, nothing fetched
+    assert locate(MODEL).name == first and len(hub.asked) == n_asked
+
+
+def test_a_killed_pull_goes_on_where_it_was(hub: Hub, models: Path) -> None:
+    weights = os.urandom(24 << 20)  # the client writes 10 MB at a time
+    commit = hub.publish(MODEL, with_weights(weights))
+    hub.stall_after = 22 << 20
+    part = models / "acme--tiny-reranker" / commit / "model.safetensors.part"
+    command = [sys.executable, "-m", "producer.cli", "models", "pull", MODEL]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as pulling:
+        wait_for(lambda: part.exists() and part.stat().st_size >= 20 << 20)
+        with pytest.raises(ModelUnavailable, match="not in the model store"):
+            locate(MODEL)  # half a model is none
+        pulling.kill()
+    hub.stall_after = None
+    pulled(MODEL)
+    assert (locate(MODEL) / "model.safetensors").read_bytes() == weights
+    resumed = [asked for name, asked in hub.asked if name == "model.safetensors"]
+    assert resumed == [None, f"bytes={20 << 20}-"]
+
+
+def test_a_cut_connection_is_taken_up_again(hub: Hub, models: Path) -> None:
+    commit = hub.publish(MODEL, with_weights(os.urandom(12 << 20)))
+    hub.cut_after = 11 << 20
+    assert pulled(MODEL)["commit"] == commit
+    assert [asked for name, asked in hub.asked if name == "model.safetensors"][-1] is not None
+
+
+def test_a_damaged_file_is_refused_and_fetched_anew(hub: Hub, models: Path) -> None:
+    hub.publish(MODEL, DEMO)
+    hub.garble = True
+    refused = rankmill("models", "pull", MODEL)
+    assert refused.returncode == 2
+    assert "model.safetensors arrived damaged" in refused.stderr
+    with pytest.raises(ModelUnavailable):
+        locate(MODEL)
+    hub.garble = False
+    pulled(MODEL)
+    assert (locate(MODEL) / "model.safetensors").read_bytes() == DEMO["model.safetensors"]
+
+
+def test_a_file_that_rots_in_the_store_is_found_and_mended(hub: Hub, models: Path) -> None:
+    hub.publish(MODEL, DEMO)
+    pulled(MODEL)
+    weights = locate(MODEL) / "model.safetensors"
+    weights.write_bytes(bytes(len(DEMO["model.safetensors"])))
+    found = rankmill("models", "verify")
+    assert found.returncode == 2 and "model.safetensors: missing or damaged" in found.stderr
+    with pytest.raises(ModelUnavailable, match=r"cut short; run `rankmill models pull acme/tiny"):
+        locate(MODEL)
+    pulled(MODEL)
+    assert weights.read_bytes() == DEMO["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["acme/pickled"], "only pickled weights (pytorch_model.bin)"),
+        (["acme/nothing"], "the hub has no such model"),
+        ([MODEL, "--revision", "v9"], "the hub knows no revision v9"),
+        (["demo"], "nothing to fetch"),
+    ],
+)
+def test_what_cannot_be_pulled_is_refused_before_anything_is_written(
+    hub: Hub, models: Path, arguments: list[str], message: str
+) -> None:
+    hub.publish(MODEL, DEMO)
+    safe = {name: content for name, content in DEMO.items() if not name.endswith("safetensors")}
+    hub.publish("acme/pickled", {**safe, "pytorch_model.bin": b"", "onnx/model.safetensors": b""})
+    refused = rankmill("models", "pull", *arguments)
+    assert refused.returncode == 2 and message in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr
+    assert not hub.asked and not models.exists()
+
+
+def test_without_a_store_it_is_said_which_setting_names_it(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RANKMILL_MODELS", raising=False)
+    refused = rankmill("models", "pull", MODEL)
+    assert refused.returncode == 2 and "RANKMILL_MODELS is not set" in refused.stderr
+
+
+def test_a_worker_without_the_model_says_what_to_run(
+    models: Path, broker_url: str, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker()
+    source = write(pairs(2, 2), tmp_path / "in.parquet")
+    job = submit(source, tmp_path / "out", model_id=MODEL, model_revision="v1")
+    with pytest.raises(JobFailed) as failed:
+        job.wait(timeout_s=60)
+    wanted = f"docker compose run --rm models pull {MODEL} --revision v1"
+    assert wanted in str(failed.value) and str(models) in str(failed.value)

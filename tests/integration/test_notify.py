@@ -1,0 +1,181 @@
+"""Webhooks of real jobs through real workers: told though it took tries, and never in the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producer import control
+from producer.follow import JobHandle
+from producer.submit import submit
+from rankmill import dispatch
+from rankmill.broker import NOTIFY, app
+from rankmill.errors import JobFailed
+from rankmill.ledger import Ledger
+from rankmill.lifecycle import JobState
+from rankmill.notify import Event, notify
+from rankmill.reconcile import Reconciler
+from rankmill.settings import settings
+from rankmill.spec import parse
+from tests.command import rankmill
+from tests.conftest import StartWorker
+from tests.inputs import pairs, wait_for, write
+from tests.unit.test_report import scored
+from tests.webhook import SECRET, Receiver, receiver
+from worker.finalize import make_manifest
+
+
+@pytest.fixture
+def hooked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    with receiver() as found:
+        monkeypatch.setenv("RANKMILL_WEBHOOK_URL", found.url)
+        monkeypatch.setenv("RANKMILL_WEBHOOK_SECRET", SECRET)
+        settings.cache_clear()
+        yield found
+    settings.cache_clear()
+
+
+def job(folder: Path, rows: list[dict[str, Any]] | None = None, **options: Any) -> JobHandle:
+    source = write(rows or pairs(4, 5), folder / "in.parquet")
+    return submit(source, folder / "out", model_id="null", shard_pairs=6, **options)
+
+
+def events(receiving: Receiver) -> list[Event]:
+    return [parse(Event, each.body, "body") for each in receiving.received]
+
+
+def test_a_success_is_told_though_two_tries_failed(
+    tmp_path: Path, broker_url: str, hooked: Receiver, start_worker: StartWorker
+) -> None:
+    hooked.answers += [500, 503]
+    start_worker()
+    handle = job(tmp_path)
+    assert handle.wait(60).state is JobState.SUCCEEDED
+    wait_for(lambda: len(hooked.received) == 3)
+    told = events(hooked)
+    assert told[0] == told[1] == told[2]
+    assert (told[0].kind, told[0].job_id) == ("succeeded", handle.job_id)
+    assert told[0].counts is not None and told[0].counts.n_done == 20
+    log = (tmp_path / "worker-one.log").read_text()
+    assert "the webhook answers 503" in log
+    assert "token-in-the-path" not in log and SECRET not in log
+
+
+def test_a_failure_is_told_once_without_the_rows_words(
+    tmp_path: Path, broker_url: str, hooked: Receiver, start_worker: StartWorker
+) -> None:
+    rows = pairs(4, 5)
+    rows.append({**rows[0], "doc_id": "late"})
+    for row in rows:
+        row["query_id"] = f"private {row['query_id']}"
+    start_worker()
+    start_worker("two")
+    handle = job(tmp_path, rows)
+    with pytest.raises(JobFailed, match="private"):
+        handle.wait(60)
+    wait_for(lambda: hooked.received)
+    wait_for(lambda: (tmp_path / "out/_rankmill/report.html").exists())
+    (event,) = events(hooked)
+    assert event.kind == "failed" and "failure.json" in event.message
+    assert not [each for each in hooked.received if b"private" in each.body]
+
+
+def test_a_dead_webhook_is_in_no_jobs_way(
+    tmp_path: Path, broker_url: str, hooked: Receiver, start_worker: StartWorker
+) -> None:
+    hooked.answers += [0, 0]
+    start_worker()
+    assert job(tmp_path / "a").wait(60).state is JobState.SUCCEEDED
+    wait_for(lambda: hooked.received)  # which now holds its caller
+    assert job(tmp_path / "b").wait(60).state is JobState.SUCCEEDED
+
+
+def test_messages_carry_neither_address_nor_secret(
+    tmp_path: Path, broker_url: str, hooked: Receiver, start_worker: StartWorker
+) -> None:
+    handle = job(tmp_path)
+    event = parse(
+        Event,
+        {
+            "event_id": "e1",
+            "kind": "gate",
+            "occurred_at": "2026-11-21T06:00:00Z",
+            "job_id": handle.job_id,
+            "state": "succeeded",
+            "output_uri": handle.output.uri,
+            "schedule": "nightly",
+        },
+        "event",
+    )
+    notify(event)
+    waiting = handle.ledger.queued("rankmill.control")
+    (message,) = [each for each in waiting if NOTIFY in each]
+    assert json.loads(message)["headers"]["kwargsrepr"] == f"gate, job {handle.job_id}"
+    assert "token" not in "".join(waiting) and SECRET not in "".join(waiting)
+    assert "token" not in repr(dict(app().conf)) and SECRET not in repr(dict(app().conf))
+    start_worker()
+    wait_for(lambda: event in events(hooked))
+
+
+def test_an_end_that_its_worker_did_not_live_to_tell_is_told_by_another(
+    tmp_path: Path, ledger: Ledger, hooked: Receiver
+) -> None:
+    done = scored(tmp_path)
+    reports = list(done.output.reports(done.job_id))
+    ledger.open_job(done.record, done.plan, reports)
+    done.output.write_manifest(make_manifest(done, reports))
+    done.output.mark_success()
+    Reconciler(ledger, settings()).look()
+    waiting = "".join(ledger.queued("rankmill.control"))
+    assert NOTIFY in waiting and f"succeeded, job {done.job_id}" in waiting
+    counts = ledger.counts(done.job_id)
+    assert counts is not None and counts.state is JobState.SUCCEEDED_WITH_REJECTS
+
+
+def test_of_failures_at_once_the_first_stands_and_is_one_event(
+    tmp_path: Path, ledger: Ledger, hooked: Receiver
+) -> None:
+    failing = scored(tmp_path)
+    ledger.open_job(failing.record, failing.plan, [])
+    for message in ("the first", "the second"):
+        dispatch.fail(ledger, settings(), failing.record, JobFailed(message), None)
+    failure = failing.output.read_failure()
+    assert failure is not None and failure.message == "the first"
+    messages = [json.loads(each) for each in ledger.queued("rankmill.control") if NOTIFY in each]
+    assert len(messages) == 2 and len({each["headers"]["id"] for each in messages}) == 1
+
+
+def test_nothing_is_sent_where_nothing_is_set_or_somebody_cancelled(
+    tmp_path: Path, broker_url: str, start_worker: StartWorker
+) -> None:
+    handle = job(tmp_path)
+    control.cancel(handle)
+    start_worker()
+    wait_for(lambda: (tmp_path / "out/_rankmill/report.html").exists())
+    assert "cancelled" in (tmp_path / "out/_rankmill/report.html").read_text()
+    assert NOTIFY not in (tmp_path / "worker-one.log").read_text().replace(f". {NOTIFY}", "")
+
+
+def test_run_tells_before_its_redis_goes(tmp_path: Path, hooked: Receiver) -> None:
+    source = write(pairs(4, 5), tmp_path / "in.parquet")
+    done = rankmill("run", source, tmp_path / "out", "--model", "null", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    (event,) = events(hooked)
+    assert event.kind == "succeeded" and event.output_uri == str(tmp_path / "out")
+    made = rankmill("report", tmp_path / "out", "--json")
+    assert json.loads(made.stdout)["report_uri"] == f"{tmp_path}/out/_rankmill/report.html"
+
+
+def test_run_leaves_a_page_of_a_failure(tmp_path: Path) -> None:
+    rows = pairs(2, 5)
+    rows.append({**rows[0], "doc_id": "late"})
+    source = write(rows, tmp_path / "in.parquet")
+    failed = rankmill("run", source, tmp_path / "out", "--model", "null", "--device", "cpu")
+    assert failed.returncode == 2, failed.stderr
+    assert "comes again" in (tmp_path / "out/_rankmill/report.html").read_text()
+    wrong = rankmill("report", tmp_path)
+    assert wrong.returncode == 2 and "no job was submitted" in wrong.stderr

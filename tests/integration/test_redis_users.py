@@ -1,0 +1,220 @@
+"""docker/redis/users.acl in a real Redis: each role can do its work, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from producer.control import cancel, resume
+from producer.follow import find_job, list_jobs
+from producer.local import running
+from producer.submit import submit
+from rankmill.broker import CONTROL_QUEUE, TICK, app
+from rankmill.settings import CHECKOUT, Settings, settings
+from rankmill.survey import Surveyor
+from tests.bare_flower import flower
+from tests.command import rankmill
+from tests.conftest import StartWorker
+from tests.inputs import pairs, wait_for, write
+from tests.redis_server import client_of, redis_server
+
+ROLES = ("worker", "producer", "beat", "flower", "monitor")
+RENDER = CHECKOUT / "docker" / "redis" / "render-acl"
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, **{f"REDIS_PASSWORD_{role.upper()}": f"pw of/{role}" for role in ROLES}}
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Redis's file of users, and one for the tests themselves."""
+    rendered = subprocess.run([RENDER], capture_output=True, text=True, env=environment())
+    assert rendered.returncode == 0, rendered.stderr
+    admin = "user admin on >admin ~* &* +@all\n"
+    path = tmp_path_factory.mktemp("acl") / "users.acl"
+    path.write_text(rendered.stdout + admin)
+    return path
+
+
+@pytest.fixture(scope="module")
+def port(users: Path) -> Iterator[int]:
+    with redis_server("--aclfile", str(users)) as port:
+        yield port
+
+
+@pytest.fixture
+def admin(port: int) -> Iterator[redis.Redis]:
+    """May do all, and finds that nobody was refused anything by the end."""
+    client = client_of(port, "admin", "admin")
+    client.flushall()
+    client.acl_log_reset()
+    yield client
+
+
+def url(port: int, role: str) -> str:
+    return f"redis://{role}:pw%20of%2F{role}@127.0.0.1:{port}/0"
+
+
+def become(monkeypatch: pytest.MonkeyPatch, port: int, role: str) -> None:
+    monkeypatch.setenv("RANKMILL_BROKER_URL", url(port, role))
+    settings.cache_clear()
+    app.cache_clear()
+
+
+def refusals(admin: redis.Redis) -> list[str]:
+    return [f"{each['username']}: {each['object']}" for each in admin.acl_log()]
+
+
+def test_a_job_runs_with_a_worker_and_a_producer_of_their_own(
+    port: int,
+    admin: redis.Redis,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    become(monkeypatch, port, "worker")
+    start_worker()
+    become(monkeypatch, port, "producer")
+    source = write(pairs(20, 5), tmp_path / "in.parquet")
+    job = submit(source, tmp_path / "out", model_id="null", shard_pairs=10)
+    assert job.wait(timeout_s=60).state == "succeeded"
+    slow = submit(source, tmp_path / "slow", model_id="null:5", shard_pairs=10)
+    wait_for(lambda: slow.status().n_pairs_done > 0)
+    survey = Surveyor.connect(Settings(broker_url=url(port, "monitor"))).look()
+    assert survey.n_workers == 1 and survey.queues
+    assert {each.job_id for each in list_jobs()} == {job.job_id, slow.job_id}
+    cancel(find_job(slow.job_id))
+    assert slow.status().state in ("cancelling", "cancelled")
+    resume(find_job(str(tmp_path / "slow")))
+    cancel(find_job(slow.job_id))
+    prepared = submit(source, tmp_path / "prepared", model_id="null", cluster=True)
+    assert prepared.wait(timeout_s=60).state == "succeeded"
+    spec = {"input_uri": str(source), "output_uri": f"{tmp_path}/by-name", "model_id": "null"}
+    app().send_task("rankmill.submit", kwargs={"spec": spec})
+    wait_for((tmp_path / "by-name" / "_SUCCESS").exists)
+    places = (source, tmp_path / "nightly", "--model", "null")
+    for arguments in (
+        ("add", "nightly", "--cron", "0 3 * * *", *places),
+        *(("list",), ("run-now", "nightly"), ("show", "nightly")),
+    ):
+        done = rankmill("schedule", *arguments)
+        assert done.returncode == 0, done.stderr
+    app().send_task(TICK)
+    wait_for(lambda: list((tmp_path / "nightly").rglob("_SUCCESS")))
+    assert rankmill("schedule", "remove", "nightly").returncode == 0
+    assert refusals(admin) == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_role_may_what_is_for_administrators(port: int, admin: redis.Redis, role: str) -> None:
+    client = client_of(port, role, f"pw of/{role}")
+    admin.set("someone-elses", "x")
+    for command in (
+        *("FLUSHALL", "FLUSHDB", "KEYS *", "CONFIG GET *", "CONFIG SET dir /", "SHUTDOWN NOSAVE"),
+        *("ACL LIST", "ACL WHOAMI", "MONITOR", "SAVE", "REPLICAOF NO ONE"),
+        *("CLIENT LIST", "CLIENT KILL TYPE normal", "MODULE LIST", "SCRIPT FLUSH", "SWAPDB 0 1"),
+        *("GET someone-elses", "SET someone-elses y", "DEL someone-elses", "MIGRATE h 1 k 0 1"),
+    ):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command(*command.split())
+    assert admin.get("someone-elses") == "x"
+
+
+def test_who_may_not_write_what(port: int, admin: redis.Redis) -> None:
+    admin.hset("rankmill:job:x", "state", "running")
+    admin.lpush(CONTROL_QUEUE, "message")
+    for role, command in {
+        "producer": f"BRPOP {CONTROL_QUEUE} 1",
+        "flower": "HGETALL rankmill:job:x",
+        "monitor": "HSET rankmill:job:x state failed",
+        "beat": "HSET rankmill:job:x state failed",
+        "health": "GET rankmill:job:x",
+    }.items():
+        client = client_of(port, role, f"pw of/{role}")
+        assert client.ping()
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command(*command.split())
+    for command in (f"LPUSH {CONTROL_QUEUE} x", f"DEL {CONTROL_QUEUE}", "HSET rankmill:job:x a b"):
+        for role in ("flower", "monitor"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client_of(port, role, f"pw of/{role}").execute_command(*command.split())
+    for user, password in (("worker", "pw of/producer"), ("default", "")):
+        with pytest.raises(redis.AuthenticationError):
+            client_of(port, user, password).ping()
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=port).ping()
+
+
+def test_redis_restarts_with_all_that_a_role_has_written(users: Path, tmp_path: Path) -> None:
+    options = ("--aclfile", str(users), "--appendonly", "yes", "--dir", str(tmp_path))
+    with redis_server(*options) as port:
+        worker = client_of(port, "worker", "pw of/worker")
+        with worker.pipeline(transaction=True) as pipe:
+            pipe.hset("rankmill:job:x", "state", "running").hset("rankmill:running", "x", "5")
+            pipe.execute()
+        worker.eval(
+            "redis.call('HSET', KEYS[1], 'a', 1); redis.call('HSET', KEYS[1], 'b', 2)",
+            1,
+            "rankmill:job:x",
+        )
+    with redis_server(*options) as port:
+        kept = client_of(port, "worker", "pw of/worker").hgetall("rankmill:job:x")
+    assert kept == {"state": "running", "a": "1", "b": "2"}
+
+
+def test_flower_hears_events_asks_workers_and_counts_messages(
+    port: int,
+    admin: redis.Redis,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    become(monkeypatch, port, "worker")
+    start_worker()
+    wait_for(lambda: " ready." in (tmp_path / "worker-one.log").read_text())
+    become(monkeypatch, port, "flower")
+    with flower(tmp_path) as dashboard:
+        wait_for(lambda: any(dashboard.json("/api/workers").values()), 30)
+        workers = dashboard.json("/api/workers?refresh=1")
+        assert [name.partition("@")[0] for name in workers] == ["one"]
+        assert CONTROL_QUEUE in str(workers) and "rankmill.finalize" in str(workers)
+        assert dashboard.json("/api/queues/length")["active_queues"]
+        shown = dashboard.text("/broker") + dashboard.text("/workers")
+    assert "pw%20of" not in shown and "pw of" not in shown
+    assert refusals(admin) == []
+
+
+def test_beat_sends_what_is_due(
+    port: int, admin: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(monkeypatch, port, "beat")
+    (tmp_path / "beats.py").write_text(
+        "from tasks.celery import app\n"
+        "app.conf.beat_max_loop_interval = 1\n"
+        "entry = {'task': 'rankmill.submit', 'schedule': 0.5, 'args': [{}]}\n"
+        "app.conf.beat_schedule = {'entry': entry}\n"
+    )
+    scheduler = ("beat", "-S", "redbeat.RedBeatScheduler", "--pidfile", "")
+    command = [sys.executable, "-m", "celery", "-A", "beats", *scheduler]
+    path = {"PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
+    with running(command, path, tmp_path / "beat.log"):
+        wait_for(lambda: admin.llen(CONTROL_QUEUE) >= 2, 30)
+    assert refusals(admin) == []
+
+
+def test_a_password_that_is_missing_is_told_and_none_is_written() -> None:
+    incomplete = {k: v for k, v in environment().items() if k != "REDIS_PASSWORD_FLOWER"}
+    done = subprocess.run([RENDER], capture_output=True, text=True, env=incomplete)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "render-acl: set REDIS_PASSWORD_FLOWER\n"
+    whole = subprocess.run([RENDER], capture_output=True, text=True, env=environment())
+    assert "pw of" not in whole.stdout and "@" not in whole.stdout.replace("+@", "").replace(
+        "-@", ""
+    )

@@ -1,0 +1,70 @@
+"""A worker's life as Celery's signals tell of it, written down for its health check."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from celery.signals import (
+    heartbeat_sent,
+    task_postrun,
+    task_prerun,
+    worker_init,
+    worker_process_init,
+    worker_shutdown,
+    worker_shutting_down,
+)
+
+from rankmill.broker import SCORE_SHARD
+from rankmill.settings import settings
+from worker.exposition import serve
+from worker.meters import meters
+from worker.pulse import task_pulse, worker_pulse
+
+# Of the one task that a child does at a time.
+_at_work = ExitStack()
+
+
+def connect() -> None:
+    """Have Celery call what follows, in the process that is named."""
+    worker_init.connect(_begin)
+    worker_process_init.connect(_begin_child)
+    heartbeat_sent.connect(_turn)
+    worker_shutting_down.connect(_stop)
+    worker_shutdown.connect(_end)
+    task_prerun.connect(_start_task)
+    task_postrun.connect(_end_task)
+
+
+def _begin(sender: Any, **_: Any) -> None:
+    """In the main process, before it has a child."""
+    worker_pulse().begin(str(sender.hostname), settings())
+    serve(worker_pulse(), settings())
+
+
+def _begin_child(**_: Any) -> None:
+    """In a child, so that what it will count is there to be seen before its first task."""
+    meters()
+
+
+def _turn(**_: Any) -> None:
+    """In the main process, by its message loop, every two seconds while it has Redis."""
+    worker_pulse().loop_turned()
+
+
+def _stop(**_: Any) -> None:
+    worker_pulse().loop_ends()
+
+
+def _end(**_: Any) -> None:
+    worker_pulse().end()
+
+
+def _start_task(sender: Any, **_: Any) -> None:
+    """In the child. A shard tells its own progress; preparing, say, may be one long statement."""
+    if sender.name != SCORE_SHARD:
+        _at_work.enter_context(task_pulse().breathing(sender.name))
+
+
+def _end_task(**_: Any) -> None:
+    _at_work.close()

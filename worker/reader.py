@@ -1,0 +1,114 @@
+"""A job's rows read forward: where a shard stops the next goes on, its first rows read already."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from rankmill import storage
+from rankmill.output import Job
+from rankmill.rows import read_files
+
+
+class _Held(NamedTuple):
+    first_row: int
+    table: pa.Table
+
+    @property
+    def stop_row(self) -> int:
+        return self.first_row + int(self.table.num_rows)
+
+
+class RowReader:
+    """Keeps its place, and the rows from the one before those that it gave out last.
+
+    A shard is known to be over when the next one's first rows have been read, so that whoever runs
+    the two in turn opens nothing between them and decodes no row group twice.
+    """
+
+    def __init__(self) -> None:
+        self._source: object = None
+        self._tables: Iterator[pa.Table] = iter(())
+        self._held: deque[_Held] = deque()
+
+    def tables(
+        self, job: Job, columns: Sequence[str] | None, start_row: int, batch_rows: int
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """Tables of `batch_rows` rows from `start_row` on, each with its first row's number.
+
+        Only the last is smaller: neither row groups nor files end a table. `columns`, or all, are
+        followed by REFUSAL_COLUMN: why a row cannot be scored, or null.
+
+        Raises:
+            InputError: a file changed or is damaged.
+        """
+        if self.at_hand(job, columns, start_row, batch_rows) is None:
+            self._open(job, columns, start_row, batch_rows)
+        row = start_row
+        while table := self._take(row, batch_rows):
+            yield row, table
+            row += table.num_rows
+
+    def at_hand(
+        self, job: Job, columns: Sequence[str] | None, row: int, batch_rows: int
+    ) -> pa.Table | None:
+        """A row that was read for an earlier shard and is kept; None of any other.
+
+        Raises:
+            InputError: its file has changed since.
+        """
+        if self._source != _source(job, columns, batch_rows):
+            return None
+        for held in self._held:
+            if held.first_row <= row < held.stop_row:
+                _check_unchanged(job, row)
+                return held.table.slice(row - held.first_row, 1)
+        return None
+
+    def _open(
+        self, job: Job, columns: Sequence[str] | None, start_row: int, batch_rows: int
+    ) -> None:
+        self._held = deque([_Held(start_row, pa.table({}))])
+        plan = job.plan
+        self._tables = read_files(
+            plan.files, plan.schema, columns, start_row, batch_rows, job.spec.damaged
+        )
+        self._source = _source(job, columns, batch_rows)
+
+    def _take(self, row: int, n_rows: int) -> pa.Table | None:
+        """Up to `n_rows` from `row` on; None at the end."""
+        while self._held[-1].stop_row < row + n_rows and self._read():
+            pass
+        while self._held[0].stop_row < row:
+            self._held.popleft()
+        found = [
+            held.table.slice(max(row - held.first_row, 0), row + n_rows - max(row, held.first_row))
+            for held in self._held
+            if held.stop_row > row and held.first_row < row + n_rows
+        ]
+        return pa.concat_tables(found) if found else None
+
+    def _read(self) -> bool:
+        """Hold one more table; False at the end."""
+        source, self._source = self._source, None  # nobody goes on after an error
+        table = next(self._tables, None)
+        self._source = source
+        if table is None:
+            return False
+        self._held.append(_Held(self._held[-1].stop_row, table))
+        return True
+
+
+def _source(job: Job, columns: Sequence[str] | None, batch_rows: int) -> object:
+    return job.job_id, None if columns is None else tuple(columns), batch_rows
+
+
+def _check_unchanged(job: Job, row: int) -> None:
+    first_row = 0
+    for file in job.plan.files:
+        if first_row <= row < first_row + file.n_rows:
+            storage.open_file(file.stat).close()
+        first_row += file.n_rows
