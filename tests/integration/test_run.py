@@ -108,7 +108,8 @@ def test_an_interrupted_run_stops_all_it_started_and_goes_on_when_run_again(
     rows = pairs(120, 25)
     write(rows, folder / "in.parquet")
     arguments = ["run", "in.parquet", "out", "--model", str(model_folder), "--shard-pairs", "100"]
-    command = [sys.executable, "-m", "producer.cli", *arguments]
+    hearing = ["env", "--default-signal=INT"]  # what a shell starts in the background ignores it
+    command = [*hearing, sys.executable, "-m", "producer.cli", *arguments]
     marked = {**ENVIRONMENT, "RANKMILL_TEST_MARK": str(folder)}
     process = subprocess.Popen(command, cwd=folder, env=marked, stderr=subprocess.PIPE)
     wait_for(lambda: len(Output(str(folder / "out")).reported_shards()) >= 2)
