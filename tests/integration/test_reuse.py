@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from producer.submit import submit
 from rankmill import storage
+from rankmill.claim import PREPARATION
+from rankmill.ledger import Ledger
 from tests.command import rankmill
 from tests.conftest import StartWorker
 from tests.inputs import pairs, part_bytes, read_output, wait_for, write
@@ -106,7 +108,7 @@ def test_scores_on_s3_are_reused(
 
 
 def test_a_worker_killed_while_it_looks_up_costs_nothing(
-    tmp_path: Path, start_worker: StartWorker
+    tmp_path: Path, start_worker: StartWorker, ledger: Ledger
 ) -> None:
     n_rows = 400_000
     numbers = np.arange(n_rows)
@@ -124,9 +126,9 @@ def test_a_worker_killed_while_it_looks_up_costs_nothing(
     submit(tmp_path / "in.parquet", tmp_path / "one", **options).wait(timeout_s=90)
     options["reuse_from"] = str(tmp_path / "one")
     job = submit(tmp_path / "in.parquet", tmp_path / "two", **options)
-    wait_for(lambda: job.status().n_pairs_done)
-    assert job.status().state == "preparing"
+    wait_for(lambda: ledger.claims.holder(job.job_id, PREPARATION))
     os.killpg(first.pid, 9)
+    assert job.status().state == "preparing"
     start_worker("second")
     status = job.wait(timeout_s=90)
     assert (status.state, status.n_reused) == ("succeeded", n_rows)
