@@ -20,6 +20,10 @@ from worker.engine.batching import LengthGroup, TokenBatch
 # The fp32 mode stays with SDPA, whose sums are those of the reference.
 _BMM_MAX_LENGTH = 384
 
+# SDPA's CPU kernel takes this many queries at a time, at the least. The first block by itself has the
+# bits that it has among all; a product for the first query alone is summed in another order.
+_SDPA_QUERIES = 32
+
 # Up to this many tokens a sliding window is cheaper as a mask over all scores than in blocks.
 _SLIDING_MIN_LENGTH = 256
 
@@ -71,8 +75,12 @@ class GroupedAttention:
         for group in batch.groups:
             rows = slice(group.start, group.start + group.n_pairs * group.length)
             query, key, value = _heads(qkv[rows].float(), group)
-            reach = slice(None) if window is None else slice(window + 1)
-            attended = _bmm(query[:, :, :1], key[:, :, reach], value[:, :, reach])
+            if window is None and qkv.dtype == torch.float32:
+                block = query[:, :, :_SDPA_QUERIES]
+                attended = F.scaled_dot_product_attention(block, key, value)[:, :, :1]
+            else:
+                reach = slice(None) if window is None else slice(window + 1)
+                attended = _bmm(query[:, :, :1], key[:, :, reach], value[:, :, reach])
             outs.append(attended.reshape(group.n_pairs, -1))
         return torch.cat(outs).to(qkv.dtype)
 
