@@ -20,8 +20,8 @@ from worker.engine.batching import LengthGroup, TokenBatch
 # The fp32 mode stays with SDPA, whose sums are those of the reference.
 _BMM_MAX_LENGTH = 384
 
-# SDPA's CPU kernel takes this many queries at a time, at the least. The first block by itself has the
-# bits that it has among all; a product for the first query alone is summed in another order.
+# SDPA's CPU kernel takes this many queries at a time, at the least. The first block by itself has
+# the bits that it has among all; a product for the first query alone is summed in another order.
 _SDPA_QUERIES = 32
 
 # Up to this many tokens a sliding window is cheaper as a mask over all scores than in blocks.
