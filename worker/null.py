@@ -6,13 +6,13 @@ A job asks for it as model `null`, or `null:2000` for 2,000 pairs a second.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 
-from worker.engine.prefetch import map_ahead
+from worker.engine.prefetch import ahead
 from worker.engine.scorer import Agreement, PairWindow, ScorerInfo, ScorerStats, WindowScores
 
 
@@ -34,8 +34,8 @@ class NullScorer:
         )
 
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
-        for window in map_ahead(lambda read: read, windows):
-            n_pairs = len(window.queries)
+        for logits in ahead(map(_numbers, windows)):
+            n_pairs = len(logits)
             busy_s = n_pairs / self._pairs_per_s if self._pairs_per_s else 0.0
             time.sleep(busy_s)
             self.stats = replace(
@@ -47,16 +47,20 @@ class NullScorer:
                 wall_s=self.stats.wall_s + busy_s,
             )
             yield WindowScores(
-                logits=np.array(
-                    [
-                        zlib.crc32(document.encode(), zlib.crc32(query.encode())) % 9973 / 997
-                        for query, document in zip(window.queries, window.documents, strict=True)
-                    ],
-                    dtype=np.float32,
-                ),
+                logits=logits,
                 n_tokens=np.ones(n_pairs, dtype=np.int32),
                 truncated=np.zeros(n_pairs, dtype=bool),
             )
 
     def agreement(self, window: PairWindow) -> Agreement:
         return Agreement(len(window.queries), 0, 1.0, 1.0, 0.0)
+
+
+def _numbers(window: PairWindow) -> np.ndarray:
+    """From 0 to 10, float32 (n,): of lengths and last letters, which cost next to nothing."""
+    n_pairs = len(window.queries)
+    queries = np.fromiter(map(len, window.queries), np.int64, n_pairs)
+    documents = np.fromiter(map(len, window.documents), np.int64, n_pairs)
+    last = np.fromiter(map(ord, map(itemgetter(-1), window.documents)), np.int64, n_pairs)
+    mixed = (7 * queries + 31 * documents + 997 * last) % 9973
+    return (mixed / 997).astype(np.float32)

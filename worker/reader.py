@@ -11,6 +11,7 @@ import pyarrow as pa
 from rankmill import storage
 from rankmill.output import Job
 from rankmill.rows import read_files
+from worker.engine.prefetch import ahead
 
 
 class _Held(NamedTuple):
@@ -23,7 +24,7 @@ class _Held(NamedTuple):
 
 
 class RowReader:
-    """Keeps its place, and the rows from the one before those that it gave out last.
+    """Keeps its place, and the rows from the one before those that it gave out last; reads ahead.
 
     A shard is known to be over when the next one's first rows have been read, so that whoever runs
     the two in turn opens nothing between them and decodes no row group twice.
@@ -73,9 +74,10 @@ class RowReader:
     ) -> None:
         self._held = deque([_Held(start_row, pa.table({}))])
         plan = job.plan
-        self._tables = read_files(
+        tables = read_files(
             plan.files, plan.schema, columns, start_row, batch_rows, job.spec.damaged
         )
+        self._tables = ahead(tables)
         self._source = _source(job, columns, batch_rows)
 
     def _take(self, row: int, n_rows: int) -> pa.Table | None:

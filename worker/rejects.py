@@ -22,31 +22,41 @@ TOO_LARGE = "too long for the device's memory"
 
 def refusals(table: pa.Table, columns: Columns) -> dict[int, str]:
     """Why which rows of a table cannot be scored, by position; the first reason counts."""
-    found = {at: reason for at, reason in enumerate(table[REFUSAL_COLUMN].to_pylist()) if reason}
+    found = {}
+    told = table[REFUSAL_COLUMN]
+    if told.null_count < len(told):
+        found = {at: reason for at, reason in enumerate(told.to_pylist()) if reason}
     for name, column in (("query", columns.query), ("document", columns.document)):
-        texts = table[column].combine_chunks().cast(pa.large_binary())
-        not_text = _is_not_utf8(texts)
-        texts = pc.if_else(not_text, None, texts).cast(pa.large_string())
-        blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
-        for reason, mask in (
+        texts, not_text = _texts(table[column].combine_chunks().cast(pa.large_binary()))
+        blank = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
+        for reason, positions in (
             (f"{name} is not UTF-8", not_text),
-            (f"{name} is null", pc.is_null(texts)),
-            (f"{name} is empty", pc.fill_null(blank, False)),
+            (f"{name} is null", _positions(pc.is_null(texts))),
+            (f"{name} is empty", _positions(pc.fill_null(blank, False))),
         ):
-            for at in np.flatnonzero(mask.to_numpy(zero_copy_only=False)).tolist():
+            for at in positions:
                 found.setdefault(at, reason)
     if columns.query_id is not None:
-        for at in np.flatnonzero(pc.is_null(table[columns.query_id]).to_numpy()).tolist():
+        for at in _positions(pc.is_null(table[columns.query_id])):
             found.setdefault(at, f"{columns.query_id} is null")
     return found
 
 
-def _is_not_utf8(texts: pa.Array) -> pa.Array:
+def _texts(values: pa.Array) -> tuple[pa.Array, list[int]]:
+    """Bytes as large_string, null where they are no UTF-8, and where that is."""
     try:
-        texts.cast(pa.large_string())  # checks all at once, as nearly always is enough
-        return pa.array(np.zeros(len(texts), dtype=bool))
+        return values.cast(pa.large_string()), []  # checks all at once, as nearly always is enough
     except pa.ArrowInvalid:
-        return pa.array([value is not None and not _decodes(value) for value in texts.to_pylist()])
+        whole = [
+            None if value is None or not _decodes(value) else value for value in values.to_pylist()
+        ]
+        texts = pa.array(whole, pa.large_binary()).cast(pa.large_string())
+        return texts, _positions(pc.and_(pc.is_null(texts), pc.is_valid(values)))
+
+
+def _positions(mask: pa.Array | pa.ChunkedArray) -> list[int]:
+    found: list[int] = np.flatnonzero(mask.to_numpy(zero_copy_only=False)).tolist()
+    return found
 
 
 def _decodes(value: bytes) -> bool:

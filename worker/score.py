@@ -25,7 +25,7 @@ from worker.rejects import NOT_FINITE, REFUSED, TOO_LARGE, refusals
 from worker.rows import OwnedRows, owned_rows
 from worker.spill import Spill
 from worker.suspects import KILLS, Suspects
-from worker.window import Window
+from worker.window import Window, taken
 
 log = get_logger(__name__)
 
@@ -223,7 +223,7 @@ def _keep(
             "truncated": scores.truncated[finite],
         }
     )
-    kept = rows.table.select(list(columns.kept)).take(good[finite])
+    kept = taken(rows.table.select(list(columns.kept)), good[finite])
     kept = kept.rename_columns(list(columns.kept.values()))
     for name in results.column_names:
         kept = kept.append_column(name, results[name])

@@ -6,11 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from rankmill.known import unpack
 from rankmill.spec import Columns
 from worker.engine.scorer import PairWindow, WindowScores
 from worker.rows import OwnedRows
+
+
+def taken(table: pa.Table, positions: np.ndarray) -> pa.Table:
+    """The rows at rising positions; most often that is all of them."""
+    return table if len(positions) == table.num_rows else table.take(positions)
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,8 @@ class Window:
     def pairs(self, columns: Columns) -> PairWindow:
         """What the scorer gets."""
         texts = self.rows.table.select(list({columns.query, columns.document}))
-        texts = texts.take(self.good[self.is_new])
-        return PairWindow(texts[columns.query].to_pylist(), texts[columns.document].to_pylist())
+        texts = taken(texts, self.good[self.is_new])
+        return PairWindow(_strings(texts[columns.query]), _strings(texts[columns.document]))
 
     def all_scores(self, new: WindowScores) -> WindowScores:
         """The scores of all good rows, from what the scorer has given."""
@@ -62,3 +68,9 @@ class Window:
         merged = np.empty(len(self.good), known.dtype)
         merged[self.is_new], merged[~self.is_new] = new, known
         return merged
+
+
+def _strings(column: pa.ChunkedArray) -> list[str]:
+    """Without nulls; of a dictionary each value is made once."""
+    strings: list[str] = column.to_numpy(zero_copy_only=False).tolist()
+    return strings

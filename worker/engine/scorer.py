@@ -26,7 +26,7 @@ from worker.engine.memory import default_budget
 from worker.engine.pairs import EncodedWindow
 from worker.engine.paths import LoadedModel, PathName, load_model
 from worker.engine.precision import Precision, Resolved, resolve_precision
-from worker.engine.prefetch import map_ahead
+from worker.engine.prefetch import ahead
 from worker.engine.runner import PairTooLargeError, Runner
 from worker.engine.stats import BatchRun, OnBatch, ScorerStats, unheard
 from worker.engine.window import PairWindow, WindowScores
@@ -157,7 +157,7 @@ class Scorer:
             PairTooLargeError: one pair alone exhausts the device's memory.
         """
         mark = asked = time.perf_counter()
-        with closing(map_ahead(self._encoder.encode, windows)) as encoded:
+        with closing(ahead(map(self._encoder.encode, windows))) as encoded:
             for window in encoded:
                 ready = time.perf_counter()
                 scores = self._score_encoded(window)
