@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import boto3
 
+from rankmill import storage
 from tests.s3 import BUCKET, s3_endpoint, s3_environment
 
 
@@ -22,6 +23,7 @@ def s3_bucket() -> Iterator[str]:
         try:
             assert server.stdout is not None
             os.environ.update(s3_environment(server.stdout.readline().strip()))
+            storage._s3.cache_clear()  # of the bucket before, at another address
             boto3.client("s3").create_bucket(Bucket=BUCKET)
             yield BUCKET
         finally:
