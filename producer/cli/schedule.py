@@ -59,13 +59,14 @@ def add(
     ] = False,
     deadline: Annotated[str | None, _option("deadline")] = None,
     fail_if: Annotated[list[str] | None, _option("fail_if")] = None,
+    qrels: Annotated[str | None, _option("qrels")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Add a schedule; INPUT and OUTPUT may hold {date}, {due:%Y/%m/%d}, {latest:PATTERN}."""
     own = {
         **{"cron": cron, "tz": tz, "overlap": overlap, "missed": missed, "grace_min": grace_min},
         **{"unless_unchanged": unless_unchanged, "deadline": deadline},
-        "fail_if": tuple(fail_if or ()),
+        **{"fail_if": tuple(fail_if or ()), "qrels": qrels},
     }
     job = JobOptions(**spec.model_dump(exclude_unset=True, exclude={"output_uri"}))
     wanted = schedule_spec(name, job, spec.output_uri, own, f"schedule {name}")

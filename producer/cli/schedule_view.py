@@ -40,6 +40,7 @@ def schedule_facts(shown: ScheduleFacts) -> Text:
         ("unchanged", "no run" if spec.unless_unchanged else "runs again"),
         ("deadline", (spec.deadline or "none") + (", missed" if shown.late else "")),
         ("gates", ", ".join(spec.fail_if) or "none"),
+        ("judgments", spec.qrels or "none"),
         ("latest", shown.latest.output_uri if shown.latest else "none yet"),
     ]
     if last is not None:

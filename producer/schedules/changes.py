@@ -8,6 +8,7 @@ from datetime import datetime
 
 from producer.drift.gate import check_answerable
 from producer.drift.gate import parse as parse_gate
+from producer.qrels import read_qrels
 from producer.schedules import runs, templates
 from producer.schedules.cron import Cron
 from producer.schedules.due import next_due, zone_named
@@ -111,7 +112,9 @@ def _check_alone(spec: ScheduleSpec, now: datetime) -> None:
     due = next_due(cron, zone, now)
     if due is None:
         raise InputError(f"cron '{spec.cron}': there is no such day")
-    check_answerable(map(parse_gate, spec.fail_if), has_qrels=False)
+    check_answerable(map(parse_gate, spec.fail_if), has_qrels=spec.qrels is not None)
+    if spec.qrels is not None:
+        read_qrels(spec.qrels)
     inputs = [text for text in (spec.job.input_uri, spec.job.queries, spec.job.corpus) if text]
     for text in inputs:
         templates.check(text)

@@ -1,21 +1,22 @@
 """A run whose job succeeded is held against the one that `latest` names; then `latest` moves on.
 
-Or it does not, where a gate says so. One process compares, however many come to it.
+Or it does not, where a gate says so.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from producer.drift.diff import diff
 from producer.drift.gate import parse
-from producer.schedules import clock, runs
+from producer.qrels import read_qrels
+from producer.schedules import runs
 from producer.schedules.events import fields_of, tell
 from producer.schedules.spec import Firing, FiringState, Latest, ScheduleSpec
+from producer.schedules.step import Step, take
 from producer.schedules.store import Store
-from rankmill.claim import COMPARISON, Claim
+from rankmill.claim import COMPARISON
 from rankmill.drift import Drift
-from rankmill.errors import RankmillError
 from rankmill.ledger import Ledger
 from rankmill.logs import get_logger
 from rankmill.output import Output
@@ -28,29 +29,16 @@ log = get_logger(__name__)
 def compare(
     ledger: Ledger, settings: Settings, store: Store, spec: ScheduleSpec, firing: Firing
 ) -> Firing:
-    """Compare and publish a firing that is COMPARING; what it then is.
+    """Compare and publish a firing that is COMPARING; what it then is."""
 
-    It stays so while another compares it, and where a fault that may pass kept it from it.
-    """
-    claim = Claim.take(ledger.claims, firing.job_id, COMPARISON, settings.claim_s)
-    if claim is None:
-        return firing
-    with claim:
-        standing = store.firing(spec.name, firing.due)
-        if standing is None or standing.state is not FiringState.COMPARING:
-            return standing or firing
-        now = clock.now(ledger)
-        try:
-            settled = _settled(spec, standing, now)
-        except Exception as error:  # nothing may leave it COMPARING for ever, which holds up others
-            ended_at = standing.ended_at or now
-            may_pass = not isinstance(error, RankmillError) or error.transient
-            if may_pass and now - ended_at < timedelta(minutes=spec.grace_min):
-                log.warning("run is compared again", schedule=spec.name, exc_info=True)
-                return standing
-            settled = _without_comparison(spec, standing, error, now)
-        runs.keep_record(settled)
-        return store.note(settled)
+    def act(firing: Firing, now: datetime) -> Firing:
+        return _settled(spec, firing, now)
+
+    def give_up(firing: Firing, error: Exception, now: datetime) -> Firing:
+        return _without_comparison(spec, firing, error, now)
+
+    step = Step(COMPARISON, FiringState.COMPARING, act, give_up)
+    return take(step, ledger, settings, store, spec, firing)
 
 
 def _settled(spec: ScheduleSpec, firing: Firing, now: datetime) -> Firing:
@@ -70,7 +58,8 @@ def _settled(spec: ScheduleSpec, firing: Firing, now: datetime) -> Firing:
 def _drift(spec: ScheduleSpec, firing: Firing, latest: Latest) -> Drift:
     assert firing.output_uri is not None
     gates = [parse(expression) for expression in spec.fail_if]
-    return diff(Output(latest.output_uri), Output(firing.output_uri), gates=gates)
+    qrels = read_qrels(spec.qrels) if spec.qrels else None
+    return diff(Output(latest.output_uri), Output(firing.output_uri), gates=gates, qrels=qrels)
 
 
 def _without_comparison(

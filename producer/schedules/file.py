@@ -21,6 +21,7 @@ from typing import Any
 
 from producer.schedules import templates
 from producer.schedules.spec import ScheduleSpec
+from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.spec import JobOptions, parse
 
@@ -83,5 +84,6 @@ def schedule_spec(
         update={
             "job": job.model_copy(update=paths),
             "output_uri": templates.absolute(spec.output_uri),
+            "qrels": spec.qrels and storage.absolute(spec.qrels),
         }
     )

@@ -46,6 +46,11 @@ class ScheduleSpec(Contract):
     fail_if: tuple[str, ...] = Field(
         (), description="Gate: keep `latest` where it was if this holds, as churn@10>0.3"
     )
+    qrels: str | None = Field(
+        None,
+        min_length=1,
+        description="Judgments, for the change of nDCG since the run that `latest` names",
+    )
     paused: bool = Field(False, description="Whether nothing is due until it is resumed")
 
 

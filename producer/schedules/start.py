@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from producer.schedules import clock, runs
+from producer.schedules import runs
 from producer.schedules.events import fields_of, tell
 from producer.schedules.spec import Firing, FiringState, Latest, ScheduleSpec
+from producer.schedules.step import Step, take
 from producer.schedules.store import Store
 from producer.submit import check, submit_checked
-from rankmill.claim import FIRING, Claim
+from rankmill.claim import FIRING
 from rankmill.errors import RankmillError
 from rankmill.ledger import Ledger
 from rankmill.logs import get_logger
@@ -22,27 +23,13 @@ log = get_logger(__name__)
 def start(
     ledger: Ledger, settings: Settings, store: Store, spec: ScheduleSpec, firing: Firing
 ) -> Firing:
-    """Submit the job of a firing that is STARTING; what it then is.
+    """Submit the job of a firing that is STARTING; what it then is."""
 
-    It stays STARTING while another starts it, and where a fault that may pass kept it from it.
-    """
-    claim = Claim.take(ledger.claims, firing.job_id, FIRING, settings.claim_s)
-    if claim is None:
-        return firing
-    with claim:
-        standing = store.firing(spec.name, firing.due)
-        if standing is None or standing.state is not FiringState.STARTING:
-            return standing or firing
-        now = clock.now(ledger)
-        try:
-            started = _submitted(store, spec, standing, now)
-        except Exception as error:  # nothing may leave it STARTING for ever, which holds up others
-            may_pass = not isinstance(error, RankmillError) or error.transient
-            if may_pass and now - standing.noted_at < timedelta(minutes=spec.grace_min):
-                log.warning("run is submitted again", schedule=spec.name, exc_info=True)
-                return standing
-            started = _not_submitted(standing, error, now)
-        return store.note(started)
+    def act(firing: Firing, now: datetime) -> Firing:
+        return _submitted(store, spec, firing, now)
+
+    step = Step(FIRING, FiringState.STARTING, act, _not_submitted)
+    return take(step, ledger, settings, store, spec, firing)
 
 
 def _submitted(store: Store, spec: ScheduleSpec, firing: Firing, now: datetime) -> Firing:
@@ -57,14 +44,12 @@ def _submitted(store: Store, spec: ScheduleSpec, firing: Firing, now: datetime) 
                 FiringState.UNCHANGED, message, fingerprint=fingerprint, ended_at=now
             )
     handle = submit_checked(checked)
-    running = firing.became(
+    return firing.became(
         FiringState.RUNNING,
         output_uri=handle.output.uri,
         fingerprint=fingerprint,
         started_at=now,
     )
-    runs.keep_record(running)
-    return running
 
 
 def _not_submitted(firing: Firing, error: Exception, now: datetime) -> Firing:

@@ -72,6 +72,13 @@ class Nights:
         wait_for(lambda: not any(f.state is FiringState.RUNNING for f in self.tick(at)))
         return self.store.firings("nightly")
 
+    def judged(self, relevant: list[dict[str, Any]]) -> Path:
+        """A file of judgments by which these rows' documents are relevant, and one besides."""
+        named = [(row["query_id"], row["doc_id"]) for row in relevant] or [("q0", "d0")]
+        path = self.folder / "qrels"
+        path.write_text("".join(f"{query} 0 {document} 1\n" for query, document in named))
+        return path
+
     def latest(self) -> str | None:
         found = runs.read_latest(self.spec())
         return found and Path(found.output_uri).name
@@ -358,6 +365,27 @@ def test_a_gate_keeps_latest_where_it_was_until_somebody_accepts_the_run(
         hand.accept(working.ledger, working.store, "nightly")
 
 
+def test_judgments_tell_whether_a_run_is_worse(working: Nights) -> None:
+    """The first night's best documents are the relevant ones, so that any other order is worse."""
+    working.add(fail_if=["ndcg@3<0"], qrels=str(working.judged([])))
+    working.tick(FIRST)
+    (first,) = working.ended(FIRST)
+    best = [row for row in read_output(Path(str(first.output_uri))) if row["rank"] == 1]
+    working.judged(best)
+    rows = pairs(4, 5)
+    for row in rows:
+        row["document"] += " as of the next day"
+    write(rows, working.folder / "in.parquet")
+    working.tick(SECOND)
+    (_, second) = working.ended(SECOND)
+    assert second.state == "held" and second.message.startswith("ndcg@3<0: it is -0.")
+    drift = json.loads(Path(str(second.output_uri), "_rankmill", "drift.json").read_text())
+    assert [(each["measure"], each["before"]) for each in drift["ndcg"]] == [
+        ("nDCG@3", 1.0),
+        ("nDCG@10", 1.0),
+    ]
+
+
 @pytest.mark.parametrize("gates, state", [([], "succeeded"), (["churn@3>0.2"], "held")])
 def test_a_run_that_cannot_be_compared(working: Nights, gates: list[str], state: str) -> None:
     """Somebody has removed the run that `latest` names."""
@@ -511,6 +539,7 @@ def test_one_schedule_that_cannot_be_looked_at_does_not_keep_others(
         ({"job": {"query_col": "question"}}, "question"),
         ({"fail_if": ["churn>0.3"]}, "churn needs a place"),
         ({"fail_if": ["ndcg@10<0"]}, "needs judgments"),
+        ({"qrels": "/nowhere/qrels"}, "/nowhere/qrels: no such file"),
     ],
 )
 def test_a_schedule_that_cannot_work_is_refused(
