@@ -9,6 +9,8 @@ from typing import TypeVar
 
 _Item = TypeVar("_Item")
 
+THREAD = "reading-ahead"
+
 # How often a waiting thread looks whether the other side has gone.
 _POLL_S = 0.1
 
@@ -28,7 +30,7 @@ def ahead(items: Iterable[_Item]) -> Generator[_Item, None, None]:
     """
     ready: Queue[_Item | _Done] = Queue(maxsize=1)
     stop = threading.Event()
-    thread = threading.Thread(target=_fill, args=(items, ready, stop), name="ahead", daemon=True)
+    thread = threading.Thread(target=_fill, args=(items, ready, stop), name=THREAD, daemon=True)
     thread.start()
     try:
         while not isinstance(item := ready.get(), _Done):

@@ -16,6 +16,7 @@ from tests.unit.engine.checkpoints import CORPUS, bert
 from worker.engine.batching import TokenBatch
 from worker.engine.layers import Forward
 from worker.engine.precision import Precision
+from worker.engine.prefetch import THREAD
 from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer
 from worker.engine.threads import use_available_cores
 
@@ -24,7 +25,7 @@ EMPTY = PairWindow([], [])
 
 
 def engine_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "engine-prefetch"]
+    return [thread.name for thread in threading.enumerate() if thread.name == THREAD]
 
 
 def test_windows_come_back_in_order_and_empty_ones_empty(checkpoints: dict[str, Path]) -> None:
@@ -68,7 +69,7 @@ def test_reads_no_further_ahead_than_two_windows(checkpoints: dict[str, Path]) -
 
     scores = Scorer.load(checkpoints["bert"]).score(windows())
     next(scores)
-    assert n_read <= 4
+    assert n_read <= 4 and engine_threads()
     assert isinstance(scores, Generator)
     scores.close()
     assert not engine_threads()
