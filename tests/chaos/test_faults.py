@@ -33,6 +33,14 @@ def kill_child(stage: Stage, job: JobHandle) -> None:
 
 
 def kill_worker(stage: Stage, job: JobHandle) -> None:
+    """One that is in the middle of a shard."""
+    child, _ = stage.freeze_a_holder(job)
+    group = os.getpgid(child)
+    stage.kill_worker(next(name for name, each in stage.workers.items() if each.pid == group))
+
+
+def kill_worker_a(stage: Stage, job: JobHandle) -> None:
+    """Whatever it is at."""
     stage.kill_worker("a")
 
 
@@ -182,7 +190,7 @@ def test_a_random_mix(three_workers: Stage, reference: Path, table: list[Outcome
         hit = three_workers.about_to_break(job)
         for _ in range(rng.randint(1, 3)):
             time.sleep(rng.uniform(0.5, 4))
-            fault = rng.choice([kill_child, kill_worker, restart_redis, flush_redis])
+            fault = rng.choice([kill_child, kill_worker_a, restart_redis, flush_redis])
             fault(three_workers, job)
             n_faults += 1
             if "a" not in three_workers.workers:
