@@ -91,7 +91,9 @@ def download(model_id: str, commit: str, file: HubFile, target: Path) -> None:
     with _hub_errors(model_id, commit, f"{file.name} did not arrive: {_AWAY}", goes_on):
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import http_get
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy
+
+        # Public, but made when it is first asked for, where mypy does not see it.
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         # Sizes and ranges are those of the plain bytes.
         headers = {**build_hf_headers(), "accept-encoding": "identity"}

@@ -48,6 +48,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
         *options.values(),
         *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own.values()),
     ]
+    # Where inspect.signature, and so typer, looks first (PEP 362); no type of a function has it.
     with_spec.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_spec.__annotations__ = {each.name: each.annotation for each in parameters}
     with_spec.__name__ = command.__name__

@@ -90,7 +90,8 @@ def _histogram(before: np.ndarray, after: np.ndarray) -> tuple[ScoreBin, ...]:
 
 def _counts(ordered: np.ndarray, edges: np.ndarray) -> list[int]:
     begins = [*np.searchsorted(ordered, edges[:-1]), len(ordered)]
-    return np.diff(begins).tolist()  # type: ignore[no-any-return]  # numpy's tolist
+    counts: list[int] = np.diff(begins).tolist()
+    return counts
 
 
 def _pieces(values: np.ndarray) -> Iterable[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +58,7 @@ def test_lists_a_run_and_scattered_rows_reuse_each_other_s_scores(
     scattered = write([rows[n * 5 % 48] for n in range(48)], tmp_path / "scattered.parquet")
     submit(scattered, tmp_path / "one", cluster=True, top_k=2, **options).wait(timeout_s=60)
 
-    lists = [
+    lists: list[dict[str, Any]] = [
         {
             "query_id": rows[6 * q]["query_id"],
             "query": rows[6 * q]["query"],
@@ -65,7 +66,7 @@ def test_lists_a_run_and_scattered_rows_reuse_each_other_s_scores(
         }
         for q in range(8)
     ]
-    lists[2]["docs"][0]["text"] = "new"  # type: ignore[index]
+    lists[2]["docs"][0]["text"] = "new"
     pq.write_table(pa.Table.from_pylist(lists), tmp_path / "lists.parquet")
     options["layout"] = "lists"
     full = submit(tmp_path / "lists.parquet", tmp_path / "full", **options)

@@ -153,14 +153,19 @@ def test_a_due_time_becomes_one_job_and_latest_names_it(working: Nights) -> None
     ]
 
 
+class _AlwaysItsTurn(Ledger):
+    """Lets ticks meet that would go one after the other, so that claims must keep them apart."""
+
+    def take_turn(self, name: str, for_s: float) -> bool:
+        return True
+
+
 def _tick_at(time: datetime, go: Any) -> None:
     """In a process of its own, as another worker would."""
     clock.now = lambda ledger: time
     settings.cache_clear()
     go.wait()
-    ledger = Ledger.connect(settings())
-    ledger.take_turn = lambda name, for_s: True  # type: ignore[method-assign]
-    tick(ledger, settings())
+    tick(_AlwaysItsTurn.connect(settings()), settings())
 
 
 def test_ticks_at_the_same_moment_make_one_job(nights: Nights) -> None:

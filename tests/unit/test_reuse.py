@@ -30,6 +30,7 @@ class Seen:
         self.pairs: list[tuple[str, str]] = []
 
     def __call__(self, model: LoadedModel) -> LoadedModel:
+        # It stands in for a scorer, of which it does what a shard needs.
         return replace(model, scorer=_Noting(model.scorer, self.pairs))  # type: ignore[arg-type]
 
 

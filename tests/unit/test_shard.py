@@ -222,6 +222,7 @@ def test_only_the_row_that_breaks_scoring_is_rejected(
     rows[8]["document"] = rows[10]["document"] = "endless"
     job = planned(rows, tmp_path, model_folder)
     model = models.load(job.spec)
+    # It stands in for a scorer, of which it does what a shard needs.
     picky = replace(model, scorer=_Picky(model.scorer, "endless", error))  # type: ignore[arg-type]
     work = ShardWork(picky, "test", 4, lambda *_: None, lambda: None)
     report = run_shard(job, job.shard(0), work)
