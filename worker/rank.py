@@ -18,7 +18,7 @@ def rank_groups(
     Returns:
         The kept rows' positions in their new order, and each one's rank from 1, both (m,).
     """
-    order = np.lexsort((-logits, groups))
+    order = np.argsort(_keys(groups, logits), kind="stable")
     sorted_groups = groups[order]
     begins = np.flatnonzero(np.diff(sorted_groups, prepend=-1))
     sizes = np.diff(np.append(begins, len(order)))
@@ -26,6 +26,15 @@ def rank_groups(
     if top_k is not None:
         order, ranks = order[ranks <= top_k], ranks[ranks <= top_k]
     return order, ranks.astype(np.int32)
+
+
+def _keys(groups: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """int64 (n,) that rise with the group and, within it, fall with the logit.
+
+    A float's bits, read as an integer, rise with it; those of a negative one with its opposite.
+    """
+    bits = (0 - logits).view(np.int32)  # 0 - x knows no negative zero, whose bits differ
+    return (groups << 32) + (bits ^ ((bits >> 31) & np.int32(2**31 - 1)))
 
 
 def activate(logits: np.ndarray, activation: str) -> np.ndarray:

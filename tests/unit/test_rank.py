@@ -17,7 +17,8 @@ def test_ranks_equal_a_plain_sort_of_each_group(
     sizes: list[int], top_k: int | None, seed: int
 ) -> None:
     groups = np.repeat(np.arange(len(sizes)), sizes)
-    logits = np.random.default_rng(seed).integers(-2, 3, len(groups)).astype(np.float32)
+    values = np.array([-3e38, -2, -1e-45, -0.0, 0.0, 1e-45, 2, 3e38], dtype=np.float32)
+    logits = np.random.default_rng(seed).choice(values, len(groups))
     order, ranks = rank_groups(groups, logits, top_k)
     expected = []
     for group in range(len(sizes)):
