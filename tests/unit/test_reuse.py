@@ -212,8 +212,9 @@ def test_windows_grow_so_that_the_model_gets_as_many_pairs_as_ever(tmp_path: Pat
 
     manifest = done(spec, lambda model: replace(model, scorer=Sized(None)))
     assert manifest.n_scored == 1200 and sum(sizes) == 240
-    # 64 rows fill a window of 64 where all are new, five times as many where a fifth is.
-    assert max(sizes) == 64
+    # 64 rows fill a window of 64 where all are new, five times as many where a fifth is. A window
+    # may be half full, so as to end where what was read does.
+    assert min(sizes[:-1]) >= 32 and max(sizes) <= 64
 
 
 def test_scattered_queries_are_found_although_something_was_prepared(tmp_path: Path) -> None:

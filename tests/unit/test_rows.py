@@ -85,6 +85,39 @@ def test_every_row_is_in_one_shard_and_no_group_is_split(
         assert all(len(shards) == 1 for shards in shard_of.values())
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    n_rows=st.integers(1, 60),
+    cut=st.integers(1, 60),
+    start_row=st.integers(0, 59),
+    batch_rows=st.integers(1, 14),
+)
+def test_tables_are_half_full_at_least_and_go_on_from_one_another(
+    n_rows: int, cut: int, start_row: int, batch_rows: int
+) -> None:
+    rows: list[dict[str, object]] = pairs(1, n_rows)
+    with tempfile.TemporaryDirectory() as folder:
+        job = planned(Path(folder), [part for part in (rows[:cut], rows[cut:]) if part], 100)
+        tables = list(RowReader().tables(job, ["doc_id"], min(start_row, n_rows - 1), batch_rows))
+    sizes = [table.num_rows for _, table in tables]
+    assert all(2 * size >= batch_rows for size in sizes[:-1]) and max(sizes) <= batch_rows
+    row = tables[0][0]
+    for first_row, table in tables:
+        assert first_row == row
+        assert table["doc_id"].to_pylist() == [each["doc_id"] for each in rows[row:][: len(table)]]
+        row += table.num_rows
+    assert row == n_rows
+
+
+@pytest.mark.parametrize("start_row", [0, 1, 13])
+def test_few_tables_go_over_two_that_were_read(start_row: int, tmp_path: Path) -> None:
+    source = write(pairs(1, 300), tmp_path / "in.parquet", row_group_size=100)
+    job = plan_job(JobSpec(input_uri=str(source), output_uri=f"{tmp_path}/out", model_id="null"))
+    tables = [table for _, table in RowReader().tables(job, ["doc_id"], start_row, 8)]
+    in_pieces = sum(table["doc_id"].num_chunks > 1 for table in tables)
+    assert len(tables) >= 37 and in_pieces <= 3  # one for each row group's rest
+
+
 def test_a_query_that_comes_back_is_an_error_with_its_row(tmp_path: Path) -> None:
     rows = pairs(3, 2)
     job = planned(tmp_path, [[*rows, rows[0]]], 100)
