@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from rankmill.errors import InputError
 from rankmill.output import Job
 from worker.rows import OwnedRows
+from worker.texts import joined
 
 
 class DocumentIds:
@@ -24,7 +25,7 @@ class DocumentIds:
     def add(self, rows: OwnedRows) -> None:
         if self._column is None:
             return
-        ids = rows.table[self._column].combine_chunks()
+        ids = joined(rows.table[self._column])
         self._doc_ids.append(ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids)
         self._groups.append(rows.groups)
 
@@ -34,7 +35,9 @@ class DocumentIds:
             return
         doc_ids = pa.chunked_array(self._doc_ids)
         table = pa.table({"group": np.concatenate(self._groups), "doc_id": doc_ids})
-        counts = table.filter(pc.is_valid(doc_ids)).group_by(["group", "doc_id"], use_threads=False)
+        if doc_ids.null_count:
+            table = table.filter(pc.is_valid(doc_ids))
+        counts = table.group_by(["group", "doc_id"], use_threads=False)
         twice = counts.aggregate([([], "count_all")]).filter(pc.field("count_all") > 1)
         if twice.num_rows:
             raise InputError(

@@ -14,6 +14,7 @@ from rankmill.output import Job
 from rankmill.spec import ORIGIN_COLUMNS, REFUSAL_COLUMN, REJECT_COLUMNS, Columns
 from worker.reader import RowReader
 from worker.rows import locate_row
+from worker.texts import joined
 
 NOT_FINITE = "score is not finite"
 REFUSED = "the model refuses it"
@@ -27,7 +28,7 @@ def refusals(table: pa.Table, columns: Columns) -> dict[int, str]:
     if told.null_count < len(told):
         found = {at: reason for at, reason in enumerate(told.to_pylist()) if reason}
     for name, column in (("query", columns.query), ("document", columns.document)):
-        texts, not_text = _texts(table[column].combine_chunks().cast(pa.large_binary()))
+        texts, not_text = _texts(joined(table[column].cast(pa.large_binary())))
         blank = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
         for reason, positions in (
             (f"{name} is not UTF-8", not_text),

@@ -162,8 +162,9 @@ def _score(
             scored.doc_ids.add(rows)
             scored.queries.add(rows)
             refused = refusals(rows.table, columns)
-            for row in unfit.keys() & set(range(rows.first_row, rows.stop_row)):
-                refused.setdefault(row - rows.first_row, unfit[row])
+            for row, why in unfit.items():
+                if rows.first_row <= row < rows.stop_row:
+                    refused.setdefault(row - rows.first_row, why)
             if work.suspects and work.suspects.kills(rows.first_row):
                 refused.setdefault(0, KILLS)
             scored.rejected.update({rows.first_row + at: why for at, why in refused.items()})

@@ -12,6 +12,7 @@ from rankmill.known import unpack
 from rankmill.spec import Columns
 from worker.engine.scorer import PairWindow, WindowScores
 from worker.rows import OwnedRows
+from worker.texts import Texts
 
 
 def taken(table: pa.Table, positions: np.ndarray) -> pa.Table:
@@ -51,7 +52,7 @@ class Window:
         """What the scorer gets."""
         texts = self.rows.table.select(list({columns.query, columns.document}))
         texts = taken(texts, self.good[self.is_new])
-        return PairWindow(_strings(texts[columns.query]), _strings(texts[columns.document]))
+        return PairWindow(Texts(texts[columns.query]), Texts(texts[columns.document]))
 
     def all_scores(self, new: WindowScores) -> WindowScores:
         """The scores of all good rows, from what the scorer has given."""
@@ -68,9 +69,3 @@ class Window:
         merged = np.empty(len(self.good), known.dtype)
         merged[self.is_new], merged[~self.is_new] = new, known
         return merged
-
-
-def _strings(column: pa.ChunkedArray) -> list[str]:
-    """Without nulls; of a dictionary each value is made once."""
-    strings: list[str] = column.to_numpy(zero_copy_only=False).tolist()
-    return strings

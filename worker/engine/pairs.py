@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ class DistinctPairs:
         )
 
 
-def _distinct(texts: list[str]) -> tuple[list[str], np.ndarray]:
+def _distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
     index: dict[str, int] = {}
     rows = np.fromiter((index.setdefault(text, len(index)) for text in texts), np.int64, len(texts))
     return list(index), rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,8 @@ class PairWindow:
     pairs are enough to leave nothing on the table.
     """
 
-    queries: list[str]
-    documents: list[str]
+    queries: Sequence[str]
+    documents: Sequence[str]
 
     def __post_init__(self) -> None:
         if len(self.queries) != len(self.documents):

@@ -1,0 +1,56 @@
+"""Columns of texts, as Arrow has them until somebody wants strings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import numpy as np
+import pyarrow as pa
+
+
+def joined(column: pa.ChunkedArray) -> pa.Array:
+    """The column in one piece; Arrow's own way copies it even where it is one already."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def text_bytes(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
+    """Where texts lie: text i is `content[bounds[i] : bounds[i + 1]]`.
+
+    Returns:
+        bounds: int64 (n + 1,).
+        content: uint8.
+    """
+    _, bounds, content = texts.buffers()
+    if not len(texts):
+        return np.zeros(1, np.int64), np.empty(0, np.uint8)
+    bounds = np.frombuffer(bounds, np.int64)[texts.offset :][: len(texts) + 1]
+    return bounds, np.frombuffer(content or b"", np.uint8)
+
+
+class Texts(Sequence[str]):
+    """A column without nulls as a sequence of strings, which are made when they are gone through.
+
+    For Arrow it is the column itself, so that `pyarrow.array(texts)` costs nothing.
+    """
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._array = joined(column.cast(pa.large_string()))
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._array.to_pylist())
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return list(self._array[at].to_pylist())
+        return str(self._array[at])
+
+    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
+        return self._array if type is None else self._array.cast(type)
