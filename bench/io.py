@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 _ROWS = 1_000_000
 _CANDIDATES = 100
-_ROUNDS = 3
+_ROUNDS = 9
 _FILE_ROWS = 500_000
 _WORDS = (10, 90)  # to a document: about 300 bytes
 _SCANNED = ["query_id", "doc_id", "query", "document"]
