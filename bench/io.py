@@ -1,6 +1,6 @@
 """Reading, writing and planning without a model: rates, memory, requests.
 
-    python -m bench.io [throughput s3 s3-reading memory planning engine] [--rows N] [--json]
+    python -m bench.io [planning throughput s3 s3-reading memory engine] [--rows N] [--json]
 
 Rates are ratios to pyarrow's own dataset scan and write of the same columns, in turns in one run.
 `engine` is a worker's memory over ten million pairs with a model of one tiny layer.
@@ -156,11 +156,11 @@ def planning(rows: int | None) -> Row:
 
 
 PARTS: dict[str, Callable[[int | None], Row]] = {
+    "planning": planning,
     "throughput": throughput,
     "s3": throughput_s3,
     "s3-reading": reading_s3,
     "memory": memory,
-    "planning": planning,
     "engine": engine_memory,
 }
 
