@@ -46,10 +46,12 @@ class Faults:
     """What the proxy does to the next requests of a method, one entry each.
 
     `throttle`, `expired` and `denied` answer with that error, `reset` closes the connection,
-    `cut` sends half of the answer, None passes the request on.
+    `cut` sends half of the answer, None passes the request on. `ignores_conditions` makes a store
+    of it that knows neither If-Match nor If-None-Match, as some do.
     """
 
     planned: dict[str, list[str | None]] = field(default_factory=dict)
+    ignores_conditions: bool = False
     lock: Lock = field(default_factory=Lock)
     n_requests: int = 0
 
@@ -86,7 +88,11 @@ def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
                 self.close_connection = True
                 return
             upstream = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=30)
-            upstream.request(self.command, self.path, body, dict(self.headers))
+            headers = dict(self.headers)
+            if faults.ignores_conditions:
+                headers.pop("If-Match", None)
+                headers.pop("If-None-Match", None)
+            upstream.request(self.command, self.path, body, headers)
             answer = upstream.getresponse()
             content = answer.read()
             self._answer(answer.status, dict(answer.getheaders()), content, cut=fault == "cut")

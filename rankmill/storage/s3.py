@@ -45,6 +45,7 @@ _REFUSED = {
     "InvalidBucketName": "that is no bucket's name",
     "PermanentRedirect": "the bucket is in another region; set AWS_REGION",
     "QuotaExceeded": "the quota is used up",
+    "NotImplemented": "the store cannot do that",
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _NOT_THERE = {"NoSuchKey", "404", "NotFound"}
@@ -149,13 +150,14 @@ class S3Store(Store):
         bucket, key = _place(file.uri)
         with self._errors("cannot read", file.uri):
             try:
-                return self._get_range(bucket, key, file.state, start, stop)
+                etag, content = self._get_range(bucket, key, file.state, start, stop)
             except ClientError as error:
-                if _code(error) in _THERE_ALREADY | _NOT_THERE:
-                    raise InputError(
-                        f"{file.uri} changed or went after the job was planned"
-                    ) from error
-                raise
+                if _code(error) not in _THERE_ALREADY | _NOT_THERE:
+                    raise
+                etag, content = "", b""
+        if etag != file.state:  # also from a store that knows no If-Match
+            raise InputError(f"{file.uri} changed or went after the job was planned")
+        return content
 
     # boto3 tries a request again by itself, but not an answer that breaks off while it is read.
     @retry(
@@ -164,11 +166,13 @@ class S3Store(Store):
         wait=wait_random_exponential(multiplier=0.2, max=5),
         reraise=True,
     )
-    def _get_range(self, bucket: str, key: str, etag: str, start: int, stop: int) -> bytes:
+    def _get_range(
+        self, bucket: str, key: str, etag: str, start: int, stop: int
+    ) -> tuple[str, bytes]:
         answer = self._own.client.get_object(
             Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}", IfMatch=etag
         )
-        return cast(bytes, answer["Body"].read())
+        return str(answer["ETag"]), cast(bytes, answer["Body"].read())
 
     def _put(self, bucket: str, key: str, file: BinaryIO, n_bytes: int, *, replace: bool) -> None:
         if n_bytes <= _PART_BYTES or not replace:

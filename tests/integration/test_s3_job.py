@@ -56,6 +56,20 @@ def test_a_job_on_s3_gives_the_parts_of_a_local_one_through_faults(
     assert SECRET not in done.stdout + done.stderr
 
 
+def test_a_store_where_two_writers_win_is_refused(
+    s3: str, faults: Faults, tmp_path: Path, model_folder: Path
+) -> None:
+    source = write(pairs(2, 3), tmp_path / "in.parquet")
+    faults.ignores_conditions = True
+    done = rankmill("run", source, f"{s3}/out", "--model", model_folder)
+    assert done.returncode == 2
+    assert "ignores the condition of a conditional put" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert storage.names(f"{s3}/out") == []
+    faults.ignores_conditions = False
+    assert rankmill("run", source, f"{s3}/out", "--model", model_folder).returncode == 0
+
+
 def test_status_by_output_works_with_nothing_but_s3(s3: str, model_folder: Path) -> None:
     rows = pairs(2, 3)
     storage.publish(

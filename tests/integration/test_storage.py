@@ -133,6 +133,15 @@ def test_a_file_is_read_at_any_place_until_it_changes(folder: str) -> None:
         opened.read(10)
 
 
+def test_a_change_is_seen_in_a_store_that_knows_no_conditions(s3: str, faults: Faults) -> None:
+    storage.write_bytes(f"{s3}/file", b"content")
+    file = storage.stat(f"{s3}/file")
+    storage.write_bytes(f"{s3}/file", b"CONTENT")
+    faults.ignores_conditions = True
+    with pytest.raises(InputError, match="changed or went"), storage.open_file(file) as opened:
+        opened.read(3)
+
+
 def test_what_lies_in_a_folder(folder: str) -> None:
     assert storage.lies_in(storage.child(folder, "a", "b"), storage.child(folder, "a"))
     assert storage.lies_in(folder, folder)
