@@ -24,7 +24,7 @@ from bench.system import cluster
 from bench.workload import read_corpus
 from producer.submit import submit
 from rankmill.output import Output
-from rankmill.spec import Manifest
+from rankmill.results import Manifest
 
 _ROWS, _RATE, _CHANGED = 1_000_000, 2000.0, 0.05
 _CANDIDATES = 100

@@ -31,8 +31,9 @@ from rankmill import dispatch
 from rankmill.broker import app
 from rankmill.ledger import Ledger
 from rankmill.output import Job, Output
+from rankmill.results import Manifest
 from rankmill.settings import settings
-from rankmill.spec import Columns, JobRecord, JobSpec, Manifest, Plan, encode_schema
+from rankmill.spec import Columns, JobRecord, JobSpec, Plan, encode_schema
 
 Row = dict[str, Any]
 

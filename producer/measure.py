@@ -9,10 +9,10 @@ import sys
 import pyarrow as pa
 
 from producer.local import Device
+from rankmill.contract import parse
 from rankmill.errors import InputError, RankmillError
 from rankmill.measure import Measurement, MeasureRequest
 from rankmill.settings import CHECKOUT
-from rankmill.spec import parse
 
 
 def measure(request: MeasureRequest, sample: pa.Table, device: Device) -> Measurement:

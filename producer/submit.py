@@ -20,11 +20,12 @@ from producer.prepare.earlier import find_earlier
 from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.prepare.layouts import check_layout
 from rankmill import dispatch, models, storage
+from rankmill.contract import parse
 from rankmill.errors import InputError, OutputTaken
 from rankmill.ledger import Ledger
 from rankmill.output import Job, Output
 from rankmill.settings import settings
-from rankmill.spec import REFUSAL_COLUMN, InputFile, JobRecord, JobSpec, Plan, job_id_for, parse
+from rankmill.spec import REFUSAL_COLUMN, InputFile, JobRecord, JobSpec, Plan, job_id_for
 
 
 def submit(

@@ -16,8 +16,9 @@ from rankmill.lifecycle import JobState
 from rankmill.logs import get_logger
 from rankmill.notify import end_event, failed_event, notify
 from rankmill.output import Job, Output
+from rankmill.results import Failure, ShardReport
 from rankmill.settings import Settings
-from rankmill.spec import Failure, JobRecord, ShardReport
+from rankmill.spec import JobRecord
 
 log = get_logger(__name__)
 

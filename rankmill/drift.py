@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from rankmill.spec import Contract
+from rankmill.contract import Contract
 
 KeyKind = Literal["id", "text"]
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from rankmill.spec import Histogram
+from rankmill.results import Histogram
 
 # Logits beyond this are counted in the outermost buckets.
 _LOGIT_LIMIT = 32.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankmill.spec import Contract, Scoring
+from rankmill.contract import Contract
+from rankmill.results import Scoring
 
 # What decides a score beside the texts. The tokenizer's digest covers the model's configuration and
 # its templates; path and device are there because they round differently.

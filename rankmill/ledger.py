@@ -26,8 +26,9 @@ import redis
 from rankmill.claims import Claims
 from rankmill.lifecycle import LEGAL_MOVES, JobState
 from rankmill.redis_client import JobKeys, broker_errors, connect
+from rankmill.results import ShardReport
 from rankmill.settings import Settings, settings
-from rankmill.spec import JobRecord, Plan, ShardReport
+from rankmill.spec import JobRecord, Plan
 
 _JOBS = "rankmill:jobs"
 _WORKERS = "rankmill:workers"

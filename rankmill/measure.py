@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from rankmill.spec import Columns, Contract, JobOptions, parse
+from rankmill.contract import Contract, parse
+from rankmill.spec import Columns, JobOptions
 
 
 class MeasureRequest(Contract):

@@ -15,11 +15,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from rankmill.broker import send_notify
+from rankmill.contract import Contract
 from rankmill.ledger import JobCounts, Ledger
 from rankmill.lifecycle import JobState
 from rankmill.output import Output
+from rankmill.results import Failure, Manifest
 from rankmill.settings import settings
-from rankmill.spec import Contract, Failure, Manifest
 
 EventKind = Literal["succeeded", "failed", "gate", "deadline"]
 

@@ -15,22 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rankmill import storage
+from rankmill.contract import Contract, ContractT, parse
 from rankmill.drift import Drift
 from rankmill.errors import ClaimLost, JobUnknown, StorageRefused
 from rankmill.known import KnownScores
 from rankmill.lifecycle import JobState
-from rankmill.spec import (
-    Contract,
-    ContractT,
-    Failure,
-    JobRecord,
-    JobSpec,
-    Manifest,
-    Plan,
-    ShardReport,
-    ShardSpec,
-    parse,
-)
+from rankmill.results import Failure, Manifest, ShardReport
+from rankmill.spec import JobRecord, JobSpec, Plan, ShardSpec
 
 _OWN_FOLDER = "_rankmill"
 _SUCCESS = "_SUCCESS"

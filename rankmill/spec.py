@@ -1,18 +1,17 @@
-"""The wire contract: what a job, its plan, a shard and their results are, frozen and versioned."""
+"""The wire contract: what a job, its plan and a shard are, frozen and versioned."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from rankmill.errors import InputError
+from rankmill.contract import Contract, JobId, OutputUri
 from rankmill.storage import FileStat
 
 Activation = Literal["auto", "none", "sigmoid"]
@@ -31,23 +30,6 @@ REJECT_COLUMNS = ("file", "row", "reason")
 REFUSAL_COLUMN = "_refusal"
 ORIGIN_COLUMNS = ("_file", "_row")
 STATUS_COLUMNS = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
-
-# What a message carries is bounded, and nothing in it can pass for another key of Redis.
-JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
-OutputUri = Annotated[str, Field(min_length=1, max_length=4096)]
-
-ContractT = TypeVar("ContractT", bound="Contract")
-
-
-class Contract(BaseModel):
-    """Something that crosses a process or is kept on storage; an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-    version: Literal[1] = 1
-
-    def to_json(self) -> bytes:
-        return self.model_dump_json(indent=2).encode() + b"\n"
 
 
 class JobOptions(Contract):
@@ -142,7 +124,7 @@ class InputFile(Contract):
     n_rows: int
     size_bytes: int
     state: str
-    partition: dict[str, int | str] = {}
+    partition: dict[str, int | str] = Field(default_factory=dict)
     role: InputRole = "input"
 
     @property
@@ -260,177 +242,9 @@ class JobRecord(Contract):
     no_reuse: str | None = None
 
 
-class Scoring(Contract):
-    """What scored a shard: the model's exact weights and the way that was taken through it.
-
-    `path_reason` says why it is not the packed one; `deterministic` whether a pair gets the same
-    bits whatever pairs it is scored with.
-    """
-
-    model_id: str
-    model_revision: str | None
-    weights_sha256: str
-    tokenizer_sha256: str
-    architecture: str
-    path: str
-    path_reason: str
-    precision: str
-    deterministic: bool
-    device: str
-    max_length: int
-    activation: Literal["none", "sigmoid"]
-    versions: dict[str, str]
-
-
-class Agreement(Contract):
-    """How a reduced precision ranked the job's first pairs, compared with fp32."""
-
-    precision: str
-    n_pairs: int
-    n_queries: int
-    kendall_tau: float
-    top10_overlap: float
-    max_difference: float
-
-
-class Histogram(Contract):
-    """How many values lie in each bucket, which begins at `(first + i) * width`.
-
-    Empty buckets at both ends are left out.
-    """
-
-    width: float
-    first: int = 0
-    counts: tuple[int, ...] = ()
-
-
-class ShardReport(Contract):
-    """Written after its part: the commit point of a shard.
-
-    `n_rows = n_scored + n_rejected` counts the input rows that the shard owns; `n_written` are the
-    rows of the part, fewer than scored where `top_k` cuts.
-
-    Attributes:
-        n_duplicates: rows that took the score of an equal pair beside them.
-        n_deaths: workers that died over the shard, as far as Redis remembered.
-        n_retries: starts that ended with an error that passed.
-        scores: of all rows that were scored.
-        lengths: their tokens.
-        n_reused: rows of those scored that took an earlier job's score.
-        no_reuse: why none may, where that was asked for.
-    """
-
-    job_id: str
-    shard_index: int
-    n_rows: int
-    n_scored: int
-    n_rejected: int
-    n_written: int
-    n_query_groups: int
-    n_tokens: int
-    n_truncated: int
-    rejects_by_reason: dict[str, int]
-    part_bytes: int
-    part_sha256: str
-    rejected_sha256: str | None
-    wall_s: float
-    device_busy_s: float
-    worker: str
-    scoring: Scoring
-    agreement: Agreement | None
-    finished_at: datetime | None = None
-    n_duplicates: int = 0
-    n_deaths: int = 0
-    n_retries: int = 0
-    scores: Histogram | None = None
-    lengths: Histogram | None = None
-    n_reused: int = 0
-    no_reuse: str | None = None
-
-
-class PartSummary(Contract):
-    """A part as the manifest lists it."""
-
-    name: str
-    n_rows: int
-    n_bytes: int
-    sha256: str
-
-
-class Reuse(Contract):
-    """What a job took from an earlier one; `n_reused + n_new` have a score.
-
-    Attributes:
-        source_uri: the earlier job's output, or what was asked for where there is none.
-        refused: why nothing was taken, or not for all shards.
-        remarks: what may make a reused score differ from a new one in its last bits.
-    """
-
-    source_uri: str
-    source_job_id: str | None
-    n_reused: int
-    n_new: int
-    refused: str | None
-    remarks: tuple[str, ...] = ()
-
-
-class Manifest(Contract):
-    """What a finished job was made of."""
-
-    job_id: str
-    spec: JobSpec
-    submitted_at: datetime
-    finished_at: datetime
-    n_rows: int
-    n_scored: int
-    n_rejected: int
-    n_written: int
-    n_query_groups: int
-    n_tokens: int
-    n_truncated: int
-    rejects_by_reason: dict[str, int]
-    scoring_s: float
-    device_busy_s: float
-    workers: tuple[str, ...]
-    scoring: tuple[Scoring, ...]
-    agreement: Agreement | None
-    parts: tuple[PartSummary, ...]
-    reuse: Reuse | None = None
-
-
-class Failure(Contract):
-    """`failure.json`: why a job ended without success; `exit_code` as the error's class has it.
-
-    `quotes_input` says that the message may hold a row's text, so that it stays where the rows are.
-    """
-
-    job_id: str
-    message: str
-    exit_code: int
-    shard_index: int | None
-    failed_at: datetime
-    quotes_input: bool = True
-
-
 def encode_schema(schema: pa.Schema) -> str:
     """What `Plan.arrow_schema` holds."""
     return base64.b64encode(schema.serialize().to_pybytes()).decode()
-
-
-def parse(contract: type[ContractT], content: bytes | Mapping[str, Any], where: str) -> ContractT:
-    """Read a contract from JSON or plain values.
-
-    Raises:
-        InputError: naming `where`, the first wrong field and what is wrong with it.
-    """
-    try:
-        if isinstance(content, bytes):
-            return contract.model_validate_json(content)
-        return contract.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or contract.__name__
-        raise InputError(f"{where}: {field}: {first['msg']}") from error
 
 
 def job_id_for(spec: JobSpec, files: tuple[InputFile, ...]) -> str:

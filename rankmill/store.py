@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rankmill.contract import Contract, parse
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.settings import settings
-from rankmill.spec import Contract, parse
 
 _INDEX = "model.json"
 

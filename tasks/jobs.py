@@ -12,11 +12,12 @@ from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBMIT, TICK
+from rankmill.contract import parse
 from rankmill.errors import TransientError, WebhookRefused, WebhookUnavailable
 from rankmill.ledger import ledger
 from rankmill.logs import get_logger
 from rankmill.settings import settings
-from rankmill.spec import JobSpec, ShardSpec, parse
+from rankmill.spec import JobSpec, ShardSpec
 from tasks.celery import app
 
 log = get_logger(__name__)

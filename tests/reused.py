@@ -12,7 +12,8 @@ from producer.prepare.earlier import Earlier
 from producer.prepare.known import look_up
 from producer.submit import check
 from rankmill.output import Job, Output
-from rankmill.spec import JobRecord, JobSpec, Manifest, Plan
+from rankmill.results import Manifest
+from rankmill.spec import JobRecord, JobSpec, Plan
 from tests.inputs import write
 from worker import models
 from worker.finalize import make_manifest

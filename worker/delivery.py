@@ -17,8 +17,9 @@ from rankmill.ledger import ledger
 from rankmill.logs import get_logger
 from rankmill.output import Job, Output
 from rankmill.progress import ProgressEvents
+from rankmill.results import ShardReport
 from rankmill.settings import settings
-from rankmill.spec import ShardReport, ShardSpec
+from rankmill.spec import ShardSpec
 from worker import models
 from worker.reader import RowReader
 from worker.score import ShardWork

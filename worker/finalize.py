@@ -15,8 +15,8 @@ from rankmill.ledger import Ledger
 from rankmill.logs import get_logger
 from rankmill.output import Job, Output, part_name
 from rankmill.report import report_success
+from rankmill.results import Manifest, PartSummary, Reuse, ShardReport
 from rankmill.settings import Settings
-from rankmill.spec import Manifest, PartSummary, Reuse, ShardReport
 from worker.queries import check_queries
 from worker.trec import write_trec_run
 

@@ -15,10 +15,11 @@ from kombu.exceptions import ContentDisallowed
 from redis.exceptions import RedisError
 
 from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBMIT
+from rankmill.contract import Contract, parse
 from rankmill.errors import InputError
 from rankmill.logs import get_logger
 from rankmill.notify import Event
-from rankmill.spec import Contract, JobMessage, ShardMessage, SubmitMessage, parse
+from rankmill.spec import JobMessage, ShardMessage, SubmitMessage
 
 log = get_logger(__name__)
 

@@ -11,7 +11,7 @@ from rankmill.known import difference
 from rankmill.logs import get_logger
 from rankmill.output import Job
 from rankmill.pair_hash import PAIR_HASH_TYPE
-from rankmill.spec import Scoring
+from rankmill.results import Scoring
 
 log = get_logger(__name__)
 

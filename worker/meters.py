@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 from rankmill import metrics
 from rankmill.logs import get_logger
 from rankmill.metrics import Metric
+from rankmill.results import Scoring, ShardReport
 from rankmill.settings import settings
-from rankmill.spec import Scoring, ShardReport
 from worker.engine.stats import BatchRun, ScorerStats
 from worker.signs import counters_path, folder
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from rankmill import models
 from rankmill.errors import ModelUnavailable
 from rankmill.models import is_null, locate, null_rate, tokenizer_files, weight_files
+from rankmill.results import Scoring
 from rankmill.settings import settings
-from rankmill.spec import Activation, JobSpec, Precision, Scoring
+from rankmill.spec import Activation, JobSpec, Precision
 from worker.engine.scorer import BatchRun, Scorer
 from worker.engine.threads import n_available_cores
 from worker.meters import meters

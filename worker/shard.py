@@ -12,7 +12,8 @@ import numpy as np
 
 from rankmill.histogram import length_histogram, score_histogram
 from rankmill.output import Job
-from rankmill.spec import Agreement, Histogram, ShardReport, ShardSpec
+from rankmill.results import Agreement, Histogram, ShardReport
+from rankmill.spec import ShardSpec
 from worker.part import write_part
 from worker.rank import activate
 from worker.rejects import refusals, write_rejected

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from rankmill.claim import Claim
 from rankmill.errors import ClaimLost
-from rankmill.spec import ShardReport, ShardSpec
+from rankmill.results import ShardReport
+from rankmill.spec import ShardSpec
 from worker.meters import meters
 from worker.models import LoadedModel
 from worker.pulse import task_pulse

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from rankmill.spec import JobOptions, parse
+from rankmill.contract import parse
+from rankmill.spec import JobOptions
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout")]
 JobArgument = Annotated[str, typer.Argument(help="The job's output folder or its id")]

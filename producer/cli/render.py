@@ -14,7 +14,7 @@ from rich.text import Text
 from producer.evaluate import Evaluation
 from producer.follow import JobStatus
 from producer.preview import QueryPreview
-from rankmill.spec import Agreement, Manifest, Reuse
+from rankmill.results import Agreement, Manifest, Reuse
 
 _RATE_OVER_S = 10.0
 _PLAIN_EVERY_S = 5.0

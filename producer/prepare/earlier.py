@@ -15,7 +15,8 @@ from rankmill.errors import InputError, StorageRefused
 from rankmill.known import fingerprint
 from rankmill.output import Output, part_name
 from rankmill.pair_hash import PAIR_HASH_COLUMN, SAVED_SCHEMA, pair_hashes
-from rankmill.spec import InputFile, JobSpec, Manifest, Scoring
+from rankmill.results import Manifest, Scoring
+from rankmill.spec import InputFile, JobSpec
 
 LATEST = "latest"
 _POINTER = "latest.json"

@@ -22,8 +22,9 @@ from typing import Any
 from producer.schedules import templates
 from producer.schedules.spec import ScheduleSpec
 from rankmill import storage
+from rankmill.contract import parse
 from rankmill.errors import InputError
-from rankmill.spec import JobOptions, parse
+from rankmill.spec import JobOptions
 
 _OWN = set(ScheduleSpec.model_fields) - {"version", "name", "job", "output_uri"}
 _NAMED_OTHERWISE = {"input_uri": "input", "model_id": "model", "model_revision": "revision"}

@@ -14,7 +14,8 @@ from producer.schedules import templates
 from producer.schedules.due import zone_named
 from producer.schedules.spec import Firing, Latest, ScheduleSpec
 from rankmill import storage
-from rankmill.spec import JobSpec, parse
+from rankmill.contract import parse
+from rankmill.spec import JobSpec
 
 _LATEST = "latest.json"
 _RUN = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d.*")

@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from rankmill.spec import Contract, JobOptions
+from rankmill.contract import Contract
+from rankmill.spec import JobOptions
 
 Overlap = Literal["skip", "queue"]
 Missed = Literal["skip", "latest"]

@@ -17,10 +17,10 @@ from typing import cast
 import redis
 
 from producer.schedules.spec import Firing, ScheduleSpec, due_key
+from rankmill.contract import parse
 from rankmill.errors import JobUnknown
 from rankmill.redis_client import broker_errors, connect
 from rankmill.settings import Settings
-from rankmill.spec import parse
 
 _SPECS = "rankmill:schedules"
 _SEEN = "rankmill:schedules:seen"

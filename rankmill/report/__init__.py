@@ -9,7 +9,7 @@ from rankmill.errors import InputError, JobUnknown
 from rankmill.logs import get_logger
 from rankmill.output import Output
 from rankmill.report.facts import gather
-from rankmill.spec import Manifest, ShardReport
+from rankmill.results import Manifest, ShardReport
 
 log = get_logger(__name__)
 

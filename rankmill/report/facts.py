@@ -11,7 +11,8 @@ from rankmill.lifecycle import JobState
 from rankmill.output import Output
 from rankmill.report.rejects import RejectedRow, examples
 from rankmill.report.tally import Tally
-from rankmill.spec import Failure, JobRecord, Manifest, Plan, ShardReport
+from rankmill.results import Failure, Manifest, ShardReport
+from rankmill.spec import JobRecord, Plan
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankmill.report.tally import Throughput, WorkerTally
-from rankmill.spec import Histogram
+from rankmill.results import Histogram
 
 # The page is made without plots where matplotlib is not installed; loading it takes a while.
 if TYPE_CHECKING:

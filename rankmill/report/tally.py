@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rankmill.histogram import HistogramSum
-from rankmill.spec import Agreement, Scoring, ShardReport
+from rankmill.results import Agreement, Scoring, ShardReport
 
 _TIME_BUCKETS = 120
 _MAX_REJECTING = 20

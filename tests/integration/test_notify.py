@@ -14,13 +14,13 @@ from producer.follow import JobHandle
 from producer.submit import submit
 from rankmill import dispatch
 from rankmill.broker import NOTIFY, app
+from rankmill.contract import parse
 from rankmill.errors import JobFailed
 from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
 from rankmill.notify import Event, notify
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
-from rankmill.spec import parse
 from tests.command import rankmill
 from tests.conftest import StartWorker
 from tests.inputs import pairs, wait_for, write

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rankmill.histogram import HistogramSum, length_histogram, score_histogram
-from rankmill.spec import Histogram
+from rankmill.results import Histogram
 
 
 def found(histogram: Histogram) -> dict[float, int]:

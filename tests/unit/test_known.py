@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rankmill.known import difference, fingerprint, pack, remarks, unpack
-from rankmill.spec import Scoring
+from rankmill.results import Scoring
 
 SCORING = Scoring(
     model_id="a",

@@ -21,8 +21,8 @@ from rankmill.output import Job, Output
 from rankmill.report import report_success, write_report
 from rankmill.report.facts import gather
 from rankmill.report.tally import Tally
+from rankmill.results import Failure, Reuse, ShardReport
 from rankmill.settings import settings
-from rankmill.spec import Failure, Reuse, ShardReport
 from tests.finished import candidates, finished, planned
 from worker import models
 from worker.finalize import finalize, make_manifest

@@ -14,7 +14,8 @@ import pytest
 from rankmill.errors import InputError
 from rankmill.output import Output
 from rankmill.report import write_report
-from rankmill.spec import Manifest, job_id_for
+from rankmill.results import Manifest
+from rankmill.spec import job_id_for
 from tests.inputs import pairs, part_bytes, read_output, read_rejected
 from tests.reused import done, job_of
 from worker.engine.scorer import PairWindow, Scorer, WindowScores

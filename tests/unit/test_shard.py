@@ -16,7 +16,8 @@ import torch
 from producer.submit import plan_job
 from rankmill.errors import ClaimLost
 from rankmill.output import Job
-from rankmill.spec import JobSpec, ShardReport
+from rankmill.results import ShardReport
+from rankmill.spec import JobSpec
 from tests.inputs import everything_under, pairs, part_bytes, read_output, read_rejected, write
 from worker import models
 from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer, WindowScores

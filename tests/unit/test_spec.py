@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from rankmill.contract import parse
 from rankmill.errors import InputError
 from rankmill.lifecycle import LEGAL_MOVES, JobState
-from rankmill.spec import InputFile, JobSpec, ShardSpec, job_id_for, parse
+from rankmill.spec import InputFile, JobSpec, ShardSpec, job_id_for
 
 FILE = InputFile(uri="/in", n_rows=3, size_bytes=4, state="5")
 

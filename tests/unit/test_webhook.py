@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from rankmill.contract import parse
 from rankmill.errors import InputError, JobFailed, WebhookRefused, WebhookUnavailable
 from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
 from rankmill.notify import Event, event_id_of, failed_event
+from rankmill.results import Failure
 from rankmill.settings import Settings, settings
-from rankmill.spec import Failure, parse
 from tests.webhook import SECRET, Receiver, receiver
 from worker import webhook
 from worker.webhook import tell

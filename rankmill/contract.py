@@ -1,0 +1,43 @@
+"""What crosses a process or is kept on storage: frozen, versioned, and checked when read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rankmill.errors import InputError
+
+# What a message carries is bounded, and nothing in it can pass for another key of Redis.
+JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+OutputUri = Annotated[str, Field(min_length=1, max_length=4096)]
+
+ContractT = TypeVar("ContractT", bound="Contract")
+
+
+class Contract(BaseModel):
+    """Something that crosses a process or is kept on storage; an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    version: Literal[1] = 1
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+def parse(contract: type[ContractT], content: bytes | Mapping[str, Any], where: str) -> ContractT:
+    """Read a contract from JSON or plain values.
+
+    Raises:
+        InputError: naming `where`, the first wrong field and what is wrong with it.
+    """
+    try:
+        if isinstance(content, bytes):
+            return contract.model_validate_json(content)
+        return contract.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or contract.__name__
+        raise InputError(f"{where}: {field}: {first['msg']}") from error
