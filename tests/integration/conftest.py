@@ -1,13 +1,23 @@
-"""An S3 endpoint for tests, with a proxy before it that fails as told."""
+"""What several files share: an S3 endpoint behind a proxy that fails as told, and schedules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 
-from rankmill import storage
+from producer.local import running, start_redis, worker_command
+from producer.schedules import clock
+from producer.schedules.store import Store
+from rankmill import notify, storage
+from rankmill.ledger import Ledger
+from rankmill.settings import settings
+from tests.conftest import _forget_settings
+from tests.inputs import pairs, write
+from tests.nights import Nights
 from tests.s3 import BUCKET, Faults, faulty_proxy, s3_endpoint, s3_environment
 
 
@@ -37,3 +47,49 @@ def s3(endpoint: str, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield f"s3://{BUCKET}"
         faults.planned.clear()
         storage._s3.cache_clear()
+
+
+@pytest.fixture
+def nights(broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
+    """Without a worker: what was submitted stays running."""
+    return _nights(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def worked_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of its own with a worker."""
+    log = tmp_path_factory.mktemp("worker") / "worker.log"
+    with start_redis() as (url, _):
+        environment = {"RANKMILL_BROKER_URL": url, "RANKMILL_THREADS": "1"}
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_RECONCILE_S": "1"}
+        with running(worker_command("one"), environment, log):
+            yield url
+
+
+@pytest.fixture
+def working(worked_redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nights]:
+    """With a worker: what was submitted ends."""
+    monkeypatch.setenv("RANKMILL_BROKER_URL", worked_redis)
+    _forget_settings()
+    nights = _nights(tmp_path, monkeypatch)
+    nights.ledger._redis.flushall()
+    yield nights
+    _forget_settings()
+
+
+def _nights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
+    write(pairs(4, 5), folder / "in.parquet")
+    nights = Nights(folder, Ledger.connect(settings()), Store.connect(settings()))
+    monkeypatch.setattr(clock, "now", lambda ledger: nights.time)
+    return nights
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
+    """What this process has put on its way to the webhook."""
+    monkeypatch.setenv("RANKMILL_WEBHOOK_URL", "http://127.0.0.1:9/hook")
+    monkeypatch.setenv("RANKMILL_WEBHOOK_SECRET", "sixteen characters")
+    settings.cache_clear()
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(notify, "send_notify", lambda event, *_: events.append(event))
+    return lambda: list({each["event_id"]: each for each in events}.values())
