@@ -20,6 +20,8 @@ from rankmill.storage import FileStat
 _FETCH_BYTES = 64 * 2**20
 _BUFFER_BYTES = 8 * 2**20
 
+_PLAIN = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
 
 @dataclass(frozen=True)
 class Footer:
@@ -63,9 +65,33 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
     """The schema as a job sees it: no metadata, all fields nullable, views as plain types.
 
     Files that differ in these alone are the same to a user, and few kernels take views.
+
+    Raises:
+        InputError: a column holds views of lists of views, which pyarrow 26 casts to wrong values.
     """
-    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    return pa.schema([pa.field(each.name, plain.get(each.type, each.type)) for each in schema])
+    return pa.schema([pa.field(each.name, _plain_type(each.type, each.name)) for each in schema])
+
+
+def _plain_type(kind: pa.DataType, column: str) -> pa.DataType:
+    """`kind` itself where no views are in it."""
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    fields = [kind.field(n) for n in range(kind.num_fields)]
+    plain = [each.with_type(_plain_type(each.type, column)) for each in fields]
+    if plain == fields:
+        return kind
+    if pa.types.is_struct(kind):
+        return pa.struct(plain)
+    if pa.types.is_map(kind):
+        entries = plain[0].type
+        return pa.map_(entries.field(0), entries.field(1), keys_sorted=kind.keys_sorted)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(plain[0], kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(plain[0])
+    if pa.types.is_large_list(kind):
+        return pa.large_list(plain[0])
+    raise InputError(f"column '{column}' is of type {kind}; write it with string in place of views")
 
 
 @contextmanager
