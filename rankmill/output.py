@@ -103,8 +103,8 @@ class Output:
         if all(storage.write_bytes_once(place, record.to_json()) for _ in range(2)):
             storage.remove(place)
             raise StorageRefused(
-                f"{place}: the store ignores the condition of a conditional put (If-None-Match), "
-                "without which no shard can be counted exactly once; take a store that knows it"
+                f"{place}: the store does not know If-None-Match, so that two workers could commit "
+                "one shard; use one with conditional puts, as AWS S3 has them"
             )
 
     def read_plan(self) -> Plan | None:
