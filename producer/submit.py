@@ -38,6 +38,8 @@ def submit(
     Raises:
         InputError: bad input or options; nothing was written.
         OutputTaken: the output holds another job's result, or files that are not ours.
+        StorageRefused: the output cannot be written to, or lets two writers both win; nothing is
+            changed.
         BrokerUnavailable: Redis does not answer; nothing was written.
     """
     values = {"input_uri": str(input_uri), "output_uri": str(output_uri), **options}
@@ -129,6 +131,7 @@ def submit_checked(job: Checked, *, overwrite: bool = False) -> JobHandle:
     goes_on = _is_there(job, ledger, overwrite)
     if goes_on and (_runs(job_id, ledger) or output.is_success()):
         return handle
+    storage.check_conditional_puts(output.uri)
     if not goes_on:
         output.remove_result()
         output.write_job(job.record)

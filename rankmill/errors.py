@@ -9,7 +9,8 @@
     ├── JobUnknown               nothing is known of that job (exit 2)
     ├── ClaimLost                another worker may have this shard now; publish nothing
     ├── StorageRefused           disk full, read-only, access denied (exit 2)
-    │   └── NotAllowed           a place outside of RANKMILL_ALLOWED_PREFIXES
+    │   ├── NotAllowed           a place outside of RANKMILL_ALLOWED_PREFIXES
+    │   └── NoConditionalPuts    a store where two writers of one place both win
     ├── WebhookRefused           the webhook will never take this event
     └── TransientError           may pass by itself, so it is tried again
         ├── StorageUnavailable   time-out, reset, throttling
@@ -77,6 +78,14 @@ class WebhookRefused(RankmillError):
 
 class NotAllowed(StorageRefused):
     pass
+
+
+class NoConditionalPuts(StorageRefused):
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"{place}: the store does not know If-None-Match, so that two workers could commit one "
+            "shard; use one with conditional puts, as AWS S3 has them"
+        )
 
 
 class TransientError(RankmillError):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from rankmill import storage
 from rankmill.contract import Contract, ContractT, parse
 from rankmill.drift import Drift
-from rankmill.errors import ClaimLost, JobUnknown, StorageRefused
+from rankmill.errors import ClaimLost, JobUnknown
 from rankmill.known import KnownScores
 from rankmill.lifecycle import JobState
 from rankmill.results import Failure, Manifest, ShardReport
@@ -91,21 +91,7 @@ class Output:
         return self._read(JobRecord, "job.json")
 
     def write_job(self, record: JobRecord) -> None:
-        """Begin a job.
-
-        Raises:
-            StorageRefused: the store lets the second of two writers win, so that two workers could
-                both report one shard.
-        """
         self._write(record, "job.json")
-        place = self._own("job.json")
-        # Twice: between the first and this, another submitter may have removed the job.
-        if all(storage.write_bytes_once(place, record.to_json()) for _ in range(2)):
-            storage.remove(place)
-            raise StorageRefused(
-                f"{place}: the store does not know If-None-Match, so that two workers could commit "
-                "one shard; use one with conditional puts, as AWS S3 has them"
-            )
 
     def read_plan(self) -> Plan | None:
         return self._read(Plan, "plan.json")

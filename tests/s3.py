@@ -45,9 +45,9 @@ def s3_environment(endpoint: str) -> dict[str, str]:
 class Faults:
     """What the proxy does to the next requests of a method, one entry each.
 
-    `throttle`, `expired` and `denied` answer with that error, `reset` closes the connection,
-    `cut` sends half of the answer, None passes the request on. `ignores_conditions` makes a store
-    of it that knows neither If-Match nor If-None-Match, as some do.
+    `throttle`, `expired`, `denied` and `unknown` answer with that error, `reset` closes the
+    connection, `cut` sends half of the answer, None passes the request on. `ignores_conditions`
+    makes a store of it that knows neither If-Match nor If-None-Match, as some do.
     """
 
     planned: dict[str, list[str | None]] = field(default_factory=dict)
@@ -66,6 +66,7 @@ _ERRORS = {
     "throttle": (503, "SlowDown"),
     "expired": (400, "ExpiredToken"),
     "denied": (403, "AccessDenied"),
+    "unknown": (501, "NotImplemented"),
 }
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 
 from producer.doctor.finding import Finding, ok, problem, warning
 from rankmill import storage
-from rankmill.errors import InputError, RankmillError, StorageRefused
+from rankmill.errors import InputError, NoConditionalPuts, RankmillError, StorageRefused
 from rankmill.settings import Settings
 
 _LITTLE_SCRATCH_BYTES = 5 * 10**9
@@ -29,21 +28,14 @@ def _prefix(prefix: str) -> Finding:
         storage.names(prefix)
     except (RankmillError, InputError) as error:
         return problem(name, str(error), "mount it, or mend the credentials or the endpoint")
-    probe = storage.child(prefix, f".rankmill-doctor-{uuid.uuid4().hex}")
     try:
-        is_first = storage.write_bytes_once(probe, b"")
-        is_second = storage.write_bytes_once(probe, b"")
-        storage.remove(probe)
+        storage.check_conditional_puts(prefix)
+    except NoConditionalPuts as error:
+        return problem(name, str(error), "no job can write there")
     except StorageRefused as error:
         return warning(name, f"only for reading ({error})", "no output can lie there")
     except RankmillError as error:
         return problem(name, str(error), "try again, or look at the store")
-    if not is_first or is_second:
-        return problem(
-            name,
-            "the store does not know If-None-Match, so that two workers could commit one shard",
-            "use a store with conditional puts, as AWS S3 has them",
-        )
     return ok(name, "can be read and written")
 
 

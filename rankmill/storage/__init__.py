@@ -10,10 +10,11 @@ A place is a path, `file://` or `s3://bucket/key`. Every function raises
 from __future__ import annotations
 
 import re
+import uuid
 from functools import lru_cache
 from typing import IO, BinaryIO
 
-from rankmill.errors import InputError, NotAllowed
+from rankmill.errors import InputError, NoConditionalPuts, NotAllowed
 from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
 from rankmill.storage.glob import escaped, fixed_start, is_glob, matches
 
@@ -76,6 +77,15 @@ def write_bytes_once(uri: str, content: bytes) -> bool:
     A file on disk by linking it, an object by a conditional put.
     """
     return _store(uri).publish(uri, _writing(content), replace=False) is not None
+
+
+def check_conditional_puts(folder: str) -> None:
+    """Raise NoConditionalPuts where `write_bytes_once` cannot do what it says; leaves nothing."""
+    probe = child(folder, f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    won = [write_bytes_once(probe, b"") for _ in range(2)]
+    remove_file(probe)
+    if won != [True, False]:
+        raise NoConditionalPuts(folder)
 
 
 def read_bytes(uri: str) -> bytes | None:

@@ -26,7 +26,13 @@ from botocore.exceptions import (
 )
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from rankmill.errors import InputError, RankmillError, StorageRefused, StorageUnavailable
+from rankmill.errors import (
+    InputError,
+    NoConditionalPuts,
+    RankmillError,
+    StorageRefused,
+    StorageUnavailable,
+)
 from rankmill.storage.allowed import check_key
 from rankmill.storage.contract import FileStat, Published, Store, Write
 from rankmill.storage.endpoint import check_endpoint
@@ -77,6 +83,8 @@ class S3Store(Store):
                 except ClientError as error:
                     if not replace and _code(error) in _THERE_ALREADY:
                         return None
+                    if not replace and _code(error) == "NotImplemented":
+                        raise NoConditionalPuts(uri) from error
                     raise
         return Published(n_bytes, sha256)
 
@@ -152,11 +160,11 @@ class S3Store(Store):
             try:
                 etag, content = self._get_range(bucket, key, file.state, start, stop)
             except ClientError as error:
-                if _code(error) not in _THERE_ALREADY | _NOT_THERE:
-                    raise
-                etag, content = "", b""
-        if etag != file.state:  # also from a store that knows no If-Match
-            raise InputError(f"{file.uri} changed or went after the job was planned")
+                if _code(error) in _THERE_ALREADY | _NOT_THERE:
+                    raise _changed(file) from error
+                raise
+        if _bare(etag) != _bare(file.state):  # from a store that knows no If-Match
+            raise _changed(file)
         return content
 
     # boto3 tries a request again by itself, but not an answer that breaks off while it is read.
@@ -287,6 +295,15 @@ def _place(uri: str) -> _Place:
 def _folder(uri: str) -> _Place:
     bucket, key = _place(uri)
     return _Place(bucket, key.rstrip("/") + "/" if key else "")
+
+
+def _changed(file: FileStat) -> InputError:
+    return InputError(f"{file.uri} changed or went after the job was planned")
+
+
+def _bare(etag: str) -> str:
+    """Without quotes and the mark of a weak one, which proxies and listings add or leave out."""
+    return etag.removeprefix("W/").strip('"')
 
 
 def _code(error: ClientError) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from rankmill import parquet, storage
 from rankmill.output import Output
 from tests.command import rankmill
 from tests.inputs import pairs, part_bytes, write
-from tests.s3 import SECRET, Faults
+from tests.s3 import BUCKET, SECRET, Faults
 
 
 def test_a_job_on_s3_gives_the_parts_of_a_local_one_through_faults(
@@ -56,18 +58,27 @@ def test_a_job_on_s3_gives_the_parts_of_a_local_one_through_faults(
     assert SECRET not in done.stdout + done.stderr
 
 
-def test_a_store_where_two_writers_win_is_refused(
-    s3: str, faults: Faults, tmp_path: Path, model_folder: Path
+@pytest.mark.parametrize("says_nothing", [True, False])
+def test_a_store_where_two_writers_win_is_refused_and_nothing_changes(
+    s3: str, faults: Faults, tmp_path: Path, model_folder: Path, says_nothing: bool
 ) -> None:
     source = write(pairs(2, 3), tmp_path / "in.parquet")
-    faults.ignores_conditions = True
-    done = rankmill("run", source, f"{s3}/out", "--model", model_folder)
+    command = ("run", source, f"{s3}/out", "--model", model_folder, "--overwrite")
+    assert rankmill(*command).returncode == 0
+    before = _objects()
+    faults.ignores_conditions = says_nothing
+    faults.planned = {} if says_nothing else {"PUT": ["unknown"]}
+    done = rankmill(*command)
     assert done.returncode == 2
     assert "does not know If-None-Match" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert storage.names(f"{s3}/out") == []
-    faults.ignores_conditions = False
-    assert rankmill("run", source, f"{s3}/out", "--model", model_folder).returncode == 0
+    assert _objects() == before
+
+
+def _objects() -> dict[str, str]:
+    """All keys with their ETags."""
+    listed = boto3.client("s3").list_objects_v2(Bucket=BUCKET)
+    return {entry["Key"]: entry["ETag"] for entry in listed["Contents"]}
 
 
 def test_status_by_output_works_with_nothing_but_s3(s3: str, model_folder: Path) -> None:
