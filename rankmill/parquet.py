@@ -64,20 +64,17 @@ def read_footer(file: FileStat, columns: Sequence[str] = ()) -> Footer:
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """The schema as a job sees it: no metadata, all fields nullable, views as plain types.
 
-    Files that differ in these alone are the same to a user, and few kernels take views.
-
-    Raises:
-        InputError: a column holds views of lists of views, which pyarrow 26 casts to wrong values.
+    Files that differ in these alone are the same to a user, and few kernels take views. List views
+    stay what they are: pyarrow 26 casts them to other values.
     """
-    return pa.schema([pa.field(each.name, _plain_type(each.type, each.name)) for each in schema])
+    return pa.schema([pa.field(each.name, _plain_type(each.type)) for each in schema])
 
 
-def _plain_type(kind: pa.DataType, column: str) -> pa.DataType:
-    """`kind` itself where no views are in it."""
+def _plain_type(kind: pa.DataType) -> pa.DataType:
     if kind in _PLAIN:
         return _PLAIN[kind]
     fields = [kind.field(n) for n in range(kind.num_fields)]
-    plain = [each.with_type(_plain_type(each.type, column)) for each in fields]
+    plain = [each.with_type(_plain_type(each.type)) for each in fields]
     if plain == fields:
         return kind
     if pa.types.is_struct(kind):
@@ -91,7 +88,7 @@ def _plain_type(kind: pa.DataType, column: str) -> pa.DataType:
         return pa.list_(plain[0])
     if pa.types.is_large_list(kind):
         return pa.large_list(plain[0])
-    raise InputError(f"column '{column}' is of type {kind}; write it with string in place of views")
+    return kind
 
 
 @contextmanager

@@ -7,8 +7,6 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from rankmill.parquet import plain_schema
-
 ODD_COLUMNS = {
     "dictionary": pa.array(["x", None, "x", "y"]).dictionary_encode(),
     "large_string": pa.array(["x", None, "", "y"], pa.large_string()),
@@ -44,12 +42,25 @@ ODD_COLUMNS = {
             ]
         ),
     ),
-    "views in twos": pa.array(
-        [["x", "y"], None, ["", None], ["a", "b"]], pa.list_(pa.string_view(), 2)
-    ),
+    "list of views": pa.array([["x"], None, [], ["y", None]], pa.list_(pa.string_view())),
+    "list view": pa.array([["x"], None, [], ["y", None]], pa.list_view(pa.string_view())),
+    "twos": pa.array([["x", "y"], None, ["", None], ["a", "b"]], pa.list_(pa.string_view(), 2)),
+}
+
+_LARGE = pa.large_string()
+
+# As what a job carries those that it does not carry as they are: few kernels take views.
+CARRIED_AS = {
+    "string_view": _LARGE,
+    "views": pa.struct([("a", pa.large_list(_LARGE)), ("b", pa.map_(_LARGE, pa.large_binary()))]),
+    "list of views": pa.list_(_LARGE),
+    "twos": pa.list_(_LARGE, 2),
 }
 
 
-def as_planned(table: pa.Table) -> pa.Table:
-    """With the types that a job carries a table's columns in."""
-    return table.cast(plain_schema(table.schema))
+def is_carried(found: pa.ChunkedArray, stored: pa.ChunkedArray, name: str, rows: list[int]) -> bool:
+    """Whether `found` has the values of rows of an odd column, in the type a job carries it in."""
+    if name in CARRIED_AS:
+        values = ODD_COLUMNS[name].to_pylist()
+        return found.type == CARRIED_AS[name] and found.to_pylist() == [values[n] for n in rows]
+    return bool(found.equals(stored.take(rows)))

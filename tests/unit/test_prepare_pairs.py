@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rankmill.errors import InputError
 from rankmill.spec import JobSpec
-from tests.odd_columns import ODD_COLUMNS, as_planned
+from tests.odd_columns import ODD_COLUMNS, is_carried
 from tests.prepared import prepared, spec_of, write_jsonl, write_lines, write_table
 
 
@@ -64,7 +64,8 @@ def test_types_values_and_nulls_come_out_as_they_went_in(tmp_path: Path, name: s
     path = write_table(tmp_path / "in.parquet", table)
     read = pq.read_table(path)
     found = prepared(spec_of(path, cluster=True), tmp_path)
-    assert found.select(table.schema.names).equals(as_planned(read).take([0, 2, 1, 3]))
+    assert found.column_names[:4] == table.column_names
+    assert is_carried(found[name], read[name], name, [0, 2, 1, 3])
 
 
 @pytest.mark.parametrize("name", ["dictionary", "date", "decimal", "fixed", "half", "flag"])
