@@ -32,7 +32,7 @@ def write_scores(job: Job, shard_index: int, hashed: Spill) -> None:
             write_page_checksum=True,
         ) as writer:
             for table in _row_groups(hashed.close() or ()):
-                writer.write_table(table.cast(SAVED_SCHEMA))
+                writer.write_table(table.cast(SAVED_SCHEMA), row_group_size=_ROW_GROUP_ROWS)
 
     storage.publish(job.output.shard_scores_uri(shard_index), write)
 

@@ -36,7 +36,7 @@ class Spill:
     def close(self) -> Rows | None:
         """All rows in the order in which they were added; None of none. Ends the adding."""
         if self._path is None or self._writer is None:
-            return Rows([pa.concat_tables(self._tables).combine_chunks()]) if self._tables else None
+            return Rows([pa.concat_tables(self._tables)]) if self._tables else None
         self._writer.close()
         file = pa.ipc.open_file(self._stack.enter_context(pa.memory_map(str(self._path))))
         batches = map(file.get_batch, range(file.num_record_batches))
@@ -67,7 +67,10 @@ class Rows:
         return iter(self._pieces)
 
     def take(self, positions: np.ndarray) -> pa.Table:
-        """Rows by position, int64 (n,); Arrow's own take would bring all pieces into memory."""
+        """Rows by position, int64 (n,), in the memory of the largest piece.
+
+        Arrow's own take would bring all pieces into memory.
+        """
         if len(self._pieces) == 1:
             return self._pieces[0].take(pa.array(positions))
         order = np.argsort(positions, kind="stable")
