@@ -89,7 +89,7 @@ class RowReader:
             pass
         while self._held[0].stop_row < row:
             self._held.popleft()
-        stop = self._good_stop(row + (n_rows + 1) // 2, row + n_rows)
+        stop = self._good_stop(row, n_rows)
         found = [
             held.table.slice(max(row - held.first_row, 0), stop - max(row, held.first_row))
             for held in self._held
@@ -97,16 +97,18 @@ class RowReader:
         ]
         return pa.concat_tables(found) if found else None
 
-    def _good_stop(self, least: int, most: int) -> int:
-        """Where a table may end so that it, or else the next, does not go over two that were read.
+    def _good_stop(self, row: int, n_rows: int) -> int:
+        """Where a table from `row` on ends so that it, or else the next, is in one piece.
 
-        Whoever needs such a one in one piece copies it.
+        Whoever needs another in one piece copies it. What is held beyond `n_rows` does not matter,
+        so that a reader that goes on cuts as a new one does.
         """
-        ends = [held.stop_row for held in self._held]
-        for good in (ends, [end - (most - least) for end in ends]):
-            if found := [stop for stop in good if least <= stop <= most]:
+        half = (n_rows + 1) // 2
+        ends = [h.stop_row for h in self._held if h.first_row < row + n_rows]
+        for good in (ends, [end - half for end in ends]):
+            if found := [stop for stop in good if row + half <= stop <= row + n_rows]:
                 return found[-1]
-        return most
+        return row + n_rows
 
     def _read(self) -> bool:
         """Hold one more table; False at the end."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,9 @@ def test_every_row_is_in_one_shard_and_no_group_is_split(
         for n in range(job.plan.n_shards):
             groups: list[int] = []
             reader = RowReader() if n in skipped else shared
+            cuts = []
             for owned in owned_rows(job, job.shard(n), columns, batch_rows, reader):
+                cuts.append((owned.first_row, owned.stop_row))
                 at = range(owned.first_row, owned.first_row + owned.table.num_rows)
                 assert owned.table["doc_id"].to_pylist() == [rows[i]["doc_id"] for i in at]
                 seen += owned.table["doc_id"].to_pylist()
@@ -81,6 +84,8 @@ def test_every_row_is_in_one_shard_and_no_group_is_split(
                 for query_id in filter(None, owned.table["query_id"].to_pylist()):
                     shard_of.setdefault(query_id, set()).add(n)
             assert np.all(np.diff([-1, *groups]) <= 1) and groups == sorted(groups)
+            anew = owned_rows(job, job.shard(n), columns, batch_rows)
+            assert cuts == [(owned.first_row, owned.stop_row) for owned in anew]
         assert seen == [row["doc_id"] for row in rows]
         assert all(len(shards) == 1 for shards in shard_of.values())
 
@@ -109,13 +114,35 @@ def test_tables_are_half_full_at_least_and_go_on_from_one_another(
     assert row == n_rows
 
 
-@pytest.mark.parametrize("start_row", [0, 1, 13])
-def test_few_tables_go_over_two_that_were_read(start_row: int, tmp_path: Path) -> None:
+def test_a_reader_that_goes_on_cuts_as_a_new_one_does(tmp_path: Path) -> None:
+    sizes = (6, 3, 2, 7, 6, 2, 8, 4, 7)
+    rows = iter(pairs(1, sum(sizes)))
+    for n, size in enumerate(sizes):
+        write(list(islice(rows, size)), tmp_path / "in" / f"{n}.parquet")
+    spec = JobSpec(input_uri=f"{tmp_path}/in", output_uri=f"{tmp_path}/out", model_id="null")
+    job = plan_job(spec)
+
+    def cuts(reader: RowReader, start_row: int) -> list[tuple[int, int]]:
+        tables = reader.tables(job, ["doc_id"], start_row, 9)
+        return [(row, table.num_rows) for row, table in tables]
+
+    for n_read in range(1, 4):
+        for start_row in range(1, 45):
+            reader = RowReader()
+            list(islice(reader.tables(job, ["doc_id"], 0, 9), n_read))
+            assert cuts(reader, start_row) == cuts(RowReader(), start_row)
+
+
+@pytest.mark.parametrize("batch_rows", [7, 8, 15])
+@pytest.mark.parametrize("start_row", [0, 1, 5, 13])
+def test_few_tables_go_over_two_that_were_read(
+    start_row: int, batch_rows: int, tmp_path: Path
+) -> None:
     source = write(pairs(1, 300), tmp_path / "in.parquet", row_group_size=100)
     job = plan_job(JobSpec(input_uri=str(source), output_uri=f"{tmp_path}/out", model_id="null"))
-    tables = [table for _, table in RowReader().tables(job, ["doc_id"], start_row, 8)]
+    tables = [table for _, table in RowReader().tables(job, ["doc_id"], start_row, batch_rows)]
     in_pieces = sum(table["doc_id"].num_chunks > 1 for table in tables)
-    assert len(tables) >= 37 and in_pieces <= 3  # one for each row group's rest
+    assert len(tables) >= 19 and in_pieces <= 3  # one for each row group's rest
 
 
 def test_a_query_that_comes_back_is_an_error_with_its_row(tmp_path: Path) -> None:
