@@ -155,6 +155,7 @@ def planning(rows: int | None) -> Row:
     }
 
 
+# Planning first: of what later parts leave behind, its memory would hold the pools.
 PARTS: dict[str, Callable[[int | None], Row]] = {
     "planning": planning,
     "throughput": throughput,

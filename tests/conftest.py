@@ -46,12 +46,12 @@ def broker_url(redis_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RANKMILL_CLAIM_S", "4")
     monkeypatch.setenv("RANKMILL_RECONCILE_S", "1")
     monkeypatch.setenv("RANKMILL_RUNTIME", str(tmp_path))
-    _forget_settings()
+    forget_settings()
     yield redis_server
-    _forget_settings()
+    forget_settings()
 
 
-def _forget_settings() -> None:
+def forget_settings() -> None:
     settings.cache_clear()
     app.cache_clear()
 

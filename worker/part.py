@@ -36,7 +36,7 @@ def write_part(job: Job, shard_index: int, scored: Scored, activation: str) -> P
 
     def write(file: IO[bytes]) -> None:
         nonlocal n_rows
-        options = {"compression": "zstd", "use_dictionary": _without_floats(schema)}
+        options = {"compression": "zstd", "use_dictionary": _dictionary_columns(schema)}
         with pq.ParquetWriter(file, schema, **options) as writer:
             for table, groups in _ranked(job, scored, activation):
                 rows = _folded(table, groups, schema) if fold else table.select(schema.names)
@@ -47,8 +47,8 @@ def write_part(job: Job, shard_index: int, scored: Scored, activation: str) -> P
     return Part(n_rows, published)
 
 
-def _without_floats(schema: pa.Schema) -> list[str]:
-    """The physical columns that a dictionary may shorten: scores nearly all differ."""
+def _dictionary_columns(schema: pa.Schema) -> list[str]:
+    """The physical columns that a dictionary may shorten; floats, as scores are, mostly differ."""
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
     stored = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema

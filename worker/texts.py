@@ -1,4 +1,4 @@
-"""Columns of texts, as Arrow has them until somebody wants strings."""
+"""Columns as Arrow has them: joined without a copy, texts made strings when asked for."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from producer.schedules.store import Store
 from rankmill import notify, storage
 from rankmill.ledger import Ledger
 from rankmill.settings import settings
-from tests.conftest import _forget_settings
+from tests.conftest import forget_settings
 from tests.inputs import pairs, write
 from tests.nights import Nights
 from tests.s3 import BUCKET, Faults, faulty_proxy, s3_endpoint, s3_environment
@@ -70,11 +70,11 @@ def worked_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def working(worked_redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nights]:
     """With a worker: what was submitted ends."""
     monkeypatch.setenv("RANKMILL_BROKER_URL", worked_redis)
-    _forget_settings()
+    forget_settings()
     nights = _nights(tmp_path, monkeypatch)
     nights.ledger._redis.flushall()
     yield nights
-    _forget_settings()
+    forget_settings()
 
 
 def _nights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
