@@ -17,6 +17,8 @@ from rankmill.storage import FileStat
 
 # Row groups whose columns take no more than this are fetched whole: few, large reads. A larger one
 # goes through a buffer for each column, so that its size does not bound the memory of reading.
+# Objects are fetched by Arrow's own threads, ahead and in few requests; on disk that gains nothing,
+# and such a thread aborts a process that ends while it still holds the file (apache/arrow#34314).
 _FETCH_BYTES = 64 * 2**20
 _BUFFER_BYTES = 8 * 2**20
 
@@ -128,9 +130,12 @@ def read_rows(
     with open_parquet(file) as opened:
         metadata = opened.metadata
     is_small = _largest_row_group(metadata, columns) <= _FETCH_BYTES
-    reading = {"pre_buffer": True} if is_small else {"buffer_size": _BUFFER_BYTES}
+    if is_small:
+        reading: dict[str, Any] = {"pre_buffer": not storage.is_local(file.uri)}
+    else:
+        reading = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
     names = None if columns is None else list(columns)
-    with open_parquet(file, metadata=metadata, **{"pre_buffer": False, **reading}) as parquet:
+    with open_parquet(file, metadata=metadata, **reading) as parquet:
         begin = 0
         for row_group in range(metadata.num_row_groups):
             stop = begin + metadata.row_group(row_group).num_rows
