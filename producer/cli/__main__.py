@@ -1,11 +1,12 @@
 """The process of the command line, which is over once its answer is given.
 
-It does not go through Python's own end: a thread of Arrow that still holds a file would abort the
-process there and turn a success into exit code 134 (apache/arrow#34314).
+It goes through the least of Python's own end: a thread of Arrow that still holds a file would abort
+the process there and turn a success into exit code 134 (apache/arrow#34314).
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 
@@ -21,6 +22,7 @@ def run() -> None:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    atexit._run_exitfuncs()  # as multiprocessing does; Flower keeps its history in one
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 _WITH_A_THREAD = """
-import sys, threading
+import atexit, sys, threading
 from producer.cli.__main__ import run
 threading.Thread(target=threading.Event().wait).start()
 sys.argv = ["rankmill", *sys.argv[1:]]
+atexit.register(print, "and what is due at the end was done")
 run()
 """
 
@@ -31,3 +32,4 @@ def test_it_ends_with_its_exit_code(arguments: list[str], exit_code: int, told: 
     )
     assert done.returncode == exit_code
     assert told in done.stdout + done.stderr
+    assert done.stdout.endswith("and what is due at the end was done\n")
