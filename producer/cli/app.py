@@ -56,7 +56,7 @@ OverwriteFlag = Annotated[
 
 
 def main() -> None:
-    """One line on stderr for every error of ours."""
+    """The console script: one line on stderr for every error of ours."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

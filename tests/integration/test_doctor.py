@@ -28,6 +28,7 @@ def sound(broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         "SCRATCH": str(tmp_path),
     }.items():
         monkeypatch.setenv(f"RANKMILL_{name}", value)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as the doctor sets it, and no longer than the test
     settings.cache_clear()
     return folder
 
@@ -76,7 +77,6 @@ def test_what_is_wrong_is_told_with_its_mend(
     state: str,
     message: str,
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv(f"RANKMILL_{variable}", value)
     settings.cache_clear()
     findings = {each.name: each for each in examine()}
