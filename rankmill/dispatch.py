@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from rankmill.broker import send_finalize, send_prepare, send_report, send_shard
-from rankmill.errors import RankmillError, StorageRefused, StorageUnavailable
+from rankmill.errors import RankmillError
 from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
 from rankmill.logs import get_logger
@@ -81,7 +81,7 @@ def fail(
 ) -> None:
     """End a job without success; what was scored stays, and `failure.json` says why.
 
-    Where not even that can be written, Redis alone knows it.
+    Where not even that can be written, or the output is another job's by now, Redis alone knows it.
     """
     log.error("job failed", job_id=record.job_id, error=str(error))
     failure = Failure(
@@ -92,13 +92,16 @@ def fail(
         failed_at=datetime.now(UTC),
         quotes_input=error.quotes_input,
     )
+    output = Output(record.spec.output_uri)
     try:
-        failure = Output(record.spec.output_uri).write_failure(failure)
-    except (StorageRefused, StorageUnavailable) as refused:
+        standing = output.read_job()
+        if standing is not None and standing.job_id == record.job_id:
+            failure = output.write_failure(failure)
+    except RankmillError as refused:
         log.error("failure.json cannot be written", job_id=record.job_id, error=str(refused))
-    notify(failed_event(failure, record.spec.output_uri, ledger.counts(record.job_id)))
+    notify(failed_event(failure, output.uri, ledger.counts(record.job_id)))
     ledger.end_job(record.job_id, JobState.FAILED, failure.message, settings.keep_finished_s)
-    send_report(record.job_id, record.spec.output_uri)
+    send_report(record.job_id, output.uri)
 
 
 def end(ledger: Ledger, settings: Settings, output: Output, job_id: str) -> None:

@@ -50,11 +50,14 @@ def finalize(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -
 
 def _finalize(ledger: Ledger, settings: Settings, job: Job) -> None:
     try:
+        counts = ledger.counts(job.job_id)
+        if counts is not None and counts.state.is_final:  # its output may be going right now
+            return
         if not job.output.has_ended():
             _complete(ledger, settings, job)
         if job.output.has_ended():
-            dispatch.end(ledger, settings, job.output, job.job_id)
             log.info("job is over", state=job.output.state())
+            dispatch.end(ledger, settings, job.output, job.job_id)
     except RankmillError as error:
         if error.transient:
             raise

@@ -148,12 +148,19 @@ def test_judgments_tell_whether_a_run_is_worse(working: Nights) -> None:
     ]
 
 
+def is_through(working: Nights, firing: Firing) -> bool:
+    """Whether the worker too is done with a run, whose end stands on storage first."""
+    counts = working.ledger.counts(firing.job_id)
+    return counts is not None and counts.state.is_final
+
+
 @pytest.mark.parametrize("gates, state", [([], "succeeded"), (["churn@3>0.2"], "held")])
 def test_a_run_that_cannot_be_compared(working: Nights, gates: list[str], state: str) -> None:
     """Somebody has removed the run that `latest` names."""
     working.add(fail_if=gates)
     working.tick(FIRST)
     (first,) = working.ended(FIRST)
+    wait_for(lambda: is_through(working, first))
     shutil.rmtree(str(first.output_uri))
     working.tick(SECOND)
     (_, second) = working.ended(SECOND)
