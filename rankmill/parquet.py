@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 
 from rankmill import storage
 from rankmill.errors import InputError, StorageUnavailable
+from rankmill.ranges import ByteRange, Fetched
 from rankmill.storage import FileStat
 
 # Row groups whose columns take no more than this are fetched whole: few, large reads. A larger one
 # goes through a buffer for each column, so that its size does not bound the memory of reading.
-# Objects are fetched by Arrow's own threads, ahead and in few requests; on disk that gains nothing,
-# and such a thread aborts a process that ends while it still holds the file (apache/arrow#34314).
+# Arrow could fetch by itself (pre_buffer), but by threads of its own, which abort a process that
+# ends while one still holds the file (apache/arrow#34314).
 _FETCH_BYTES = 64 * 2**20
 _BUFFER_BYTES = 8 * 2**20
 
@@ -49,7 +50,7 @@ def read_footer(file: FileStat, columns: Sequence[str] = ()) -> Footer:
     Raises:
         InputError: not Parquet, truncated, or changed since `file`.
     """
-    with open_parquet(file) as parquet:
+    with storage.open_file(file) as content, _opened(file, content) as parquet:
         metadata = parquet.metadata
         leaves = _leaves(metadata, columns)
         groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
@@ -94,20 +95,22 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 @contextmanager
-def open_parquet(file: FileStat, **options: Any) -> Iterator[pq.ParquetFile]:
-    """A Parquet file, as it was when `file` was taken; errors as `read_footer`."""
-    with storage.open_file(file) as content:
-        try:
-            parquet = pq.ParquetFile(content, page_checksum_verification=True, **options)
-        except (OSError, pa.ArrowException) as error:
-            _check_is_damage(error)
-            content.seek(0)
-            if content.read(4) == b"PAR1":
-                message = f"{file.uri}: truncated or damaged Parquet, no footer"
-                raise InputError(message) from error
-            raise InputError(f"{file.uri}: not a Parquet file") from error
-        with parquet:
-            yield parquet
+def _opened(
+    file: FileStat, content: BinaryIO | Fetched, **options: Any
+) -> Iterator[pq.ParquetFile]:
+    """`content` as Parquet, without Arrow's threads; errors as `read_footer`."""
+    options |= {"pre_buffer": False, "page_checksum_verification": True}
+    try:
+        parquet = pq.ParquetFile(content, **options)
+    except (OSError, pa.ArrowException) as error:
+        _check_is_damage(error)
+        content.seek(0)
+        if content.read(4) == b"PAR1":
+            message = f"{file.uri}: truncated or damaged Parquet, no footer"
+            raise InputError(message) from error
+        raise InputError(f"{file.uri}: not a Parquet file") from error
+    with parquet:
+        yield parquet
 
 
 class DamagedRowGroup(InputError):
@@ -127,42 +130,49 @@ def read_rows(
     Raises:
         DamagedRowGroup: a row group cannot be decoded; what came before it was given out.
     """
-    with open_parquet(file) as opened:
-        metadata = opened.metadata
-    is_small = _largest_row_group(metadata, columns) <= _FETCH_BYTES
-    if is_small:
-        reading: dict[str, Any] = {"pre_buffer": not storage.is_local(file.uri)}
-    else:
-        reading = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
-    names = None if columns is None else list(columns)
-    with open_parquet(file, metadata=metadata, **reading) as parquet:
-        begin = 0
-        for row_group in range(metadata.num_row_groups):
-            stop = begin + metadata.row_group(row_group).num_rows
-            row = begin
-            if start_row < stop:
-                try:
-                    for batch in parquet.iter_batches(
-                        batch_rows, row_groups=[row_group], columns=names, use_threads=False
-                    ):
-                        skip = min(max(start_row - row, 0), batch.num_rows)
-                        row += batch.num_rows
-                        yield pa.Table.from_batches([batch.slice(skip)])
-                except (OSError, pa.ArrowException) as error:
-                    _check_is_damage(error)
-                    reason = str(error).partition("\n")[0]
-                    lost = range(max(row, start_row), stop)
-                    raise DamagedRowGroup(file.uri, row_group, lost, reason) from error
-            begin = stop
+    with storage.open_file(file) as content:
+        with _opened(file, content) as opened:
+            metadata = opened.metadata
+        leaves = _leaves(metadata, columns)
+        chunks = [_chunks(metadata.row_group(n), leaves) for n in range(metadata.num_row_groups)]
+        is_small = max(map(_n_bytes, chunks), default=0) <= _FETCH_BYTES
+        fetched = Fetched(content) if is_small and not storage.is_local(file.uri) else None
+        reading = {"metadata": metadata, "buffer_size": 0 if is_small else _BUFFER_BYTES}
+        names = None if columns is None else list(columns)
+        with _opened(file, fetched or content, **reading) as parquet:
+            begin = 0
+            for row_group, ranges in enumerate(chunks):
+                stop = begin + metadata.row_group(row_group).num_rows
+                row = begin
+                if start_row < stop:
+                    if fetched:
+                        fetched.fetch(ranges)
+                    try:
+                        for batch in parquet.iter_batches(
+                            batch_rows, row_groups=[row_group], columns=names, use_threads=False
+                        ):
+                            skip = min(max(start_row - row, 0), batch.num_rows)
+                            row += batch.num_rows
+                            yield pa.Table.from_batches([batch.slice(skip)])
+                    except (OSError, pa.ArrowException) as error:
+                        _check_is_damage(error)
+                        reason = str(error).partition("\n")[0]
+                        lost = range(max(row, start_row), stop)
+                        raise DamagedRowGroup(file.uri, row_group, lost, reason) from error
+                begin = stop
 
 
-def _largest_row_group(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> int:
-    leaves = _leaves(metadata, columns)
-    groups = (metadata.row_group(n) for n in range(metadata.num_row_groups))
-    return max(
-        (sum(group.column(leaf).total_compressed_size for leaf in leaves) for group in groups),
-        default=0,
-    )
+def _chunks(group: pq.RowGroupMetaData, leaves: Sequence[int]) -> list[ByteRange]:
+    """Where the columns of a row group lie, each with its dictionary before its values."""
+    found = []
+    for chunk in map(group.column, leaves):
+        start = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
+        found.append(ByteRange(start, start + chunk.total_compressed_size))
+    return found
+
+
+def _n_bytes(ranges: Sequence[ByteRange]) -> int:
+    return sum(stop - start for start, stop in ranges)
 
 
 def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:

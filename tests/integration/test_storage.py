@@ -9,6 +9,7 @@ from threading import Barrier, Thread
 from typing import IO
 
 import boto3
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -249,6 +250,19 @@ def test_a_footer_costs_one_request(s3: str, faults: Faults) -> None:
     faults.n_requests = 0
     assert parquet.read_footer(file).n_rows == 200_000
     assert faults.n_requests == 1
+
+
+@pytest.mark.parametrize("columns, n_requests", [(["a", "b", "c"], 1), (["b"], 1), (["a", "c"], 2)])
+def test_a_row_group_costs_a_request_for_what_lies_together(
+    s3: str, faults: Faults, columns: list[str], n_requests: int
+) -> None:
+    table = pa.table({name: np.random.default_rng(0).random(200_000) for name in "abc"})
+    storage.publish(f"{s3}/t.parquet", lambda file: pq.write_table(table, file, 50_000))
+    file = storage.stat(f"{s3}/t.parquet")
+    faults.n_requests = 0
+    read = pa.concat_tables(parquet.read_rows(file, columns, 60_000, 4096))
+    assert read.equals(table.select(columns).slice(60_000))
+    assert faults.n_requests == 1 + 3 * n_requests  # the footer, and three of four row groups
 
 
 def test_another_scheme_is_refused() -> None:
