@@ -1,7 +1,7 @@
 """A right to do a job's work that expires, renewed while its holder lives, checked at the end.
 
-The work is a shard, by its number, or the job's preparation, PREPARATION, or what a schedule does
-with it: its submission, FIRING, and its COMPARISON with the run before.
+The work is a shard, by its number, or the job's PREPARATION or FINALIZATION, or what a schedule
+does with it: its submission, FIRING, and its COMPARISON with the run before.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rankmill.errors import BrokerUnavailable, ClaimLost
 PREPARATION = -1
 FIRING = -2
 COMPARISON = -3
+FINALIZATION = -4
 
 
 class Claim:

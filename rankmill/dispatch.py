@@ -93,14 +93,16 @@ def fail(
         quotes_input=error.quotes_input,
     )
     output = Output(record.spec.output_uri)
+    is_noted = False
     try:
-        standing = output.read_job()
-        if standing is not None and standing.job_id == record.job_id:
-            failure = output.write_failure(failure)
+        if output.holds(record.job_id):
+            failure, is_noted = output.write_failure(failure), True
     except RankmillError as refused:
         log.error("failure.json cannot be written", job_id=record.job_id, error=str(refused))
     notify(failed_event(failure, output.uri, ledger.counts(record.job_id)))
     ledger.end_job(record.job_id, JobState.FAILED, failure.message, settings.keep_finished_s)
+    if is_noted:
+        _start_if_reopened(ledger, settings, output, record.job_id)
     send_report(record.job_id, output.uri)
 
 
@@ -113,6 +115,14 @@ def end(ledger: Ledger, settings: Settings, output: Output, job_id: str) -> None
     if event is not None:
         notify(event)
     ledger.end_job(job_id, output.state(), "", settings.keep_finished_s)
+    _start_if_reopened(ledger, settings, output, job_id)
+
+
+def _start_if_reopened(ledger: Ledger, settings: Settings, output: Output, job_id: str) -> None:
+    """Undo an end in Redis that storage no longer knows: somebody resumed the job in between."""
+    if output.holds(job_id) and not output.has_ended():
+        log.warning("job was resumed while its end was told", job_id=job_id)
+        start_again(ledger, settings, output)
 
 
 def end_unseen(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -> None:
@@ -151,6 +161,7 @@ def cancel(ledger: Ledger, settings: Settings, output: Output, job_id: str) -> N
     """Stop a job: shards being run are let go before they publish, waiting ones are skipped."""
     output.mark_cancelled()
     ledger.end_job(job_id, JobState.CANCELLED, "", settings.keep_finished_s)
+    _start_if_reopened(ledger, settings, output, job_id)
     send_report(job_id, output.uri)
 
 

@@ -90,6 +90,11 @@ class Output:
     def read_job(self) -> JobRecord | None:
         return self._read(JobRecord, "job.json")
 
+    def holds(self, job_id: str) -> bool:
+        """Whether this is the output of that job, and not of another by now or of none."""
+        record = self.read_job()
+        return record is not None and record.job_id == job_id
+
     def write_job(self, record: JobRecord) -> None:
         self._write(record, "job.json")
 

@@ -17,7 +17,7 @@ from rankmill.broker import (
     shard_task_id,
     task_id_of,
 )
-from rankmill.claim import PREPARATION
+from rankmill.claim import FINALIZATION, PREPARATION
 from rankmill.errors import BrokerUnavailable, InputError, NotAllowed, RankmillError
 from rankmill.ledger import JobCounts, Ledger
 from rankmill.lifecycle import JobState
@@ -94,17 +94,21 @@ class Reconciler:
             self._send_lost(output.load_job(), seen, waiting)
 
     def _prepare_lost(self, record: JobRecord, waiting: set[str]) -> None:
-        is_claimed = self._ledger.claims.holder(record.job_id, PREPARATION) is not None
-        if not is_claimed and job_task_id(PREPARE, record.job_id) not in waiting:
+        if not self._is_under_way(PREPARE, record.job_id, waiting):
             log.warning("preparation is sent again", job_id=record.job_id)
             send_prepare(record.job_id, record.spec.output_uri)
+
+    def _is_under_way(self, task: str, job_id: str, waiting: set[str]) -> bool:
+        work = {PREPARE: PREPARATION, FINALIZE: FINALIZATION}[task]
+        is_claimed = self._ledger.claims.holder(job_id, work) is not None
+        return is_claimed or job_task_id(task, job_id) in waiting
 
     def _end(self, job_id: str, state: JobState, message: str) -> None:
         self._ledger.end_job(job_id, state, message, self._settings.keep_finished_s)
         self._running.pop(job_id, None)
 
     def _send_lost(self, job: Job, seen: JobCounts, waiting: set[str]) -> None:
-        if seen.state is JobState.FINALIZING and job_task_id(FINALIZE, job.job_id) in waiting:
+        if seen.state is JobState.FINALIZING and self._is_under_way(FINALIZE, job.job_id, waiting):
             return
         # Between leaving the queue and taking its claim a shard is in neither; leave it that time.
         settled = self._ledger.now() - self._settings.reconcile_s

@@ -9,7 +9,8 @@ from itertools import chain
 from structlog.contextvars import bound_contextvars
 
 from rankmill import dispatch, storage
-from rankmill.errors import JobFailed, JobUnknown, RankmillError
+from rankmill.claim import FINALIZATION, Claim
+from rankmill.errors import ClaimLost, JobFailed, JobUnknown, RankmillError
 from rankmill.known import remarks as known_remarks
 from rankmill.ledger import Ledger
 from rankmill.logs import get_logger
@@ -21,9 +22,6 @@ from worker.queries import check_queries
 from worker.trec import write_trec_run
 
 log = get_logger(__name__)
-
-# Longer than reading the reports of a very large job takes; a finalize that died is then followed.
-_TURN_S = 120.0
 
 
 def finalize(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -> None:
@@ -42,31 +40,34 @@ def finalize(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -
             raise
         dispatch.refuse(ledger, settings, job_id, output_uri, error)
         return
-    if job.job_id != job_id or not ledger.take_turn(f"finalize:{job_id}", _TURN_S):
+    if job.job_id != job_id:
         return
-    with bound_contextvars(job_id=job_id):
-        _finalize(ledger, settings, job)
+    claim = Claim.take(ledger.claims, job_id, FINALIZATION, settings.claim_s)
+    if claim is None:
+        return
+    with claim, bound_contextvars(job_id=job_id):
+        _finalize(ledger, settings, job, claim)
 
 
-def _finalize(ledger: Ledger, settings: Settings, job: Job) -> None:
+def _finalize(ledger: Ledger, settings: Settings, job: Job, claim: Claim) -> None:
     try:
         counts = ledger.counts(job.job_id)
         if counts is not None and counts.state.is_final:  # its output may be going right now
             return
         if not job.output.has_ended():
-            _complete(ledger, settings, job)
+            _complete(ledger, settings, job, claim)
         if job.output.has_ended():
             log.info("job is over", state=job.output.state())
             dispatch.end(ledger, settings, job.output, job.job_id)
+    except ClaimLost as error:
+        log.warning("claim is lost", error=str(error))
     except RankmillError as error:
         if error.transient:
             raise
         dispatch.fail(ledger, settings, job.record, error, None)
-    finally:
-        ledger.end_turn(f"finalize:{job.job_id}")
 
 
-def _complete(ledger: Ledger, settings: Settings, job: Job) -> None:
+def _complete(ledger: Ledger, settings: Settings, job: Job, claim: Claim) -> None:
     reports = list(job.output.reports(job.job_id))
     unfit = sorted(set(range(job.plan.n_shards)) - {report.shard_index for report in reports})
     unfit += [report.shard_index for report in reports if not _stands(job, report)]
@@ -80,11 +81,13 @@ def _complete(ledger: Ledger, settings: Settings, job: Job) -> None:
     _check_counts(job, manifest)
     _check_models(manifest)
     check_queries(job)
+    claim.check()
     job.output.remove_strays(job.plan.n_shards)
     if job.spec.trec_run:
         write_trec_run(job)
     job.output.write_manifest(manifest)
     report_success(job.output, reports, manifest)
+    claim.check()
     job.output.mark_success()
 
 
