@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from rankmill import dispatch
-from rankmill.errors import JobFailed
+from rankmill.claim import FINALIZATION, Claim
+from rankmill.errors import ClaimLost, JobFailed
 from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
 from rankmill.output import Job, Output
+from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
 from tests.unit.test_report import scored
 from worker.finalize import finalize
@@ -54,3 +56,51 @@ def test_a_failure_is_not_noted_in_an_output_that_is_no_longer_the_jobs(
     dispatch.fail(ledger, settings(), job.record, JobFailed("too late"), None)
     assert sorted(Path(output.uri).rglob("*")) == before
     assert state(ledger, job) is JobState.FAILED
+
+
+class ResumedMeanwhile(Ledger):
+    """Its jobs are resumed by somebody just before Redis is told that they are over."""
+
+    def end_job(self, job_id: str, state: JobState, message: str, keep_s: int) -> None:
+        counts = self.counts(job_id)
+        assert counts is not None
+        Output(counts.output_uri).reopen()
+        super().end_job(job_id, state, message, keep_s)
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel", "finalize"])
+def test_a_job_resumed_while_its_end_is_told_goes_on(job: Job, ledger: Ledger, end: str) -> None:
+    telling = ResumedMeanwhile(ledger._redis)
+    if end == "fail":
+        dispatch.fail(telling, settings(), job.record, JobFailed("once"), None)
+    elif end == "cancel":
+        dispatch.cancel(telling, settings(), job.output, job.job_id)
+    else:
+        finalize(telling, settings(), job.job_id, job.output.uri)
+    assert state(ledger, job) is JobState.FINALIZING
+    assert ledger.priorities() == {job.job_id: job.spec.priority}
+    assert any("rankmill.finalize" in message for message in ledger.queued("rankmill.control"))
+
+
+def test_two_finalize_one_job_only_once(job: Job, ledger: Ledger) -> None:
+    ledger.set_state(job.job_id, JobState.FINALIZING)
+    claim = Claim.take(ledger.claims, job.job_id, FINALIZATION, 30)
+    assert claim is not None
+    with claim:
+        finalize(ledger, settings(), job.job_id, job.output.uri)
+        assert not job.output.has_ended()
+        Reconciler(ledger, settings()).look()
+        assert ledger.queued("rankmill.control") == []
+    finalize(ledger, settings(), job.job_id, job.output.uri)
+    assert job.output.is_success()
+
+
+def test_a_finalize_that_was_frozen_leaves_the_end_to_its_successor(
+    job: Job, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(claim: Claim) -> None:
+        raise ClaimLost("frozen")
+
+    monkeypatch.setattr(Claim, "check", lost)
+    finalize(ledger, settings(), job.job_id, job.output.uri)
+    assert not job.output.has_ended() and state(ledger, job) is JobState.RUNNING
