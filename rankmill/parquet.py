@@ -154,6 +154,8 @@ def read_rows(
                             skip = min(max(start_row - row, 0), batch.num_rows)
                             row += batch.num_rows
                             yield pa.Table.from_batches([batch.slice(skip)])
+                        if row < stop:
+                            raise pa.ArrowInvalid(f"{stop - row} of its rows are missing")
                     except (OSError, pa.ArrowException) as error:
                         _check_is_damage(error)
                         reason = str(error).partition("\n")[0]

@@ -89,7 +89,7 @@ def _read_file(
             row = damage.lost.stop
 
 
-def with_partition(table: pa.Table, file: InputFile, schema: pa.Schema) -> pa.Table:
+def _with_partition(table: pa.Table, file: InputFile, schema: pa.Schema) -> pa.Table:
     """The columns and types of `schema`, those that the file's path gives included."""
     arrays = [
         pa.repeat(pa.scalar(file.partition[field.name], field.type), table.num_rows)
@@ -102,7 +102,7 @@ def with_partition(table: pa.Table, file: InputFile, schema: pa.Schema) -> pa.Ta
 
 def _as_planned(table: pa.Table, file: InputFile, wanted: pa.Schema) -> pa.Table:
     """The job's columns and types, which files may differ from in what a user does not see."""
-    read = with_partition(table, file, wanted)
+    read = _with_partition(table, file, wanted)
     if REFUSAL_COLUMN in wanted.names:
         return read
     return read.append_column(REFUSAL_COLUMN, pa.nulls(table.num_rows, pa.string()))

@@ -9,9 +9,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from rankmill import parquet
-from rankmill.errors import InputError
-from rankmill.rows import with_partition
+from rankmill.rows import Damaged, read_files
 from rankmill.spec import ORIGIN_COLUMNS, REFUSAL_COLUMN, InputFile
 
 # What every row brings along beside its own columns.
@@ -34,18 +32,21 @@ class Rows(Protocol):
         """Those of the own columns, then STATUS_COLUMNS; the same rows in order at every call."""
 
 
-def with_status(
-    table: pa.Table, file: InputFile, row_numbers: np.ndarray, refusal: str | None = None
-) -> pa.Table:
-    """Rows with the place they come from and, if they cannot be scored, why.
+def with_status(table: pa.Table, file: InputFile, row_numbers: np.ndarray) -> pa.Table:
+    """Rows that may be scored, with the place they come from.
 
     Args:
         row_numbers: int64 (n,), rows or lines of the file from 0.
     """
-    values = (refusal, file.uri)
-    constant = [pa.repeat(pa.scalar(value, pa.string()), len(row_numbers)) for value in values]
-    arrays = [*table.columns, *constant, pa.array(row_numbers, pa.int64())]
-    return pa.Table.from_arrays(arrays, schema=schema_with_status(table.schema))
+    no_refusal = pa.nulls(table.num_rows, pa.string())
+    return _with_origin(table.append_column(REFUSAL_COLUMN, no_refusal), file, row_numbers)
+
+
+def _with_origin(table: pa.Table, file: InputFile, row_numbers: np.ndarray) -> pa.Table:
+    uris = pa.repeat(pa.scalar(file.uri, pa.string()), len(row_numbers))
+    for name, values in zip(ORIGIN_COLUMNS, (uris, pa.array(row_numbers)), strict=True):
+        table = table.append_column(name, values)
+    return table
 
 
 def schema_with_status(schema: pa.Schema) -> pa.Schema:
@@ -66,25 +67,9 @@ class ParquetRows:
     batch_rows: int = 4096
 
     def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        schema = pa.schema([self.schema.field(name) for name in names])
+        damaged: Damaged = "reject" if self.keep_damaged else "fail"
         for file in self.files:
-            yield from self._read(file, schema)
-
-    def _read(self, file: InputFile, schema: pa.Schema) -> Iterator[pa.Table]:
-        stored = [name for name in schema.names if name not in file.partition]
-        row = 0
-        while row < file.n_rows:
-            try:
-                for table in parquet.read_rows(file.stat, stored, row, self.batch_rows):
-                    numbers = np.arange(row, row + table.num_rows)
-                    yield with_status(with_partition(table, file, schema), file, numbers)
-                    row += table.num_rows
-            except parquet.DamagedRowGroup as damage:
-                if not self.keep_damaged:
-                    raise InputError(f"{damage}; --damaged reject sets its rows aside") from damage
-                reason = f"row group {damage.row_group} is damaged"
-                for start in range(row, damage.lost.stop, self.batch_rows):
-                    numbers = np.arange(start, min(start + self.batch_rows, damage.lost.stop))
-                    nothing = pa.table([pa.nulls(len(numbers), f.type) for f in schema], schema)
-                    yield with_status(nothing, file, numbers, reason)
-                row = damage.lost.stop
+            row = 0
+            for table in read_files([file], self.schema, names, 0, self.batch_rows, damaged):
+                yield _with_origin(table, file, np.arange(row, row + table.num_rows))
+                row += table.num_rows

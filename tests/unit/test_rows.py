@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from producer.plan import read_source
 from producer.submit import plan_job
 from rankmill.errors import InputError
 from rankmill.output import Job
-from rankmill.spec import JobSpec
+from rankmill.rows import Damaged, read_files
+from rankmill.spec import REFUSAL_COLUMN, JobSpec
 from tests.inputs import pairs, write
 from worker.reader import RowReader
 from worker.rows import locate_row, owned_rows
@@ -194,6 +196,36 @@ def test_a_damaged_row_group_is_named(tmp_path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(InputError, match=r"0\.parquet: row group 0 cannot be read"):
         list(RowReader().tables(job, None, 0, 10))
+
+
+def claim_more_rows(path: Path, n_rows: int, n_claimed: int) -> None:
+    """Let the footer of a file with one row group say that it has other rows than it has."""
+    content = path.read_bytes()
+    footer_at = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    there, claimed = (bytes([0x16, 2 * n]) for n in (n_rows, n_claimed))  # an i64 of Thrift's
+    first, last = content.index(there, footer_at), content.rindex(there, footer_at)
+    for at in (first, last):  # the file's, and after the columns' the row group's
+        content = content[:at] + claimed + content[at + 2 :]
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", ["fail", "reject"])
+def test_a_row_group_with_fewer_rows_than_its_footer_says_is_damaged(
+    tmp_path: Path, damaged: Damaged
+) -> None:
+    path = write(pairs(1, 41), tmp_path / "in.parquet", write_statistics=False)
+    claim_more_rows(path, 41, 47)
+    source = read_source(str(path))
+    assert source.n_rows == 47
+    tables = read_files(source.files, source.schema, None, 0, 100, damaged)
+    first = next(tables)
+    assert first.num_rows == 41 and first[REFUSAL_COLUMN].null_count == 41
+    if damaged == "fail":
+        with pytest.raises(InputError, match="row group 0 cannot be read: 6 of its rows are missi"):
+            next(tables)
+    else:
+        (rest,) = list(tables)
+        assert rest[REFUSAL_COLUMN].to_pylist() == ["row group 0 is damaged"] * 6
 
 
 def test_rows_are_named_by_file_and_place(tmp_path: Path) -> None:
