@@ -131,6 +131,13 @@ def make_plan(
     )
 
 
+def check_names(uri: str, schema: pa.Schema) -> None:
+    """Raise InputError where an input's column is called like one that preparing adds."""
+    reserved = [name for name in STATUS_COLUMNS if name in schema.names]
+    if reserved:
+        raise InputError(f"{uri}: column '{reserved[0]}' needs another name")
+
+
 def resolve_columns(
     spec: JobOptions, schema: pa.Schema, candidates: tuple[str, ...] | None = None
 ) -> Columns:

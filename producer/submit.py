@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.follow import JobHandle
-from producer.plan import make_plan, read_source
+from producer.plan import check_names, make_plan, read_source
 from producer.prepare.earlier import find_earlier
 from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.prepare.layouts import check_layout
@@ -25,7 +25,7 @@ from rankmill.errors import InputError, OutputTaken
 from rankmill.ledger import Ledger
 from rankmill.output import Job, Output
 from rankmill.settings import settings
-from rankmill.spec import REFUSAL_COLUMN, InputFile, JobRecord, JobSpec, Plan, job_id_for
+from rankmill.spec import InputFile, JobRecord, JobSpec, Plan, job_id_for
 
 
 def submit(
@@ -81,8 +81,7 @@ def check(spec: JobSpec, job_id: str | None = None) -> Checked:
         source = read_source(spec.input_uri, (spec.query_col, spec.document_col))
         files = source.files
         check_layout(spec, files[0].uri, source.schema)
-        if REFUSAL_COLUMN in source.schema.names:
-            raise InputError(f"column '{REFUSAL_COLUMN}' of the input needs another name")
+        check_names(files[0].uri, source.schema)
     _check_apart(spec, files)
     content_id = job_id_for(spec, files)
     spec, no_reuse = find_earlier(spec)

@@ -33,7 +33,7 @@ class PairsAsTheyCome:
         columns = resolve_columns(spec, rows.schema)
         roles = (columns.query_id, columns.doc_id, columns.query, columns.document)
         others = rows.schema.names if spec.keep_cols is None else spec.keep_cols
-        self._names = list(dict.fromkeys(name for name in (*roles, *others) if name))
+        self._names = list(dict.fromkeys(name for name in (*roles, *others) if name is not None))
         self._key = columns.group_key
         self._rows = rows
         own = pa.schema([rows.schema.field(name) for name in self._names])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from producer.plan import read_source
+from producer.plan import check_names, read_source
 from producer.prepare.database import Database
 from producer.prepare.dataset import ClusteredPairs, Dataset, PairsAsTheyCome
 from producer.prepare.delimited import DelimitedRows, run_rows, tsv_rows
@@ -20,7 +20,7 @@ from producer.prepare.rows import ParquetRows, Rows
 from producer.prepare.texts import Texts
 from rankmill.errors import InputError
 from rankmill.parquet import plain_schema, read_footer
-from rankmill.spec import STATUS_COLUMNS, InputFile, InputRole, JobSpec
+from rankmill.spec import InputFile, InputRole, JobSpec
 
 _IDS = ("_id", "id")
 _QUERY_IDS, _DOC_IDS = ("query_id", *_IDS), ("doc_id", "docid", *_IDS)
@@ -75,7 +75,7 @@ def open_dataset(
 
     reading = _Reading(spec, database, only_beginning)
     rows = reading.rows(files_of("input"))
-    _check_names(rows)
+    check_names(rows.files[0].uri, rows.schema)
     check_layout(spec, rows.files[0].uri, rows.schema)
     if only_beginning and isinstance(rows, JsonRows):
         spec = spec.model_copy(update={"keep_cols": None})  # which may come in later lines
@@ -106,12 +106,6 @@ def _find(uris: str, role: InputRole) -> tuple[InputFile, ...]:
         InputFile(uri=file.uri, n_rows=0, size_bytes=file.size_bytes, state=file.state, role=role)
         for file in found
     )
-
-
-def _check_names(rows: Rows) -> None:
-    reserved = [name for name in STATUS_COLUMNS if name in rows.schema.names]
-    if reserved:
-        raise InputError(f"{rows.files[0].uri}: column '{reserved[0]}' needs another name")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 
 from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.prepare.prepare import prepare
+from producer.submit import check
 from rankmill.errors import InputError
 from rankmill.spec import JobSpec
 from tests.prepared import damage, prepared, spec_of, write_jsonl, write_lines, write_table
@@ -35,6 +36,16 @@ def test_what_is_parquet_with_clustered_pairs_needs_nothing(tmp_path: Path) -> N
     for name in ("a.jsonl", "b.ndjson.gz", "c.tsv.zst", "d.JSON"):
         assert needs_prepare(spec_of(write_lines(tmp_path / name, [])))
     assert needs_prepare(spec_of(write_lines(tmp_path / "plain", ['{"query": "a"}'])))
+
+
+@pytest.mark.parametrize("name", ["_refusal", "_file", "_row"])
+@pytest.mark.parametrize("options", [{}, {"cluster": True}])
+def test_a_column_that_preparing_would_add_is_refused(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    path = write_table(tmp_path / "in.parquet", pa.table({**PAIRS, name: ["mine"]}))
+    with pytest.raises(InputError, match=rf"in\.parquet: column '{name}' needs another name"):
+        check(spec_of(path, **options))
 
 
 def run_spec(tmp_path: Path, run: dict[str, Any], **options: Any) -> JobSpec:

@@ -87,6 +87,11 @@ def test_folders_give_columns_and_the_key_too(tmp_path: Path) -> None:
     assert found["document"].to_pylist() == ["x", "y", "x", "y"]
 
 
+def test_a_column_without_a_name_is_carried(tmp_path: Path) -> None:
+    table = pa.table({"query": list("aba"), "document": list("123"), "": [7, 8, 9]})
+    assert clustered(tmp_path, table)[""].to_pylist() == [7, 9, 8]
+
+
 def test_text_that_is_not_utf8_is_left_to_scoring(tmp_path: Path) -> None:
     texts = pa.Array.from_buffers(pa.string(), 3, pa.array([b"\xff", b"y", b"\xff"]).buffers())
     found = clustered(tmp_path, pa.table({"query": texts, "document": texts}))
