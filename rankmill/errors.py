@@ -35,6 +35,12 @@ class RankmillError(Exception):
     quotes_input: ClassVar[bool] = True
 
 
+def unexpected(error: Exception) -> RankmillError:
+    """An error that nobody foresaw, a bug of ours or of a library's, in one line."""
+    first_line = str(error).strip().partition("\n")[0]
+    return RankmillError(f"unexpected {type(error).__name__}: {first_line}")
+
+
 class InputError(RankmillError):
     exit_code = 2
 

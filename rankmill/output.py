@@ -219,9 +219,15 @@ class Output:
         return [name for name in storage.names(self.uri) if not _is_ours(name, has_job=has_job)]
 
     def remove_result(self) -> None:
-        """Remove all of an earlier job: its mark of success first, its reports before its parts."""
+        """Remove all of an earlier job.
+
+        Its mark of success goes first and its reports before its parts; what tells whose the parts
+        are goes last, so that one who dies half way can be followed.
+        """
+        for first in (storage.child(self.uri, _SUCCESS), self._own("shards")):
+            storage.remove(first)
         ours = [name for name in storage.names(self.uri) if _is_ours(name, has_job=True)]
-        for name in sorted(ours, key=lambda name: (name != _SUCCESS, name != _OWN_FOLDER)):
+        for name in sorted(ours, key=lambda name: name == _OWN_FOLDER):
             storage.remove(storage.child(self.uri, name))
 
     def remove_strays(self, n_shards: int) -> None:
@@ -261,9 +267,12 @@ class Job:
         return Output(self.spec.output_uri)
 
     @property
-    def is_rewritten(self) -> bool:
-        """Whether the input was turned into pairs, so that each query's rows stand together."""
-        return any(storage.lies_in(f.uri, self.output.prepared_uri) for f in self.plan.files[:1])
+    def is_clustered(self) -> bool:
+        """Whether its preparation has brought each query's rows together."""
+        is_prepared = any(
+            storage.lies_in(f.uri, self.output.prepared_uri) for f in self.plan.files[:1]
+        )
+        return is_prepared and (self.spec.layout != "lists" or self.spec.cluster)
 
     def shard(self, shard_index: int) -> ShardSpec:
         return self.plan.shard(shard_index, self.spec.output_uri)

@@ -6,20 +6,28 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 
 from structlog.contextvars import bound_contextvars
 
 from rankmill import dispatch
 from rankmill.claim import Claim
-from rankmill.errors import BrokerUnavailable, ClaimLost, JobFailed, JobUnknown, RankmillError
+from rankmill.errors import (
+    BrokerUnavailable,
+    ClaimLost,
+    JobFailed,
+    JobUnknown,
+    RankmillError,
+    unexpected,
+)
 from rankmill.ledger import ledger
 from rankmill.logs import get_logger
 from rankmill.output import Job, Output
 from rankmill.progress import ProgressEvents
 from rankmill.results import ShardReport
 from rankmill.settings import settings
-from rankmill.spec import ShardSpec
+from rankmill.spec import Plan, ShardSpec
 from worker import models
 from worker.reader import RowReader
 from worker.score import ShardWork
@@ -63,8 +71,7 @@ def _deliver(job: Job, shard: ShardSpec, n_retries: int) -> str:
         return f"failed its job: {error}"
     except Exception as error:  # a bug of ours or of a library: the same again would not help
         log.exception("shard met a bug")
-        first_line = str(error).strip().partition("\n")[0]
-        bug = RankmillError(f"unexpected {type(error).__name__}: {first_line}")
+        bug = unexpected(error)
         dispatch.fail(ledger(), settings(), job.record, bug, shard.shard_index)
         return f"failed its job: {bug}"
     if report is None:
@@ -85,26 +92,29 @@ def _report_of(job: Job, shard: ShardSpec) -> ShardReport | None:
 
 def _job_of(shard: ShardSpec) -> Job | None:
     """The shard's job, or None where it has ended or its output belongs to a later one."""
-    try:
-        job = _planned_job(shard.output_uri, shard.job_id)
-    except JobUnknown:
-        if Output(shard.output_uri).read_job() is None:
-            dispatch.end_unseen(ledger(), settings(), shard.job_id, shard.output_uri)
+    output = Output(shard.output_uri)
+    record = output.read_job()
+    if record is None:
+        dispatch.end_unseen(ledger(), settings(), shard.job_id, output.uri)
+    if record is None or record.job_id != shard.job_id or output.has_ended():
         return None
-    return None if job.output.has_ended() else job
+    try:
+        return Job(record, _plan_of(output, record.job_id, record.submitted_at))
+    except JobUnknown:
+        return None
 
 
 @lru_cache(maxsize=4)
-def _planned_job(output_uri: str, job_id: str) -> Job:
-    """A job's plan never changes, so it is read once.
+def _plan_of(output: Output, job_id: str, submitted_at: datetime) -> Plan:
+    """A job's plan never changes until the job is submitted anew, so it is read once.
 
     Raises:
-        JobUnknown: the output holds no job of that id.
+        JobUnknown: no such job was planned.
     """
-    job = Output(output_uri).load_job()
-    if job.job_id != job_id:
-        raise JobUnknown(f"{output_uri}: no longer job {job_id}'s")
-    return job
+    plan = output.read_plan()
+    if plan is None or plan.job_id != job_id:
+        raise JobUnknown(f"{output.uri}: job {job_id} was not planned here")
+    return plan
 
 
 def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | None:

@@ -10,7 +10,7 @@ from structlog.contextvars import bound_contextvars
 
 from rankmill import dispatch, storage
 from rankmill.claim import FINALIZATION, Claim
-from rankmill.errors import ClaimLost, JobFailed, JobUnknown, RankmillError
+from rankmill.errors import ClaimLost, JobFailed, JobUnknown, RankmillError, unexpected
 from rankmill.known import remarks as known_remarks
 from rankmill.ledger import Ledger
 from rankmill.logs import get_logger
@@ -65,6 +65,9 @@ def _finalize(ledger: Ledger, settings: Settings, job: Job, claim: Claim) -> Non
         if error.transient:
             raise
         dispatch.fail(ledger, settings, job.record, error, None)
+    except Exception as error:  # the same again would not help
+        log.exception("finalize met a bug")
+        dispatch.fail(ledger, settings, job.record, unexpected(error), None)
 
 
 def _complete(ledger: Ledger, settings: Settings, job: Job, claim: Claim) -> None:

@@ -34,13 +34,13 @@ class QueryKeys:
 
     def write(self, shard_index: int) -> None:
         """Nothing where it cannot matter: one shard, or rows that were brought together."""
-        if self._job.plan.n_shards > 1 and not self._job.is_rewritten:
+        if self._job.plan.n_shards > 1 and not self._job.is_clustered:
             storage.write_bytes(self._job.output.queries_uri(shard_index), b"".join(self._digests))
 
 
 def check_queries(job: Job) -> None:
     """Raise InputError where a query has rows in more than one shard."""
-    if job.plan.n_shards == 1 or job.is_rewritten:
+    if job.plan.n_shards == 1 or job.is_clustered:
         return
     parts = [storage.read_bytes(job.output.queries_uri(n)) or b"" for n in range(job.plan.n_shards)]
     digests = np.frombuffer(b"".join(parts), dtype=f"V{_DIGEST_BYTES}")

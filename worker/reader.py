@@ -122,7 +122,8 @@ class RowReader:
 
 
 def _source(job: Job, columns: Sequence[str] | None, batch_rows: int) -> object:
-    return job.job_id, None if columns is None else tuple(columns), batch_rows
+    asked = None if columns is None else tuple(columns)
+    return job.job_id, job.record.submitted_at, asked, batch_rows
 
 
 def _check_unchanged(job: Job, row: int) -> None:

@@ -18,7 +18,7 @@ from producer.prepare.prepare import prepare
 from producer.prepare.workspace import Progress
 from rankmill import dispatch
 from rankmill.claim import PREPARATION, Claim
-from rankmill.errors import ClaimLost, InputError, RankmillError
+from rankmill.errors import ClaimLost, InputError, RankmillError, unexpected
 from rankmill.ledger import Ledger
 from rankmill.logs import get_logger
 from rankmill.output import Output
@@ -61,6 +61,9 @@ def _prepare_and_start(ledger: Ledger, settings: Settings, record: JobRecord) ->
         if error.transient:
             raise
         dispatch.fail(ledger, settings, record, error, None)
+    except Exception as error:  # the same again would not help
+        log.exception("preparation met a bug")
+        dispatch.fail(ledger, settings, record, unexpected(error), None)
 
 
 def _write_plan(ledger: Ledger, settings: Settings, record: JobRecord) -> bool:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rankmill import dispatch
+from producer.prepare.job import prepare_job
+from producer.submit import submit
+from rankmill import dispatch, storage
 from rankmill.claim import FINALIZATION, Claim
 from rankmill.errors import ClaimLost, JobFailed
 from rankmill.ledger import Ledger
@@ -14,6 +16,7 @@ from rankmill.lifecycle import JobState
 from rankmill.output import Job, Output
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
+from tests.inputs import pairs, write
 from tests.unit.test_report import scored
 from worker.finalize import finalize
 
@@ -104,3 +107,51 @@ def test_a_finalize_that_was_frozen_leaves_the_end_to_its_successor(
     monkeypatch.setattr(Claim, "check", lost)
     finalize(ledger, settings(), job.job_id, job.output.uri)
     assert not job.output.has_ended() and state(ledger, job) is JobState.RUNNING
+
+
+def test_a_bug_in_finalize_fails_the_job_with_its_first_line(
+    job: Job, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def buggy(job: Job) -> None:
+        raise KeyError("what nobody foresaw\nsecond line")
+
+    monkeypatch.setattr("worker.finalize.check_queries", buggy)
+    finalize(ledger, settings(), job.job_id, job.output.uri)
+    failure = job.output.read_failure()
+    assert failure is not None and failure.exit_code == 1
+    assert failure.message == r"unexpected KeyError: 'what nobody foresaw\nsecond line'"
+    assert state(ledger, job) is JobState.FAILED
+
+
+def test_a_bug_in_preparing_fails_the_job(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def buggy(*_: object) -> None:
+        raise ValueError("what nobody foresaw")
+
+    monkeypatch.setattr("producer.prepare.job.prepare", buggy)
+    source = write(pairs(2, 3), tmp_path / "in.parquet")
+    handle = submit(source, tmp_path / "out", model_id="null", cluster=True)
+    prepare_job(ledger, settings(), handle.job_id, handle.output.uri)
+    with pytest.raises(JobFailed, match="unexpected ValueError: what nobody foresaw"):
+        handle.wait(timeout_s=5)
+
+
+def test_a_result_removed_half_way_is_removed_by_the_next(
+    job: Job, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finalize(ledger, settings(), job.job_id, job.output.uri)
+    remove, n_removed = storage.remove, 0
+
+    def removing(uri: str) -> None:
+        nonlocal n_removed
+        assert not job.output.is_success() or uri.endswith("_SUCCESS")
+        assert job.output.foreign_names() == []
+        if job.output.reported_shards():
+            assert len(job.output.part_names()) == job.plan.n_shards
+        remove(uri)
+        n_removed += 1
+
+    monkeypatch.setattr(storage, "remove", removing)
+    job.output.remove_result()
+    assert n_removed > job.plan.n_shards and storage.names(job.output.uri) == []

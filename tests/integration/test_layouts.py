@@ -164,3 +164,26 @@ def test_a_worker_killed_while_it_prepares_costs_nothing(
     status = job.wait(timeout_s=90)
     assert (status.state, status.n_pairs_done) == ("succeeded", n_rows)
     assert len(read_output(tmp_path / "out")) == n_rows
+
+
+def test_a_prepared_job_submitted_anew_is_read_anew(
+    tmp_path: Path, start_worker: StartWorker
+) -> None:
+    source = write(pairs(4, 5), tmp_path / "in.parquet")
+    start_worker()
+    for overwrite in (False, True):
+        job = submit(source, tmp_path / "out", model_id="null", cluster=True, overwrite=overwrite)
+        assert job.wait(timeout_s=60).state == "succeeded"
+    assert len(read_output(tmp_path / "out")) == 20
+
+
+def test_a_query_in_two_rows_of_lists_is_found_wherever_they_are(tmp_path: Path) -> None:
+    ids = ["q0", "q1", "q2", "q0"]
+    table = pa.table({"query_id": ids, "query": ids, "document": [list("abcdef")] * 4})
+    pq.write_table(table, tmp_path / "in.parquet")
+    layout = ("--layout", "lists", "--model", "null", "--shard-pairs", 6)
+    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", *layout)
+    assert done.returncode == 2
+    assert "query_id 'q0' has rows in shards 0 and 3" in done.stderr
+    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "2", *layout, "--cluster")
+    assert done.returncode == 0, done.stderr
