@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from producer.qrels import read_qrels
@@ -24,11 +25,11 @@ def test_beir(tmp_path: Path, name: str) -> None:
     assert read_qrels(str(path)) == JUDGMENTS
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_trec(tmp_path: Path, packed: bool) -> None:
+@pytest.mark.parametrize("codec", [None, "gzip", "zstd"])
+def test_trec(tmp_path: Path, codec: str | None) -> None:
     content = b"q1 0 d1  2\n\nq1 Q0 d1 2\n7\t0\td1\t-1\n"
     path = tmp_path / "qrels"
-    path.write_bytes(gzip.compress(content) if packed else content)
+    path.write_bytes(pa.Codec(codec).compress(content, asbytes=True) if codec else content)
     assert read_qrels(str(path)) == {"q1": {"d1": 2}, "7": {"d1": -1}}
 
 
@@ -48,12 +49,12 @@ def test_parquet_with_ids_of_any_type(tmp_path: Path, names: tuple[str, str, str
     [
         (b"", "no judgments"),
         (b"query-id\tcorpus-id\tscore\n", "no judgments"),
-        (b"q1 0 d1 1\nq1 d2 1\n", "line 2: not query, 0, document and grade: 'q1 d2 1'"),
-        (BEIR.replace("7\td1", "7 d1").encode(), "line 5: not 3 fields between tabs"),
-        (b"q1 0 d1 high", "line 1: grade 'high' is not a whole number"),
+        (b"q1 0 d1 1\nq1 d2 1\n", "line 2 is not query, 0, document and grade: 'q1 d2 1'"),
+        (BEIR.replace("7\td1", "7 d1").encode(), "line 5 is not 3 fields between tabs"),
+        (b"q1 0 d1 high", "line 1 has the grade 'high', which is not a w"),
         (b"q1 0 d1 1\nq1 0 d1 2", "line 2: document 'd1' of query 'q1' has grade 2, and 1 before"),
         (gzip.compress(b"q1 0 d1 1" * 99, mtime=0)[:-9], "damaged gzip"),
-        (b"\xff\xfe", "neither Parquet nor UTF-8 text"),
+        (b"\xff\xfe", "line 1 is not UTF-8"),
         (b"PAR1 and no more", "truncated or damaged Parquet"),
     ],
 )
