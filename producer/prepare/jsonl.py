@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property, reduce
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from producer.prepare.database import Database, Feed
 from producer.prepare.lines import LINES_SCHEMA, first_lines, line_error, read_lines
@@ -21,6 +23,8 @@ from rankmill.spec import InputFile
 Structure = dict[str, Any]
 
 _NUMBERS = {"UBIGINT", "BIGINT", "HUGEINT", "DOUBLE"}
+# All shorter integers are floats too.
+_LONG_INTEGER = r"^-?\d{16,}$"
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,23 @@ class JsonRows:
                     yield with_status(own, file, lines["row"].to_numpy())
 
     def _parse(self, lines: pa.Table, file: InputFile, names: Sequence[str]) -> pa.Table:
-        structure = json.dumps({name: self.structure[name] for name in names}).replace("'", "''")
-        query = f"select json_transform(line::json, '{structure}') as o from feed order by row"
-        feed = Feed(LINES_SCHEMA, [lines])
-        objects = pa.concat_tables(self.database.tables(query, feed)).combine_chunks()
-        flat = pa.Table.from_struct_array(objects["o"])
+        structure = {name: self.structure[name] for name in names}
+        flat = self._transform(lines, structure)
         try:
+            _check_exact(self._transform(lines, _written_floats(structure)))
             return flat.cast(pa.schema([(field.name, _plain(field.type)) for field in flat.schema]))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, InputError) as error:
             first, last = lines["row"][0].as_py() + 1, lines["row"][-1].as_py() + 1
             raise InputError(f"{file.uri}: lines {first} to {last}: {error}") from error
+
+    def _transform(self, lines: pa.Table, structure: Structure) -> pa.Table:
+        if not structure:
+            return pa.table({})
+        kinds = json.dumps(structure).replace("'", "''")
+        query = f"select json_transform(line::json, '{kinds}') as o from feed order by row"
+        feed = Feed(LINES_SCHEMA, [lines])
+        objects = pa.concat_tables(self.database.tables(query, feed)).combine_chunks()
+        return pa.Table.from_struct_array(objects["o"])
 
 
 def read_json(
@@ -154,3 +165,38 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _plain(field.type)) for field in kind])
     return kind
+
+
+def _written_floats(kind: Any) -> Any:
+    """The part of a structure that becomes floats, as the text that it was; empty without any."""
+    if isinstance(kind, dict):
+        found = {name: _written_floats(value) for name, value in kind.items()}
+        return {name: value for name, value in found.items() if value}
+    if isinstance(kind, list):
+        found = _written_floats(kind[0])
+        return [found] if found else []
+    return "VARCHAR" if kind == "DOUBLE" else ""
+
+
+def _check_exact(written: pa.Table) -> None:
+    """Two ids must not become one, as integers beyond 64 bits and those beside fractions would.
+
+    Raises:
+        InputError: an integer that no float is.
+    """
+    for name, column in zip(written.column_names, written.columns, strict=True):
+        for texts in _leaves(column.combine_chunks()):
+            for text in texts.filter(pc.match_substring_regex(texts, _LONG_INTEGER)).to_pylist():
+                if Decimal(text) != float(text):
+                    raise InputError(
+                        f"'{name}' has {text}, which as a float is {float(text):.0f}; "
+                        "write such numbers as strings"
+                    )
+
+
+def _leaves(array: pa.Array) -> Iterator[pa.Array]:
+    if array.type.num_fields == 0:
+        yield array
+        return
+    for inner in array.flatten() if pa.types.is_struct(array.type) else [array.flatten()]:
+        yield from _leaves(inner)

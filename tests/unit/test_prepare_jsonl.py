@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.prepare.database import Database
 from producer.prepare.jsonl import read_json
 from rankmill import storage
+from rankmill.errors import InputError
 from rankmill.spec import InputFile
 from tests.prepared import write_jsonl, write_lines
 
@@ -62,3 +64,28 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     with Database(memory_limit="150MB") as database:
         rows = read_json((input_file(path),), database)
         assert sum(table.num_rows for table in rows.tables(["_id", "text"])) == 100_000
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["123456789012345678901", "1"], "123456789012345678901, which as a float is 1234567890"),
+        (["9007199254740993", "0.5"], "9007199254740993, which as a float is 9007199254740992;"),
+        (['[{"id": 9007199254740993}]', '[{"id": 0.5}]'], "'a' has 9007199254740993, which as"),
+        (["18446744073709551615"], "18446744073709551615 not in range"),
+    ],
+)
+def test_integers_that_would_become_others_are_refused(
+    tmp_path: Path, values: list[str], message: str
+) -> None:
+    path = write_lines(tmp_path / "in.jsonl", [f'{{"a": {value}}}' for value in values])
+    with Database() as database, pytest.raises(InputError, match=rf"lines 1 to \d: .*{message}"):
+        list(read_json((input_file(path),), database).tables(["a"]))
+
+
+def test_floats_are_read_as_they_are(tmp_path: Path) -> None:
+    values = ["0.1", "1", "9007199254740992", "1e20", "-0.5e-300", "100000000000000000000", "null"]
+    path = write_lines(tmp_path / "in.jsonl", [f'{{"a": {value}}}' for value in values])
+    with Database() as database:
+        [table] = read_json((input_file(path),), database).tables(["a"])
+    assert table["a"].to_pylist() == [0.1, 1, 2**53, 1e20, -0.5e-300, 1e20, None]
