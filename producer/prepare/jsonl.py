@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property, reduce
 from itertools import pairwise
@@ -17,7 +17,7 @@ from producer.prepare.database import Database, Feed
 from producer.prepare.lines import LINES_SCHEMA, first_lines, line_error, read_lines
 from producer.prepare.rows import with_status
 from rankmill.errors import InputError
-from rankmill.spec import InputFile
+from rankmill.spec import REFUSAL_COLUMN, InputFile
 
 # Key to its type, or the structure of an object or a list, as DuckDB writes them in JSON.
 Structure = dict[str, Any]
@@ -32,11 +32,13 @@ class JsonRows:
     """
     Attributes:
         database: in memory; not one whose queries these rows are fed to.
+        mixed_texts: query or document to its column, where some values are no strings.
     """
 
     files: tuple[InputFile, ...]
     structure: Structure
     database: Database
+    mixed_texts: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -50,17 +52,30 @@ class JsonRows:
             for lines in read_lines(file.stat):
                 if lines.num_rows:
                     own = self._parse(lines, file, names)
-                    yield with_status(own, file, lines["row"].to_numpy())
+                    table = with_status(own, file, lines["row"].to_numpy())
+                    yield self._refuse(table, lines) if self.mixed_texts else table
 
     def _parse(self, lines: pa.Table, file: InputFile, names: Sequence[str]) -> pa.Table:
         structure = {name: self.structure[name] for name in names}
         flat = self._transform(lines, structure)
         try:
             _check_exact(self._transform(lines, _written_floats(structure)))
-            return flat.cast(pa.schema([(field.name, _plain(field.type)) for field in flat.schema]))
+            return flat.cast(pa.schema([(each.name, _plain(each.type)) for each in flat.schema]))
         except (pa.ArrowInvalid, InputError) as error:
             first, last = lines["row"][0].as_py() + 1, lines["row"][-1].as_py() + 1
             raise InputError(f"{file.uri}: lines {first} to {last}: {error}") from error
+
+    def _refuse(self, table: pa.Table, lines: pa.Table) -> pa.Table:
+        """Values of other types are text in such a column, which nobody wrote as one."""
+        cases = ", ".join(
+            f"case when json_type(line::json, {_pointer(column)}) not in ('VARCHAR', 'NULL') "
+            f"then '{name} is not text' end"
+            for name, column in self.mixed_texts.items()
+        )
+        query = f"select coalesce({cases}) as refusal from feed order by row"
+        tables = self.database.tables(query, Feed(LINES_SCHEMA, [lines]))
+        refusal = pa.concat_tables(tables)["refusal"].cast(pa.string())
+        return table.set_column(table.column_names.index(REFUSAL_COLUMN), REFUSAL_COLUMN, refusal)
 
     def _transform(self, lines: pa.Table, structure: Structure) -> pa.Table:
         if not structure:
@@ -73,9 +88,16 @@ class JsonRows:
 
 
 def read_json(
-    files: tuple[InputFile, ...], database: Database, *, only_beginning: bool = False
+    files: tuple[InputFile, ...],
+    database: Database,
+    texts: Mapping[str, str] | None = None,
+    *,
+    only_beginning: bool = False,
 ) -> JsonRows:
     """JSONL files with the types that suit all their lines, or those of the first few.
+
+    Args:
+        texts: query and document to their columns, in which a value that is no string is refused.
 
     Raises:
         InputError: a line is not a JSON object.
@@ -88,7 +110,13 @@ def read_json(
     for one, other in pairwise(sorted(structure, key=str.casefold)):
         if one.casefold() == other.casefold():
             raise InputError(f"{files[0].uri}: '{one}' and '{other}' differ in case alone")
-    return JsonRows(files, {name: _storable(kind) for name, kind in structure.items()}, database)
+    stored = {name: _storable(kind) for name, kind in structure.items()}
+    mixed = {
+        name: column
+        for name, column in (texts or {}).items()
+        if stored.get(column) == "VARCHAR" != structure[column]
+    }
+    return JsonRows(files, stored, database, mixed)
 
 
 def _infer(file: InputFile, lines: pa.Table, database: Database) -> Structure:
@@ -154,6 +182,12 @@ def _storable(kind: Any) -> Any:
     return "VARCHAR" if kind in ("JSON", "NULL") else kind
 
 
+def _pointer(name: str) -> str:
+    """A key as SQL has a JSON pointer (RFC 6901)."""
+    escaped = name.replace("~", "~0").replace("/", "~1").replace("'", "''")
+    return f"'/{escaped}'"
+
+
 def _plain(kind: pa.DataType) -> pa.DataType:
     """Types as one would write them: no large offsets, and what JSON counts is signed."""
     if pa.types.is_large_string(kind):
@@ -163,7 +197,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_large_list(kind) or pa.types.is_list(kind):
         return pa.list_(_plain(kind.value_type))
     if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _plain(field.type)) for field in kind])
+        return pa.struct([(each.name, _plain(each.type)) for each in kind])
     return kind
 
 

@@ -89,3 +89,18 @@ def test_floats_are_read_as_they_are(tmp_path: Path) -> None:
     with Database() as database:
         [table] = read_json((input_file(path),), database).tables(["a"])
     assert table["a"].to_pylist() == [0.1, 1, 2**53, 1e20, -0.5e-300, 1e20, None]
+
+
+@pytest.mark.parametrize("column", ["document", "a/b~c'd\"$.e"])
+def test_what_is_no_string_is_refused_where_a_text_is_wanted(tmp_path: Path, column: str) -> None:
+    values: list[Any] = ["fine", {"title": "x"}, 17, None, ["a"], "17", True, ""]
+    rows = [{"query": "q", "id": n, column: value} for n, value in enumerate(values)]
+    files = [write_jsonl(tmp_path / str(n), [row]) for n, row in enumerate([*rows, {"query": 1}])]
+    with Database() as database:
+        texts = {"query": "query", "document": column}
+        found = read_json(tuple(map(input_file, files)), database, texts)
+        table = pa.concat_tables(found.tables([column]))
+    assert table["_refusal"].to_pylist() == [
+        "document is not text" if n in (1, 2, 4, 6) else None for n in range(len(values))
+    ] + ["query is not text"]
+    assert table[column].to_pylist()[:5] == ["fine", '{"title":"x"}', "17", None, '["a"]']
