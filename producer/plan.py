@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 
+from producer.prepare.order import key_type
 from producer.shards import shard_bounds
 from rankmill import storage
 from rankmill.errors import InputError
@@ -144,7 +145,7 @@ def resolve_columns(
     """Which column plays which part; ids are taken up where they are called as usual.
 
     Raises:
-        InputError: a column is missing, of the wrong type, or would be written twice.
+        InputError: a column is missing, twice there, of the wrong type, or would be written twice.
     """
     for column in (spec.query_col, spec.document_col):
         _check_text(column, schema)
@@ -219,10 +220,11 @@ def _check_text(column: str, schema: pa.Schema) -> None:
 
 
 def _id_column(wanted: str | None, usual: str, schema: pa.Schema) -> str | None:
-    if wanted is None:
-        return usual if usual in schema.names else None
-    _field(wanted, schema)
-    return wanted
+    if wanted is None and usual not in schema.names:
+        return None
+    name = wanted or usual
+    key_type(_field(name, schema).type, name)  # refuses what has none
+    return name
 
 
 def _names_in_parts(kept: Sequence[str]) -> dict[str, str]:

@@ -65,10 +65,10 @@ def read_footer(file: FileStat, columns: Sequence[str] = ()) -> Footer:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema as a job sees it: no metadata, all fields nullable, views as plain types.
+    """The schema as a job sees it: no metadata, all nullable, views and extensions as plain types.
 
-    Files that differ in these alone are the same to a user, and few kernels take views. List views
-    stay what they are: pyarrow 26 casts them to other values.
+    Files that differ in these alone are the same to a user, and few kernels take views, or
+    extensions such as UUID. List views stay what they are: pyarrow 26 casts them to other values.
     """
     return pa.schema([pa.field(each.name, _plain_type(each.type)) for each in schema])
 
@@ -76,6 +76,8 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     if kind in _PLAIN:
         return _PLAIN[kind]
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain_type(kind.storage_type)
     fields = [kind.field(n) for n in range(kind.num_fields)]
     plain = [each.with_type(_plain_type(each.type)) for each in fields]
     if plain == fields:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import pyarrow as pa
 
@@ -23,6 +24,8 @@ ODD_COLUMNS = {
     "duration": pa.array([timedelta(1), None, timedelta(0), timedelta(-1)], pa.duration("ns")),
     "decimal": pa.array([Decimal("1.50"), None, Decimal("-9.99"), Decimal(0)], pa.decimal128(9, 2)),
     "wide": pa.array([Decimal(10**60), None, Decimal(-1), Decimal(0)], pa.decimal256(70, 2)),
+    "uuid": pa.array([UUID(int=2**100), None, UUID(int=0), UUID(int=7)], pa.uuid()),
+    "json": pa.array(['{"a": 1}', None, "2", "[]"], pa.json_()),
     "half": pa.array([1.5, None, -0.0, 65504.0], pa.float16()),
     "unsigned": pa.array([2**64 - 1, None, 0, 1], pa.uint64()),
     "flag": pa.array([True, None, False, True]),
@@ -49,18 +52,21 @@ ODD_COLUMNS = {
 
 _LARGE = pa.large_string()
 
-# As what a job carries those that it does not carry as they are: few kernels take views.
+# As what a job carries those that it does not carry as they are: few kernels take views or
+# extensions.
 CARRIED_AS = {
     "string_view": _LARGE,
     "views": pa.struct([("a", pa.large_list(_LARGE)), ("b", pa.map_(_LARGE, pa.large_binary()))]),
     "list of views": pa.list_(_LARGE),
     "twos": pa.list_(_LARGE, 2),
+    "uuid": pa.binary(16),
+    "json": pa.string(),
 }
 
 
 def is_carried(found: pa.ChunkedArray, stored: pa.ChunkedArray, name: str, rows: list[int]) -> bool:
     """Whether `found` has the values of rows of an odd column, in the type a job carries it in."""
     if name in CARRIED_AS:
-        values = ODD_COLUMNS[name].to_pylist()
+        values = getattr(ODD_COLUMNS[name], "storage", ODD_COLUMNS[name]).to_pylist()
         return found.type == CARRIED_AS[name] and found.to_pylist() == [values[n] for n in rows]
     return bool(found.equals(stored.take(rows)))

@@ -155,6 +155,26 @@ def test_columns_of_any_type_are_carried_through(tmp_path: Path, name: str) -> N
     assert is_carried(found["odd"], stored.slice(0, 4), name, [n % 4 for n in order])
 
 
+def test_uuids_are_ids(tmp_path: Path) -> None:
+    rows = pairs(4, 5)
+    table = pa.Table.from_pylist(rows)
+    for name in ("query_id", "doc_id"):
+        ids = pa.array([value.rjust(16, "0").encode() for value in table[name].to_pylist()])
+        uuids = pa.ExtensionArray.from_storage(pa.uuid(), ids.cast(pa.binary(16)))
+        table = table.set_column(table.column_names.index(name), name, uuids)
+    pq.write_table(table, tmp_path / "in.parquet")
+    job = job_over(tmp_path / "in.parquet", tmp_path, shard_pairs=7)
+    run_all(job, window_pairs=3)
+    check_queries(job)
+    found = pq.read_table(tmp_path / "out").select(["query_id", "doc_id"])
+    stored = pq.read_table(tmp_path / "in.parquet").select(["query_id", "doc_id"])
+    assert set(map(str, found.to_pylist())) == set(map(str, stored.cast(found.schema).to_pylist()))
+    assert [row["rank"] for row in read_output(tmp_path / "out")] == [1, 2, 3, 4, 5] * 4
+    pq.write_table(pa.concat_tables([table, table.slice(19)]), tmp_path / "in.parquet")
+    with pytest.raises(InputError, match=r"doc_id b.* stands twice"):
+        run_all(job_over(tmp_path / "in.parquet", tmp_path / "twice"))
+
+
 def test_lists_are_folded_best_first(tmp_path: Path) -> None:
     rows = [{**row, "extra": {"n": n}} for n, row in enumerate(pairs(3, 4))]
     job = job_over(write(rows, tmp_path / "in.parquet"), tmp_path, shard_pairs=5, top_k=3)
