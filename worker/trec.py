@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import IO
+from typing import IO, Any
+
+import pyarrow as pa
 
 from rankmill import parquet, storage
+from rankmill.errors import InputError
 from rankmill.output import Job
+from rankmill.rows import group_keys
 
 _BATCH_ROWS = 64 * 1024
 _TAG = "rankmill"
@@ -16,17 +20,39 @@ def write_trec_run(job: Job) -> None:
 
     The logit, because sigmoid rounds different logits to the same score, and evaluators order by
     this number and not by the rank.
+
+    Raises:
+        InputError: an id is no word, which all that a line can hold are.
     """
     columns = job.plan.columns
     assert columns.query_id and columns.doc_id
-    names = [columns.kept[columns.query_id], columns.kept[columns.doc_id], "rank", "logit"]
+    ids = (columns.query_id, columns.doc_id)
+    names = [columns.kept[name] for name in ids]
 
     def write(file: IO[bytes]) -> None:
         for shard_index in range(job.plan.n_shards):
             part = storage.stat(job.output.part_uri(shard_index))
-            for table in parquet.read_rows(part, names, 0, _BATCH_ROWS):
-                rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+            for table in parquet.read_rows(part, [*names, "rank", "logit"], 0, _BATCH_ROWS):
+                words = [_words(table[kept], name) for kept, name in zip(names, ids, strict=True)]
+                numbers = (table[name].to_pylist() for name in ("rank", "logit"))
+                rows = zip(*words, *numbers, strict=True)
                 lines = (f"{q} Q0 {d} {rank} {logit:.9g} {_TAG}\n" for q, d, rank, logit in rows)
                 file.write("".join(lines).encode())
 
     storage.publish(job.output.trec_run_uri, write)
+
+
+def _words(ids: pa.ChunkedArray, column: str) -> list[str]:
+    return [_word(value, column) for value in group_keys(ids, is_text=False)]
+
+
+def _word(value: Any, column: str) -> str:
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    word = str(text)
+    is_whole = text is value or word.encode() == value
+    if text is None or word.split() != [word] or not is_whole:
+        raise InputError(
+            f"{column} {text!r} cannot stand in a TREC run, where an id is a word in UTF-8 without "
+            "blanks; submit the job without --trec-run"
+        )
+    return word

@@ -207,6 +207,42 @@ def test_a_trec_run_has_each_rows_rank_and_logit(tmp_path: Path) -> None:
     assert written == [np.float32(row["logit"]) for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("doc_id", "message"),
+    [
+        (None, "None"),
+        (b"", "''"),
+        (b"my doc", "'my doc'"),
+        (b"c\nd", r"'c\\nd'"),
+        (b"caf\xe9", "'caf\ufffd'"),
+    ],
+)
+@pytest.mark.parametrize("is_text", [True, False])
+def test_an_id_that_a_trec_run_cannot_hold_is_named(
+    tmp_path: Path, doc_id: bytes | None, message: str, is_text: bool
+) -> None:
+    source = write([{**row, "doc_id": b"d"} for row in pairs(3, 1)], tmp_path / "in.parquet")
+    table = pq.read_table(source)
+    ids = pa.array([b"a", doc_id, b"b"])
+    if is_text:
+        ids = pa.Array.from_buffers(pa.string(), 3, ids.buffers())
+    pq.write_table(table.set_column(1, "doc_id", ids), source)
+    job = job_over(source, tmp_path, trec_run=True)
+    run_all(job)
+    with pytest.raises(InputError, match=f"^doc_id {message} cannot .* without --trec-run$"):
+        write_trec_run(job)
+    assert not Path(job.output.trec_run_uri).exists()
+
+
+def test_a_trec_run_has_ids_of_other_types_as_text(tmp_path: Path) -> None:
+    rows = [{**row, "query_id": n, "doc_id": b"a\xc3\xa4"} for n, row in enumerate(pairs(2, 1))]
+    job = job_over(write(rows, tmp_path / "in.parquet"), tmp_path, trec_run=True)
+    run_all(job)
+    write_trec_run(job)
+    lines = Path(job.output.trec_run_uri).read_text().splitlines()
+    assert [line.split()[:3] for line in lines] == [["0", "Q0", "aä"], ["1", "Q0", "aä"]]
+
+
 def test_a_trec_run_without_ids_is_refused(tmp_path: Path) -> None:
     rows = [{"query": "a", "document": "b"}]
     with pytest.raises(InputError, match="--trec-run needs a query id and a document id"):
