@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from heapq import nlargest
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import pyarrow as pa
 
 from rankmill import parquet, storage
+from rankmill.logs import get_logger
 from rankmill.output import Job
+from rankmill.rows import group_keys, read_files
+
+log = get_logger(__name__)
 
 _LABEL_CHARS = 60
 _BATCH_ROWS = 64 * 1024
+_INPUT_BATCH_ROWS, _INPUT_BATCHES = 2048, 16
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,19 @@ class QueryPreview:
 def preview(job: Job, n_queries: int = 3, n_candidates: int = 5) -> list[QueryPreview]:
     """The queries of the first part whose first candidate gained most; empty without labels.
 
-    Reads the first part and the input rows of the first shard only.
+    Reads the first part and the first rows of the input only.
     """
+    try:
+        return _preview(job, n_queries, n_candidates)
+    except Exception as error:  # the job has succeeded, whatever becomes of a look at it
+        log.debug("no preview", error=repr(error))
+        return []
+
+
+def _preview(job: Job, n_queries: int, n_candidates: int) -> list[QueryPreview]:
     columns = job.plan.columns
     label = columns.doc_id or columns.document
-    first = job.plan.files[0]
-    needed = {label, columns.group_key, columns.query}
-    has_columns = {label, columns.group_key} <= set(columns.kept) and columns.candidates is None
-    if not has_columns or needed & first.partition.keys():
+    if not {label, columns.group_key} <= set(columns.kept) or columns.candidates is not None:
         return []
     names = [columns.kept[columns.group_key], columns.kept[label], "score"]
     part = storage.stat(job.output.part_uri(0))
@@ -80,17 +90,17 @@ def preview(job: Job, n_queries: int = 3, n_candidates: int = 5) -> list[QueryPr
 
 
 def _first_input_rows(job: Job, label: str) -> pa.Table:
-    """Key, label and query of the first shard's rows in the first file."""
-    columns = [job.plan.columns.group_key, label, job.plan.columns.query]
-    rows = parquet.read_rows(
-        job.plan.files[0].stat, sorted(set(columns)), 0, max(1, job.plan.shard_bounds[1])
-    )
-    table = next(rows)
+    """Key, label and query; no more than can be read while somebody waits."""
+    plan = job.plan
+    columns = [plan.columns.group_key, label, plan.columns.query]
+    names = sorted(set(columns))
+    tables = read_files(plan.files, plan.schema, names, 0, _INPUT_BATCH_ROWS, damaged="reject")
+    table = pa.concat_tables(islice(tables, _INPUT_BATCHES))
     return pa.Table.from_arrays([table[name] for name in columns], names=["key", "label", "query"])
 
 
 def _rows(table: pa.Table) -> list[tuple[Any, ...]]:
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    return list(zip(*(group_keys(column, is_text=False) for column in table.columns), strict=True))
 
 
 def _first(row: tuple[Any, ...]) -> Any:
@@ -98,5 +108,6 @@ def _first(row: tuple[Any, ...]) -> Any:
 
 
 def _label(value: Any) -> str:
-    text = " ".join(str(value).split())
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    text = " ".join(text.split())
     return text if len(text) <= _LABEL_CHARS else text[: _LABEL_CHARS - 1] + "…"
