@@ -52,12 +52,15 @@ def key_runs(keys: pa.ChunkedArray, *, is_text: bool) -> tuple[list[int], list[A
 
 
 def group_keys(keys: pa.Array | pa.ChunkedArray, *, is_text: bool) -> list[Any]:
-    """What names the query group of each row: strings as bytes, no key as None.
+    """What names the query group of each row: strings as bytes, no key as None, NaN too.
 
     Args:
         is_text: the key is the query's text, where an empty one is no key either.
     """
-    values = _comparable(keys).to_pylist()
+    array = _comparable(keys)
+    if pa.types.is_floating(array.type):
+        array = pc.if_else(pc.is_nan(array), None, array)  # which does not even equal itself
+    values = array.to_pylist()
     return [value if value and value.strip() else None for value in values] if is_text else values
 
 

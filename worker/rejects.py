@@ -38,8 +38,13 @@ def refusals(table: pa.Table, columns: Columns) -> dict[int, str]:
             for at in positions:
                 found.setdefault(at, reason)
     if columns.query_id is not None:
-        for at in _positions(pc.is_null(table[columns.query_id])):
-            found.setdefault(at, f"{columns.query_id} is null")
+        ids = table[columns.query_id]
+        for reason, mask in (
+            ("null", pc.is_null(ids)),
+            ("not a number", pc.is_null(ids, nan_is_null=True)),
+        ):
+            for at in _positions(mask):
+                found.setdefault(at, f"{columns.query_id} is {reason}")
     return found
 
 

@@ -175,6 +175,24 @@ def test_uuids_are_ids(tmp_path: Path) -> None:
         run_all(job_over(tmp_path / "in.parquet", tmp_path / "twice"))
 
 
+@pytest.mark.parametrize("kind", [pa.float64(), pa.dictionary(pa.int8(), pa.float32())])
+@pytest.mark.parametrize(("shard_pairs", "window_pairs"), [(5, 8), (7, 3), (100, 4), (100, 64)])
+def test_a_query_id_that_is_not_a_number_is_none(
+    tmp_path: Path, kind: pa.DataType, shard_pairs: int, window_pairs: int
+) -> None:
+    ids = [0.5] * 3 + [float("nan")] * 9 + [0.5, None, 2.0, 2.0, float("nan"), 2.0, 3.0, 3.0]
+    table = pa.Table.from_pylist(pairs(4, 5))
+    at = table.column_names.index("query_id")
+    pq.write_table(table.set_column(at, "query_id", pa.array(ids, kind)), tmp_path / "in.parquet")
+    job = job_over(tmp_path / "in.parquet", tmp_path, shard_pairs=shard_pairs)
+    run_all(job, window_pairs)
+    assert [row["rank"] for row in read_output(tmp_path / "out")] == [1, 2, 3, 4, 1, 2, 3, 1, 2]
+    rejected = {row["row"]: row["reason"] for row in read_rejected(tmp_path / "out")}
+    nan = "query_id is not a number"
+    assert rejected == {**dict.fromkeys([*range(3, 12), 16], nan), 13: "query_id is null"}
+    assert make_manifest(job, list(job.output.reports(job.job_id))).n_rows == 20
+
+
 def test_lists_are_folded_best_first(tmp_path: Path) -> None:
     rows = [{**row, "extra": {"n": n}} for n, row in enumerate(pairs(3, 4))]
     job = job_over(write(rows, tmp_path / "in.parquet"), tmp_path, shard_pairs=5, top_k=3)
