@@ -17,6 +17,7 @@ from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.parquet import Footer, plain_schema, read_footer
 from rankmill.spec import (
+    CANDIDATES_COLUMN,
     RESULT_COLUMNS,
     STATUS_COLUMNS,
     Columns,
@@ -147,6 +148,8 @@ def resolve_columns(
     Raises:
         InputError: a column is missing, twice there, of the wrong type, or would be written twice.
     """
+    for column in schema.names:
+        _field(column, schema)  # those left out too, which a rejected row has
     for column in (spec.query_col, spec.document_col):
         _check_text(column, schema)
     query_id = _id_column(spec.query_id_col, _QUERY_ID, schema)
@@ -163,8 +166,11 @@ def resolve_columns(
         _field(column, schema)
     if spec.trec_run and not {query_id, doc_id} <= set(kept):
         raise InputError("--trec-run needs a query id and a document id, both kept")
-    if spec.trec_run and candidates is not None:
-        raise InputError("--trec-run needs --explode, a row for each candidate")
+    if spec.layout == "lists" and not spec.explode:
+        if spec.trec_run:
+            raise InputError("--trec-run needs --explode, a row for each candidate")
+        if CANDIDATES_COLUMN in kept and spec.document_col != CANDIDATES_COLUMN:
+            raise _written_twice(CANDIDATES_COLUMN)
     return Columns(
         query=spec.query_col,
         document=spec.document_col,
@@ -234,5 +240,9 @@ def _names_in_parts(kept: Sequence[str]) -> dict[str, str]:
     twice = sorted({name for name in written if written.count(name) > 1})
     if len(names) < len(kept) or twice:
         name = twice[0] if twice else next(c for c in kept if list(kept).count(c) > 1)
-        raise InputError(f"column '{name}' would be written twice; choose with --keep-cols")
+        raise _written_twice(name)
     return names
+
+
+def _written_twice(column: str) -> InputError:
+    return InputError(f"column '{column}' would be written twice; choose with --keep-cols")

@@ -102,8 +102,10 @@ def write_rejected(
 
 
 def _free_name(name: str, table: pa.Table) -> str:
-    """`name`, or with `reject_` before it where the input has such a column."""
-    return f"reject_{name}" if name in table.column_names else name
+    """`name`, or with `reject_` before it as often as the input has such a column."""
+    while name in table.column_names:
+        name = f"reject_{name}"
+    return name
 
 
 def _full_rows(job: Job, rows: list[int]) -> pa.Table:

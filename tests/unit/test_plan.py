@@ -42,6 +42,9 @@ def test_an_input_column_called_like_a_result_gets_a_prefix() -> None:
         ({}, [*TEXTS, ("doc_id", pa.list_(pa.int64()))], r"'doc_id' is list<.*>, which cannot be"),
         ({}, [*TEXTS, ("query_id", pa.map_(pa.int8(), pa.int8()))], "which cannot be an id"),
         ({}, [*TEXTS, *IDS, *IDS], "'query_id' is twice"),
+        ({"keep_cols": ("query",)}, [*TEXTS, *IDS, ("n", pa.int8()), ("n", pa.int8())], "n' is tw"),
+        ({"layout": "lists"}, [*TEXTS, ("candidates", pa.int8())], "'candidates' would be written"),
+        ({"layout": "lists", "trec_run": True}, [*TEXTS, *IDS], "--trec-run needs --explode"),
         ({"keep_cols": ("nope",)}, TEXTS, "'nope' is missing"),
         ({"keep_cols": ("query", "query")}, TEXTS, "would be written twice"),
         ({}, [*TEXTS, ("score", pa.float32()), ("input_score", pa.float32())], "written twice"),
@@ -52,6 +55,14 @@ def test_columns_that_cannot_be_used_are_named(
 ) -> None:
     with pytest.raises(InputError, match=message):
         resolve_columns(spec(**options), pa.schema(schema))
+
+
+def test_a_column_candidates_is_in_nobodys_way_but_that_of_lists() -> None:
+    other = ("candidates", pa.string())
+    for options in ({}, {"layout": "lists", "explode": True}):
+        assert "candidates" in resolve_columns(spec(**options), pa.schema([*TEXTS, other])).kept
+    text = spec(layout="lists", document_col="candidates")
+    assert "candidates" in resolve_columns(text, pa.schema([TEXTS[0], other])).kept
 
 
 def test_a_folder_is_read_in_order_of_name_without_hidden_files(tmp_path: Path) -> None:

@@ -126,6 +126,15 @@ def test_bad_rows_are_rejected_with_all_they_have(tmp_path: Path, model_folder: 
     assert scored == {row["doc_id"] for n, row in enumerate(rows) if n not in (1, 5, 6, 11)}
 
 
+def test_columns_called_as_rejects_have_them_stay(tmp_path: Path) -> None:
+    rows = [{**row, "file": 1, "reject_file": 2, "row": 3} for row in pairs(1, 2)]
+    rows[1]["document"] = None
+    run_all(planned(rows, tmp_path, Path("null")))
+    [rejected] = read_rejected(tmp_path / "out")
+    assert list(rejected)[:3] == ["reject_reject_file", "reject_row", "reason"]
+    assert [rejected[name] for name in ("file", "reject_file", "row", "reject_row")] == [1, 2, 3, 1]
+
+
 def test_what_is_no_text_and_what_has_no_key_are_rejected_anywhere(
     tmp_path: Path, model_folder: Path
 ) -> None:
