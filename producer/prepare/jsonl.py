@@ -42,8 +42,6 @@ class JsonRows:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        if not self.structure:  # no line at all
-            return pa.schema([])
         empty = pa.table([["{}"], [0]], LINES_SCHEMA)
         return self._parse(empty, self.files[0], list(self.structure)).schema
 
@@ -100,13 +98,17 @@ def read_json(
         texts: query and document to their columns, in which a value that is no string is refused.
 
     Raises:
-        InputError: a line is not a JSON object.
+        InputError: a line is not a JSON object, or none has anything in it.
     """
     if only_beginning:
-        structure = _infer(files[0], first_lines(files[0].stat), database)
+        found = (_infer(file, first_lines(file.stat), database) for file in files)
+        structure = next(filter(None, found), {})
     else:
         found = (_infer(file, table, database) for file in files for table in read_lines(file.stat))
         structure = reduce(_merged, found, {})
+    if not structure:
+        others = f" or of {len(files) - 1} more files" if len(files) > 1 else ""
+        raise InputError(f"{files[0].uri}: no line of it{others} has a key, so there is no column")
     for one, other in pairwise(sorted(structure, key=str.casefold)):
         if one.casefold() == other.casefold():
             raise InputError(f"{files[0].uri}: '{one}' and '{other}' differ in case alone")

@@ -33,7 +33,7 @@ def input_file(path: Path) -> InputFile:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.lists(st.dictionaries(st.sampled_from("abc"), VALUES), min_size=1, max_size=5))
+@given(rows=st.lists(st.dictionaries(st.sampled_from("abc"), VALUES), max_size=5).filter(any))
 def test_types_do_not_depend_on_where_blocks_end(rows: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder, Database() as database:
         whole = write_jsonl(Path(folder, "whole"), rows)
@@ -42,9 +42,8 @@ def test_types_do_not_depend_on_where_blocks_end(rows: list[dict[str, Any]]) -> 
         many = read_json(tuple(map(input_file, parts)), database)
         assert many.structure == one.structure
         names = list(one.structure)
-        if names:
-            found = pa.concat_tables(many.tables(names)).select(names)
-            assert found.equals(pa.concat_tables(one.tables(names)).select(names))
+        found = pa.concat_tables(many.tables(names)).select(names)
+        assert found.equals(pa.concat_tables(one.tables(names)).select(names))
 
 
 def test_objects_without_keys_in_a_block_of_their_own_stay_as_they_are(tmp_path: Path) -> None:
@@ -104,3 +103,21 @@ def test_what_is_no_string_is_refused_where_a_text_is_wanted(tmp_path: Path, col
         "document is not text" if n in (1, 2, 4, 6) else None for n in range(len(values))
     ] + ["query is not text"]
     assert table[column].to_pylist()[:5] == ["fine", '{"title":"x"}', "17", None, '["a"]']
+
+
+@pytest.mark.parametrize("only_beginning", [True, False])
+def test_files_without_a_line_are_passed_over_unless_all_are(
+    tmp_path: Path, only_beginning: bool
+) -> None:
+    contents: list[list[str]] = [[], [" "], ["{}"], ['{"a": 1}'], []]
+    files = tuple(
+        input_file(write_lines(tmp_path / f"{n}.jsonl", lines)) for n, lines in enumerate(contents)
+    )
+    with Database() as database:
+        rows = read_json(files, database, only_beginning=only_beginning)
+        assert rows.schema.names == ["a"]
+        assert sum(table.num_rows for table in rows.tables(["a"])) == 2
+        with pytest.raises(InputError, match=r"0\.jsonl: no line of it or of 2 more files has"):
+            read_json(files[:3], database, only_beginning=only_beginning)
+        with pytest.raises(InputError, match=r"0\.jsonl: no line of it has a key"):
+            read_json(files[:1], database, only_beginning=only_beginning)
