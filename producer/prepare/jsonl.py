@@ -23,6 +23,7 @@ from rankmill.spec import REFUSAL_COLUMN, InputFile
 Structure = dict[str, Any]
 
 _NUMBERS = {"UBIGINT", "BIGINT", "HUGEINT", "DOUBLE"}
+_MAX_DEPTH = 50  # of 64 that Arrow takes from DuckDB
 # All shorter integers are floats too.
 _LONG_INTEGER = r"^-?\d{16,}$"
 
@@ -54,14 +55,15 @@ class JsonRows:
                     yield self._refuse(table, lines) if self.mixed_texts else table
 
     def _parse(self, lines: pa.Table, file: InputFile, names: Sequence[str]) -> pa.Table:
+        import duckdb
+
         structure = {name: self.structure[name] for name in names}
-        flat = self._transform(lines, structure)
         try:
+            flat = self._transform(lines, structure)
             _check_exact(self._transform(lines, _written_floats(structure)))
             return flat.cast(pa.schema([(each.name, _plain(each.type)) for each in flat.schema]))
-        except (pa.ArrowInvalid, InputError) as error:
-            first, last = lines["row"][0].as_py() + 1, lines["row"][-1].as_py() + 1
-            raise InputError(f"{file.uri}: lines {first} to {last}: {error}") from error
+        except (ValueError, duckdb.Error) as error:  # Arrow's are ValueErrors too
+            raise _somewhere_in(lines, file, error) from error
 
     def _refuse(self, table: pa.Table, lines: pa.Table) -> pa.Table:
         """Values of other types are text in such a column, which nobody wrote as one."""
@@ -98,7 +100,7 @@ def read_json(
         texts: query and document to their columns, in which a value that is no string is refused.
 
     Raises:
-        InputError: a line is not a JSON object, or none has anything in it.
+        InputError: a line is not a JSON object or has what cannot be a column, or none has a key.
     """
     if only_beginning:
         found = (_infer(file, first_lines(file.stat), database) for file in files)
@@ -130,14 +132,40 @@ def _infer(file: InputFile, lines: pa.Table, database: Database) -> Structure:
     query = "select json_group_structure(line::json) from feed"
     try:
         [(found,)] = database.rows(query, Feed(LINES_SCHEMA, [lines]))
+        structure = json.loads(found)
+        _check_columns(structure)
     except duckdb.ConversionException as error:
         _check_objects(file, lines, database)
-        raise InputError(f"{file.uri}: {error}".partition("\n")[0]) from error
-    structure = json.loads(found)
+        raise _somewhere_in(lines, file, error) from error
+    except (ValueError, duckdb.Error) as error:
+        raise _somewhere_in(lines, file, error) from error
     if isinstance(structure, dict):
         return structure
     _check_objects(file, lines, database)
     return {}  # objects without a key
+
+
+def _check_columns(kind: Any, depth: int = 0) -> None:
+    """
+    Raises:
+        ValueError: DuckDB or Arrow has no type for this.
+    """
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+    if isinstance(kind, dict):
+        for key in kind:
+            if not key or "\0" in key:
+                raise ValueError(f"the key {json.dumps(key)} cannot name a column")
+        kind = list(kind.values())
+    for inner in kind if isinstance(kind, list) else ():
+        _check_columns(inner, depth + 1)
+
+
+def _somewhere_in(lines: pa.Table, file: InputFile, error: Exception) -> InputError:
+    """Which line it is, DuckDB and Arrow do not say."""
+    first, last = lines["row"][0].as_py() + 1, lines["row"][-1].as_py() + 1
+    reason = str(error).partition("\n")[0].rpartition("Error: ")[2]
+    return InputError(f"{file.uri}: lines {first} to {last}: {reason}")
 
 
 def _check_objects(file: InputFile, lines: pa.Table, database: Database) -> None:
@@ -218,13 +246,13 @@ def _check_exact(written: pa.Table) -> None:
     """Two ids must not become one, as integers beyond 64 bits and those beside fractions would.
 
     Raises:
-        InputError: an integer that no float is.
+        ValueError: an integer that no float is.
     """
     for name, column in zip(written.column_names, written.columns, strict=True):
         for texts in _leaves(column.combine_chunks()):
             for text in texts.filter(pc.match_substring_regex(texts, _LONG_INTEGER)).to_pylist():
                 if Decimal(text) != float(text):
-                    raise InputError(
+                    raise ValueError(
                         f"'{name}' has {text}, which as a float is {float(text):.0f}; "
                         "write such numbers as strings"
                     )

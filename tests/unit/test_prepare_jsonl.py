@@ -121,3 +121,33 @@ def test_files_without_a_line_are_passed_over_unless_all_are(
             read_json(files[:3], database, only_beginning=only_beginning)
         with pytest.raises(InputError, match=r"0\.jsonl: no line of it has a key"):
             read_json(files[:1], database, only_beginning=only_beginning)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"": 1}', 'the key "" cannot name a column'),
+        ('{"a": [{"b\\u0000c": 1}]}', r'the key "b\\u0000c" cannot name a column'),
+        (f'{{"a": {"[" * 51}{"]" * 51}}}', "nested more than 50 deep"),
+        (f'{{"a": {"[" * 999}{"]" * 999}}}', "JSON exceeds maximum recursion depth of 128"),
+    ],
+)
+@pytest.mark.parametrize("only_beginning", [True, False])
+def test_what_can_be_no_column_is_refused(
+    tmp_path: Path, line: str, message: str, only_beginning: bool
+) -> None:
+    path = write_lines(tmp_path / "in.jsonl", ['{"a": null}', line])
+    with (
+        Database() as database,
+        pytest.raises(InputError, match=rf"jsonl: lines 1 to 2: {message}$"),
+    ):
+        read_json((input_file(path),), database, only_beginning=only_beginning)
+
+
+@pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a": ', "}")])
+def test_deep_nesting_is_read(tmp_path: Path, begin: str, end: str) -> None:
+    line = f'{{"a": {begin * 49}1.5{end * 49}}}'
+    path = write_lines(tmp_path / "in.jsonl", [line])
+    with Database() as database:
+        [table] = read_json((input_file(path),), database).tables(["a"])
+    assert json.dumps(table.select(["a"]).to_pylist()[0]) == line
