@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -121,7 +122,8 @@ class _Reading:
         if form == Form.PARQUET:
             return _parquet(files, self.spec)
         if form == Form.JSONL:
-            return self._json(files)
+            texts = {"query": self.spec.query_col, "document": self.spec.document_col}
+            return self._json(files, texts)
         if self.spec.layout == "run":
             return self._delimited(run_rows(files))
         line = next(iter(first_lines(files[0].stat)["line"].to_pylist()), "")
@@ -148,8 +150,8 @@ class _Reading:
             return ParquetRows(files, _schema(files))
         return self._json(files) if form == Form.JSONL else self._delimited(tsv_rows(files))
 
-    def _json(self, files: tuple[InputFile, ...]) -> Rows:
-        return read_json(files, self.database, only_beginning=self.only_beginning)
+    def _json(self, files: tuple[InputFile, ...], texts: Mapping[str, str] | None = None) -> Rows:
+        return read_json(files, self.database, texts, only_beginning=self.only_beginning)
 
     def _delimited(self, rows: DelimitedRows) -> Rows:
         rows.check_beginning()

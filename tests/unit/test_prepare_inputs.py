@@ -135,6 +135,14 @@ def test_rows_of_a_damaged_row_group_can_be_set_aside(tmp_path: Path) -> None:
     assert found["_row"].to_pylist() == list(range(6))
 
 
+def test_what_is_no_text_in_jsonl_is_refused(tmp_path: Path) -> None:
+    documents: list[Any] = ["fine", {"title": "x"}, 17]
+    rows = [{"query": "a", "document": document} for document in documents]
+    found = prepared(spec_of(write_jsonl(tmp_path / "in.jsonl", rows)), tmp_path)
+    assert found["_refusal"].to_pylist() == [None] + ["document is not text"] * 2
+    assert found["document"].to_pylist() == ["fine", '{"title":"x"}', "17"]
+
+
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
