@@ -17,6 +17,10 @@ from rankmill.ledger import Ledger
 from rankmill.settings import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests share their cores; see producer/local
+# Whatever asks the hub gets no answer, at once and without leaving this machine. Its client reads
+# this when it is imported, which nothing above does and a test's own imports may.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ.pop("HF_TOKEN", None)
 
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -72,10 +76,3 @@ def start_worker(broker_url: str, tmp_path: Path) -> Iterator[StartWorker]:
             return stack.enter_context(running(worker_command(name), environment, log))
 
         yield start
-
-
-@pytest.fixture(autouse=True)
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever asks the hub gets no answer, at once and without leaving this machine."""
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    os.environ.pop("HF_TOKEN", None)
