@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
@@ -21,6 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests share their cores; 
 # this when it is imported, which nothing above does and a test's own imports may.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ.pop("HF_TOKEN", None)
+hypothesis.settings.register_profile("patient", deadline=None)  # an example may wait for a core
+hypothesis.settings.load_profile("patient")
 
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
 

@@ -229,7 +229,7 @@ LINKS = st.dictionaries(
 )
 
 
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=150)
 @given(LINKS, st.lists(st.one_of(NAMES, st.just("c")), min_size=1, max_size=6), st.booleans())
 def test_of_any_tree_of_links_only_what_is_inside_is_read(
     links: dict[tuple[str, str], list[str]], path: list[str], is_relative: bool

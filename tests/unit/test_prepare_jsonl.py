@@ -32,7 +32,7 @@ def input_file(path: Path) -> InputFile:
     return InputFile(uri=file.uri, n_rows=0, size_bytes=file.size_bytes, state=file.state)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.lists(st.dictionaries(st.sampled_from("abc"), VALUES), max_size=5).filter(any))
 def test_types_do_not_depend_on_where_blocks_end(rows: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder, Database() as database:

@@ -14,7 +14,7 @@ from rankmill import storage
 from rankmill.errors import InputError
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     text=st.text(st.sampled_from("aä\n\r\t "), max_size=60),
     block_bytes=st.integers(1, 40),

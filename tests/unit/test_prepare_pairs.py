@@ -34,7 +34,7 @@ def test_rows_come_together_where_their_query_first_appears(tmp_path: Path) -> N
     assert names == ["0.parquet", "0.parquet", "1.parquet", "0.parquet", "1.parquet", "1.parquet"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     keys=st.lists(st.sampled_from([None, "", "a", "ä", "b", "c"]), max_size=40),
     by_text=st.booleans(),

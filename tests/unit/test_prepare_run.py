@@ -129,7 +129,7 @@ def test_a_run_may_be_jsonl_and_named_without_a_suffix(tmp_path: Path) -> None:
 IDS = st.sampled_from("abcde")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     run=st.lists(st.tuples(IDS, IDS), max_size=30),
     queries=st.dictionaries(IDS, st.text(st.characters(exclude_characters="\t\r\n"), max_size=3)),

@@ -41,7 +41,7 @@ def model_stub(folder: Path) -> Path:
     return stub
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
     without_key=st.sets(st.integers(0, 60)),
@@ -92,7 +92,7 @@ def test_every_row_is_in_one_shard_and_no_group_is_split(
         assert all(len(shards) == 1 for shards in shard_of.values())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     n_rows=st.integers(1, 60),
     cut=st.integers(1, 60),

@@ -172,7 +172,7 @@ INSTANTS = st.datetimes(datetime(2005, 1, 1), datetime(2036, 1, 1)).map(
 DAILY = st.builds("{} {} * * *".format, st.integers(0, 59), st.integers(0, 23))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(DAILY, st.sampled_from(ZONES), INSTANTS)
 def test_a_daily_time_is_due_once_for_each_day(line: str, zone: str, after: datetime) -> None:
     """Over 400 days: a day apart by the clock, except for a day that a country left out."""
@@ -188,7 +188,7 @@ def test_a_daily_time_is_due_once_for_each_day(line: str, zone: str, after: date
     assert len(wrong) <= 6  # the nights on which the time is jumped over
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.sampled_from(["*/7 * * * *", "30 2 * * *", "0,30 1-3 * * *", "15 */2 * * *"]),
     st.sampled_from(ZONES),
@@ -209,7 +209,7 @@ def test_looks_at_any_moments_find_the_same(
     assert found == sorted(set(found))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sampled_from(ZONES), INSTANTS)
 def test_every_minute_is_due_every_minute(zone: str, after: datetime) -> None:
     until = after + timedelta(hours=5)

@@ -77,7 +77,7 @@ def test_a_skipped_time_says_why() -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from(["skip", "queue"]),
     st.sampled_from(["skip", "latest"]),

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.shards import shard_bounds
@@ -18,7 +18,6 @@ def cut(groups: list[tuple[int, int]], shard_pairs: int | None = None) -> tuple[
     return shard_bounds(rows, sizes, shard_pairs)
 
 
-@settings(deadline=None)
 @given(groups=ROW_GROUPS, shard_pairs=st.none() | st.integers(10**4, 10**6))
 def test_bounds_cover_every_row_once(
     groups: list[tuple[int, int]], shard_pairs: int | None

@@ -65,7 +65,7 @@ def test_texts_are_joined_not_encoded_as_pairs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(pairs=pairs, max_length=st.sampled_from(LENGTHS))
 def test_equals_the_tokenizers_pair_encoding(
     name: str, pairs: list[tuple[str, str]], max_length: int
