@@ -6,7 +6,7 @@ import http.client
 import logging
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
@@ -73,6 +73,7 @@ _ERRORS = {
 @contextmanager
 def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
     """An endpoint that passes everything on but what `faults` names."""
+    looking_and_writing = Lock()  # moto's own If-None-Match looks first and writes later
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -93,9 +94,11 @@ def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
             if faults.ignores_conditions:
                 headers.pop("If-Match", None)
                 headers.pop("If-None-Match", None)
-            upstream.request(self.command, self.path, body, headers)
-            answer = upstream.getresponse()
-            content = answer.read()
+            is_once = self.command == "PUT" and "If-None-Match" in headers
+            with looking_and_writing if is_once else nullcontext():
+                upstream.request(self.command, self.path, body, headers)
+                answer = upstream.getresponse()
+                content = answer.read()
             self._answer(answer.status, dict(answer.getheaders()), content, cut=fault == "cut")
             upstream.close()
 
