@@ -171,7 +171,7 @@ def test_a_job_outside_of_the_allowed_places_ends_and_others_go_on(
         assert counts is not None and "RANKMILL_ALLOWED_PREFIXES" in counts.message
     assert not list((tmp_path / "out").glob("part-*"))
     assert edited.status().message.startswith(str(secret))
-    assert ledger.priorities() == {}
+    wait_for(lambda: ledger.priorities() == {}, 30)
 
 
 def test_a_worker_refuses_what_is_submitted_by_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -49,7 +50,8 @@ def scrape(port: int) -> Samples:
 
 
 def one(samples: Samples, metric: Metric, *labels: str, suffix: str = "") -> float:
-    return samples[metric.name + suffix][labels]
+    """A sample's value; NaN, which is neither more nor less nor equal, where there is none."""
+    return samples.get(metric.name + suffix, {}).get(labels, math.nan)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def test_the_password_is_in_no_log_process_page_or_file(
         job = submit(source, tmp_path / "out", model_id="null", shard_pairs=5)
         assert job.wait(timeout_s=60).state == "succeeded"
         with flower(tmp_path) as dashboard:
-            wait_for(lambda: any(dashboard.json("/api/workers").values()), 30)
+            wait_for(lambda: "'stats'" in str(dashboard.json("/api/workers?refresh=1")))
             pages = [dashboard.text(path) for path in ("/workers", "/tasks", "/broker")]
             (name,) = dashboard.json("/api/workers")
             pages += [dashboard.text(f"/worker/{name}"), dashboard.text("/api/workers?refresh=1")]

@@ -62,7 +62,7 @@ def test_a_job_flower_and_beat_by_way_of_tls(
     job = submit(source, tmp_path / "out", model_id="null", shard_pairs=5)
     assert job.wait(timeout_s=60).state == "succeeded"
     with flower(tmp_path) as dashboard:
-        wait_for(lambda: any(dashboard.json("/api/workers").values()), 30)
+        wait_for(lambda: any(dashboard.json("/api/workers?refresh=1").values()))
         assert CONTROL_QUEUE in dashboard.text("/broker")
     beat = ("beat", "-S", "redbeat.RedBeatScheduler", "--pidfile", "", "--loglevel", "INFO")
     log = tmp_path / "beat.log"

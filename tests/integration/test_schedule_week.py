@@ -91,7 +91,9 @@ class Week:
         store, time = Store.connect(settings()), self.now()
         seen = [store.seen(name) for name in DUES]
         firings = [firing for name in DUES for firing in store.firings(name)]
-        return set(seen) == {time} and not any(firing.state.is_open for firing in firings)
+        # A tick that was at it when the clock was stopped may have seen a little more.
+        looked_at = all(each is not None and each >= time for each in seen)
+        return looked_at and not any(firing.state.is_open for firing in firings)
 
     def add(self, name: str, cron: str, tz: str, model: str, *policies: object) -> None:
         shards = ("--shard-pairs", 2) if model != "null" else ()

@@ -88,6 +88,7 @@ def test_a_job_that_failed_keeps_latest_until_it_is_resumed(working: Nights) -> 
     output.write_job(
         record.model_copy(update={"spec": record.spec.model_copy(update={"max_reject_rate": 0.1})})
     )
+    wait_for(lambda: is_through(working, firings[1]))
     resume(find_job(output.uri))
     wait_for(lambda: states(working.tick(SECOND)) == ["succeeded", "succeeded"])
     firings = working.store.firings("nightly")
