@@ -19,7 +19,7 @@ from tests.inputs import pairs, wait_for, write
 from worker.health import complaints
 from worker.signs import TaskSign, folder, read_task, read_worker, task_paths
 
-STALL_S = 4
+STALL_S = 10
 
 
 def health() -> tuple[int, str]:
@@ -55,15 +55,15 @@ def test_hung_and_busy(
     worker = start_worker()
     wait_for(well)
     source = write(pairs(40, 100), tmp_path / "in.parquet")
-    submit(source, tmp_path / "out", model_id="null:200", shard_pairs=4000)
+    submit(source, tmp_path / "out", model_id="null:50", shard_pairs=4000)
 
     def at_work() -> TaskSign | None:
         tasks = map(read_task, task_paths(folder(settings()), worker.pid))
         return next((task for task in tasks if task and task.doing), None)
 
     wait_for(at_work)
-    # One shard of 20 s, well beyond the stall, beats all the while.
-    busy_until = time.monotonic() + 2 * STALL_S
+    # One shard of 80 s, well beyond the stall, beats all the while.
+    busy_until = time.monotonic() + STALL_S + 2
     while time.monotonic() < busy_until:
         assert health() == (0, "healthy")
     sign = at_work()
@@ -97,7 +97,7 @@ def test_without_redis_a_worker_is_healthy_and_its_loop_is_judged_when_it_is_bac
         wait_for(lambda: (sign := read_worker(path)) and sign.turned_at and sign.redis_at)
         redis.kill()
         wait_for(lambda: (sign := read_worker(path)) and sign.redis_since is None)
-        away_until = time.monotonic() + 2 * STALL_S
+        away_until = time.monotonic() + STALL_S + 2
         while time.monotonic() < away_until:
             assert health() == (0, "healthy")
         assert worker.poll() is None

@@ -157,8 +157,13 @@ def test_a_worker_killed_while_it_prepares_costs_nothing(
     pq.write_table(pa.table(table), tmp_path / "in.parquet")
     first = start_worker("first")
     job = submit(tmp_path / "in.parquet", tmp_path / "out", model_id="null", cluster=True)
-    wait(lambda: list((tmp_path / "out/_rankmill").glob("prepared/*")) or job.status().n_pairs_done)
-    assert job.status().state == "preparing"
+
+    def has_begun() -> bool:
+        status = job.status()
+        assert status.state == "preparing"
+        return status.n_pairs_done > 0
+
+    wait(has_begun)
     os.killpg(first.pid, 9)
     start_worker("second")
     status = job.wait(timeout_s=90)

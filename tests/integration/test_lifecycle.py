@@ -112,11 +112,9 @@ def test_windows_are_in_the_ratio_of_priorities() -> None:
     assert window_for(1, [9, 9, 9, 1], 6) == 1
 
 
-def test_two_jobs_progress_together(
-    tmp_path: Path, model_folder: Path, start_worker: StartWorker
-) -> None:
+def test_two_jobs_progress_together(tmp_path: Path, start_worker: StartWorker) -> None:
     source = write(pairs(60, 25), tmp_path / "in.parquet")
-    options = {"model_id": str(model_folder), "shard_pairs": 50}
+    options = {"model_id": "null:400", "shard_pairs": 50}
     jobs = [
         submit(source, tmp_path / name, priority=priority, **options)
         for name, priority in (("high", 6), ("low", 3))
@@ -124,7 +122,7 @@ def test_two_jobs_progress_together(
     start_worker()
     wait_for(lambda: len(jobs[0].output.reported_shards()) >= 16)
     high, low = (len(job.output.reported_shards()) for job in jobs)
-    assert 4 <= low <= 12, (high, low)
+    assert 1 / 4 <= low / high <= 3 / 4, (high, low)
     for job in jobs:
         job.wait(timeout_s=90)
 

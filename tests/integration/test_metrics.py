@@ -154,7 +154,7 @@ def test_the_exporter_tells_of_jobs_queues_and_redis(
         empty = scrape(port)
         assert one(empty, metrics.JOBS) == one(empty, metrics.WORKERS) == 0
         assert metrics.JOB_PAIRS.name not in empty
-        job = submit(source, tmp_path / "out", model_id="null:400", shard_pairs=200, priority=7)
+        job = submit(source, tmp_path / "out", model_id="null:100", shard_pairs=200, priority=7)
         waiting = scrape(port)
         assert one(waiting, metrics.JOB_INFO, job.job_id, "7", "running") == 1
         assert one(waiting, metrics.JOB_PAIRS, job.job_id) == 2000

@@ -127,9 +127,13 @@ def test_a_worker_killed_while_it_looks_up_costs_nothing(
     submit(tmp_path / "in.parquet", tmp_path / "one", **options).wait(timeout_s=90)
     options["reuse_from"] = str(tmp_path / "one")
     job = submit(tmp_path / "in.parquet", tmp_path / "two", **options)
-    wait_for(lambda: ledger.claims.holder(job.job_id, PREPARATION))
+
+    def has_begun() -> bool:
+        assert job.status().state == "preparing"
+        return ledger.claims.holder(job.job_id, PREPARATION) is not None
+
+    wait_for(has_begun)
     os.killpg(first.pid, 9)
-    assert job.status().state == "preparing"
     start_worker("second")
     status = job.wait(timeout_s=90)
     assert (status.state, status.n_reused) == ("succeeded", n_rows)

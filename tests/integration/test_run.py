@@ -102,12 +102,10 @@ def test_too_many_rejects_fail_the_job_and_keep_what_was_scored(
     assert json.loads(passed.stdout)["state"] == "succeeded with rejects"
 
 
-def test_an_interrupted_run_stops_all_it_started_and_goes_on_when_run_again(
-    folder: Path, model_folder: Path
-) -> None:
+def test_an_interrupted_run_stops_all_it_started_and_goes_on_when_run_again(folder: Path) -> None:
     rows = pairs(120, 25)
     write(rows, folder / "in.parquet")
-    arguments = ["run", "in.parquet", "out", "--model", str(model_folder), "--shard-pairs", "100"]
+    arguments = ["run", "in.parquet", "out", "--model", "null:400", "--shard-pairs", "100"]
     hearing = ["env", "--default-signal=INT"]  # what a shell starts in the background ignores it
     command = [*hearing, sys.executable, "-m", "producer.cli", *arguments]
     marked = {**ENVIRONMENT, "RANKMILL_TEST_MARK": str(folder)}

@@ -67,7 +67,7 @@ def test_each_line_is_json_about_its_shard_and_without_the_password(
     worker = start_worker()
     rows = pairs(12, 10)
     source = write(rows, tmp_path / "in.parquet")
-    job = submit(source, tmp_path / "out", model_id="null:200", shard_pairs=30)
+    job = submit(source, tmp_path / "out", model_id="null:40", shard_pairs=30)
     wait_for(lambda: len(job.output.reported_shards()) >= 1)
     for child in children(worker.pid):
         os.kill(child, signal.SIGKILL)
