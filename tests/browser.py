@@ -20,7 +20,8 @@ _FLAGS = (
 @contextmanager
 def chromium(width: int) -> Iterator[webdriver.Chrome]:
     """A browser whose pages are `width` CSS pixels wide, with logs of its network and console."""
-    with tempfile.TemporaryDirectory(prefix="rankmill-") as profile:
+    # A helper of Chromium's may outlive it a little and still write there.
+    with tempfile.TemporaryDirectory(prefix="rankmill-", ignore_cleanup_errors=True) as profile:
         options = webdriver.ChromeOptions()
         options.binary_location = program("chromium")
         for flag in (*_FLAGS, f"--user-data-dir={profile}"):

@@ -27,7 +27,7 @@ FAULTS = Path(__file__).parents[1] / "faults"
 
 def rankmill(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "producer.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_a_cancelled_job_stops_and_resumes_where_it_was(

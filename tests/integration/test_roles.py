@@ -122,10 +122,10 @@ def test_a_worker_for_each_device_live_and_end_together(
     assert places == [("0", str(port)), ("1", str(port + 1))]
     if end == "told":
         parent.send_signal(signal.SIGTERM)
-        assert parent.wait(timeout=30) == 0
+        assert parent.wait(timeout=90) == 0
     else:
         os.kill(children[0], signal.SIGKILL)
-        assert parent.wait(timeout=30) == 128 + signal.SIGKILL
+        assert parent.wait(timeout=90) == 128 + signal.SIGKILL
         assert "ended by itself" in (tmp_path / "gpu.log").read_text()
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
 

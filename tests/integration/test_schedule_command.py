@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ def refused(*arguments: object) -> str:
 
 
 def test_add_show_pause_run_and_remove(folder: Path) -> None:
-    when = ("--cron", "15 2 * * *", "--tz", "Europe/Berlin")
+    # Due in half a year, on a day when no clock changes, so that it stays the next.
+    month = (datetime.now(UTC).month + 5) % 12 + 1
+    when = ("--cron", f"15 2 10 {month} *", "--tz", "Europe/Berlin")
     job = ("in.parquet", "out", "--model", "null", "--top-k", 3)
     (added,) = shown("add", "nightly", *when, "--deadline", "06:00", "--", *job)
     assert added["spec"]["job"]["top_k"] == 3 and added["spec"]["output_uri"] == f"{folder}/out"

@@ -153,9 +153,10 @@ def test_preparing_is_healthy_however_long_its_statements_until_its_process_hang
 ) -> None:
     monkeypatch.setenv("RANKMILL_RUNTIME", str(tmp_path))
     place = own_folder(Settings())
+    worker = SignFile(worker_path(place, "cpu@here"))
 
     def judged() -> list[str]:
-        leave(place)  # for this process does not tick
+        worker.write(WorkerSign("cpu@here", ME, time.monotonic()))  # for this process does not tick
         return complaints(place, stall_s=4)
 
     child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE)

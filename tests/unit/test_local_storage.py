@@ -40,9 +40,10 @@ def test_nothing_stands_under_the_name_before_all_is_written(tmp_path: Path) -> 
 
 
 def test_a_full_disk_is_said_and_leaves_nothing() -> None:
+    name = f"rankmill-full-test-{os.getpid()}-"
     with pytest.raises(StorageRefused, match="the disk is full"):
-        storage.publish("/dev/shm/rankmill-full-test", _raise_enospc)
-    assert not [name for name in os.listdir("/dev/shm") if "rankmill-full-test" in name]
+        storage.publish(f"/dev/shm/{name}", _raise_enospc)
+    assert not [each for each in os.listdir("/dev/shm") if name in each]
 
 
 def _raise_enospc(file: IO[bytes]) -> None:
