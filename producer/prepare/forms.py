@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from enum import StrEnum
 
 from producer.prepare.lines import first_lines
@@ -37,9 +38,13 @@ def find(uris: str) -> tuple[Form, list[FileStat]]:
     In a folder with Parquet files no other counts: what stands beside them describes them.
 
     Raises:
-        InputError: nothing is there, or files of several forms, or of none that is known.
+        InputError: nothing is there, or a file twice, or files of several forms, or of none that
+            is known.
     """
     found = [file for place in storage.places(uris) for file in _find(place)]
+    [(uri, n_times)] = Counter(file.uri for file in found).most_common(1)
+    if n_times > 1:
+        raise InputError(f"{uri} is named twice by {uris}; its rows would be read twice")
     forms: dict[Form, str] = {}
     for file in found:
         forms.setdefault(form_of(file), file.uri)

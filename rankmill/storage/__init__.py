@@ -126,6 +126,8 @@ def names(uri: str) -> list[str]:
 def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     """The files that `uri` names: itself, those under a folder, or a glob's, in order of name.
 
+    They are named by absolute places, so that a file has one name however it was found.
+
     A glob may match folders. In a folder, names that begin with `_` or `.` are skipped at every
     depth, as Spark, DuckDB and pyarrow do.
 
@@ -133,10 +135,10 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
         InputError: nothing is there.
     """
     store = _store(uri)
-    itself = store.stat(uri)
+    place = store.absolute(uri)
+    itself = store.stat(place)
     if itself is not None:
         return [itself]
-    place = store.absolute(uri)
     if not is_glob(place) or store.names(place):
         top, begins, pattern = place, "", escaped(place)
     else:

@@ -16,6 +16,8 @@ from rankmill.errors import InputError, StorageRefused, StorageUnavailable
 from rankmill.storage.allowed import check_path
 from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
 
+_Identity = tuple[int, int]
+
 _REFUSED = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -80,15 +82,19 @@ class LocalStore(Store):
                 return []
 
     def walk(self, uri: str, begins: str = "") -> Iterator[FileStat]:
+        waiting: list[tuple[Path, frozenset[_Identity]]] = [(_path(uri), frozenset())]
         with _errors(f"cannot list {uri}"):
-            for folder, names, file_names in os.walk(_path(uri), onerror=_raise, followlinks=True):
-                for name in filter(lambda name: Path(folder, name).is_symlink(), names):
-                    _path(str(Path(folder, name)))
-                for name in file_names:
-                    path = Path(folder, name)
+            while waiting:
+                folder, above = waiting.pop()
+                here = _identity(folder)
+                if here is None or here in above:  # gone, or a link led back: there is no end to it
+                    continue
+                for path in folder.iterdir():
                     if path.is_symlink():
                         _path(str(path))
-                    if path.is_file():  # neither a broken link nor a socket
+                    if path.is_dir():
+                        waiting.append((path, above | {here}))
+                    elif path.is_file():  # neither a broken link nor a socket
                         yield _stat(path, str(path))
 
     def remove_file(self, uri: str) -> None:
@@ -122,6 +128,15 @@ def _stat(path: Path, uri: str) -> FileStat:
     return FileStat(uri, status.st_size, str(status.st_mtime_ns))
 
 
+def _identity(folder: Path) -> _Identity | None:
+    """What tells a folder from all others, whatever it is called; None where there is none."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _write_synced(path: Path, write: Write) -> Published:
     with path.open("w+b") as file:
         write(file)
@@ -138,11 +153,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 @contextmanager

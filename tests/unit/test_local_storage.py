@@ -62,3 +62,25 @@ def test_temporaries_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "part").touch()
     storage.remove_unfinished(str(tmp_path))
     assert storage.names(str(tmp_path)) == ["part"]
+
+
+def test_a_link_to_a_folder_that_it_lies_in_adds_nothing(tmp_path: Path) -> None:
+    for name in ("in/a.parquet", "in/sub/b.parquet", "other/c.parquet"):
+        storage.write_bytes(str(tmp_path / name), b"x")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "sub" / "up").symlink_to("..")
+    (tmp_path / "in" / "other").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "in")
+    found = storage.find_files(str(tmp_path / "in"), (".parquet",))
+    names = [Path(file.uri).relative_to(tmp_path / "in").as_posix() for file in found]
+    assert names == ["a.parquet", "other/c.parquet", "sub/b.parquet"]
+
+
+def test_a_file_has_one_name_however_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write_bytes(str(tmp_path / "in" / "a.parquet"), b"x")
+    monkeypatch.chdir(tmp_path)
+    for place in ("in", "in/*", "in/a.parquet", "./in/../in/a.parquet", f"file://{tmp_path}/in"):
+        [file] = storage.find_files(place, (".parquet",))
+        assert file.uri == f"{tmp_path}/in/a.parquet"

@@ -79,6 +79,14 @@ def test_several_places_with_commas(tmp_path: Path) -> None:
     assert found["query"].to_pylist() == ["b", "a"]
 
 
+def test_a_file_named_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_table(tmp_path / "in" / "a.parquet", pa.table(PAIRS))
+    monkeypatch.chdir(tmp_path)
+    for uris in (f"{tmp_path}/in,in/a.parquet", "in/*,in", "in/a.parquet,in/a.parquet"):
+        with pytest.raises(InputError, match=rf"/in/a\.parquet is named twice by .*{uris[-5:]};"):
+            needs_prepare(spec_of(uris))
+
+
 def test_a_file_that_changed_since_is_refused(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [{"query": "a", "document": "x"}])
     spec = spec_of(path)
