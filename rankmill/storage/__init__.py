@@ -16,7 +16,7 @@ from typing import IO, BinaryIO
 
 from rankmill.errors import InputError, NoConditionalPuts, NotAllowed
 from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
-from rankmill.storage.glob import escaped, fixed_start, is_glob, matches
+from rankmill.storage.glob import fixed_start, is_glob, matches
 
 __all__ = ["FileStat", "Published"]
 
@@ -139,19 +139,11 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     itself = store.stat(place)
     if itself is not None:
         return [itself]
-    if not is_glob(place) or store.names(place):
-        top, begins, pattern = place, "", escaped(place)
-    else:
-        (top, begins), pattern = fixed_start(place), place
+    top, pattern = _split(place)
     found = [
         file
-        for file in store.walk(top, begins)
-        if matches(file.uri, pattern)
-        or (
-            matches(file.uri, pattern + "/**")
-            and file.uri.endswith(suffixes)
-            and _is_visible(file.uri, top)
-        )
+        for file in store.walk(top or "/", pattern)
+        if _is_found(file.uri.removeprefix(top), pattern, suffixes)
     ]
     if not found:
         raise InputError(f"{uri}: no such file, and no {' or '.join(suffixes)} file under it")
@@ -217,5 +209,16 @@ def _writing(content: bytes) -> Write:
     return write
 
 
-def _is_visible(uri: str, folder: str) -> bool:
-    return not any(part.startswith(("_", ".")) for part in uri[len(folder) + 1 :].split("/"))
+def _split(place: str) -> tuple[str, str]:
+    """A folder and the pattern of what is found in it: empty where the folder is what is named."""
+    if is_glob(place) and not names(place):
+        return fixed_start(place)
+    return place.rstrip("/"), ""
+
+
+def _is_found(path: str, pattern: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file is one that the pattern matches, or a visible one of a folder that it does."""
+    if matches(path, pattern):
+        return True
+    is_visible = not any(name.startswith(("_", ".")) for name in path.split("/"))
+    return is_visible and path.endswith(suffixes) and matches(path, f"{pattern}/**")

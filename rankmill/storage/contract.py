@@ -59,8 +59,10 @@ class Store(Protocol):
     def names(self, uri: str) -> list[str]:
         """Names directly under a folder, sorted."""
 
-    def walk(self, uri: str, begins: str = "") -> Iterator[FileStat]:
-        """All files under a folder at any depth, those at least whose path in it begins so."""
+    def walk(self, uri: str, pattern: str = "") -> Iterator[FileStat]:
+        """All files under a folder at any depth, those at least whose path in it, from its `/` on,
+        matches the pattern or lies in a folder that does.
+        """
 
     def remove_file(self, uri: str) -> None:
         """Remove a file, if there is one."""

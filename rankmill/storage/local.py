@@ -15,6 +15,7 @@ from typing import BinaryIO
 from rankmill.errors import InputError, StorageRefused, StorageUnavailable
 from rankmill.storage.allowed import check_path
 from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
+from rankmill.storage.glob import may_lead_to
 
 _Identity = tuple[int, int]
 
@@ -81,8 +82,10 @@ class LocalStore(Store):
             except FileNotFoundError:
                 return []
 
-    def walk(self, uri: str, begins: str = "") -> Iterator[FileStat]:
-        waiting: list[tuple[Path, frozenset[_Identity]]] = [(_path(uri), frozenset())]
+    def walk(self, uri: str, pattern: str = "") -> Iterator[FileStat]:
+        top = _path(uri)
+        n_letters = len(str(top).rstrip("/"))
+        waiting: list[tuple[Path, frozenset[_Identity]]] = [(top, frozenset())]
         with _errors(f"cannot list {uri}"):
             while waiting:
                 folder, above = waiting.pop()
@@ -90,6 +93,8 @@ class LocalStore(Store):
                 if here is None or here in above:  # gone, or a link led back: there is no end to it
                     continue
                 for path in folder.iterdir():
+                    if not may_lead_to(str(path)[n_letters:], pattern):
+                        continue
                     if path.is_symlink():
                         _path(str(path))
                     if path.is_dir():

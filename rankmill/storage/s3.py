@@ -36,6 +36,7 @@ from rankmill.errors import (
 from rankmill.storage.allowed import check_key
 from rankmill.storage.contract import FileStat, Published, Store, Write
 from rankmill.storage.endpoint import check_endpoint
+from rankmill.storage.glob import first_letters
 
 _PART_BYTES = 16 * 2**20
 _IN_MEMORY_BYTES = 64 * 2**20
@@ -124,9 +125,9 @@ class S3Store(Store):
             found |= {entry["Prefix"][len(prefix) : -1] for entry in page.get("CommonPrefixes", ())}
         return sorted(found - {""})
 
-    def walk(self, uri: str, begins: str = "") -> Iterator[FileStat]:
+    def walk(self, uri: str, pattern: str = "") -> Iterator[FileStat]:
         bucket, prefix = _folder(uri)
-        for page in self._pages(uri, Bucket=bucket, Prefix=prefix + begins):
+        for page in self._pages(uri, Bucket=bucket, Prefix=prefix + first_letters(pattern)):
             for entry in page.get("Contents", ()):
                 if not entry["Key"].endswith("/"):  # a folder's marker
                     place = f"s3://{bucket}/{entry['Key']}"

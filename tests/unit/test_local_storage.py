@@ -8,7 +8,8 @@ from typing import IO
 import pytest
 
 from rankmill import storage
-from rankmill.errors import StorageRefused, StorageUnavailable
+from rankmill.errors import InputError, StorageRefused, StorageUnavailable
+from rankmill.storage.glob import matches
 
 
 def test_a_publish_that_fails_leaves_the_old_content_and_no_trace(tmp_path: Path) -> None:
@@ -84,3 +85,62 @@ def test_a_file_has_one_name_however_it_is_found(
     for place in ("in", "in/*", "in/a.parquet", "./in/../in/a.parquet", f"file://{tmp_path}/in"):
         [file] = storage.find_files(place, (".parquet",))
         assert file.uri == f"{tmp_path}/in/a.parquet"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("[a-c]", {"a", "b"}),
+        ("[!a-c]", {"x", "-", "!", "^", "\\", "[", "]"}),
+        ("[^a-c]", {"x", "-", "!", "^", "\\", "[", "]"}),
+        ("[!]", {"!"}),
+        ("[a-]", {"a", "-"}),
+        ("[\\]", {"\\"}),
+        ("[[^x]", {"[", "^", "x"}),
+        ("[+--x]", {"-", "x"}),
+        ("?", {"a", "b", "x", "-", "!", "^", "\\", "[", "]"}),
+    ],
+)
+def test_what_stands_in_brackets_is_no_regular_expression(pattern: str, wanted: set[str]) -> None:
+    there = ["a", "b", "x", "-", "!", "^", "\\", "[", "]", "/", "ab"]
+    assert {name for name in there if matches(name, pattern)} == wanted
+
+
+def test_a_range_that_is_none_is_one_line(tmp_path: Path) -> None:
+    storage.write_bytes(str(tmp_path / "part-1.parquet"), b"x")
+    with pytest.raises(InputError, match=r"^part-\[9-0\]\.parquet: a range in \[\] ends"):
+        storage.find_files(f"{tmp_path}/part-[9-0].parquet", (".parquet",))
+
+
+def test_a_folder_with_brackets_in_its_name_is_read(tmp_path: Path) -> None:
+    for name in ("a[b]c", "p[[]", "[!"):
+        storage.write_bytes(str(tmp_path / name / "x.parquet"), b"x")
+        [file] = storage.find_files(f"{tmp_path}/{name}", (".parquet",))
+        assert file.uri == f"{tmp_path}/{name}/x.parquet"
+
+
+def test_a_glob_may_begin_at_the_root(tmp_path: Path) -> None:
+    storage.write_bytes(str(tmp_path / "in.parquet"), b"x")
+    _, first, rest = str(tmp_path).split("/", 2)
+    [file] = storage.find_files(f"/{first[:-1]}?/{rest}/in.parquet", (".parquet",))
+    assert file.uri == f"{tmp_path}/in.parquet"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["cand-*.parquet", "*.parquet", "day=[12]/*.parquet", "day=?", "day=1/**/c*"]
+)
+def test_a_glob_looks_only_where_it_may_match(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for name in ("cand-1.parquet", "day=1/cand-2.parquet", "private/cand-3.parquet"):
+        storage.write_bytes(str(tmp_path / name), b"x")
+    entered = []
+    listed = os.listdir
+
+    def listing(folder: Path) -> list[str]:
+        entered.append(Path(folder).name)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "listdir", listing)
+    assert len(storage.find_files(f"{tmp_path}/{pattern}", (".parquet",))) == 1
+    assert "private" not in entered
