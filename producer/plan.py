@@ -24,6 +24,7 @@ from rankmill.spec import (
     InputFile,
     JobOptions,
     JobSpec,
+    Partition,
     Plan,
     encode_schema,
 )
@@ -31,6 +32,7 @@ from rankmill.spec import (
 _QUERY_ID, _DOC_ID = "query_id", "doc_id"
 _N_FOOTERS_AT_ONCE = 16
 _PARTITION = re.compile(r"([^/=]+)=([^/]*)/")
+_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -55,34 +57,40 @@ class Source:
 def read_source(input_uri: str, text_columns: Sequence[str] = ()) -> Source:
     """Find the input's files and read their footers, on S3 with a request for each file or two.
 
+    Folders that a place does not name itself, being in it or matched by it, may give columns.
+
     Raises:
         InputError: no such file, not Parquet, truncated, or the files' columns differ.
     """
-    found = [
-        file
-        for place in storage.places(input_uri)
-        for file in storage.find_files(place, (".parquet",))
-    ]
+    found, below = [], []
+    for place in storage.places(input_uri):
+        files = storage.find_files(place, (".parquet",))
+        found += files
+        below += storage.paths_below(place, files)
     with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(lambda file: read_footer(file, text_columns), found))
-    partitions = _partitions([file.uri for file in found])
+    partitions = _partitions([file.uri for file in found], below)
     schema = plain_schema(footers[0].schema)
     for file, footer in zip(found, footers, strict=True):
         _check_same_columns(found[0].uri, schema, file.uri, plain_schema(footer.schema))
-    for name, value in partitions[0].items():
-        if name not in schema.names:
-            schema = schema.append(pa.field(name, pa.scalar(value).type))
+    input_files = tuple(map(_input_file, found, footers, partitions))
     return Source(
-        tuple(map(_input_file, found, footers, partitions)),
-        schema,
+        input_files,
+        with_partition_columns(schema, input_files),
         np.concatenate([footer.group_rows for footer in footers]),
         np.concatenate([footer.group_bytes for footer in footers]),
     )
 
 
-def _input_file(
-    file: storage.FileStat, footer: Footer, partition: dict[str, int | str]
-) -> InputFile:
+def with_partition_columns(schema: pa.Schema, files: Sequence[InputFile]) -> pa.Schema:
+    """The columns of an input: those stored in its files, and those that their paths give."""
+    for name in files[0].partition:
+        is_number = any(isinstance(file.partition[name], int) for file in files)
+        schema = schema.append(pa.field(name, pa.int64() if is_number else pa.string()))
+    return schema
+
+
+def _input_file(file: storage.FileStat, footer: Footer, partition: Partition) -> InputFile:
     there = set(footer.schema.names)
     return InputFile(
         uri=file.uri,
@@ -93,24 +101,29 @@ def _input_file(
     )
 
 
-def _partitions(uris: Sequence[str]) -> list[dict[str, int | str]]:
+def _partitions(uris: Sequence[str], paths: Sequence[str]) -> list[Partition]:
     """The columns that each path gives in Hive's way, `…/lang=de/…`; numbers where all are.
 
     Raises:
         InputError: some paths give a column that others do not.
     """
-    given = [{k: unquote(v) for k, v in _PARTITION.findall(uri)} for uri in uris]
+    given = [{k: unquote(v) for k, v in _PARTITION.findall(path)} for path in paths]
     for uri, values in zip(uris, given, strict=True):
         if values.keys() != given[0].keys():
             name = sorted(values.keys() ^ given[0].keys())[0]
             raise InputError(f"{uri}: {uris[0]} differs in having a folder {name}=… or not")
     numeric = {
-        name for name in given[0] if all(re.fullmatch(r"-?\d{1,18}", each[name]) for each in given)
+        name
+        for name in given[0]
+        if all(re.fullmatch(rf"-?\d{{1,18}}|{_NULL}", each[name]) for each in given)
     }
-    return [
-        {name: int(value) if name in numeric else value for name, value in each.items()}
-        for each in given
-    ]
+
+    def value(name: str, text: str) -> int | str | None:
+        if text == _NULL:
+            return None
+        return int(text) if name in numeric else text
+
+    return [{name: value(name, text) for name, text in each.items()} for each in given]
 
 
 def make_plan(

@@ -17,6 +17,7 @@ from rankmill.storage import FileStat
 Activation = Literal["auto", "none", "sigmoid"]
 Layout = Literal["pairs", "lists", "run"]
 InputRole = Literal["input", "queries", "corpus"]
+Partition = dict[str, int | str | None]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 
 # The columns that a part adds to those it keeps, in this order.
@@ -117,14 +118,15 @@ class InputFile(Contract):
 
     Attributes:
         state: time of change of a local file, ETag of an object.
-        partition: columns that its path gives, as `…/lang=de/…` does; a number where all are.
+        partition: columns that its path gives, as `…/lang=de/…` does; a number where all are, or
+            null.
     """
 
     uri: str
     n_rows: int
     size_bytes: int
     state: str
-    partition: dict[str, int | str] = Field(default_factory=dict)
+    partition: Partition = Field(default_factory=dict)
     role: InputRole = "input"
 
     @property

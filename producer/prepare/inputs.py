@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from producer.plan import check_names, read_source
+from producer.plan import check_names, read_source, with_partition_columns
 from producer.prepare.database import Database
 from producer.prepare.dataset import ClusteredPairs, Dataset, PairsAsTheyCome
 from producer.prepare.delimited import DelimitedRows, run_rows, tsv_rows
@@ -171,7 +171,4 @@ def _parquet(files: tuple[InputFile, ...], spec: JobSpec) -> ParquetRows:
 
 def _schema(files: tuple[InputFile, ...]) -> pa.Schema:
     """All files have the first one's columns; `find_inputs` has seen to that."""
-    schema = plain_schema(read_footer(files[0].stat).schema)
-    for name, value in files[0].partition.items():
-        schema = schema.append(pa.field(name, pa.scalar(value).type))
-    return schema
+    return with_partition_columns(plain_schema(read_footer(files[0].stat).schema), files)

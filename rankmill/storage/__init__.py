@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import IO, BinaryIO
 
@@ -148,6 +149,16 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     if not found:
         raise InputError(f"{uri}: no such file, and no {' or '.join(suffixes)} file under it")
     return sorted(found, key=lambda file: file.uri)
+
+
+def paths_below(place: str, files: Sequence[FileStat]) -> list[str]:
+    """What the place that `find_files` was given leaves open of each path, from a `/` on.
+
+    All below a folder, and what a glob matches; of a file that is named itself, nothing.
+    """
+    named = absolute(place)
+    start = named if files[0].uri.startswith(named) else fixed_start(named)[0]
+    return [file.uri.removeprefix(start) for file in files]
 
 
 def remove_file(uri: str) -> None:

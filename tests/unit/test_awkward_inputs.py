@@ -110,6 +110,16 @@ def test_folders_named_in_hives_way_give_columns(tmp_path: Path) -> None:
     assert found == {row["doc_id"]: (n // 10, "d e") for n, row in enumerate(rows)}
 
 
+def test_a_column_from_folders_may_be_null(tmp_path: Path) -> None:
+    """Hive calls a null so, whatever the column's type; the others stay numbers."""
+    rows, null = pairs(4, 5), "__HIVE_DEFAULT_PARTITION__"
+    for part, day, lang in ((rows[:10], null, null), (rows[10:], "7", null)):
+        write(part, tmp_path / "in" / f"day={day}" / f"lang={lang}" / "0.parquet")
+    run_all(job_over(tmp_path / "in", tmp_path))
+    found = {row["doc_id"]: (row["day"], row["lang"]) for row in read_output(tmp_path / "out")}
+    assert found == {row["doc_id"]: (7 if n >= 10 else None, None) for n, row in enumerate(rows)}
+
+
 def test_folders_that_disagree_in_their_columns_are_named(tmp_path: Path) -> None:
     write(pairs(1, 1), tmp_path / "in" / "day=1" / "0.parquet")
     write(pairs(1, 1), tmp_path / "in" / "0.parquet")

@@ -78,3 +78,27 @@ def test_files_that_differ_are_named_with_the_column(tmp_path: Path) -> None:
     write([{**row, "doc_id": 7} for row in pairs(1, 2)], tmp_path / "b.parquet")
     with pytest.raises(InputError, match=r"b\.parquet: column 'doc_id' is int64, but string"):
         read_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("", {"day": 1, "lang": "de"}),
+        ("day=1", {"lang": "de"}),
+        ("day=*", {"day": 1, "lang": "de"}),
+        ("*/lang=de/*.parquet", {"day": 1, "lang": "de"}),
+        ("day=1/lang=[de][de]/in.parquet", {"lang": "de"}),
+        ("day=1/lang=de/*.parquet", {}),
+        ("day=1/lang=de/in.parquet", {}),
+        ("../brackets[1]/year=2026", {}),
+    ],
+)
+def test_only_folders_below_what_is_named_give_columns(
+    tmp_path: Path, given: str, wanted: dict[str, object]
+) -> None:
+    folder = tmp_path / "year=2026"
+    write(pairs(1, 2), folder / "day=1" / "lang=de" / "in.parquet")
+    write(pairs(1, 2), tmp_path / "brackets[1]" / "year=2026" / "in.parquet")
+    source = read_source(f"{folder}/{given}")
+    assert source.files[0].partition == wanted
+    assert source.schema.names == [*pairs(1, 1)[0], *wanted]

@@ -97,6 +97,13 @@ def test_a_file_that_changed_since_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_column_from_folders_is_prepared_too(tmp_path: Path) -> None:
+    for day in ("__HIVE_DEFAULT_PARTITION__", 7):
+        write_table(tmp_path / "in" / f"day={day}" / "a.parquet", pa.table(PAIRS))
+    found = prepared(spec_of(tmp_path / "in", cluster=True), tmp_path)
+    assert sorted(found["day"].to_pylist(), key=str) == [7, None]
+
+
 def test_what_an_earlier_attempt_left_is_removed(tmp_path: Path) -> None:
     for name in ("prepared/part-00007.parquet", "scratch/prepare/database"):
         write_lines(tmp_path / name, ["left behind"])
