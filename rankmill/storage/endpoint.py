@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from rankmill.errors import StorageRefused
 
+NO_URL = "the S3 endpoint is no URL; set AWS_ENDPOINT_URL_S3 to one like http://host:9000"
+
 _METADATA = [
     ipaddress.ip_network(network)
     for network in (
@@ -25,15 +27,27 @@ def check_endpoint(url: str) -> None:
     """Refuse a metadata address in any way of writing it; other names are not resolved.
 
     Raises:
-        StorageRefused: naming what sets the endpoint.
+        StorageRefused: naming what sets the endpoint, and of the endpoint its host alone, since a
+            password may stand before that.
     """
-    host = (urlsplit(url).hostname or "").rstrip(".")
+    host = _host(url)
     address = _address(host)
     if host in _METADATA_NAMES or (address and any(address in each for each in _METADATA)):
         raise StorageRefused(
-            f"{url} is the address of a cloud's metadata service, not of an S3 store; "
+            f"{host} is the address of a cloud's metadata service, not of an S3 store; "
             "set AWS_ENDPOINT_URL_S3 right"
         )
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # which is looked at no earlier
+    except ValueError as error:
+        raise StorageRefused(NO_URL) from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StorageRefused(NO_URL)
+    return parts.hostname.rstrip(".")
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,10 +20,10 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
+    EndpointProviderError,
     NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
+    ParamValidationError,
 )
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -35,12 +36,14 @@ from rankmill.errors import (
 )
 from rankmill.storage.allowed import check_key
 from rankmill.storage.contract import FileStat, Published, Store, Write
-from rankmill.storage.endpoint import check_endpoint
+from rankmill.storage.endpoint import NO_URL, check_endpoint
 from rankmill.storage.glob import first_letters
 
 _PART_BYTES = 16 * 2**20
 _IN_MEMORY_BYTES = 64 * 2**20
 _TAIL_BYTES = 64 * 1024  # holds most footers, so that planning needs one request for each
+
+_BUCKET = re.compile(r"[\w.-]+|arn:.+", re.ASCII)
 
 _REFUSED = {
     "AccessDenied": "access is denied",
@@ -217,20 +220,35 @@ class _Client:
     def client(self) -> Any:
         with self._lock:
             if self._made is None:
-                config = Config(
-                    connect_timeout=10,
-                    read_timeout=60,
-                    max_pool_connections=32,
-                    retries={"mode": "standard", "total_max_attempts": 6},
-                )
-                made = boto3.session.Session().client("s3", config=config)
-                check_endpoint(made.meta.endpoint_url)
-                self._made = made
+                self._made = _new_client()
             return self._made
 
     def renew(self) -> None:
         with self._lock:
             self._made = None
+
+
+def _new_client() -> Any:
+    """
+    Raises:
+        StorageRefused: the environment or the files that it names make no client.
+    """
+    config = Config(
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=32,
+        retries={"mode": "standard", "total_max_attempts": 6},
+    )
+    try:
+        client = boto3.session.Session().client("s3", config=config)
+    except CredentialRetrievalError:  # what was asked for them may answer next time
+        raise
+    except BotoCoreError as error:
+        raise StorageRefused(f"S3 cannot be set up: {_one_line(error)}") from error
+    except ValueError as error:  # it quotes the endpoint, where a password may stand
+        raise StorageRefused(f"{NO_URL}, or AWS_REGION if it is empty") from error
+    check_endpoint(client.meta.endpoint_url)
+    return client
 
 
 class _Object(io.RawIOBase):
@@ -289,6 +307,12 @@ def _place(uri: str) -> _Place:
     bucket, _, key = uri.partition("://")[2].partition("/")
     if not bucket:
         raise InputError(f"{uri}: no bucket; write s3://bucket/key")
+    if not _BUCKET.fullmatch(bucket):
+        if "@" in uri or ":" in bucket:  # perhaps of a secret, which is not to be repeated
+            raise StorageRefused(
+                "an s3:// place has no user, password or port in it; write s3://bucket/key"
+            )
+        raise StorageRefused(f"{uri}: {bucket!r} is no bucket's name; write s3://bucket/key")
     check_key(bucket, key, uri)
     return _Place(bucket, key)
 
@@ -305,6 +329,10 @@ def _changed(file: FileStat) -> InputError:
 def _bare(etag: str) -> str:
     """Without quotes and the mark of a weak one, which proxies and listings add or leave out."""
     return etag.removeprefix("W/").strip('"')
+
+
+def _one_line(error: BotoCoreError) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _code(error: ClientError) -> str:
@@ -325,8 +353,8 @@ def _errors(what: str, uri: str) -> Iterator[None]:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
         kind = StorageRefused if 400 <= status < 500 and status not in (408, 429) else None
         raise (kind or StorageUnavailable)(f"{what} {uri}: {code}") from error
-    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound, NoRegionError) as error:
-        raise StorageRefused(f"{what} {uri}: {error}".rstrip(".")) from error
+    except (NoCredentialsError, ParamValidationError, EndpointProviderError) as error:
+        raise StorageRefused(f"{what} {uri}: {_one_line(error)}") from error
     except BotoCoreError as error:
         raise StorageUnavailable(f"{what} {uri}: {type(error).__name__}") from error
     except OSError as error:

@@ -243,6 +243,35 @@ def test_what_is_refused_is_said_with_bucket_and_key(
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("AWS_ENDPOINT_URL_S3", f"me:{SECRET}@localhost:9000", "the S3 endpoint is no URL; set"),
+        ("AWS_ENDPOINT_URL_S3", f"http://me:{SECRET}@localhost:9x", "the S3 endpoint is no URL"),
+        ("AWS_ENDPOINT_URL_S3", "ftp://localhost", "the S3 endpoint is no URL"),
+        ("AWS_DEFAULT_REGION", "no region", "Provided region_name 'no region' doesn't match"),
+        ("AWS_CONFIG_FILE", "broken", "Unable to parse config file: .*broken$"),
+        ("AWS_PROFILE", "unknown", r"The config profile \(unknown\) could not be found"),
+        ("AWS_REQUEST_CHECKSUM_CALCULATION", "x", "Unsupported .* for request_checksum_calc"),
+    ],
+)
+def test_an_environment_that_makes_no_client_is_told_in_a_line(
+    s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, message: str
+) -> None:
+    (tmp_path / "broken").write_text("[default\nregion = x\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, value)
+    storage._s3.cache_clear()
+    with pytest.raises(StorageRefused, match=message) as refused:
+        storage.stat(f"{s3}/x")
+    assert "\n" not in str(refused.value) and SECRET not in str(refused.value)
+
+
+def test_what_boto3_does_not_send_is_refused(s3: str) -> None:
+    with pytest.raises(StorageRefused, match=r"cannot read s3://arn:.*: .*"):
+        storage.read_bytes("s3://arn:aws:nothing/x")
+
+
 def test_a_footer_costs_one_request(s3: str, faults: Faults) -> None:
     table = pa.table({"a": range(200_000)})
     storage.publish(f"{s3}/t.parquet", lambda file: pq.write_table(table, file))

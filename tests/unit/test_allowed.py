@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -165,7 +166,6 @@ def test_a_very_long_name_is_not_repeated_whole(allow: Allow) -> None:
         r"s3://bucket/prefix/..\other",
         "s3://bucket//prefix/x",
         "s3://bucket//etc/passwd",
-        "s3://bucket@evil/prefix/x",
         "s3://arn:aws:s3:eu-west-1:1:accesspoint/bucket/prefix/x",
         "s3://bucket",
         "s3://bucket/*/x",
@@ -185,6 +185,27 @@ def test_objects_outside_are_refused_before_a_request(allow: Allow, uri: str) ->
     ):
         with pytest.raises(NotAllowed, match=NAME):
             touch()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("s3://my bucket/x", "s3://my bucket/x: 'my bucket' is no bucket's name; write s3://"),
+        ("s3://b*/k", "'b*' is no bucket's name"),
+        ("s3://bucket@evil/prefix/x", "an s3:// place has no user, password or port"),
+        ("s3://AKIA:SECRETKEY@bucket/x", "an s3:// place has no user, password or port"),
+        ("s3://AKIA:SECRET/KEY@bucket/x", "an s3:// place has no user, password or port"),
+    ],
+)
+def test_what_is_no_bucket_is_refused_without_repeating_a_secret(
+    allow: Allow, uri: str, message: str
+) -> None:
+    for prefix in ("/data", "s3://bucket"):
+        allow(prefix)
+        for touch in (storage.exists, storage.names, storage.absolute):
+            with pytest.raises(StorageRefused, match=re.escape(message)) as caught:
+                touch(uri)
+            assert "SECRET" not in str(caught.value)
 
 
 def test_objects_inside_are_allowed(allow: Allow) -> None:
@@ -317,6 +338,13 @@ def test_metadata_addresses_are_no_s3_endpoints(host: str) -> None:
 )
 def test_other_endpoints_are_fine(host: str) -> None:
     check_endpoint(f"http://{host}")
+
+
+def test_an_endpoint_is_told_without_its_password() -> None:
+    for url in ("http://me:SECRET@169.254.169.254", "http://me:SECRET@[::1", "me:SECRET@host"):
+        with pytest.raises(StorageRefused, match="AWS_ENDPOINT_URL_S3") as caught:
+            check_endpoint(url)
+        assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
