@@ -54,16 +54,19 @@ class Source:
         return int(self.group_rows.sum())
 
 
-def read_source(input_uri: str, text_columns: Sequence[str] = ()) -> Source:
+def read_source(inputs: str | list[str], text_columns: Sequence[str] = ()) -> Source:
     """Find the input's files and read their footers, on S3 with a request for each file or two.
 
     Folders that a place does not name itself, being in it or matched by it, may give columns.
+
+    Args:
+        inputs: as a user names them, with commas between places; or a list of places.
 
     Raises:
         InputError: no such file, not Parquet, truncated, or the files' columns differ.
     """
     found, below = [], []
-    for place in storage.places(input_uri):
+    for place in storage.places(inputs) if isinstance(inputs, str) else inputs:
         files = storage.find_files(place, (".parquet",))
         found += files
         below += storage.paths_below(place, files)

@@ -105,7 +105,7 @@ class Earlier:
             state = output.state()
             raise InputError(f"--reuse-from {uri}: its job is {state}; only a success is reused")
         texts = None if record.spec.for_reuse else _kept_texts(output)
-        source = read_source(uri if texts else output.scores_uri)
+        source = read_source([uri if texts else output.scores_uri])
         _check_whole(uri, manifest, source, manifest.n_written if texts else manifest.n_scored)
         scoring, names = _most_common(output, manifest)
         files = tuple(file for file in source.files if _name(file) in names)

@@ -120,7 +120,7 @@ def _plan_of_new_pairs(
     files = find_inputs(spec)
     _check_unchanged(record, files)
     prepare(spec, files, target, scratch, progress, settings.prepare_memory)
-    source = read_source(target, (spec.query_col, spec.document_col))
+    source = read_source([target], (spec.query_col, spec.document_col))
     return make_plan(record.job_id, spec, source, candidate_columns(spec, files))
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import IO, BinaryIO
 
-from rankmill.errors import InputError, NoConditionalPuts, NotAllowed
+from rankmill.errors import InputError, NoConditionalPuts, StorageRefused
 from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
 from rankmill.storage.glob import fixed_start, is_glob, matches
 
@@ -28,16 +28,23 @@ def absolute(uri: str) -> str:
 
 
 def places(uris: str) -> list[str]:
-    """The places that an input names: itself, or several with commas between them."""
-    if "," not in uris or _is_one(uris):
-        return [uris]
-    return [uri.strip() for uri in uris.split(",") if uri.strip()]
+    """The places that an input names: itself, or several with commas between them.
+
+    Raises:
+        InputError: it names none.
+    """
+    given = [uris] if "," not in uris or _is_one(uris) else uris.split(",")
+    found = [uri.strip() for uri in given if uri.strip()]
+    if not found:
+        raise InputError(f"{uris!r} names no place; give a file, a folder or a glob")
+    return found
 
 
 def _is_one(uri: str) -> bool:
+    """Whether a place with commas in it is there: a file, a folder or what a glob matches."""
     try:
-        return exists(uri)
-    except NotAllowed:  # together they are no place that may be looked at, one by one perhaps
+        return any(True for _ in _found(uri, ("",)))
+    except StorageRefused:  # together they are no place that may be looked at, one by one perhaps
         return False
 
 
@@ -135,20 +142,10 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     Raises:
         InputError: nothing is there.
     """
-    store = _store(uri)
-    place = store.absolute(uri)
-    itself = store.stat(place)
-    if itself is not None:
-        return [itself]
-    top, pattern = _split(place)
-    found = [
-        file
-        for file in store.walk(top or "/", pattern)
-        if _is_found(file.uri.removeprefix(top), pattern, suffixes)
-    ]
+    found = sorted(_found(uri, suffixes), key=lambda file: file.uri)
     if not found:
         raise InputError(f"{uri}: no such file, and no {' or '.join(suffixes)} file under it")
-    return sorted(found, key=lambda file: file.uri)
+    return found
 
 
 def paths_below(place: str, files: Sequence[FileStat]) -> list[str]:
@@ -218,6 +215,19 @@ def _writing(content: bytes) -> Write:
         file.write(content)
 
     return write
+
+
+def _found(uri: str, suffixes: tuple[str, ...]) -> Iterator[FileStat]:
+    store = _store(uri)
+    place = store.absolute(uri)
+    itself = store.stat(place)
+    if itself is not None:
+        yield itself
+        return
+    top, pattern = _split(place)
+    for file in store.walk(top or "/", pattern):
+        if _is_found(file.uri.removeprefix(top), pattern, suffixes):
+            yield file
 
 
 def _split(place: str) -> tuple[str, str]:

@@ -49,6 +49,17 @@ def test_scattered_rows_are_brought_together(
     assert scores(read_output(tmp_path / "out")) == as_pairs
 
 
+def test_commas_are_a_part_of_places_that_are_there(tmp_path: Path) -> None:
+    write(pairs(6, 7), tmp_path / "in,1" / "a,b.parquet")
+    options = ("--model", "null", "--cluster", "--for-reuse")
+    done = rankmill("run", tmp_path / "in,1", tmp_path / "out,1", *options)
+    assert done.returncode == 0, done.stderr
+    again = ("--reuse-from", tmp_path / "out,1")
+    done = rankmill("run", tmp_path / "in,1", tmp_path / "out,2", *options, *again)
+    assert done.returncode == 0, done.stderr
+    assert read_output(tmp_path / "out,2") == read_output(tmp_path / "out,1")
+
+
 def test_json_lines_are_read(tmp_path: Path, model_folder: Path, as_pairs: object) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in pairs(6, 7))
     (tmp_path / "in").mkdir()

@@ -107,6 +107,14 @@ def test_files_are_found_by_folder_glob_and_name(folder: str) -> None:
             found(nothing)
 
 
+def test_commas_divide_what_is_not_there_as_a_whole(folder: str) -> None:
+    for name in ("a,b/x", "c/x"):
+        storage.write_bytes(storage.child(folder, name), b"x")
+    for one in ("a,b", "a,b/", "a,b/*", "c"):
+        assert storage.places(f"{folder}/{one}") == [f"{folder}/{one}"]
+    assert storage.places(f"{folder}/c,{folder}/a") == [f"{folder}/c", f"{folder}/a"]
+
+
 def test_removing(folder: str) -> None:
     for name in ("a", "alone", "sub/b", "sub/c/d", "subway"):
         storage.write_bytes(storage.child(folder, name), b"x")
