@@ -179,7 +179,12 @@ def is_temporary(name: str) -> bool:
 
 
 def _scheme(uri: str) -> str:
-    match = re.match(r"([a-z][a-z0-9+.-]*)://", uri, re.IGNORECASE)
+    match = re.match(r"([a-z][a-z0-9+.-]*):/(/?)", uri, re.IGNORECASE)
+    if match and not match[2]:
+        raise InputError(
+            f"{uri}: write s3://bucket/key or file:///folder/file, or ./{uri} for a path that is "
+            "called so"
+        )
     return match[1].lower() if match else ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -123,8 +124,20 @@ class LocalStore(Store):
 
 def _path(uri: str) -> Path:
     """The path that a place names, if it may be touched: links are followed now."""
-    path = Path(uri.removeprefix("file://"))
+    path = _path_of_uri(uri)
+    if path.partition("/")[0] == "~":
+        path = os.path.expanduser(path)
     check_path(path, uri)
+    return Path(path)
+
+
+def _path_of_uri(uri: str) -> str:
+    start = re.match(r"file://([^/]*)", uri, re.IGNORECASE)
+    if start is None:
+        return uri
+    path = uri[start.end() :]
+    if start[1].lower() not in ("", "localhost") or not path:
+        raise InputError(f"{uri}: no host may stand in it; write file:///folder/file")
     return path
 
 

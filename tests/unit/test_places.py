@@ -48,3 +48,40 @@ def test_an_input_that_names_no_place_is_refused(folder: Path, nothing: str) -> 
 def test_a_folder_of_our_own_is_one_place_whatever_it_is_called(folder: Path) -> None:
     with pytest.raises(InputError, match="c,e: no such file"):
         read_source(["c,e"])
+
+
+@pytest.mark.parametrize("uri", ["s3:/bucket/x", "file:/tmp/o", "FILE:/tmp/o", "hdfs:/x"])
+def test_a_scheme_without_its_slashes_is_no_folder(folder: Path, uri: str) -> None:
+    for touch in (storage.exists, storage.absolute, storage.is_local):
+        with pytest.raises(InputError, match=f"^{uri}: write s3://bucket/key or file:///.*./{uri}"):
+            touch(uri)
+
+
+@pytest.mark.parametrize("uri", ["file://host/tmp/o", "file://tmp", "file://", "FILE://o/x"])
+def test_a_host_before_a_path_is_refused(folder: Path, uri: str) -> None:
+    with pytest.raises(InputError, match=f"^{uri}: no host .*; write file:///folder/file"):
+        storage.absolute(uri)
+
+
+@pytest.mark.parametrize("start", ["file://", "FILE://", "file://localhost", "File://LOCALHOST"])
+def test_a_path_may_be_written_as_a_uri(folder: Path, start: str) -> None:
+    assert storage.absolute(f"{start}{folder}/c") == f"{folder}/c"
+    assert storage.exists(f"{start}{folder}/c/x.parquet")
+
+
+def test_a_path_may_have_colons_in_it(folder: Path) -> None:
+    for path in ("a:b", "12:30/x", "./s3:/x", "x/file:/y"):
+        storage.write_bytes(f"{path}/file", b"x")
+        assert (folder / path / "file").exists()
+
+
+def test_a_tilde_is_the_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    assert storage.absolute("~/out") == f"{folder}/home/out"
+    assert storage.absolute("~") == f"{folder}/home"
+    assert storage.absolute("./~/out") == f"{folder}/~/out"
+    assert storage.absolute("~nobody-of-that-name/x") == f"{folder}/~nobody-of-that-name/x"
+    write(pairs(1, 2), folder / "home" / "in.parquet")
+    spec = check(JobSpec(input_uri="~/*.parquet", output_uri="~/out", model_id="null")).record.spec
+    assert spec.input_uri == f"{folder}/home/*.parquet"
+    assert spec.output_uri == f"{folder}/home/out"
