@@ -167,9 +167,11 @@ def _check_output(spec: JobSpec) -> None:
 
 def _check_apart(spec: JobSpec, files: Iterable[InputFile]) -> None:
     """Refuse an output that would be read as input, or that holds input."""
-    for place in storage.places(spec.input_uri):
-        if storage.lies_in(spec.output_uri, place):
-            raise InputError(f"the output {spec.output_uri} lies in the input {place}")
+    part_uri = Output(spec.output_uri).part_uri(0)
+    for uris in filter(None, (spec.input_uri, spec.queries, spec.corpus)):
+        for place in storage.places(uris):
+            if storage.names_file(place, part_uri):
+                raise InputError(f"the output {spec.output_uri} lies in the input {place}")
     for file in files:
         if storage.lies_in(file.uri, spec.output_uri):
             raise InputError(f"the input {file.uri} lies in the output {spec.output_uri}")

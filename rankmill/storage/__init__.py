@@ -63,6 +63,20 @@ def lies_in(uri: str, folder: str) -> bool:
     return inner == outer or inner.startswith(outer.rstrip("/") + "/")
 
 
+def names_file(place: str, uri: str) -> bool:
+    """Whether a file that would be written is one that a place names, also by way of links.
+
+    In a folder that is any, also one that begins with `_`.
+    """
+    top, pattern = _split(absolute(place))
+    top = _store(place).resolved(top or "/").rstrip("/")
+    path = _store(uri).resolved(uri)
+    if not path.startswith(top + "/"):
+        return False
+    path = path.removeprefix(top)
+    return matches(path, pattern) or matches(path, f"{pattern}/**")
+
+
 def publish(uri: str, write: Write) -> Published:
     """Put what `write` writes in place of what was there.
 

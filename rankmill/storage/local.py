@@ -80,7 +80,7 @@ class LocalStore(Store):
         with _errors(f"cannot list {uri}"):
             try:
                 return sorted(os.listdir(_path(uri)))
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return []
 
     def walk(self, uri: str, pattern: str = "") -> Iterator[FileStat]:

@@ -85,3 +85,44 @@ def test_a_tilde_is_the_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     spec = check(JobSpec(input_uri="~/*.parquet", output_uri="~/out", model_id="null")).record.spec
     assert spec.input_uri == f"{folder}/home/*.parquet"
     assert spec.output_uri == f"{folder}/home/out"
+
+
+@pytest.mark.parametrize(
+    ("place", "output", "is_apart"),
+    [
+        ("in", "in", False),
+        ("in", "in/out", False),
+        ("in", "in/_out", False),
+        ("in", "in2", True),
+        ("in", "to-in/out", False),
+        ("to-in", "in/out", False),
+        ("in/*.parquet", "in/out", True),
+        ("in/*", "in/out", False),
+        ("i*", "in2", False),
+        ("i*", "in/out", False),
+        ("i?", "in2", True),
+        ("to-*/*.parquet", "to-out", False),
+        ("to-*/in*.parquet", "to-out", True),
+        ("to-in/*/*.parquet,texts", "in/out", False),
+        ("**/*.parquet", "out", False),
+        ("**/in.parquet", "out", True),
+        ("in/in.parquet", "in/out", True),
+        ("in/[1].parquet", "in/out", True),
+    ],
+)
+def test_an_output_is_apart_from_all_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, output: str, is_apart: bool
+) -> None:
+    for name in ("in/in.parquet", "in/[1].parquet", "in/deep/in.parquet", "texts/in.parquet"):
+        write([{"query_id": "1", "doc_id": "2", "text": "x"}], tmp_path / name)
+    (tmp_path / "to-in").symlink_to("in")
+    monkeypatch.chdir(tmp_path)
+    roles = ("input_uri", "queries", "corpus")
+    for role in roles:
+        places = {**dict.fromkeys(roles, "texts"), role: place}
+        spec = JobSpec(**places, output_uri=output, model_id="null", layout="run")
+        if is_apart:
+            check(spec)
+        else:
+            with pytest.raises(InputError, match=f"the output .*/{output} lies in the input /"):
+                check(spec)
