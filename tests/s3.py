@@ -46,8 +46,9 @@ class Faults:
     """What the proxy does to the next requests of a method, one entry each.
 
     `throttle`, `expired`, `denied` and `unknown` answer with that error, `reset` closes the
-    connection, `cut` sends half of the answer, None passes the request on. `ignores_conditions`
-    makes a store of it that knows neither If-Match nor If-None-Match, as some do.
+    connection, `lost` does so when the request is done, `cut` sends half of the answer, None passes
+    the request on. `ignores_conditions` makes a store of it that knows neither If-Match nor
+    If-None-Match, as some do.
     """
 
     planned: dict[str, list[str | None]] = field(default_factory=dict)
@@ -86,8 +87,7 @@ def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
                 self._answer(status, {}, f"<Error><Code>{code}</Code></Error>".encode())
                 return
             if fault == "reset":
-                self.connection.shutdown(socket.SHUT_RDWR)
-                self.close_connection = True
+                self._hang_up()
                 return
             upstream = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=30)
             headers = dict(self.headers)
@@ -99,8 +99,15 @@ def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
                 upstream.request(self.command, self.path, body, headers)
                 answer = upstream.getresponse()
                 content = answer.read()
-            self._answer(answer.status, dict(answer.getheaders()), content, cut=fault == "cut")
             upstream.close()
+            if fault == "lost":
+                self._hang_up()
+                return
+            self._answer(answer.status, dict(answer.getheaders()), content, cut=fault == "cut")
+
+        def _hang_up(self) -> None:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
 
         def _answer(
             self, status: int, headers: dict[str, str], content: bytes, *, cut: bool = False

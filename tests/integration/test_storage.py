@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankmill import parquet, storage
-from rankmill.errors import InputError, StorageRefused, StorageUnavailable
+from rankmill.errors import InputError, NoConditionalPuts, StorageRefused, StorageUnavailable
 from tests.s3 import BUCKET, SECRET, Faults
 
 
@@ -210,6 +210,17 @@ def test_what_does_not_pass_is_transient(s3: str, faults: Faults) -> None:
     faults.planned = {"HEAD": ["throttle"] * 10}
     with pytest.raises(StorageUnavailable, match=f"cannot read {s3}/x"):
         storage.stat(f"{s3}/x")
+
+
+def test_a_lost_answer_does_not_show_that_conditions_are_ignored(s3: str, faults: Faults) -> None:
+    for planned in (["lost"], [None, "lost"]):
+        faults.planned = {"PUT": planned}
+        storage.check_conditional_puts(f"{s3}/out")
+        assert not faults.planned["PUT"] and storage.names(s3) == []
+    faults.ignores_conditions = True
+    with pytest.raises(NoConditionalPuts):
+        storage.check_conditional_puts(f"{s3}/out")
+    assert storage.names(s3) == []
 
 
 def test_expired_credentials_are_asked_for_anew(
