@@ -152,7 +152,10 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     They are named by absolute places, so that a file has one name however it was found.
 
     A glob may match folders. In a folder, names that begin with `_` or `.` are skipped at every
-    depth, as Spark, DuckDB and pyarrow do.
+    depth, as Spark, DuckDB and pyarrow do; suffixes may be in capital letters.
+
+    Args:
+        suffixes: in small letters.
 
     Raises:
         InputError: nothing is there.
@@ -262,4 +265,4 @@ def _is_found(path: str, pattern: str, suffixes: tuple[str, ...]) -> bool:
     if matches(path, pattern):
         return True
     is_visible = not any(name.startswith(("_", ".")) for name in path.split("/"))
-    return is_visible and path.endswith(suffixes) and matches(path, f"{pattern}/**")
+    return is_visible and path.lower().endswith(suffixes) and matches(path, f"{pattern}/**")

@@ -79,6 +79,13 @@ def test_several_places_with_commas(tmp_path: Path) -> None:
     assert found["query"].to_pylist() == ["b", "a"]
 
 
+def test_suffixes_count_in_capital_letters_too(tmp_path: Path) -> None:
+    write_table(tmp_path / "a" / "A.PARQUET", pa.table(PAIRS))
+    write_lines(tmp_path / "b" / "B.JsonL.GZ", [])
+    assert not needs_prepare(spec_of(tmp_path / "a"))
+    assert needs_prepare(spec_of(tmp_path / "b"))
+
+
 def test_a_file_named_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_table(tmp_path / "in" / "a.parquet", pa.table(PAIRS))
     monkeypatch.chdir(tmp_path)
