@@ -84,12 +84,9 @@ def is_run_line(line: str) -> bool:
 
 
 def _find(place: str) -> list[FileStat]:
-    try:
-        return storage.find_files(place, (".parquet",))
-    except InputError:
-        endings = tuple(suffix + ending for suffix in _SUFFIXES for ending in _COMPRESSIONS)
-        try:
-            return storage.find_files(place, endings)
-        except InputError:
-            forms = "Parquet, JSONL, TSV or TREC run"
-            raise InputError(f"{place}: no such file, and no {forms} file under it") from None
+    endings = tuple(suffix + ending for suffix in _SUFFIXES for ending in _COMPRESSIONS)
+    found = storage.look_for(place, (".parquet",)) or storage.look_for(place, endings)
+    if not found:
+        forms = "Parquet, JSONL, TSV or TREC run"
+        raise InputError(f"{place}: no such file, and no {forms} file under it")
+    return found

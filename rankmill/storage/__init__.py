@@ -160,10 +160,15 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     Raises:
         InputError: nothing is there.
     """
-    found = sorted(_found(uri, suffixes), key=lambda file: file.uri)
+    found = look_for(uri, suffixes)
     if not found:
         raise InputError(f"{uri}: no such file, and no {' or '.join(suffixes)} file under it")
     return found
+
+
+def look_for(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
+    """As `find_files`, but empty where nothing is there."""
+    return sorted(_found(uri, suffixes), key=lambda file: file.uri)
 
 
 def paths_below(place: str, files: Sequence[FileStat]) -> list[str]:

@@ -266,5 +266,7 @@ def test_places_without_input_or_with_a_mixture_are_refused(tmp_path: Path) -> N
         needs_prepare(spec_of(tmp_path / "nowhere"))
     write_lines(tmp_path / "a.jsonl", [])
     write_table(tmp_path / "b.parquet", pa.table(PAIRS))
+    with pytest.raises(InputError, match=r"\[b-a\]\.\*: a range in \[\] ends before it begins"):
+        needs_prepare(spec_of(tmp_path / "[b-a].*"))
     with pytest.raises(InputError, match=r"a\.jsonl is JSONL, .*b\.parquet is Parquet; give files"):
         needs_prepare(spec_of(tmp_path / "[ab].*"))
