@@ -44,18 +44,13 @@ class Sample:
 
 
 def sample_places(n_rows: int, n_wanted: int) -> list[range]:
-    """The row numbers to take: all, or equal stretches from the middles of equal shares."""
+    """The row numbers to take: all, or equal stretches with equal gaps, half of one at the ends."""
     if n_wanted >= n_rows:
         return [range(n_rows)] if n_rows else []
     n_places = min(_N_PLACES, n_wanted)
-    shares = [at * n_rows // n_places for at in range(n_places + 1)]
     ends = [at * n_wanted // n_places for at in range(n_places + 1)]
-    places = []
-    for at in range(n_places):
-        size = ends[at + 1] - ends[at]
-        start = shares[at] + (shares[at + 1] - shares[at] - size) // 2
-        places.append(range(start, start + size))
-    return places
+    skipped = [(2 * at + 1) * (n_rows - n_wanted) // (2 * n_places) for at in range(n_places)]
+    return [range(ends[at] + skipped[at], ends[at + 1] + skipped[at]) for at in range(n_places)]
 
 
 def read_sample(source: Source, columns: Sequence[str], n_wanted: int, damaged: Damaged) -> Sample:
