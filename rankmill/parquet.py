@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -141,29 +143,30 @@ def read_rows(
         fetched = Fetched(content) if is_small and not storage.is_local(file.uri) else None
         reading = {"metadata": metadata, "buffer_size": 0 if is_small else _BUFFER_BYTES}
         names = None if columns is None else list(columns)
-        with _opened(file, fetched or content, **reading) as parquet:
-            begin = 0
-            for row_group, ranges in enumerate(chunks):
-                stop = begin + metadata.row_group(row_group).num_rows
-                row = begin
-                if start_row < stop:
-                    if fetched:
-                        fetched.fetch(ranges)
-                    try:
-                        for batch in parquet.iter_batches(
-                            batch_rows, row_groups=[row_group], columns=names, use_threads=False
-                        ):
-                            skip = min(max(start_row - row, 0), batch.num_rows)
-                            row += batch.num_rows
-                            yield pa.Table.from_batches([batch.slice(skip)])
-                        if row < stop:
-                            raise pa.ArrowInvalid(f"{stop - row} of its rows are missing")
-                    except (OSError, pa.ArrowException) as error:
-                        _check_is_damage(error)
-                        reason = str(error).partition("\n")[0]
-                        lost = range(max(row, start_row), stop)
-                        raise DamagedRowGroup(file.uri, row_group, lost, reason) from error
-                begin = stop
+        ends = np.cumsum([metadata.row_group(n).num_rows for n in range(len(chunks))]).tolist()
+        first = bisect_right(ends, start_row)
+        with ExitStack() as stack:
+            parquet = stack.enter_context(_opened(file, fetched or content, **reading))
+            turns: Iterator[None] = repeat(None)
+            if fetched:
+                turns = stack.enter_context(closing(fetched.in_turn(chunks[first:])))
+            for row_group, _ in zip(range(first, len(chunks)), turns, strict=False):
+                stop = ends[row_group]
+                row = stop - metadata.row_group(row_group).num_rows
+                try:
+                    for batch in parquet.iter_batches(
+                        batch_rows, row_groups=[row_group], columns=names, use_threads=False
+                    ):
+                        skip = min(max(start_row - row, 0), batch.num_rows)
+                        row += batch.num_rows
+                        yield pa.Table.from_batches([batch.slice(skip)])
+                    if row < stop:
+                        raise pa.ArrowInvalid(f"{stop - row} of its rows are missing")
+                except (OSError, pa.ArrowException) as error:
+                    _check_is_damage(error)
+                    reason = str(error).partition("\n")[0]
+                    lost = range(max(row, start_row), stop)
+                    raise DamagedRowGroup(file.uri, row_group, lost, reason) from error
 
 
 def _chunks(group: pq.RowGroupMetaData, leaves: Sequence[int]) -> list[ByteRange]:

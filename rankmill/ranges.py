@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import threading
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple
 
 # Fetched along with its neighbours, for a request takes as long as about a megabyte does.
@@ -13,6 +15,9 @@ _GAP_BYTES = 256 * 1024
 class ByteRange(NamedTuple):
     start: int
     stop: int
+
+
+_Held = list[tuple[ByteRange, memoryview]]
 
 
 def joined(ranges: Iterable[ByteRange]) -> list[ByteRange]:
@@ -34,16 +39,26 @@ class Fetched(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._lock = threading.Lock()
         self._at = 0
-        self._held: list[tuple[ByteRange, memoryview]] = []
+        self._held: _Held = []
 
-    def fetch(self, ranges: Iterable[ByteRange]) -> None:
-        """Hold these from now on, and those fetched before no longer."""
-        self._held.clear()
-        for each in joined(ranges):
-            self._file.seek(each.start)
-            content = self._file.read(each.stop - each.start)
-            self._held.append((each, memoryview(content)))
+    def in_turn(self, steps: Iterable[Sequence[ByteRange]]) -> Generator[None, None, None]:
+        """Hold the ranges of each step in its turn, while a thread fetches those of the next.
+
+        The thread has ended when this is exhausted, closed or has raised.
+        """
+        with ThreadPoolExecutor(1, "fetching") as pool:
+            following: Future[_Held] | None = None
+            for step in (*steps, None):
+                ready = following
+                following = None if step is None else pool.submit(self._fetch, step)
+                if ready is not None:
+                    self._held = ready.result()
+                    yield
+
+    def _fetch(self, ranges: Sequence[ByteRange]) -> _Held:
+        return [(each, memoryview(self._read_file(*each))) for each in joined(ranges)]
 
     def readable(self) -> bool:
         return True
@@ -56,7 +71,8 @@ class Fetched(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:
-            self._at = self._file.seek(offset, whence)
+            with self._lock:
+                self._at = self._file.seek(offset, whence)
         else:
             self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
         return self._at
@@ -71,5 +87,9 @@ class Fetched(io.RawIOBase):
         for (start, stop), content in self._held:
             if start <= self._at and self._at + size <= stop:
                 return content[self._at - start :][:size]
-        self._file.seek(self._at)
-        return self._file.read(size)
+        return self._read_file(self._at, self._at + size)
+
+    def _read_file(self, start: int, stop: int) -> bytes:
+        with self._lock:
+            self._file.seek(start)
+            return self._file.read(stop - start)
