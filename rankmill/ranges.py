@@ -1,9 +1,10 @@
-"""Byte ranges of a file that are fetched before they are asked for, in few requests."""
+"""Files read by ranges of bytes, which may be fetched ahead, and in few requests."""
 
 from __future__ import annotations
 
 import io
 import threading
+from abc import abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple
@@ -34,13 +35,48 @@ def joined(ranges: Iterable[ByteRange]) -> list[ByteRange]:
     return found
 
 
-class Fetched(io.RawIOBase):
+class RangeFile(io.RawIOBase):
+    """A file for reading at any position, of which a subclass reads ranges."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._n_bytes = n_bytes
+        self._at = 0
+
+    @abstractmethod
+    def read_range(self, start: int, stop: int) -> bytes | memoryview:
+        """The bytes from `start` to `stop`, which lie in the file and are one at least."""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._n_bytes}
+        self._at = base[whence] + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._at + len(buffer), self._n_bytes)
+        if stop <= self._at:
+            return 0
+        content = self.read_range(self._at, stop)
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+
+class Fetched(RangeFile):
     """A file of which some ranges are in memory; all else is read when it is asked for."""
 
     def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file.seek(0, io.SEEK_END))
         self._file = file
         self._lock = threading.Lock()
-        self._at = 0
         self._held: _Held = []
 
     def in_turn(self, steps: Iterable[Sequence[ByteRange]]) -> Generator[None, None, None]:
@@ -60,34 +96,11 @@ class Fetched(io.RawIOBase):
     def _fetch(self, ranges: Sequence[ByteRange]) -> _Held:
         return [(each, memoryview(self._read_file(*each))) for each in joined(ranges)]
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_END:
-            with self._lock:
-                self._at = self._file.seek(offset, whence)
-        else:
-            self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._read(len(buffer))
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
-
-    def _read(self, size: int) -> bytes | memoryview:
-        for (start, stop), content in self._held:
-            if start <= self._at and self._at + size <= stop:
-                return content[self._at - start :][:size]
-        return self._read_file(self._at, self._at + size)
+    def read_range(self, start: int, stop: int) -> bytes | memoryview:
+        for held, content in self._held:
+            if held.start <= start and stop <= held.stop:
+                return content[start - held.start : stop - held.start]
+        return self._read_file(start, stop)
 
     def _read_file(self, start: int, stop: int) -> bytes:
         with self._lock:

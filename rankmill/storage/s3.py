@@ -34,6 +34,7 @@ from rankmill.errors import (
     StorageRefused,
     StorageUnavailable,
 )
+from rankmill.ranges import RangeFile
 from rankmill.storage.allowed import check_key
 from rankmill.storage.contract import FileStat, Published, Store, Write
 from rankmill.storage.endpoint import NO_URL, check_endpoint
@@ -251,39 +252,16 @@ def _new_client() -> Any:
     return client
 
 
-class _Object(io.RawIOBase):
+class _Object(RangeFile):
     """An object read by ranges; its last bytes, which Parquet asks for first, are kept."""
 
     def __init__(self, store: S3Store, file: FileStat) -> None:
+        super().__init__(file.size_bytes)
         self._store = store
         self._file = file
-        self._at = 0
         self._tail: bytes | None = None
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size_bytes}
-        self._at = base[whence] + offset
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._at + len(buffer), self._file.size_bytes)
-        if stop <= self._at:
-            return 0
-        content = self._read(self._at, stop)
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
-
-    def _read(self, start: int, stop: int) -> bytes:
+    def read_range(self, start: int, stop: int) -> bytes:
         size = self._file.size_bytes
         begin = max(0, size - _TAIL_BYTES)
         if start < begin:
