@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from producer.follow import JobHandle
 from rankmill import dispatch
-from rankmill.errors import InputError
+from rankmill.errors import BrokerUnavailable, InputError
 from rankmill.output import Job
 from rankmill.settings import settings
 
@@ -17,7 +17,13 @@ def cancel(handle: JobHandle) -> None:
     """
     if handle.output.has_ended():
         raise InputError(f"job {handle.job_id} is over: {handle.output.state()}")
-    dispatch.cancel(handle.ledger, settings(), handle.output, handle.job_id)
+    handle.ledger.check_writable()
+    try:
+        dispatch.cancel(handle.ledger, settings(), handle.output, handle.job_id)
+    except BrokerUnavailable:
+        # It is cancelled as soon as storage has it, and workers notice by themselves.
+        if not handle.output.is_cancelled():
+            raise
 
 
 def resume(handle: JobHandle) -> None:
@@ -29,8 +35,10 @@ def resume(handle: JobHandle) -> None:
     is_alive = counts is not None and not counts.state.is_final
     if handle.output.is_success() or (is_alive and not handle.output.has_ended()):
         return
-    handle.output.reopen()
-    dispatch.start_again(handle.ledger, settings(), handle.output)
+    handle.ledger.check_writable()
+    with handle.output.kept_on_error():
+        handle.output.reopen()
+        dispatch.start_again(handle.ledger, settings(), handle.output)
 
 
 def retry_rejects(handle: JobHandle) -> int:
@@ -50,7 +58,9 @@ def retry_rejects(handle: JobHandle) -> int:
 
 
 def _run_again(handle: JobHandle, job: Job, shards: list[int]) -> None:
-    handle.output.reopen()
-    for shard_index in shards:
-        handle.output.forget_shard(shard_index)
-    dispatch.start(handle.ledger, settings(), job)
+    handle.ledger.check_writable()
+    with handle.output.kept_on_error(shards):
+        handle.output.reopen()
+        for shard_index in shards:
+            handle.output.forget_shard(shard_index)
+        dispatch.start(handle.ledger, settings(), job)

@@ -40,7 +40,7 @@ def submit(
         OutputTaken: the output holds another job's result, or files that are not ours.
         StorageRefused: the output cannot be written to, or lets two writers both win; nothing is
             changed.
-        BrokerUnavailable: Redis does not answer; nothing was written.
+        BrokerUnavailable: Redis does not answer, or takes no writes; nothing was changed.
     """
     values = {"input_uri": str(input_uri), "output_uri": str(output_uri), **options}
     return submit_spec(parse(JobSpec, values, "job"), overwrite=overwrite)
@@ -124,20 +124,27 @@ def plan_job(spec: JobSpec) -> Job:
 def submit_checked(job: Checked, *, overwrite: bool = False) -> JobHandle:
     """As `submit`, from a job that was checked."""
     ledger = Ledger.connect(settings())
-    ledger.n_workers()  # is Redis there? Before anything is written
+    ledger.check_writable()  # before anything on storage is changed
     job_id, output = job.record.job_id, job.output
     handle = JobHandle(job_id, output, ledger)
     goes_on = _is_there(job, ledger, overwrite)
     if goes_on and (_runs(job_id, ledger) or output.is_success()):
         return handle
     storage.check_conditional_puts(output.uri)
-    if not goes_on:
-        output.remove_result()
+    if goes_on:
+        with output.kept_on_error():
+            output.reopen()
+            dispatch.start_again(ledger, settings(), output)
+        return handle
+    output.remove_result()
+    try:
         output.write_job(job.record)
         if job.plan is not None:
             output.write_plan(job.plan)
-    output.reopen()
-    dispatch.start_again(ledger, settings(), output)
+        dispatch.start_again(ledger, settings(), output)
+    except BaseException:
+        output.remove_result()  # a job that Redis does not know would look as if it ran
+        raise
     return handle
 
 

@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from rankmill.errors import BrokerUnavailable
-from rankmill.redis_client import tls_options
+from rankmill.redis_client import broker_errors, tls_options
 from rankmill.settings import Settings, settings
 from rankmill.spec import ShardSpec
 
@@ -180,14 +180,15 @@ def _send(
     queue: str = CONTROL_QUEUE,
 ) -> None:
     try:
-        app().send_task(
-            name,
-            kwargs=kwargs,
-            task_id=task_id,
-            kwargsrepr=kwargsrepr,
-            argsrepr="",
-            queue=queue,
-        )
+        with broker_errors():
+            app().send_task(
+                name,
+                kwargs=kwargs,
+                task_id=task_id,
+                kwargsrepr=kwargsrepr,
+                argsrepr="",
+                queue=queue,
+            )
     except OperationalError as error:
         raise BrokerUnavailable(f"Redis does not take the message: {error}") from error
 

@@ -16,6 +16,7 @@ Times are Redis's own, so that no machine's clock matters.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -119,6 +120,24 @@ class Ledger:
     def connect(cls, settings: Settings) -> Ledger:
         """A ledger on the broker's Redis; connects at its first use."""
         return cls(connect(settings))
+
+    def check_writable(self) -> None:
+        """Write and remove what a job's start writes: hashes, sets, a queue.
+
+        Call it before anything on storage is changed. A full Redis, a read-only replica, one that
+        lacks replicas, and a user without rights answer reads and refuse this.
+
+        Raises:
+            BrokerUnavailable: Redis does not take it.
+        """
+        job, queue = JobKeys(f"probe-{uuid.uuid4().hex}"), f"rankmill.probe-{uuid.uuid4().hex}"
+        with broker_errors(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(job.hash, "state", "probe")
+            pipe.setbit(job.done, 0, 1)
+            pipe.zadd(job.inflight, {"0": 0})
+            pipe.lpush(queue, "")
+            pipe.delete(job.hash, job.done, job.inflight, queue)
+            pipe.execute()
 
     def open_job(
         self, record: JobRecord, plan: Plan | None, reports: Iterable[ShardReport]

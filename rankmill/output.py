@@ -11,7 +11,8 @@ _rankmill/job.json  plan.json  shards/00000.json …  rejected/part-00000.parque
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rankmill import storage
@@ -25,6 +26,7 @@ from rankmill.spec import JobRecord, JobSpec, Plan, ShardSpec
 
 _OWN_FOLDER = "_rankmill"
 _SUCCESS = "_SUCCESS"
+_OF_THE_END = ("manifest.json", "failure.json", "cancelled.json", "report.html")
 _PART = re.compile(r"part-\d{5,}\.parquet")
 
 
@@ -141,8 +143,27 @@ class Output:
     def reopen(self) -> None:
         """Take back that the job has ended; its parts and reports stay."""
         storage.remove(storage.child(self.uri, _SUCCESS))
-        for name in ("manifest.json", "failure.json", "cancelled.json", "report.html"):
+        for name in _OF_THE_END:
             storage.remove(self._own(name))
+
+    @contextmanager
+    def kept_on_error(self, shards: Iterable[int] = ()) -> Iterator[None]:
+        """Put back what says how the job ended, and reports of these shards, if the block fails."""
+        places = [
+            storage.child(self.uri, _SUCCESS),
+            *(self._own(name) for name in _OF_THE_END),
+            *(self._own("shards", _report_name(shard_index)) for shard_index in shards),
+        ]
+        before = {place: storage.read_bytes(place) for place in places}
+        try:
+            yield
+        except BaseException:
+            # The mark of success last, as when the job ended.
+            for place in reversed(places):
+                content = before[place]
+                if content is not None:
+                    storage.write_bytes_once(place, content)
+            raise
 
     def forget_shard(self, shard_index: int) -> None:
         """Remove a shard's report, so that it is run again; its part stays until then."""

@@ -68,7 +68,30 @@ def broker_errors() -> Iterator[None]:
             f"Redis does not answer ({error}); is it running, is RANKMILL_BROKER_URL right?"
         ) from error
     except redis.ResponseError as error:
-        raise BrokerUnavailable(f"Redis refuses a command: {error}") from error
+        raise BrokerUnavailable(f"Redis refuses a command: {error}{_remedy(error)}") from error
+
+
+# By the word that Redis's answer begins with, or that is in the answer to a transaction.
+_REMEDIES = {
+    "OOM": "raise its maxmemory, or remove what else it holds",
+    "READONLY": "it is a replica; name the primary in RANKMILL_BROKER_URL",
+    "NOREPLICAS": "bring its replicas back, or lower min-replicas-to-write",
+    "MASTERDOWN": "it is a replica whose primary is away; name the primary in RANKMILL_BROKER_URL",
+    "NOPERM": "give this user the rights that docker/redis/users.acl names",
+    "MISCONF": "its disk does not take what it saves; see its log",
+}
+
+
+def _remedy(error: redis.ResponseError) -> str:
+    by_type = {
+        redis.exceptions.OutOfMemoryError: "OOM",
+        redis.exceptions.ReadOnlyError: "READONLY",
+        redis.exceptions.NoPermissionError: "NOPERM",
+        redis.exceptions.MasterDownError: "MASTERDOWN",
+    }
+    known = next((word for kind, word in by_type.items() if isinstance(error, kind)), None)
+    words = [known] if known else [word for word in _REMEDIES if word in str(error)]
+    return f"; {_REMEDIES[words[0]]}" if words else ""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def accept(ledger: Ledger, store: Store, name: str) -> Firing:
     ran = [firing for firing in store.firings(name) if firing.state in done]
     if not ran or ran[-1].state is not FiringState.HELD:
         raise InputError(f"schedule {name}: no gate holds its last run")
+    ledger.check_writable()
     runs.publish_latest(spec, ran[-1], clock.now(ledger))
     accepted = ran[-1].became(FiringState.SUCCEEDED, f"accepted although {ran[-1].message}")
     runs.keep_record(accepted)

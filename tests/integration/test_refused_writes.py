@@ -1,0 +1,122 @@
+"""A Redis that answers reads and refuses writes: nothing on storage has changed afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from producer.control import cancel, resume, retry_rejects
+from producer.follow import JobHandle
+from producer.submit import submit
+from rankmill.errors import BrokerUnavailable
+from rankmill.ledger import Ledger
+from rankmill.output import Output
+from tests.finished import finished, planned
+from tests.inputs import everything_under
+from worker.finalize import make_manifest
+
+ROWS = [
+    {"query_id": f"q{n // 3}", "doc_id": f"d{n}", "query": f"q{n // 3}", "document": str(n)}
+    for n in range(30)
+]
+ROWS[7]["document"] = ""
+
+
+@pytest.fixture
+def refusing(ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
+    """Call it to have Redis refuse writes from then on."""
+    client: redis.Redis = ledger._redis
+    yield lambda: {
+        "full": lambda: client.config_set("maxmemory", 1),
+        "replica": lambda: client.replicaof("127.0.0.1", 9),
+        "lonely": lambda: client.config_set("min-replicas-to-write", 1),
+        "no rights": lambda: client.execute_command("ACL SETUSER default -lpush"),
+    }[request.param]()
+    client.config_set("maxmemory", 0)
+    client.replicaof("NO", "ONE")
+    client.config_set("min-replicas-to-write", 0)
+    client.execute_command("ACL SETUSER default +@all")
+
+
+every_refusal = pytest.mark.parametrize(
+    "refusing", ["full", "replica", "lonely", "no rights"], indirect=True
+)
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    paths = {name: folder / name for name in everything_under(folder)}
+    return {name: path.read_bytes() if path.is_file() else None for name, path in paths.items()}
+
+
+@contextmanager
+def unchanged(folder: Path) -> Iterator[None]:
+    before = contents(folder)
+    with pytest.raises(BrokerUnavailable, match=r"Redis refuses a command: .*; "):
+        yield
+    assert contents(folder) == before
+
+
+def done_with_rejects(folder: Path) -> Output:
+    job = planned(ROWS, folder, shard_pairs=10, max_reject_rate=0.5)
+    output = finished(job)
+    output.write_manifest(make_manifest(job, list(output.reports(job.job_id))))
+    return output
+
+
+@every_refusal
+def test_a_refused_submit_leaves_nothing(refusing: Callable[[], None], tmp_path: Path) -> None:
+    job = planned(ROWS, tmp_path)
+    refusing()
+    with unchanged(tmp_path):
+        submit(job.spec.input_uri, job.spec.output_uri, model_id="null")
+
+
+@every_refusal
+def test_a_finished_result_stays_whole(
+    refusing: Callable[[], None], tmp_path: Path, ledger: Ledger
+) -> None:
+    output = done_with_rejects(tmp_path)
+    job = output.load_job()
+    refusing()
+    with unchanged(tmp_path):
+        retry_rejects(JobHandle(job.job_id, output, ledger))
+    with unchanged(tmp_path):
+        submit(job.spec.input_uri, output.uri, model_id="null", top_k=1, overwrite=True)
+
+
+@every_refusal
+def test_a_job_that_did_not_succeed_stays_as_it_was(
+    refusing: Callable[[], None], tmp_path: Path, ledger: Ledger
+) -> None:
+    job = planned(ROWS, tmp_path)
+    handle = submit(job.spec.input_uri, job.spec.output_uri, model_id="null")
+    refusing()
+    with unchanged(tmp_path):
+        cancel(handle)
+    handle.output.mark_cancelled()
+    with unchanged(tmp_path):
+        resume(handle)
+    with unchanged(tmp_path):
+        submit(job.spec.input_uri, job.spec.output_uri, model_id="null")
+
+
+def test_a_redis_that_goes_half_way_through_changes_nothing(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = done_with_rejects(tmp_path)
+    handle = JobHandle(output.load_job().job_id, output, ledger)
+    monkeypatch.setattr(
+        Ledger, "check_writable", lambda self: self._redis.config_set("maxmemory", 1)
+    )
+    try:
+        with unchanged(tmp_path):
+            retry_rejects(handle)
+        (tmp_path / "new").mkdir()
+        with unchanged(tmp_path):
+            submit(tmp_path / "in.parquet", tmp_path / "new", model_id="null")
+    finally:
+        ledger._redis.config_set("maxmemory", 0)
