@@ -15,6 +15,7 @@
     └── TransientError           may pass by itself, so it is tried again
         ├── StorageUnavailable   time-out, reset, throttling
         ├── BrokerUnavailable    Redis does not answer
+        ├── MemoryShort          an allocation failed; nothing is wrong with the rows
         └── WebhookUnavailable   the webhook does not take an event now
 
 `transient` alone decides whether a task is retried; `exit_code` what the command line returns;
@@ -24,6 +25,7 @@ who may read them.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -36,9 +38,37 @@ class RankmillError(Exception):
 
 
 def unexpected(error: Exception) -> RankmillError:
-    """An error that nobody foresaw, a bug of ours or of a library's, in one line."""
+    """An error that nobody foresaw, in one line: a bug, or a shortage of memory, which may pass."""
     first_line = str(error).strip().partition("\n")[0]
+    if is_memory_shortage(error):
+        return MemoryShort(first_line)
     return RankmillError(f"unexpected {type(error).__name__}: {first_line}")
+
+
+# Libraries raise a failed allocation as an error of their own: Arrow's codecs as an OSError ("ZSTD
+# decompression failed: Allocation error : not enough memory"), DuckDB as an OutOfMemoryException,
+# torch and others as a RuntimeError.
+_SHORTAGES = (
+    "std::bad_alloc",
+    "malloc of size",
+    "realloc of size",
+    "allocation error",
+    "allocation failure",
+    "failed to allocate",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad allocation",
+    "can't start new thread",
+)
+
+
+def is_memory_shortage(error: BaseException) -> bool:
+    """Return whether an allocation of the process failed, which says nothing about its input."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    message = str(error).lower()
+    return any(shortage in message for shortage in _SHORTAGES)
 
 
 class InputError(RankmillError):
@@ -105,6 +135,14 @@ class StorageUnavailable(TransientError):
 
 class BrokerUnavailable(TransientError):
     pass
+
+
+class MemoryShort(TransientError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"out of memory: {reason or 'an allocation failed'}; give the process more memory, or "
+            "lower RANKMILL_WINDOW_PAIRS"
+        )
 
 
 class WebhookUnavailable(TransientError):

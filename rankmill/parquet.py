@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill import storage
-from rankmill.errors import InputError, StorageUnavailable
+from rankmill.errors import InputError, StorageUnavailable, is_memory_shortage, unexpected
 from rankmill.ranges import ByteRange, Fetched
 from rankmill.storage import FileStat
 
@@ -192,6 +192,11 @@ def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[in
 
 
 def _check_is_damage(error: Exception) -> None:
-    """Arrow's own errors come of the content; with an error number they come of the system."""
+    """Arrow's own errors come of the content; with an error number they come of the system.
+
+    A failed allocation says nothing about the content, whatever kind of error it is.
+    """
+    if is_memory_shortage(error):
+        raise unexpected(error) from error
     if getattr(error, "errno", None):
         raise StorageUnavailable(str(error).partition("\n")[0]) from error

@@ -69,9 +69,11 @@ def _deliver(job: Job, shard: ShardSpec, n_retries: int) -> str:
             raise
         dispatch.fail(ledger(), settings(), job.record, error, shard.shard_index)
         return f"failed its job: {error}"
-    except Exception as error:  # a bug of ours or of a library: the same again would not help
-        log.exception("shard met a bug")
+    except Exception as error:
         bug = unexpected(error)
+        if bug.transient:
+            raise bug from error
+        log.exception("shard met a bug")  # the same again would not help
         dispatch.fail(ledger(), settings(), job.record, bug, shard.shard_index)
         return f"failed its job: {bug}"
     if report is None:

@@ -65,9 +65,12 @@ def _finalize(ledger: Ledger, settings: Settings, job: Job, claim: Claim) -> Non
         if error.transient:
             raise
         dispatch.fail(ledger, settings, job.record, error, None)
-    except Exception as error:  # the same again would not help
-        log.exception("finalize met a bug")
-        dispatch.fail(ledger, settings, job.record, unexpected(error), None)
+    except Exception as error:
+        bug = unexpected(error)
+        if bug.transient:
+            raise bug from error
+        log.exception("finalize met a bug")  # the same again would not help
+        dispatch.fail(ledger, settings, job.record, bug, None)
 
 
 def _complete(ledger: Ledger, settings: Settings, job: Job, claim: Claim) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from rankmill.errors import RankmillError
+from rankmill.errors import RankmillError, is_memory_shortage
 from rankmill.logs import get_logger
 from rankmill.output import Job
 from rankmill.pair_hash import PAIR_HASH_COLUMN, pair_hashes
@@ -121,6 +121,8 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
         except (RankmillError, MemoryError):
             raise
         except Exception as error:
+            if is_memory_shortage(error):  # no row is to blame
+                raise
             found = _refused_rows(work, waiting, job.plan.columns)
             if not found:
                 raise
@@ -138,9 +140,11 @@ def _refused_rows(work: ShardWork, waiting: deque[Window], columns: Columns) -> 
     for at, pair in enumerate(zip(pairs.queries, pairs.documents, strict=True)):
         try:
             list(work.model.scorer.score([PairWindow([pair[0]], [pair[1]])]))
-        except (PairTooLargeError, MemoryError):
+        except PairTooLargeError:
             pass
         except Exception as error:
+            if is_memory_shortage(error):
+                raise
             found[window.row(at)] = f"{REFUSED}: {type(error).__name__}"
     return found if len(found) < len(pairs.queries) else {}
 

@@ -36,7 +36,7 @@ from producer.estimate import estimate as estimated
 from producer.follow import JobHandle, JobStatus, find_job, list_jobs, succeeded
 from producer.preview import preview
 from rankmill import models, storage
-from rankmill.errors import RankmillError
+from rankmill.errors import RankmillError, unexpected
 from rankmill.report import write_report
 from rankmill.settings import settings
 from rankmill.spec import JobOptions, JobSpec
@@ -63,11 +63,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
-    except RankmillError as error:
+    except (RankmillError, MemoryError) as error:
         if debug:
             raise
-        _console.print(f"rankmill: {error}", style="red", markup=False, emoji=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        known = error if isinstance(error, RankmillError) else unexpected(error)
+        _console.print(f"rankmill: {known}", style="red", markup=False, emoji=False, soft_wrap=True)
+        sys.exit(known.exit_code)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rankmill.errors import InputError, StorageRefused
+from rankmill.errors import InputError, StorageRefused, is_memory_shortage, unexpected
 
 # DuckDB's own vectors have as many; more would only make a result's batches larger.
 _BATCH_ROWS = 2048
@@ -120,7 +120,10 @@ class Database:
         except duckdb.Error as error:
             if feed is not None and feed.error is not None:
                 raise feed.error from error
+            reason = str(error).partition("\n")[0]
+            is_at_limit = reason.endswith(" used)")  # of `memory_limit`: the same again won't help
+            if is_memory_shortage(error) and not is_at_limit:
+                raise unexpected(error) from error
             if isinstance(error, (duckdb.OutOfMemoryException, duckdb.IOException)):
-                reason = str(error).partition("\n")[0]
                 raise StorageRefused(f"cannot {self._purpose}: {reason}") from error
             raise

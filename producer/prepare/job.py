@@ -61,9 +61,12 @@ def _prepare_and_start(ledger: Ledger, settings: Settings, record: JobRecord) ->
         if error.transient:
             raise
         dispatch.fail(ledger, settings, record, error, None)
-    except Exception as error:  # the same again would not help
-        log.exception("preparation met a bug")
-        dispatch.fail(ledger, settings, record, unexpected(error), None)
+    except Exception as error:
+        bug = unexpected(error)
+        if bug.transient:
+            raise bug from error
+        log.exception("preparation met a bug")  # the same again would not help
+        dispatch.fail(ledger, settings, record, bug, None)
 
 
 def _write_plan(ledger: Ledger, settings: Settings, record: JobRecord) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rankmill import storage
-from rankmill.errors import InputError, StorageUnavailable
+from rankmill.errors import InputError, StorageUnavailable, is_memory_shortage, unexpected
 from rankmill.storage import FileStat
 
 LINES_SCHEMA = pa.schema([("line", pa.large_string()), ("row", pa.int64())])
@@ -77,6 +77,8 @@ def _opened(file: FileStat) -> Iterator[Any]:
         try:
             yield _decompressed(content, codec) if codec else content
         except OSError as error:
+            if is_memory_shortage(error):
+                raise unexpected(error) from error
             if error.errno:
                 raise StorageUnavailable(f"cannot read {file.uri}: {error.strerror}") from error
             raise InputError(f"{file.uri}: truncated or damaged {codec}: {error}") from error

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from producer.prepare.database import Database
-from rankmill.errors import StorageRefused
+from rankmill.errors import StorageRefused, is_memory_shortage, unexpected
 
 Progress = Callable[[str, int], None]
 
@@ -53,5 +53,7 @@ class Workspace:
         try:
             yield from tables
         except OSError as error:
+            if is_memory_shortage(error):
+                raise unexpected(error) from error
             reason = error.strerror or error
             raise StorageRefused(f"cannot prepare the input in {self.folder}: {reason}") from error
