@@ -151,7 +151,7 @@ def _files_and_pairs(options: JobOptions, scratch: Path) -> tuple[tuple[InputFil
         return source.files, source
     files = find_inputs(spec)
     prepare(spec, files, spec.output_uri, scratch, lambda *_: None, settings().prepare_memory)
-    return files, read_source(spec.output_uri, texts)
+    return files, read_source([spec.output_uri], texts)
 
 
 @dataclass(frozen=True)

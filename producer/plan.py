@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 
+from producer.inputs.find import Found, find
 from producer.prepare.order import key_type
 from producer.shards import shard_bounds
 from rankmill import storage
@@ -54,22 +55,28 @@ class Source:
         return int(self.group_rows.sum())
 
 
-def read_source(inputs: str | list[str], text_columns: Sequence[str] = ()) -> Source:
+def read_source(inputs: str | list[str] | Found, text_columns: Sequence[str] = ()) -> Source:
     """Find the input's files and read their footers, on S3 with a request for each file or two.
 
     Folders that a place does not name itself, being in it or matched by it, may give columns.
 
     Args:
-        inputs: as a user names them, with commas between places; or a list of places.
+        inputs: as a user names them, with commas between places, or found already; or a list of
+            folders of our own.
 
     Raises:
         InputError: no such file, not Parquet, truncated, or the files' columns differ.
     """
-    found, below = [], []
-    for place in storage.places(inputs) if isinstance(inputs, str) else inputs:
-        files = storage.find_files(place, (".parquet",))
-        found += files
-        below += storage.paths_below(place, files)
+    found: list[storage.FileStat] = []
+    below: list[str] = []
+    if isinstance(inputs, list):
+        for place in inputs:
+            files = storage.find_files(place, (".parquet",))
+            found += files
+            below += storage.paths_below(place, files)
+    else:
+        named = find(inputs) if isinstance(inputs, str) else inputs
+        found, below = list(named.files), list(named.below)
     with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(lambda file: read_footer(file, text_columns), found))
     partitions = _partitions([file.uri for file in found], below)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from producer.inputs.marks import check_plain
 from producer.prepare.lines import line_error, read_lines
 from rankmill import parquet, storage
 from rankmill.errors import InputError
@@ -31,6 +32,7 @@ def read_qrels(uri: str) -> Qrels:
             one document; with the line.
     """
     file = storage.stat(uri)
+    check_plain(storage.list_place(uri), [file])
     with storage.open_file(file) as content:
         is_parquet = content.read(4) == b"PAR1"
     rows = _parquet_rows(file) if is_parquet else _text_rows(file)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from producer.inputs.find import find
 from producer.plan import check_names, read_source, with_partition_columns
 from producer.prepare.database import Database
 from producer.prepare.dataset import ClusteredPairs, Dataset, PairsAsTheyCome
 from producer.prepare.delimited import DelimitedRows, run_rows, tsv_rows
-from producer.prepare.forms import Form, find, form_of, is_run_line
+from producer.prepare.forms import Form, form_of, is_run_line
 from producer.prepare.joined import JoinedRun
 from producer.prepare.jsonl import JsonRows, read_json
 from producer.prepare.layouts import check_layout, wrong_layout
@@ -36,7 +37,7 @@ def needs_prepare(spec: JobSpec) -> bool:
     Raises:
         InputError: nothing is there.
     """
-    return spec.layout != "pairs" or spec.cluster or find(spec.input_uri)[0] != Form.PARQUET
+    return spec.layout != "pairs" or spec.cluster or find(spec.input_uri).form != Form.PARQUET
 
 
 def find_inputs(spec: JobSpec) -> tuple[InputFile, ...]:
@@ -99,13 +100,13 @@ def candidate_columns(spec: JobSpec, files: tuple[InputFile, ...]) -> tuple[str,
 
 
 def _find(uris: str, role: InputRole) -> tuple[InputFile, ...]:
-    form, found = find(uris)
-    if form == Form.PARQUET:
-        files = read_source(uris).files
+    found = find(uris)
+    if found.form == Form.PARQUET:
+        files = read_source(found).files
         return tuple(file.model_copy(update={"role": role}) for file in files)
     return tuple(
         InputFile(uri=file.uri, n_rows=0, size_bytes=file.size_bytes, state=file.state, role=role)
-        for file in found
+        for file in found.files
     )
 
 

@@ -9,9 +9,11 @@ A place is a path, `file://` or `s3://bucket/key`. Every function raises
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, BinaryIO
 
@@ -61,6 +63,16 @@ def lies_in(uri: str, folder: str) -> bool:
     """Whether a place is a folder or anywhere in it, also by way of links."""
     inner, outer = _store(uri).resolved(uri), _store(folder).resolved(folder)
     return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+
+
+def resolved(uri: str) -> str:
+    """The same place, absolute and with every link followed."""
+    return _store(uri).resolved(uri)
+
+
+def link_target(uri: str) -> str | None:
+    """The place that a link on disk leads to in the end; None of all else."""
+    return resolved(uri) if is_local(uri) and os.path.islink(absolute(uri)) else None
 
 
 def names_file(place: str, uri: str) -> bool:
@@ -141,9 +153,12 @@ def stat(uri: str) -> FileStat:
     return found
 
 
-def names(uri: str) -> list[str]:
-    """The names directly under a folder, sorted; empty where there is no such folder."""
-    return _store(uri).names(uri)
+def names(uri: str, start: str = "") -> list[str]:
+    """The names directly under a folder that begin with `start`, sorted.
+
+    Empty where there is no such folder.
+    """
+    return _store(uri).names(uri, start)
 
 
 def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
@@ -164,6 +179,55 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     if not found:
         raise InputError(f"{uri}: no such file, and no {' or '.join(suffixes)} file under it")
     return found
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All that was seen where a place was looked up, in order of name.
+
+    Attributes:
+        place: absolute.
+        top: the folder that all of it lies in.
+        named: the file that the place is, or those that a glob matches.
+        inside: files of the folder that the place is, or of those that a glob matches, as
+            `find_files` takes them.
+        hidden: the rest, among it names that begin with `_` or `.`.
+    """
+
+    place: str
+    top: str
+    named: tuple[FileStat, ...] = ()
+    inside: tuple[FileStat, ...] = ()
+    hidden: tuple[FileStat, ...] = ()
+
+    @property
+    def is_file(self) -> bool:
+        return len(self.named) == 1 and self.named[0].uri == self.place
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the place is a folder, not a file or a glob."""
+        return self.place == self.top
+
+
+def list_place(uri: str) -> Listing:
+    """See what lies in a place, by one listing; of a file, by a look at itself alone."""
+    store = _store(uri)
+    place = store.absolute(uri)
+    itself = store.stat(place)
+    if itself is not None:
+        return Listing(place, place.rpartition("/")[0], named=(itself,))
+    top, pattern = _split(place)
+    named, inside, hidden = [], [], []
+    for file in sorted(store.walk(top or "/", pattern), key=lambda file: file.uri):
+        path = file.uri.removeprefix(top)
+        if pattern and matches(path, pattern):
+            named.append(file)
+        elif _is_found(path, pattern, ("",)):
+            inside.append(file)
+        else:
+            hidden.append(file)
+    return Listing(place, top, tuple(named), tuple(inside), tuple(hidden))
 
 
 def look_for(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:

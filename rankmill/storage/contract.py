@@ -56,8 +56,8 @@ class Store(Protocol):
 
     def stat(self, uri: str) -> FileStat | None: ...
 
-    def names(self, uri: str) -> list[str]:
-        """Names directly under a folder, sorted."""
+    def names(self, uri: str, start: str = "") -> list[str]:
+        """Names directly under a folder that begin with `start`, sorted."""
 
     def walk(self, uri: str, pattern: str = "") -> Iterator[FileStat]:
         """All files under a folder at any depth, those at least whose path in it, from its `/` on,

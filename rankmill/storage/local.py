@@ -76,10 +76,10 @@ class LocalStore(Store):
             path = _path(uri)
             return _stat(path, uri) if path.is_file() else None
 
-    def names(self, uri: str) -> list[str]:
+    def names(self, uri: str, start: str = "") -> list[str]:
         with _errors(f"cannot list {uri}"):
             try:
-                return sorted(os.listdir(_path(uri)))
+                return sorted(name for name in os.listdir(_path(uri)) if name.startswith(start))
             except (FileNotFoundError, NotADirectoryError):
                 return []
 

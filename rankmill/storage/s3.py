@@ -121,10 +121,10 @@ class S3Store(Store):
                 raise
         return FileStat(uri, head["ContentLength"], head["ETag"])
 
-    def names(self, uri: str) -> list[str]:
+    def names(self, uri: str, start: str = "") -> list[str]:
         bucket, prefix = _folder(uri)
         found = set()
-        for page in self._pages(uri, Bucket=bucket, Prefix=prefix, Delimiter="/"):
+        for page in self._pages(uri, Bucket=bucket, Prefix=prefix + start, Delimiter="/"):
             found |= {entry["Key"][len(prefix) :] for entry in page.get("Contents", ())}
             found |= {entry["Prefix"][len(prefix) : -1] for entry in page.get("CommonPrefixes", ())}
         return sorted(found - {""})

@@ -1,0 +1,244 @@
+"""Check that the files of a folder are one set of rows: of one kind, of one split, each once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from rankmill import storage
+from rankmill.errors import InputError
+from rankmill.storage import FileStat, Listing
+
+# Suffix to the kind that a user knows it by. Those of one kind are read together.
+_KINDS = {
+    ".parquet": "Parquet",
+    ".pq": "Parquet",
+    ".parq": "Parquet",
+    ".jsonl": "JSONL",
+    ".ndjson": "JSONL",
+    ".json": "JSONL",
+    ".tsv": "TSV",
+    ".run": "a TREC run",
+    ".trec": "a TREC run",
+    ".csv": "CSV",
+    ".orc": "ORC",
+    ".avro": "Avro",
+    ".arrow": "Arrow",
+    ".arrows": "Arrow",
+    ".ipc": "Arrow",
+    ".feather": "Feather",
+    ".lance": "Lance",
+    ".xlsx": "Excel",
+    ".xls": "Excel",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+    ".npy": "NumPy",
+    ".npz": "NumPy",
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+    ".db": "a database",
+    ".duckdb": "a database",
+    ".sqlite": "a database",
+}
+_READ_KINDS = ("Parquet", "JSONL", "TSV", "a TREC run")
+_PACKED = (".gz", ".zst", ".bz2", ".xz", ".zip", ".lz4", ".snappy", ".br")
+# What describes the data that it lies next to.
+_DESCRIPTION = re.compile(
+    r"[_.].*|(readme|licen[cs]e|changelog|notice)(\..*)?|.*\.(md|crc|md5|sha1|sha256|sha512|asc|sig)"
+    r"|(md5|sha\d+)sums?(\.txt)?|checksums?(\.txt)?"
+    r"|(dataset_infos?|dataset_dict|state|metadata|manifest|schema|stats|config|croissant"
+    r"|datapackage)\.json|.+\.metadata\.json",
+    re.IGNORECASE,
+)
+_MAGIC = {b"PAR1": "Parquet", b"ORC": "ORC", b"Obj\x01": "Avro", b"ARROW1": "Arrow"}
+_N_UNKNOWN_LOOKED_AT = 20
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\..*)")
+_PARTITION = re.compile(r"([^/=]+)=[^/]*")
+_SPLIT_COLUMNS = {"split", "subset", "fold", "partition"}
+
+
+def data_files(listing: Listing) -> list[FileStat]:
+    """The files with rows among those that a place names.
+
+    A glob says which files to take; it does not say that of what a `*` finds in hidden folders,
+    nor of what only describes the data. Of a folder all files count that may have rows.
+
+    Raises:
+        InputError: there are none, or several kinds or splits in a folder, or one file's rows
+            twice, packed and not.
+    """
+    if listing.is_file:
+        return list(listing.named)
+    inside = _of_folder(listing)
+    found = sorted([*_of_glob(listing), *inside], key=lambda file: file.uri)
+    if not found:
+        raise InputError(_nothing_in(listing))
+    _check_doubles(listing, found)
+    if inside:
+        _check_splits(listing, inside)
+    return found
+
+
+def kind_of(uri: str) -> str | None:
+    """What a file's name says that it is; None where that says nothing."""
+    name, packed = _unpacked(uri)
+    kind = _KINDS.get(_suffix(name))
+    return f"packed {kind}" if kind == "Parquet" and packed else kind
+
+
+def _of_glob(listing: Listing) -> list[FileStat]:
+    parts = listing.place.removeprefix(listing.top).split("/")
+    if any(part.startswith(("_", ".")) for part in parts):
+        return list(listing.named)
+    visible = [file for file in listing.named if "/_" not in _path(listing, _folder(file.uri))]
+    visible = [file for file in visible if "/." not in _path(listing, _folder(file.uri))]
+    is_data = [_name(f.uri).startswith("_") and bool(kind_of(f.uri)) for f in visible]
+    told = [f for f, it in zip(visible, is_data, strict=True) if it or not _is_description(f.uri)]
+    return told or visible
+
+
+def _of_folder(listing: Listing) -> list[FileStat]:
+    by_kind: dict[str, list[FileStat]] = {}
+    unknown = []
+    for file in listing.inside:
+        kind = None if _is_description(file.uri) else kind_of(file.uri)
+        if kind is not None:
+            by_kind.setdefault(kind, []).append(file)
+        elif not _is_description(file.uri):
+            unknown.append(file)
+    if not by_kind:
+        return []
+    if len(by_kind) > 1:
+        shown = " and ".join(f"{kind} ({_shown(listing, of[0])})" for kind, of in by_kind.items())
+        raise InputError(f"{listing.place} holds {shown}; {_which(listing, by_kind)}")
+    [(kind, found)] = by_kind.items()
+    if kind not in _READ_KINDS:
+        raise InputError(
+            f"{listing.place} holds {kind} ({_shown(listing, found[0])}), which is not read; give "
+            "Parquet, JSONL, TSV or a TREC run"
+        )
+    for file in unknown[:_N_UNKNOWN_LOOKED_AT]:
+        if hidden := _kind_by_content(file):
+            raise InputError(
+                f"{listing.place} holds {kind} ({_shown(listing, found[0])}) and by its content "
+                f"{hidden} ({_shown(listing, file)}); {_which(listing, by_kind)}"
+            )
+    return found
+
+
+def _check_doubles(listing: Listing, found: Iterable[FileStat]) -> None:
+    seen: dict[str, FileStat] = {}
+    for file in found:
+        name, _ = _unpacked(file.uri)
+        stem = name.removesuffix(_suffix(name)) if _suffix(name) in _KINDS else name
+        other = seen.setdefault(stem, file)
+        if other is not file:
+            raise InputError(
+                f"{listing.place} holds {_shown(listing, other)} and {_shown(listing, file)}, "
+                "which may be the same rows twice; name the one to read, or both with a comma"
+            )
+
+
+def _check_splits(listing: Listing, inside: Sequence[FileStat]) -> None:
+    of_split: dict[str, FileStat] = {}
+    of_shards: dict[str, dict[str, FileStat]] = {}
+    for file in inside:
+        path = _path(listing, file.uri)
+        for part in path.split("/"):
+            column = _PARTITION.fullmatch(part)
+            if column and column[1].lower() not in _SPLIT_COLUMNS:
+                continue
+            for word in re.split(r"[^a-z]+", part.lower()):
+                if word in _SPLITS:
+                    of_split.setdefault(_SPLITS[word], file)
+        if shard := _SHARD.fullmatch(path):
+            of_shards.setdefault(path.rpartition("/")[0], {}).setdefault(shard[1], file)
+    several = [of_split, *of_shards.values()]
+    for splits in several:
+        if len(splits) > 1:
+            names = " and ".join(_shown(listing, file) for file in list(splits.values())[:3])
+            raise InputError(
+                f"{listing.place} holds several splits, {names}; "
+                f"give one, such as {_glob_of(listing, next(iter(splits.values())))}, "
+                f"or all by a glob such as {_any_of(listing, inside[0])}"
+            )
+
+
+def _glob_of(listing: Listing, file: FileStat) -> str:
+    """A glob for the split that a file is of."""
+    path = _path(listing, file.uri)
+    parts = path.split("/")
+    for at, part in enumerate(parts[:-1]):
+        if set(re.split(r"[^a-z]+", part.lower())) & set(_SPLITS):
+            return "/".join([listing.top, *parts[1 : at + 1]])
+    shard = _SHARD.fullmatch(path)
+    return f"{listing.top}{shard[1]}-*{shard[2]}" if shard else file.uri
+
+
+def _any_of(listing: Listing, file: FileStat) -> str:
+    n_folders = _path(listing, file.uri).count("/") - 1
+    name, packed = _unpacked(file.uri)
+    return f"{listing.top}/{'**/' if n_folders else ''}*{_suffix(name)}{packed}"
+
+
+def _which(listing: Listing, by_kind: dict[str, list[FileStat]]) -> str:
+    readable = [files[0] for kind, files in by_kind.items() if kind in _READ_KINDS]
+    if not readable:
+        return "give Parquet, JSONL, TSV or a TREC run"
+    return f"say which by a glob such as {_any_of(listing, readable[0])}"
+
+
+def _nothing_in(listing: Listing) -> str:
+    there = [_shown(listing, file) for file in (*listing.named, *listing.inside)]
+    hidden = [_shown(listing, file) for file in listing.hidden]
+    lead = f"{listing.place}: no such file, and no Parquet, JSONL, TSV or TREC run file under it"
+    if not there and not hidden:
+        return lead
+    shown = ", ".join((there or hidden)[:5]) + (", …" if len(there or hidden) > 5 else "")
+    if not there:
+        return f"{lead}, only hidden ones: {shown}"
+    return f"{lead}, only {shown}; a glob such as {listing.top}/* reads files by their content"
+
+
+def _kind_by_content(file: FileStat) -> str | None:
+    if file.size_bytes < len(b"ARROW1"):
+        return None
+    with storage.open_file(file) as content:
+        start = content.read(len(b"ARROW1"))
+    return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
+
+
+def _is_description(uri: str) -> bool:
+    return _DESCRIPTION.fullmatch(_name(uri)) is not None
+
+
+def _unpacked(uri: str) -> tuple[str, str]:
+    """A name without the suffix of a compression, and that suffix."""
+    packed = next((each for each in _PACKED if uri.lower().endswith(each)), "")
+    return uri[: len(uri) - len(packed)], packed
+
+
+def _suffix(name: str) -> str:
+    dot = _name(name).rfind(".")
+    return _name(name)[dot:].lower() if dot >= 0 else ""
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2]
+
+
+def _folder(uri: str) -> str:
+    return uri.rpartition("/")[0]
+
+
+def _path(listing: Listing, uri: str) -> str:
+    return uri.removeprefix(listing.top)
+
+
+def _shown(listing: Listing, file: FileStat) -> str:
+    return _path(listing, file.uri).removeprefix("/")
