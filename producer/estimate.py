@@ -76,7 +76,7 @@ def estimate(
     options: JobOptions,
     *,
     n_sample: int = SAMPLE_PAIRS,
-    device: str = "auto",
+    device: str | None = None,
     n_devices: int | None = None,
     pairs_per_s: float | None = None,
     calibrate: bool = True,
@@ -87,6 +87,7 @@ def estimate(
     folder, for as long as it takes to look at them.
 
     Args:
+        device: where to calibrate; else as the settings say.
         n_devices: as many as will score; else those of this machine.
         pairs_per_s: what a device is known to do, which is then not calibrated.
 
@@ -98,7 +99,7 @@ def estimate(
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings().scratch) as scratch:
         files, source = _files_and_pairs(options, Path(scratch))
         sampled = _sampled(options, source, n_sample)
-        found = devices(device)
+        found = devices(device or settings().device)
         request = MeasureRequest(
             options=options,
             columns=sampled.columns,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rankmill.broker import queues_of
+from rankmill.devices import choose, device_name
 from rankmill.errors import InputError, RankmillError
 from rankmill.settings import CHECKOUT
 
@@ -26,10 +27,15 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True)
 class Device:
-    """Where one worker scores: a name for people and the environment that selects it."""
+    """Where one worker scores: a name for people and the environment that selects it.
+
+    Attributes:
+        surprise: what people must be shown of how it was chosen.
+    """
 
     name: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    surprise: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,25 +57,31 @@ class LocalCluster:
 
 
 def devices(wanted: str) -> list[Device]:
-    """One device per visible NVIDIA GPU, else the CPU; found without loading torch."""
-    if wanted == "cpu":
-        # Threads that wait for each other sleep: OpenMP lets them spin, which takes twelve times as
-        # long where others want the cores too.
-        policy = os.environ.get("OMP_WAIT_POLICY", "passive")
-        environment = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_DEVICE": "cpu"}
-        return [Device("cpu", {**environment, "OMP_WAIT_POLICY": policy})]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        ids = [name for name in visible.split(",") if name.strip()]
-    else:
-        # Counted, not named: in a container that was lent /dev/nvidia3 alone, CUDA calls it 0.
-        ids = [str(n) for n, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-    gpus = [Device(f"cuda{n}", {"CUDA_VISIBLE_DEVICES": n}) for n in ids]
-    return gpus or devices("cpu")
+    """One device per usable GPU, or the CPU; found without loading torch in this process.
+
+    Raises:
+        InputError: a GPU is wanted that cannot be used.
+    """
+    chosen = choose(wanted)
+    why = {"RANKMILL_DEVICE_REASON": chosen.reason} if chosen.reason else {}
+    if chosen.gpus:
+        return [
+            Device(
+                device_name(gpu),
+                {"CUDA_VISIBLE_DEVICES": gpu, "RANKMILL_DEVICE": "cuda", **why},
+                chosen.reason if chosen.is_surprising else None,
+            )
+            for gpu in chosen.gpus
+        ]
+    # Threads that wait for each other sleep: OpenMP lets them spin, which takes twelve times as
+    # long where others want the cores too.
+    policy = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+    environment = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_DEVICE": "cpu", **policy, **why}
+    return [Device("cpu", environment, chosen.reason if chosen.is_surprising else None)]
 
 
 @contextmanager
-def local_cluster(device: str) -> Iterator[LocalCluster]:
+def local_cluster(found: Sequence[Device]) -> Iterator[LocalCluster]:
     """Start Redis and the workers; stop both however the block is left."""
     with ExitStack() as stack:
         broker_url, redis = stack.enter_context(start_redis())
@@ -87,7 +99,7 @@ def local_cluster(device: str) -> Iterator[LocalCluster]:
                     log_path,
                 )
             )
-            for each in devices(device)
+            for each in found
         ]
         yield LocalCluster(broker_url, redis, workers, log_path)
 

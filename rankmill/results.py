@@ -13,7 +13,8 @@ class Scoring(Contract):
     """What scored a shard: the model's exact weights and the way that was taken through it.
 
     `path_reason` says why it is not the packed one; `deterministic` whether a pair gets the same
-    bits whatever pairs it is scored with.
+    bits whatever pairs it is scored with; `device_reason` why no GPU was used, or not all, where
+    `auto` was to choose.
     """
 
     model_id: str
@@ -29,6 +30,7 @@ class Scoring(Contract):
     max_length: int
     activation: Literal["none", "sigmoid"]
     versions: dict[str, str]
+    device_reason: str | None = None
 
 
 class Agreement(Contract):

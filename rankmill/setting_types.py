@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
+from rankmill.devices import check_device
+
 
 def _split(value: Any) -> Any:
     if not isinstance(value, str):
@@ -40,6 +42,13 @@ def _check_url(url: str) -> str:
     return url
 
 
+def _check_device(text: str) -> str:
+    try:
+        return check_device(text)
+    except ValueError as error:
+        raise _wrong(str(error)) from None
+
+
 def _wrong(why: str) -> PydanticCustomError:
     return PydanticCustomError("setting", "{why}", {"why": why})
 
@@ -47,6 +56,7 @@ def _wrong(why: str) -> PydanticCustomError:
 BrokerUrl = Annotated[
     str, StringConstraints(pattern=r"^(rediss?|redis\+socket)://."), AfterValidator(_check_url)
 ]
+DeviceName = Annotated[str, AfterValidator(_check_device)]
 Names = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)]
 Places = Annotated[
     tuple[str, ...] | None, NoDecode, BeforeValidator(_split), AfterValidator(_check_places)

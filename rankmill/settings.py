@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rankmill.errors import InputError
-from rankmill.setting_types import BrokerUrl, Names, Places
+from rankmill.setting_types import BrokerUrl, DeviceName, Names, Places
 
 
 class Settings(BaseSettings):
@@ -43,7 +43,14 @@ class Settings(BaseSettings):
         description="Models whose shards have a queue of their own, comma-separated; the same in "
         "every process",
     )
-    device: str = Field("auto", description="Where a worker scores: auto, cpu, cuda")
+    device: DeviceName = Field(
+        "auto",
+        description="Where workers score: auto (every visible GPU, else the CPU), cpu, cuda (every "
+        "visible GPU, or an error), cuda:N (the N-th visible one)",
+    )
+    device_reason: str | None = Field(
+        None, description="Why it is that one; `rankmill run` and `worker` tell it their workers"
+    )
     threads: int = Field(
         0, ge=0, description="CPU threads of a worker; 0: as many as it may use cores"
     )

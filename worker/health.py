@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from rankmill.devices import choose
 from rankmill.errors import RankmillError
 from rankmill.settings import settings
 from worker.signs import WorkerSign, check_folder, folder, read_task, read_worker, task_paths
@@ -19,10 +20,14 @@ _LATE_S = 60.0
 
 
 def main() -> None:
+    found: list[str] = []
     try:
         found = complaints(folder(settings()), settings().stall_s)
+        if found and settings().device.startswith("cuda"):
+            # A worker that does not start leaves no sign of why.
+            choose(settings().device, is_tried=False)
     except RankmillError as error:
-        found = [str(error)]
+        found.append(str(error))
     print("; ".join(found) or "healthy")
     sys.exit(1 if found else 0)
 

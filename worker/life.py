@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,11 +16,16 @@ from celery.signals import (
     worker_shutting_down,
 )
 
-from rankmill.broker import SCORE_SHARD
+from rankmill.broker import SCORE_SHARD, score_queues
+from rankmill.devices import choose
+from rankmill.errors import RankmillError
+from rankmill.logs import get_logger
 from rankmill.settings import settings
 from worker.exposition import serve
 from worker.meters import meters
 from worker.pulse import task_pulse, worker_pulse
+
+log = get_logger(__name__)
 
 # Of the one task that a child does at a time.
 _at_work = ExitStack()
@@ -37,9 +43,27 @@ def connect() -> None:
 
 
 def _begin(sender: Any, **_: Any) -> None:
-    """In the main process, before it has a child."""
+    """In the main process, before it has a child.
+
+    Celery goes on after any error here but SystemExit.
+    """
+    if not set(score_queues()).isdisjoint(sender.app.amqp.queues.consume_from):
+        _check_device()
     worker_pulse().begin(str(sender.hostname), settings())
     serve(worker_pulse(), settings())
+
+
+def _check_device() -> None:
+    """End the worker where the device that it should score on cannot be used."""
+    try:
+        chosen = choose(settings().device, is_tried=False)
+    except RankmillError as error:
+        log.error("no device to score on", error=str(error))
+        sys.exit(error.exit_code)
+    if chosen.is_surprising:
+        log.warning("not the device that seems to be meant", reason=chosen.reason)
+    elif settings().device_reason:
+        log.info("the device was chosen", reason=settings().device_reason)
 
 
 def _begin_child(**_: Any) -> None:

@@ -92,7 +92,7 @@ def _measured(
     from worker.engine.scorer import Scorer
     from worker.models import chosen_device, loading, use_cores
 
-    options, device = request.options, chosen_device()
+    options, device = request.options, chosen_device().name
     may_run_code = models.may_run_code(options.model_id)
     source = ModelFolder(folder, may_run_code=may_run_code)
     use_cores()
@@ -224,7 +224,7 @@ def _timed(scorer: Scorer, windows: Iterable[PairWindow]) -> Calibration:
 def _device_name(device: str) -> str:
     import torch
 
-    return torch.cuda.get_device_name() if device.startswith("cuda") else device
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 if __name__ == "__main__":

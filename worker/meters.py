@@ -86,7 +86,7 @@ class Meters:
 
     def memory(self, device: str) -> None:
         """Note what the device's memory holds."""
-        kinds = _gpu_memory() if device.startswith("cuda") else _own_memory()
+        kinds = _gpu_memory(device) if device.startswith("cuda") else _own_memory()
         for kind, n_bytes in kinds.items():
             self._gauges[metrics.DEVICE_MEMORY].labels(kind).set(n_bytes)
 
@@ -123,13 +123,13 @@ def _shared(files: Path) -> Meters:
     return Meters(CollectorRegistry())
 
 
-def _gpu_memory() -> dict[str, int]:
+def _gpu_memory(device: str) -> dict[str, int]:
     import torch
 
     return {
-        "allocated": torch.cuda.memory_allocated(),
-        "reserved": torch.cuda.memory_reserved(),
-        "total": torch.cuda.mem_get_info()[1],
+        "allocated": torch.cuda.memory_allocated(device),
+        "reserved": torch.cuda.memory_reserved(device),
+        "total": torch.cuda.mem_get_info(device)[1],
     }
 
 

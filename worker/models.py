@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from rankmill import models
+from rankmill.devices import check_torch, choose
 from rankmill.errors import ModelUnavailable
 from rankmill.models import is_null, locate, null_rate, tokenizer_files, weight_files
 from rankmill.results import Scoring
@@ -64,7 +66,7 @@ def _load(
     with loading(model_id):
         scorer = Scorer.load(
             folder,
-            device=chosen_device(),
+            device=chosen_device().name,
             max_length=max_length,
             max_batch_tokens=max_batch_tokens,
             precision=precision,
@@ -114,7 +116,8 @@ def _described(
         path_reason=info.path_reason,
         precision=info.precision,
         deterministic=info.deterministic,
-        device=info.device,
+        device=info.device.partition(":")[0],  # on which of them does not matter to a score
+        device_reason=None if is_null(model_id) else chosen_device().reason,
         max_length=info.max_length,
         activation=info.activation if activation == "auto" else activation,
         versions={name: version(name) for name in _VERSIONED},
@@ -122,14 +125,30 @@ def _described(
     return LoadedModel(scorer, scoring)
 
 
-def chosen_device() -> str:
-    """`cpu` or `cuda`, as the settings say or else as the machine has it."""
-    import torch
+class ChosenDevice(NamedTuple):
+    """`cpu`, `cuda` or `cuda:N`, and why it is that one where that needs a word."""
 
-    wanted = settings().device
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    name: str
+    reason: str | None
+
+
+def chosen_device() -> ChosenDevice:
+    """As the settings say or else as the machine has it.
+
+    Raises:
+        InputError: this torch cannot be used.
+    """
+    check_torch()
+    wanted = settings()
+    if wanted.device != "auto":
+        return ChosenDevice(wanted.device, wanted.device_reason)
+    return _automatic_device()
+
+
+@lru_cache(maxsize=1)
+def _automatic_device() -> ChosenDevice:
+    chosen = choose("auto", is_tried=False)
+    return ChosenDevice("cuda" if chosen.gpus else "cpu", chosen.reason)
 
 
 def use_cores() -> None:

@@ -35,7 +35,7 @@ class Watch:
     def __init__(self, claim: Claim, model: LoadedModel) -> None:
         self._claim = claim
         self._scorer = model.scorer
-        self._device = model.scoring.device
+        self._device = model.scorer.info.device
         self._counted = model.scorer.stats
         meters().model(model.scoring)
 

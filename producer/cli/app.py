@@ -76,17 +76,25 @@ def main() -> None:
 def run(
     spec: JobSpec,
     overwrite: OverwriteFlag = False,
-    device: DeviceFlag = "auto",
+    device: DeviceFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a job on this machine: private Redis, a worker per device, then stop them."""
-    from producer.local import local_cluster
+    from producer.local import devices, local_cluster
     from producer.submit import check, submit_checked
 
     job = check(spec)  # bad input is told before anything is started
     if not models.is_null(spec.model_id):
         models.locate(spec.model_id, spec.model_revision)
-    with local_cluster(device) as cluster:
+    found = devices(settings().device)
+    for surprise in sorted({each.surprise for each in found if each.surprise}):
+        _console.print(
+            f"rankmill: scoring on {', '.join(each.name for each in found)}: {surprise}",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
+    with local_cluster(found) as cluster:
         _use_broker(cluster.broker_url)
         handle = submit_checked(job, overwrite=overwrite)
         try:
@@ -129,7 +137,7 @@ def estimate(
     devices: Annotated[
         int | None, typer.Option(min=1, help="Devices that will score  [those of this machine]")
     ] = None,
-    device: DeviceFlag = "auto",
+    device: DeviceFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Tell what a job would come to: rows, tokens, truncation, waste, time; writes nothing."""
@@ -137,7 +145,6 @@ def estimate(
         found = estimated(
             spec,
             n_sample=sample,
-            device=device,
             n_devices=devices,
             pairs_per_s=pairs_per_s,
             calibrate=calibrate,

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
+from producer.cli.options import DeviceFlag, JsonFlag
 from producer.doctor.finding import Finding
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout")] = False,
-) -> None:
+def doctor(device: DeviceFlag = None, as_json: JsonFlag = False) -> None:
     """Tell what is wrong with this machine's set-up, and the mend; exit 1 on a problem."""
     from producer.doctor.examine import examine
 

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from rankmill.contract import parse
+from rankmill.devices import check_device
+from rankmill.errors import InputError
+from rankmill.settings import settings
 from rankmill.spec import JobOptions
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout")]
 JobArgument = Annotated[str, typer.Argument(help="The job's output folder or its id")]
+
+
+def _use_device(wanted: str | None) -> str | None:
+    """Make it the setting of this process and of those that it starts."""
+    if wanted is not None:
+        try:
+            os.environ["RANKMILL_DEVICE"] = check_device(wanted)
+        except ValueError as error:
+            raise InputError(f"--device {error}") from None
+        settings.cache_clear()
+    return wanted
+
+
 DeviceFlag = Annotated[
-    Literal["auto", "cpu"], typer.Option("--device", help="auto (every GPU, else CPU) or cpu")
+    str | None,
+    typer.Option(
+        "--device",
+        callback=_use_device,
+        show_default=False,
+        help="auto, cpu, cuda or cuda:N  [RANKMILL_DEVICE]",
+    ),
 ]
 
 _FLAGS = {"model_id": "--model", "model_revision": "--revision"}

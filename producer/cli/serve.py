@@ -27,7 +27,7 @@ def worker(
     model: Annotated[
         str | None, typer.Option(help="Score only this model, one of RANKMILL_MODEL_QUEUES")
     ] = None,
-    device: DeviceFlag = "auto",
+    device: DeviceFlag = None,
     name: Annotated[str, typer.Option(help="What the worker is called, with its device")] = "",
 ) -> None:
     """Run Celery workers of this machine, one per device, for RANKMILL_BROKER_URL."""
@@ -37,8 +37,9 @@ def worker(
     queues = queues_of(role) if model is None else (_own_queue(model),)
     if role == "control":
         command = worker_command(name or "control", queues, _CONTROL_PROCESSES)
-        _become(command, Device("control", {"CUDA_VISIBLE_DEVICES": ""}))
-    found = devices(device)
+        no_device = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_DEVICE": "cpu"}
+        _become(command, Device("control", no_device))
+    found = devices(settings().device)
     commands = [worker_command(f"{name or 'rankmill'}-{each.name}", queues) for each in found]
     if len(found) == 1:
         _become(commands[0], found[0])

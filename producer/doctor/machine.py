@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from producer.doctor.finding import Finding, ok, problem, warning
 from producer.local import devices
+from rankmill.errors import InputError
 from rankmill.settings import Settings
 
 _PACKAGES = ("celery", "kombu", "redis", "pyarrow", "boto3", "duckdb", "torch", "transformers")
@@ -28,10 +29,25 @@ def look_at_machine(settings: Settings) -> Iterator[Finding]:
             "DuckDB is not installed: only clustered pairs in Parquet can be read",
             "pip install 'rankmill[prepare]'",
         )
-    found = devices(settings.device)
-    names = ", ".join(each.name for each in found)
+    if there.keys() >= _SCORING:
+        yield from _devices(settings)
+
+
+def _devices(settings: Settings) -> Iterator[Finding]:
     n_cores = _n_cores()
-    yield ok("devices", f"{names}; {n_cores} cores")
+    try:
+        found = devices(settings.device)
+    except InputError as error:
+        mend = "mend what was seen, or set RANKMILL_DEVICE to auto or cpu"
+        yield problem("devices", str(error), mend)
+        return
+    message = f"{', '.join(each.name for each in found)}; {n_cores} cores"
+    surprise = next((each.surprise for each in found if each.surprise), None)
+    if surprise is not None:
+        mend = "mend that; RANKMILL_DEVICE=cuda makes it an error, =cpu says that it is meant"
+        yield warning("devices", f"{message}: {surprise}", mend)
+    else:
+        yield ok("devices", message)
     if settings.threads * len(found) > n_cores:
         yield problem(
             "threads",

@@ -2,6 +2,7 @@
 
 RANKMILL_TEST_DEADLY_TEXT: a document with this text kills the process that scores it, as a
 tokenizer that crashes or a row that takes all memory would.
+RANKMILL_TEST_DRIVER: JSON of DriverFacts, what NVIDIA's driver seems to say.
 RANKMILL_TEST_FAILING_CALL=fsync:7: every seventh such call on a file of ours fails with EIO.
 RANKMILL_TEST_CLOCK_AHEAD_S: the wall clock is this much ahead.
 RANKMILL_TEST_CLOCK: a file that says what time it is for schedules, as "1790000000 1793000000 9":
@@ -13,6 +14,7 @@ from __future__ import annotations
 import errno
 import importlib.abc
 import importlib.machinery
+import json
 import os
 import signal
 import sys
@@ -28,6 +30,7 @@ _FAILING = os.environ.get("RANKMILL_TEST_FAILING_CALL")
 _AHEAD_S = float(os.environ.get("RANKMILL_TEST_CLOCK_AHEAD_S", "0"))
 _DEADLY = os.environ.get("RANKMILL_TEST_DEADLY_TEXT")
 _CLOCK = os.environ.get("RANKMILL_TEST_CLOCK")
+_DRIVER = os.environ.get("RANKMILL_TEST_DRIVER")
 
 
 class _ChangingLoader(importlib.abc.Loader):
@@ -61,6 +64,10 @@ def _kill_at_deadly_text(scorer: ModuleType) -> None:
     scorer.Scorer.score = score_or_die
 
 
+def _answer_as_driver(devices: ModuleType) -> None:
+    devices.ask_driver = lambda **_: devices.DriverFacts(**json.loads(str(_DRIVER)))
+
+
 def _hurry(clock: ModuleType) -> None:
     def now(ledger: Any) -> datetime:
         real, shown, speed = map(float, Path(str(_CLOCK)).read_text().split())
@@ -71,6 +78,7 @@ def _hurry(clock: ModuleType) -> None:
 
 _CHANGED = {
     **({"worker.engine.scorer": _kill_at_deadly_text} if _DEADLY else {}),
+    **({"rankmill.devices": _answer_as_driver} if _DRIVER else {}),
     **({"producer.schedules.clock": _hurry} if _CLOCK else {}),
 }
 

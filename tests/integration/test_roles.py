@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -17,9 +18,11 @@ from producer.local import running
 from producer.submit import submit
 from rankmill.broker import CONTROL_QUEUE, SCORE_QUEUE, app, score_queue
 from rankmill.ledger import Ledger
-from rankmill.settings import settings
+from rankmill.settings import CHECKOUT, settings
 from tests.command import rankmill
 from tests.inputs import pairs, read_output, wait_for, write
+
+TWO_GPUS = {"torch": "2.13.0", "torch_cuda": "13.0", "has_library": True, "n_visible": 2}
 
 Serve = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -112,7 +115,14 @@ def test_a_worker_for_each_device_live_and_end_together(
     serve: Serve, ledger: Ledger, tmp_path: Path, end: str
 ) -> None:
     port = two_free_ports()
-    parent = serve("gpu", CUDA_VISIBLE_DEVICES="0,1", RANKMILL_METRICS_PORT=str(port))
+    parent = serve(
+        "gpu",
+        CUDA_VISIBLE_DEVICES="0,1",
+        RANKMILL_DEVICE="cuda",
+        RANKMILL_METRICS_PORT=str(port),
+        RANKMILL_TEST_DRIVER=json.dumps(TWO_GPUS),
+        PYTHONPATH=f"{CHECKOUT / 'tests' / 'faults'}:{CHECKOUT}",
+    )
     wait_for(lambda: ledger.n_workers() == 2)
     children = list(
         map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
@@ -120,6 +130,7 @@ def test_a_worker_for_each_device_live_and_end_together(
     given = [_environment(pid) for pid in children]
     places = sorted((e["CUDA_VISIBLE_DEVICES"], e["RANKMILL_METRICS_PORT"]) for e in given)
     assert places == [("0", str(port)), ("1", str(port + 1))]
+    assert {each["RANKMILL_DEVICE"] for each in given} == {"cuda"}
     if end == "told":
         parent.send_signal(signal.SIGTERM)
         assert parent.wait(timeout=90) == 0

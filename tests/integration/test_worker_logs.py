@@ -109,8 +109,8 @@ def test_a_private_clusters_worker_says_in_plain_words_why_it_stopped(tmp_path: 
     """`rankmill run` shows the last line of its workers' log when one has gone."""
     script = (
         "import os, signal, time\n"
-        "from producer.local import local_cluster\n"
-        "with local_cluster('cpu') as cluster:\n"
+        "from producer.local import devices, local_cluster\n"
+        "with local_cluster(devices('cpu')) as cluster:\n"
         "    while b'ready' not in cluster.log_path.read_bytes(): time.sleep(0.05)\n"
         "    print(cluster.log_path.read_text())\n"
     )
