@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from worker.engine.attention import Attention
 from worker.engine.batching import TokenBatch
-from worker.engine.layers import ACTIVATIONS, MakeLinear, Norm, exact, fused, single_logit
+from worker.engine.heads import Head, classifier
+from worker.engine.layers import ACTIVATIONS, MakeLinear, Norm, fused
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert")
 
@@ -30,33 +31,41 @@ def why_unsupported(config: Any) -> str | None:
 
 
 class BertForward:
-    """A `*ForSequenceClassification` of one of `MODEL_TYPES`, CLS row only in the last layer."""
+    """A model of one of `MODEL_TYPES`; the last layer gives only the rows that the head reads."""
 
     def __init__(
-        self, model: Any, *, dtype: torch.dtype, linear: MakeLinear, attention: Attention
+        self,
+        base: Any,
+        config: Any,
+        head: Head,
+        *,
+        dtype: torch.dtype,
+        linear: MakeLinear,
+        attention: Attention,
     ) -> None:
-        base = model.bert if model.config.model_type == "bert" else model.roberta
-        self._attention = attention
-        self._embeddings = _Embeddings(base.embeddings, model.config, dtype)
+        self._embeddings = _Embeddings(base.embeddings, config, dtype)
         self._layers = [
-            _Layer(layer, model.config, dtype, linear, attention) for layer in base.encoder.layer
+            _Layer(layer, config, dtype, linear, attention) for layer in base.encoder.layer
         ]
-        self._head = [exact(part.weight, part.bias) for part in _head_modules(model, base)]
+        self._head = head
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         batch = batch.filled_up()
         x = self._embeddings(batch)
-        for layer in self._layers[:-1]:
+        *body, last = self._layers
+        for layer in body:
             x = layer.every_token(x, batch)
-        x = self._layers[-1].first_token(x, batch).float()
-        dense, out = self._head
-        return single_logit(out(torch.tanh(dense(x))))
+        rows = last.every_token if self._head.reads_every_token else last.first_token
+        return self._head(rows(x, batch), batch)
 
 
-def _head_modules(model: Any, base: Any) -> tuple[Any, Any]:
+def own_head(model: Any) -> Head:
+    """The head of a `*ForSequenceClassification`."""
     if model.config.model_type == "bert":
-        return base.pooler.dense, model.classifier
-    return model.classifier.dense, model.classifier.out_proj
+        dense, out = model.bert.pooler.dense, model.classifier
+    else:
+        dense, out = model.classifier.dense, model.classifier.out_proj
+    return classifier("cls", dense, "tanh", out)
 
 
 class _Embeddings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -12,25 +13,32 @@ from worker.engine.padded import pad
 
 
 class CausalForward:
-    """A `*ForCausalLM` padded on the left, so that the last position is always a real token."""
+    """A `*ForCausalLM` whose head is cut down to its answer tokens, in fp32, the true one first.
 
-    def __init__(self, model: Any, *, pad_id: int, true_id: int, false_id: int | None) -> None:
+    Padded on the left, so that the last position is always a real token.
+    """
+
+    def __init__(self, model: Any, *, pad_id: int) -> None:
         self._model = model
         self._pad_id = pad_id
-        self._true_id = true_id
-        self._false_id = false_id
+        # Rotary positions are relative; learned ones count from a text's first token.
+        self._states_positions = (
+            getattr(model.config, "rope_parameters", None) is None
+            and "position_ids" in inspect.signature(model.forward).parameters
+        )
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         inputs = pad(batch, pad_id=self._pad_id, left=True)
         inputs.pop("token_type_ids", None)
+        if self._states_positions:
+            mask = inputs["attention_mask"]
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
         logits: torch.Tensor = self._model(**inputs, logits_to_keep=1).logits[:, -1].float()
-        if self._false_id is None:
-            return logits[:, self._true_id]
-        return logits[:, self._true_id] - logits[:, self._false_id]
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 0] - logits[:, 1]
 
 
-def answer_ids(source: ModelFolder) -> tuple[int, int | None]:
-    """The tokens that mean relevant and not relevant; the second may be unused.
+def answer_ids(source: ModelFolder) -> list[int]:
+    """The tokens that mean relevant and, where it is used, not relevant.
 
     The folder's own `LogitScore` module decides, else the tokens `yes` and `no`, as in Sentence
     Transformers.
@@ -41,11 +49,12 @@ def answer_ids(source: ModelFolder) -> tuple[int, int | None]:
     for module in source.json_list("modules.json"):
         if str(module.get("type", "")).endswith("LogitScore"):
             stated = source.json(f"{module['path']}/config.json")
-            return stated["true_token_id"], stated.get("false_token_id")
+            both = (stated["true_token_id"], stated.get("false_token_id"))
+            return [token for token in both if token is not None]
     vocabulary = source.tokenizer.get_vocab()
     if "yes" not in vocabulary or "no" not in vocabulary:
         raise ValueError(
             f"{source.path} is a causal language model whose tokenizer has no tokens 'yes' and "
             f"'no' to score with"
         )
-    return vocabulary["yes"], vocabulary["no"]
+    return [vocabulary["yes"], vocabulary["no"]]

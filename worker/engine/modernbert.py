@@ -10,15 +10,8 @@ from torch.nn import functional as F
 
 from worker.engine.attention import Attention
 from worker.engine.batching import TokenBatch
-from worker.engine.layers import (
-    ACTIVATIONS,
-    Linear,
-    MakeLinear,
-    Norm,
-    exact,
-    fused,
-    single_logit,
-)
+from worker.engine.heads import Head, classifier
+from worker.engine.layers import ACTIVATIONS, Linear, MakeLinear, Norm, fused
 
 MODEL_TYPES = ("modernbert",)
 
@@ -37,13 +30,18 @@ def why_unsupported(config: Any) -> str | None:
 
 
 class ModernBertForward:
-    """`ModernBertForSequenceClassification`, pooled over the first token or the mean."""
+    """A ModernBERT; the last layer gives only the rows that the head reads."""
 
     def __init__(
-        self, model: Any, *, dtype: torch.dtype, linear: MakeLinear, attention: Attention
+        self,
+        base: Any,
+        config: Any,
+        head: Head,
+        *,
+        dtype: torch.dtype,
+        linear: MakeLinear,
+        attention: Attention,
     ) -> None:
-        base, config = model.model, model.config
-        self._pools_mean = config.classifier_pooling == "mean"
         self._words = base.embeddings.tok_embeddings.weight.detach().to(dtype)
         self._norm = Norm(base.embeddings.norm, dtype=dtype)
         self._rotaries = {
@@ -51,10 +49,7 @@ class ModernBertForward:
         }
         self._layers = [_Layer(layer, config, dtype, linear, attention) for layer in base.layers]
         self._final_norm = Norm(base.final_norm, dtype=dtype)
-        self._dense = exact(model.head.dense.weight, model.head.dense.bias)
-        self._activate = ACTIVATIONS[config.classifier_activation]
-        self._head_norm = Norm(model.head.norm, dtype=torch.float32)
-        self._out = exact(model.classifier.weight, model.classifier.bias)
+        self._head = head
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         batch = batch.filled_up()
@@ -63,25 +58,20 @@ class ModernBertForward:
         *body, last = self._layers
         for layer in body:
             x = layer.every_token(x, batch, turns)
-        pooled = self._pool(last, x, batch, turns)
-        hidden = self._head_norm(self._activate(self._dense(pooled)))
-        return single_logit(self._out(hidden))
-
-    def _pool(
-        self, last: _Layer, x: torch.Tensor, batch: TokenBatch, turns: _Turns
-    ) -> torch.Tensor:
-        if self._pools_mean:
-            return _mean(self._final_norm(last.every_token(x, batch, turns)).float(), batch)
-        return self._final_norm(last.first_token(x, batch, turns)).float()
+        rows = last.every_token if self._head.reads_every_token else last.first_token
+        return self._head(self._final_norm(rows(x, batch, turns)), batch)
 
 
-def _mean(x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-    """The mean over each pair's tokens, a run of equal lengths at a time."""
-    means = []
-    for group in batch.groups:
-        rows = x[group.start : group.start + group.n_pairs * group.length]
-        means.append(rows.view(group.n_pairs, group.length, -1).sum(1) / group.length)
-    return torch.cat(means)
+def own_head(model: Any) -> Head:
+    """The head of a `ModernBertForSequenceClassification`."""
+    config = model.config
+    return classifier(
+        config.classifier_pooling,
+        model.head.dense,
+        config.classifier_activation,
+        model.classifier,
+        norm=model.head.norm,
+    )
 
 
 class _Rotary:

@@ -7,13 +7,18 @@ from typing import Any
 import torch
 
 from worker.engine.batching import TokenBatch
+from worker.engine.exact import run_head_in_fp32
 from worker.engine.layers import single_logit
 
 
 class PaddedForward:
-    """Any `*ForSequenceClassification` of transformers, padded as its tokenizer pads."""
+    """Any `*ForSequenceClassification` of transformers, padded as its tokenizer pads.
+
+    Its head is in fp32; see `load_weights`.
+    """
 
     def __init__(self, model: Any, *, pad_id: int, pads_left: bool) -> None:
+        run_head_in_fp32(model)
         self._model = model
         self._pad_id = pad_id
         self._pads_left = pads_left

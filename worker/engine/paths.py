@@ -10,8 +10,10 @@ import torch
 from worker.engine import bert, modernbert
 from worker.engine.attention import Attention, GroupedAttention
 from worker.engine.causal import CausalForward, answer_ids
+from worker.engine.exact import keep_rows_of_head
 from worker.engine.folder import ModelFolder
 from worker.engine.layers import Forward
+from worker.engine.loading import load_weights
 from worker.engine.padded import PaddedForward
 from worker.engine.precision import Resolved, numerics
 from worker.engine.varlen import VarlenAttention, has_varlen
@@ -78,14 +80,25 @@ def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> Load
 
 
 def _packed(source: ModelFolder, device: str, precision: Resolved) -> LoadedModel:
-    model = _classifier(source, torch.float32).to(device)
+    from transformers import AutoModelForSequenceClassification
+
+    model = load_weights(AutoModelForSequenceClassification, source, torch.float32).to(device)
     how = numerics(precision)
     attention = _attention(model.config, device, how.dtype)
     build: Any = bert.BertForward
+    own_head: Any = bert.own_head
     if model.config.model_type in modernbert.MODEL_TYPES:
-        build = modernbert.ModernBertForward
+        build, own_head = modernbert.ModernBertForward, modernbert.own_head
+    forward = build(
+        model.base_model,
+        model.config,
+        own_head(model),
+        dtype=how.dtype,
+        linear=how.linear,
+        attention=attention,
+    )
     return LoadedModel(
-        forward=build(model, dtype=how.dtype, linear=how.linear, attention=attention),
+        forward=forward,
         architecture=type(model).__name__,
         path="packed",
         path_reason="",
@@ -108,9 +121,11 @@ def _head_dim(config: Any) -> int:
 
 
 def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
-    model = _classifier(source, numerics(precision).dtype).to(device)
+    from transformers import AutoModelForSequenceClassification
+
+    model = load_weights(AutoModelForSequenceClassification, source, numerics(precision).dtype)
     forward = PaddedForward(
-        model,
+        model.to(device),
         pad_id=source.tokenizer.pad_token_id or 0,
         pads_left=source.tokenizer.padding_side == "left",
     )
@@ -126,20 +141,11 @@ def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) 
 def _causal(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
     from transformers import AutoModelForCausalLM
 
-    true_id, false_id = answer_ids(source)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        source.path,
-        dtype=numerics(precision).dtype,
-        use_safetensors=True,
-        use_cache=False,
-        **source.loading,
-    )
-    forward = CausalForward(
-        model.eval().to(device),
-        pad_id=source.tokenizer.pad_token_id or 0,
-        true_id=true_id,
-        false_id=false_id,
-    )
+    answers = answer_ids(source)
+    dtype = numerics(precision).dtype
+    model = load_weights(AutoModelForCausalLM, source, dtype)
+    keep_rows_of_head(model, answers, dtype)
+    forward = CausalForward(model.to(device), pad_id=source.tokenizer.pad_token_id or 0)
     return LoadedModel(
         forward=forward,
         architecture=type(model).__name__,
@@ -147,12 +153,3 @@ def _causal(source: ModelFolder, device: str, precision: Resolved, reason: str) 
         path_reason=reason,
         is_batch_invariant=False,
     )
-
-
-def _classifier(source: ModelFolder, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForSequenceClassification
-
-    model = AutoModelForSequenceClassification.from_pretrained(
-        source.path, dtype=dtype, use_safetensors=True, **source.loading
-    )
-    return model.eval()

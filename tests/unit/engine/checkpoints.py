@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -145,25 +146,48 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-_SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
 
-def _save(folder: Path, tokenizer: Any, model: Any, *, max_length: int) -> Path:
+def save(
+    folder: Path,
+    tokenizer: Any,
+    model: Any,
+    *,
+    max_length: int,
+    config: dict[str, Any] | None = None,
+    without: tuple[str, ...] = (),
+    files: dict[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint with random weights.
+
+    Args:
+        config: keys of config.json that differ from what transformers writes.
+        without: keys that config.json lacks.
+        files: further files, as text or as what becomes JSON.
+    """
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.15)
     tokenizer.model_max_length = max_length
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    written = json.loads((folder / "config.json").read_text()) | (config or {})
+    for key in without:
+        written.pop(key, None)
+    for name, content in ({"config.json": written} | (files or {})).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
     return folder
 
 
 def bert(folder: Path, **options: Any) -> Path:
     tokenizer = wordpiece()
-    settings = {"max_position_embeddings": 128, "num_hidden_layers": 3} | _SMALL | options
+    settings = {"max_position_embeddings": 128, "num_hidden_layers": 3} | SMALL | options
     config = BertConfig(vocab_size=len(tokenizer), pad_token_id=0, **settings)
     model = AutoModelForSequenceClassification.from_config(config)
-    return _save(folder, tokenizer, model, max_length=config.max_position_embeddings)
+    return save(folder, tokenizer, model, max_length=config.max_position_embeddings)
 
 
 def roberta(folder: Path, config_class: Any = XLMRobertaConfig, **options: Any) -> Path:
@@ -174,10 +198,10 @@ def roberta(folder: Path, config_class: Any = XLMRobertaConfig, **options: Any) 
         type_vocab_size=1,
         pad_token_id=1,
         layer_norm_eps=1e-5,
-        **(settings | _SMALL | options),
+        **(settings | SMALL | options),
     )
     model = AutoModelForSequenceClassification.from_config(config)
-    return _save(folder, tokenizer, model, max_length=8192)
+    return save(folder, tokenizer, model, max_length=8192)
 
 
 def modernbert(folder: Path, **options: Any) -> Path:
@@ -190,10 +214,10 @@ def modernbert(folder: Path, **options: Any) -> Path:
         cls_token_id=2,
         eos_token_id=3,
         sep_token_id=3,
-        **(settings | _SMALL | options),
+        **(settings | SMALL | options),
     )
     model = AutoModelForSequenceClassification.from_config(config)
-    return _save(folder, tokenizer, model, max_length=8192)
+    return save(folder, tokenizer, model, max_length=8192)
 
 
 def distilbert(folder: Path) -> Path:
@@ -203,7 +227,7 @@ def distilbert(folder: Path) -> Path:
         vocab_size=len(tokenizer), dim=32, n_heads=4, n_layers=2, hidden_dim=64, num_labels=1
     )
     model = AutoModelForSequenceClassification.from_config(config)
-    return _save(folder, tokenizer, model, max_length=512)
+    return save(folder, tokenizer, model, max_length=512)
 
 
 def qwen3(folder: Path, chat_template: str | None = None) -> Path:
@@ -221,7 +245,7 @@ def qwen3(folder: Path, chat_template: str | None = None) -> Path:
         max_position_embeddings=512,
         pad_token_id=0,
     )
-    return _save(folder, tokenizer, AutoModelForCausalLM.from_config(config), max_length=512)
+    return save(folder, tokenizer, AutoModelForCausalLM.from_config(config), max_length=512)
 
 
 CHAT_TEMPLATE = """<|im_start|>system

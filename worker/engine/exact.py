@@ -1,0 +1,125 @@
+"""Keep a model's last step in fp32: its weights as the file has them, its inputs cast up.
+
+A logit near 18 in bf16 is one of eight values between 18 and 19, so that unlike pairs would tie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def with_exact_head(skeleton: Any) -> Any:
+    """The class of a model, changed so that `from_pretrained` reads its head in fp32.
+
+    Args:
+        skeleton: a model of that class, on the meta device will do.
+    """
+    kind = type(skeleton)
+    names = {f"^{re.escape(name)}" for name in _head_names(skeleton)}
+    strict = names | set(kind._keep_in_fp32_modules_strict or ())
+    members = {"_keep_in_fp32_modules_strict": strict, "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), members)
+
+
+def run_head_in_fp32(model: Any) -> None:
+    """Give a classifier's head fp32 inputs, whatever its body gives; the head is fp32 already."""
+    _body(model).register_forward_hook(lambda _, __, out: _cast_up(out))
+    for pooler in _poolers(model):
+        pooler.register_forward_pre_hook(lambda _, args: _cast_up(args))
+
+
+def keep_rows_of_head(model: Any, rows: list[int], dtype: torch.dtype) -> None:
+    """Leave only some rows of a language model's head, in fp32, and the body in `dtype`.
+
+    What the model does to its logits after the head, such as capping or scaling them, is done to
+    these rows in fp32, too.
+
+    Raises:
+        ValueError: the model has no head of that kind, or its logits are not those of its head.
+    """
+    name = type(model).__name__
+    full = model.get_output_embeddings()
+    if not isinstance(full, nn.Linear):
+        raise ValueError(
+            f"{name} has no linear language model head to read the answer's logits from"
+        )
+    if not all(0 <= row < len(full.weight) for row in rows):
+        raise ValueError(
+            f"the answer tokens {rows} are not all among the {len(full.weight)} of the model's head"
+        )
+    model.set_output_embeddings(_Rows(full, rows))
+    del full
+    model.get_input_embeddings().to(dtype)
+    if _logits_shape(model) != (1, 1, len(rows)):
+        raise ValueError(
+            f"{name} does not give next-token logits in the usual way, so that the answer's logits "
+            f"cannot be read; it is not supported as a causal language model"
+        )
+
+
+class _Rows(nn.Linear):
+    """Some rows of a linear layer in fp32; its inputs may be of any precision."""
+
+    def __init__(self, full: nn.Linear, rows: list[int]) -> None:
+        super().__init__(full.in_features, len(rows), bias=full.bias is not None, device="meta")
+        self.weight = nn.Parameter(full.weight.detach()[rows].float(), requires_grad=False)
+        if full.bias is not None:
+            self.bias = nn.Parameter(full.bias.detach()[rows].float(), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x.float(), self.weight, self.bias)
+
+
+@torch.inference_mode()
+def _logits_shape(model: Any) -> tuple[int, ...]:
+    one = torch.ones(1, 1, dtype=torch.long)
+    try:
+        logits = model(input_ids=one, attention_mask=one, logits_to_keep=1).logits
+        return tuple(logits.shape)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return ()
+
+
+def _head_names(model: Any) -> Iterator[str]:
+    """Prefixes of the names of what comes after the body, and of a tied embedding."""
+    names = {id(module): name for name, module in model.named_modules()}
+    output = model.get_output_embeddings()
+    if output is not None:
+        yield names[id(output)] + "."
+        if model.config.get_text_config().tie_word_embeddings:
+            yield names[id(model.get_input_embeddings())] + "."
+        return
+    body = _body(model)
+    yield from (f"{name}." for name, child in model.named_children() if child is not body)
+    yield from (f"{name}$" for name, _ in model.named_parameters(recurse=False))
+    yield from (f"{names[id(pooler)]}." for pooler in _poolers(model))
+
+
+def _body(model: Any) -> Any:
+    """What gives the hidden states: the model's base, else its largest part."""
+    if model.base_model is not model:
+        return model.base_model
+    return max(model.children(), key=lambda child: sum(p.numel() for p in child.parameters()))
+
+
+def _poolers(model: Any) -> list[nn.Module]:
+    """A pooler that is kept in the body but is the first layer of the head."""
+    return [child for name, child in _body(model).named_children() if "pooler" in name]
+
+
+def _cast_up(out: Any) -> Any:
+    """The same output with every floating tensor in fp32."""
+    if isinstance(out, torch.Tensor):
+        return out.float() if out.is_floating_point() else out
+    if isinstance(out, tuple):
+        return tuple(map(_cast_up, out))
+    if isinstance(out, dict):  # a ModelOutput
+        for name, value in out.items():
+            out[name] = _cast_up(value)
+    return out

@@ -1,0 +1,30 @@
+"""Load a model's safetensors weights from its folder; never the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from worker.engine.exact import with_exact_head
+from worker.engine.folder import ModelFolder
+
+
+def load_weights(auto: Any, source: ModelFolder, dtype: torch.dtype) -> Any:
+    """A model of transformers for inference: its body in `dtype`, its head in fp32.
+
+    Args:
+        auto: one of transformers' `AutoModel` classes.
+
+    Raises:
+        OSError: the folder lacks weights.
+    """
+    if dtype != torch.float32:
+        with torch.device("meta"):
+            skeleton = auto.from_config(
+                source.config, trust_remote_code=source.loading["trust_remote_code"]
+            )
+        auto = with_exact_head(skeleton)
+    model = auto.from_pretrained(source.path, dtype=dtype, use_safetensors=True, **source.loading)
+    model.config.use_cache = False
+    return model.eval()
