@@ -24,7 +24,7 @@ from producer.forecast import (
 from producer.groups import GroupSizes, group_sizes
 from producer.local import devices
 from producer.measure import measure
-from producer.plan import Source, read_source, resolve_columns
+from producer.plan import Source, read_pairs, read_source, resolve_columns
 from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.prepare.layouts import check_layout
 from producer.prepare.prepare import prepare
@@ -142,17 +142,16 @@ def _files_and_pairs(options: JobOptions, scratch: Path) -> tuple[tuple[InputFil
 
     Scattered pairs in Parquet are not brought together for this; they can be counted as they are.
     """
-    texts = (options.query_col, options.document_col)
     spec = JobSpec(
         **{**options.model_dump(), "cluster": False, "output_uri": str(scratch / "pairs")}
     )
     if not needs_prepare(spec):
-        source = read_source(options.input_uri, texts)
+        source = read_pairs(options)
         check_layout(spec, source.files[0].uri, source.schema)
         return source.files, source
     files = find_inputs(spec)
     prepare(spec, files, spec.output_uri, scratch, lambda *_: None, settings().prepare_memory)
-    return files, read_source([spec.output_uri], texts)
+    return files, read_source([spec.output_uri], (options.query_col, options.document_col))
 
 
 @dataclass(frozen=True)

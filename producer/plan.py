@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 from producer.inputs.find import Found, find
 from producer.prepare.order import key_type
 from producer.shards import shard_bounds
+from producer.unify import unified
 from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.parquet import Footer, plain_schema, read_footer
@@ -34,6 +36,8 @@ _QUERY_ID, _DOC_ID = "query_id", "doc_id"
 _N_FOOTERS_AT_ONCE = 16
 _PARTITION = re.compile(r"([^/=]+)=([^/]*)/")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
+# A number that is written in one way only; `007` is a name.
+_NUMBER_OR_NULL = re.compile(rf"0|-?[1-9][0-9]{{0,17}}|{_NULL}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,11 @@ class Source:
         return int(self.group_rows.sum())
 
 
-def read_source(inputs: str | list[str] | Found, text_columns: Sequence[str] = ()) -> Source:
+def read_source(
+    inputs: str | list[str] | Found,
+    text_columns: Sequence[str] = (),
+    in_all: Collection[str] = (),
+) -> Source:
     """Find the input's files and read their footers, on S3 with a request for each file or two.
 
     Folders that a place does not name itself, being in it or matched by it, may give columns.
@@ -63,9 +71,11 @@ def read_source(inputs: str | list[str] | Found, text_columns: Sequence[str] = (
     Args:
         inputs: as a user names them, with commas between places, or found already; or a list of
             folders of our own.
+        in_all: columns that no file may lack where another has them.
 
     Raises:
-        InputError: no such file, not Parquet, truncated, or the files' columns differ.
+        InputError: no such file, not Parquet, truncated, or the files' columns differ in more
+            than `unified` allows.
     """
     found: list[storage.FileStat] = []
     below: list[str] = []
@@ -80,52 +90,98 @@ def read_source(inputs: str | list[str] | Found, text_columns: Sequence[str] = (
     with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(lambda file: read_footer(file, text_columns), found))
     partitions = _partitions([file.uri for file in found], below)
-    schema = plain_schema(footers[0].schema)
-    for file, footer in zip(found, footers, strict=True):
-        _check_same_columns(found[0].uri, schema, file.uri, plain_schema(footer.schema))
-    input_files = tuple(map(_input_file, found, footers, partitions))
+    stored = [plain_schema(footer.schema) for footer in footers]
+    schema = unified([file.uri for file in found], stored, in_all)
+    input_files = tuple(
+        _input_file(file, footer, partition, schema.names)
+        for file, footer, partition in zip(found, footers, partitions, strict=True)
+    )
     return Source(
         input_files,
-        with_partition_columns(schema, input_files),
+        _with_given(schema, input_files),
         np.concatenate([footer.group_rows for footer in footers]),
         np.concatenate([footer.group_bytes for footer in footers]),
     )
 
 
-def with_partition_columns(schema: pa.Schema, files: Sequence[InputFile]) -> pa.Schema:
-    """The columns of an input: those stored in its files, and those that their paths give."""
+def read_pairs(options: JobOptions) -> Source:
+    """The source of pairs in Parquet; its texts and ids are in all files, or in none.
+
+    Raises:
+        InputError: as `read_source`.
+    """
+    texts = (options.query_col, options.document_col)
+    return read_source(options.input_uri, texts, in_all=key_columns(options))
+
+
+def key_columns(options: JobOptions) -> tuple[str, ...]:
+    """The names of texts and ids, whether they are there or not."""
+    ids = (options.query_id_col or _QUERY_ID, options.doc_id_col or _DOC_ID)
+    return (options.query_col, options.document_col, *ids)
+
+
+def input_schema(files: Sequence[InputFile]) -> pa.Schema:
+    """The columns of an input whose files `read_source` has found."""
+    return _with_given(_stored_schema(tuple(file.stat for file in files)), files)
+
+
+@lru_cache(maxsize=8)  # preparing asks several times, and there may be thousands of files
+def _stored_schema(files: tuple[storage.FileStat, ...]) -> pa.Schema:
+    with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
+        stored = [plain_schema(footer.schema) for footer in pool.map(read_footer, files)]
+    return unified([file.uri for file in files], stored)
+
+
+def _with_given(stored: pa.Schema, files: Sequence[InputFile]) -> pa.Schema:
+    """The columns that are stored in files, and those that their paths give."""
+    schema = stored
     for name in files[0].partition:
-        is_number = any(isinstance(file.partition[name], int) for file in files)
-        schema = schema.append(pa.field(name, pa.int64() if is_number else pa.string()))
+        if name not in stored.names:
+            is_number = any(isinstance(file.partition[name], int) for file in files)
+            schema = schema.append(pa.field(name, pa.int64() if is_number else pa.string()))
     return schema
 
 
-def _input_file(file: storage.FileStat, footer: Footer, partition: Partition) -> InputFile:
+def _input_file(
+    file: storage.FileStat, footer: Footer, given: Partition, names: Sequence[str]
+) -> InputFile:
+    """
+    Args:
+        given: the columns of its path.
+        names: the columns that this file or another stores.
+    """
     there = set(footer.schema.names)
+    lacks = [name for name in names if name not in there]
+    for name in lacks:
+        if name in given:
+            raise InputError(
+                f"{file.uri}: column '{name}' comes from its folder, but another file stores it; "
+                "let all do the same"
+            )
+    values = {name: value for name, value in given.items() if name not in there}
     return InputFile(
         uri=file.uri,
         n_rows=footer.n_rows,
         size_bytes=file.size_bytes,
         state=file.state,
-        partition={name: value for name, value in partition.items() if name not in there},
+        partition=values | dict.fromkeys(lacks),
     )
 
 
 def _partitions(uris: Sequence[str], paths: Sequence[str]) -> list[Partition]:
-    """The columns that each path gives in Hive's way, `…/lang=de/…`; numbers where all are.
+    """The columns that each path gives in Hive's way, `…/lang=de/…`; numbers where all are
+    written as such: of others, as `007`, every sign counts.
 
     Raises:
-        InputError: some paths give a column that others do not.
+        InputError: some paths give a column that others do not, or one twice.
     """
-    given = [{k: unquote(v) for k, v in _PARTITION.findall(path)} for path in paths]
+    given = [_given_by(uri, path) for uri, path in zip(uris, paths, strict=True)]
     for uri, values in zip(uris, given, strict=True):
         if values.keys() != given[0].keys():
             name = sorted(values.keys() ^ given[0].keys())[0]
             raise InputError(f"{uri}: {uris[0]} differs in having a folder {name}=… or not")
     numeric = {
-        name
-        for name in given[0]
-        if all(re.fullmatch(rf"-?\d{{1,18}}|{_NULL}", each[name]) for each in given)
+        name for name in given[0] if all(_NUMBER_OR_NULL.fullmatch(each[name]) for each in given)
     }
 
     def value(name: str, text: str) -> int | str | None:
@@ -134,6 +190,21 @@ def _partitions(uris: Sequence[str], paths: Sequence[str]) -> list[Partition]:
         return int(text) if name in numeric else text
 
     return [{name: value(name, text) for name, text in each.items()} for each in given]
+
+
+def _given_by(uri: str, path: str) -> dict[str, str]:
+    try:
+        found = [
+            (unquote(name, errors="strict"), unquote(value, errors="strict"))
+            for name, value in _PARTITION.findall(path)
+        ]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{uri}: a folder's name is not UTF-8 after unquoting its %") from error
+    given = dict(found)
+    if len(given) < len(found):
+        name = next(name for name in given if [n for n, _ in found].count(name) > 1)
+        raise InputError(f"{uri}: two folders give the column '{name}'; rename one")
+    return given
 
 
 def make_plan(
@@ -202,23 +273,6 @@ def resolve_columns(
         kept=_names_in_parts(kept),
         candidates=candidates,
     )
-
-
-def _check_same_columns(first_uri: str, first: pa.Schema, uri: str, other: pa.Schema) -> None:
-    if other.equals(first):
-        return
-    for field in first:
-        index = other.get_field_index(field.name)
-        if index < 0:
-            raise InputError(f"{uri}: column '{field.name}' of {first_uri} is missing")
-        if other.field(index).type != field.type:
-            raise InputError(
-                f"{uri}: column '{field.name}' is {other.field(index).type}, "
-                f"but {field.type} in {first_uri}"
-            )
-    extra = sorted(set(other.names) - set(first.names))
-    if extra:
-        raise InputError(f"{uri}: column '{extra[0]}' is not in {first_uri}")
 
 
 def _field(column: str, schema: pa.Schema) -> pa.Field:

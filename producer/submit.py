@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.follow import JobHandle
-from producer.plan import check_names, make_plan, read_source
+from producer.plan import check_names, make_plan, read_pairs
 from producer.prepare.earlier import find_earlier
 from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.prepare.layouts import check_layout
@@ -78,7 +78,7 @@ def check(spec: JobSpec, job_id: str | None = None) -> Checked:
         files = find_inputs(spec)
         source = None
     else:
-        source = read_source(spec.input_uri, (spec.query_col, spec.document_col))
+        source = read_pairs(spec)
         files = source.files
         check_layout(spec, files[0].uri, source.schema)
         check_names(files[0].uri, source.schema)

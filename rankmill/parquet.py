@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from rankmill import storage
 from rankmill.errors import InputError, StorageUnavailable, is_memory_shortage, unexpected
+from rankmill.int96 import UNIT, UNITS, check_int96, is_int96
 from rankmill.ranges import ByteRange, Fetched
 from rankmill.storage import FileStat
 
@@ -103,6 +104,7 @@ def _opened(
     file: FileStat, content: BinaryIO | Fetched, **options: Any
 ) -> Iterator[pq.ParquetFile]:
     """`content` as Parquet, without Arrow's threads; errors as `read_footer`."""
+    options = {"coerce_int96_timestamp_unit": UNIT} | options
     options |= {"pre_buffer": False, "page_checksum_verification": True}
     try:
         parquet = pq.ParquetFile(content, **options)
@@ -133,6 +135,7 @@ def read_rows(
 
     Raises:
         DamagedRowGroup: a row group cannot be decoded; what came before it was given out.
+        InputError: microseconds cannot hold a timestamp of 96 bits.
     """
     with storage.open_file(file) as content:
         with _opened(file, content) as opened:
@@ -147,6 +150,16 @@ def read_rows(
         first = bisect_right(ends, start_row)
         with ExitStack() as stack:
             parquet = stack.enter_context(_opened(file, fetched or content, **reading))
+            int96 = [
+                metadata.schema.column(leaf).path for leaf in leaves if is_int96(metadata, leaf)
+            ]
+            in_units = [
+                stack.enter_context(
+                    _opened(file, fetched or content, coerce_int96_timestamp_unit=unit, **reading)
+                )
+                for unit in UNITS
+                if int96
+            ]
             turns: Iterator[None] = repeat(None)
             if fetched:
                 turns = stack.enter_context(closing(fetched.in_turn(chunks[first:])))
@@ -154,6 +167,8 @@ def read_rows(
                 stop = ends[row_group]
                 row = stop - metadata.row_group(row_group).num_rows
                 try:
+                    if int96:
+                        check_int96(file.uri, in_units, row_group, row, int96, batch_rows)
                     for batch in parquet.iter_batches(
                         batch_rows, row_groups=[row_group], columns=names, use_threads=False
                     ):
@@ -184,11 +199,11 @@ def _n_bytes(ranges: Sequence[ByteRange]) -> int:
 
 def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:
     """The numbers of the physical columns that make up the named ones; None names all."""
-    return [
-        leaf
-        for leaf in range(metadata.num_columns)
-        if columns is None or metadata.schema.column(leaf).path.partition(".")[0] in columns
-    ]
+    if columns is None:
+        return list(range(metadata.num_columns))
+    inside = tuple(f"{column}." for column in columns)  # a column's own name may have dots
+    paths = [f"{metadata.schema.column(leaf).path}." for leaf in range(metadata.num_columns)]
+    return [leaf for leaf, path in enumerate(paths) if path.startswith(inside)]
 
 
 def _check_is_damage(error: Exception) -> None:

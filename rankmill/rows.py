@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 
 from rankmill import parquet
 from rankmill.errors import InputError
+from rankmill.exact import Inexact, exact_cast
+from rankmill.ids import comparable
 from rankmill.spec import REFUSAL_COLUMN, InputFile
 
 Damaged = Literal["fail", "reject"]
@@ -31,7 +33,8 @@ def read_files(
     `columns`, or all, are followed by REFUSAL_COLUMN: why a row cannot be scored, or null.
 
     Raises:
-        InputError: a file changed, or is damaged and the job does not reject such rows.
+        InputError: a file changed, has a value that the types cannot hold, or is damaged and the
+            job does not reject such rows.
     """
     names = [name for name in columns or schema.names if name != REFUSAL_COLUMN]
     if REFUSAL_COLUMN in schema.names:
@@ -47,7 +50,7 @@ def read_files(
 
 def key_runs(keys: pa.ChunkedArray, *, is_text: bool) -> tuple[list[int], list[Any]]:
     """The ends and values of runs of equal keys, the values as `group_keys` gives them."""
-    encoded = pc.run_end_encode(_comparable(keys))
+    encoded = pc.run_end_encode(_in_one_piece(keys))
     return encoded.run_ends.to_pylist(), group_keys(encoded.values, is_text=is_text)
 
 
@@ -57,20 +60,16 @@ def group_keys(keys: pa.Array | pa.ChunkedArray, *, is_text: bool) -> list[Any]:
     Args:
         is_text: the key is the query's text, where an empty one is no key either.
     """
-    array = _comparable(keys)
+    array = _in_one_piece(keys)
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), None, array)  # which does not even equal itself
     values = array.to_pylist()
     return [value if value and value.strip() else None for value in values] if is_text else values
 
 
-def _comparable(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
-    array = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
-    if pa.types.is_dictionary(array.type):
-        array = array.cast(array.type.value_type)
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        array = array.cast(pa.large_binary())  # what is no UTF-8 can still be compared
-    return array
+def _in_one_piece(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
+    array = comparable(keys)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def _read_file(
@@ -81,8 +80,8 @@ def _read_file(
     while row < file.n_rows:
         try:
             for table in parquet.read_rows(file.stat, stored, row, batch_rows):
-                row += table.num_rows
-                yield _as_planned(table, file, wanted)
+                first_row, row = row, row + table.num_rows
+                yield _as_planned(table, file, first_row, wanted)
         except parquet.DamagedRowGroup as damage:
             if damaged == "fail":
                 raise InputError(f"{damage}; --damaged reject sets its rows aside") from damage
@@ -92,23 +91,31 @@ def _read_file(
             row = damage.lost.stop
 
 
-def _with_partition(table: pa.Table, file: InputFile, schema: pa.Schema) -> pa.Table:
-    """The columns and types of `schema`, those that the file's path gives included."""
-    arrays = [
-        pa.repeat(pa.scalar(file.partition[field.name], field.type), table.num_rows)
-        if field.name in file.partition
-        else table[field.name].cast(field.type)
-        for field in schema
-    ]
-    return pa.table(arrays, schema)
+def _as_planned(table: pa.Table, file: InputFile, first_row: int, wanted: pa.Schema) -> pa.Table:
+    """The job's columns and types: those of the file, its path's, nulls for those it lacks."""
+    arrays = []
+    for field in wanted:
+        if field.name in file.partition:
+            value = pa.scalar(file.partition[field.name], field.type)
+            arrays.append(pa.repeat(value, table.num_rows))
+            continue
+        stored = table[field.name]
+        try:
+            arrays.append(exact_cast(stored, field.type))
+        except Inexact as error:
+            raise inexact(file.uri, first_row + error.at, field, stored.type, error) from error
+    if REFUSAL_COLUMN not in wanted.names:
+        wanted = wanted.append(pa.field(REFUSAL_COLUMN, pa.string()))
+        arrays.append(pa.nulls(table.num_rows, pa.string()))
+    return pa.table(arrays, wanted)
 
 
-def _as_planned(table: pa.Table, file: InputFile, wanted: pa.Schema) -> pa.Table:
-    """The job's columns and types, which files may differ from in what a user does not see."""
-    read = _with_partition(table, file, wanted)
-    if REFUSAL_COLUMN in wanted.names:
-        return read
-    return read.append_column(REFUSAL_COLUMN, pa.nulls(table.num_rows, pa.string()))
+def inexact(uri: str, row: int, field: pa.Field, stored: pa.DataType, value: Inexact) -> InputError:
+    """The error for a value that the type of its column in the job cannot hold."""
+    return InputError(
+        f"{uri}, row {row}: column '{field.name}' ({stored}) has {value}, which is not exact as "
+        f"{field.type}; write such ids as integers or as text, other columns with one type"
+    )
 
 
 def _refused(wanted: pa.Schema, n_rows: int, reason: str) -> pa.Table:

@@ -118,8 +118,8 @@ class InputFile(Contract):
 
     Attributes:
         state: time of change of a local file, ETag of an object.
-        partition: columns that its path gives, as `…/lang=de/…` does; a number where all are, or
-            null.
+        partition: columns that it does not store: those that its path gives, as `…/lang=de/…` does,
+            numbers where all are, or null; null for those that other files of the input store.
     """
 
     uri: str

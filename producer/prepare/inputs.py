@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from producer.inputs.find import find
-from producer.plan import check_names, read_source, with_partition_columns
+from producer.plan import check_names, input_schema, key_columns, read_source
 from producer.prepare.database import Database
 from producer.prepare.dataset import ClusteredPairs, Dataset, PairsAsTheyCome
 from producer.prepare.delimited import DelimitedRows, run_rows, tsv_rows
@@ -17,11 +15,10 @@ from producer.prepare.joined import JoinedRun
 from producer.prepare.jsonl import JsonRows, read_json
 from producer.prepare.layouts import check_layout, wrong_layout
 from producer.prepare.lines import first_lines
-from producer.prepare.lists import ExplodedRows
+from producer.prepare.lists import USUAL_LISTS, ExplodedRows
 from producer.prepare.rows import ParquetRows, Rows
 from producer.prepare.texts import Texts
 from rankmill.errors import InputError
-from rankmill.parquet import plain_schema, read_footer
 from rankmill.spec import InputFile, InputRole, JobSpec
 
 _IDS = ("_id", "id")
@@ -54,7 +51,8 @@ def find_inputs(spec: JobSpec) -> tuple[InputFile, ...]:
             raise InputError(f"a run needs its texts: give {flag}")
         if spec.layout != "run" and uris is not None:
             raise InputError(f"{flag} is for --layout run, not {spec.layout}")
-    found = [*_find(spec.input_uri, "input")]
+    lists = USUAL_LISTS if spec.layout == "lists" else ()
+    found = [*_find(spec.input_uri, "input", (*key_columns(spec), *lists))]
     if spec.queries is not None and spec.corpus is not None:
         found += [*_find(spec.queries, "queries"), *_find(spec.corpus, "corpus")]
     with Database() as database:
@@ -99,10 +97,10 @@ def candidate_columns(spec: JobSpec, files: tuple[InputFile, ...]) -> tuple[str,
         return ExplodedRows(spec, _Reading(spec, database, False).rows(files)).candidate_columns
 
 
-def _find(uris: str, role: InputRole) -> tuple[InputFile, ...]:
+def _find(uris: str, role: InputRole, in_all: tuple[str, ...] = ()) -> tuple[InputFile, ...]:
     found = find(uris)
     if found.form == Form.PARQUET:
-        files = read_source(found).files
+        files = read_source(found, in_all=in_all).files
         return tuple(file.model_copy(update={"role": role}) for file in files)
     return tuple(
         InputFile(uri=file.uri, n_rows=0, size_bytes=file.size_bytes, state=file.state, role=role)
@@ -148,7 +146,7 @@ class _Reading:
     def _texts(self, files: tuple[InputFile, ...]) -> Rows:
         form = form_of(files[0].stat)
         if form == Form.PARQUET:
-            return ParquetRows(files, _schema(files))
+            return ParquetRows(files, input_schema(files))
         return self._json(files) if form == Form.JSONL else self._delimited(tsv_rows(files))
 
     def _json(self, files: tuple[InputFile, ...], texts: Mapping[str, str] | None = None) -> Rows:
@@ -166,10 +164,5 @@ def _wanted_first(wanted: str | None, usual: tuple[str, ...]) -> tuple[str, ...]
 def _parquet(files: tuple[InputFile, ...], spec: JobSpec) -> ParquetRows:
     keeps = spec.damaged == "reject"
     if spec.layout == "lists":
-        return ParquetRows(files, _schema(files), keeps, _LIST_BATCH_ROWS)
-    return ParquetRows(files, _schema(files), keeps)
-
-
-def _schema(files: tuple[InputFile, ...]) -> pa.Schema:
-    """All files have the first one's columns; `find_inputs` has seen to that."""
-    return with_partition_columns(plain_schema(read_footer(files[0].stat).schema), files)
+        return ParquetRows(files, input_schema(files), keeps, _LIST_BATCH_ROWS)
+    return ParquetRows(files, input_schema(files), keeps)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from structlog.contextvars import bound_contextvars
 
-from producer.plan import make_plan, read_source
+from producer.plan import make_plan, read_pairs, read_source
 from producer.prepare.earlier import Earlier
 from producer.prepare.inputs import candidate_columns, find_inputs, needs_prepare
 from producer.prepare.known import look_up
@@ -129,7 +129,7 @@ def _plan_of_new_pairs(
 
 def _plan_of_pairs(record: JobRecord) -> Plan:
     spec = record.spec
-    source = read_source(spec.input_uri, (spec.query_col, spec.document_col))
+    source = read_pairs(spec)
     _check_unchanged(record, source.files)
     return make_plan(record.job_id, spec, source)
 

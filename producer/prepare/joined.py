@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from producer.plan import is_text, resolve_columns
 from producer.prepare.lookup import texts_in_order
-from producer.prepare.order import ROW_NUMBER, TABLE, load_keys, positions
+from producer.prepare.order import ROW_NUMBER, TABLE, key_type, load_keys, positions
 from producer.prepare.rows import Rows, schema_with_status
 from producer.prepare.shuffle import shuffled
 from producer.prepare.texts import Texts
@@ -139,7 +139,9 @@ def id_family(kind: pa.DataType) -> str:
     """What two columns of ids must have in common to be joined."""
     if is_text(kind):
         return "text"
-    return "integer" if pa.types.is_integer(kind) else str(kind)
+    is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    key = key_type(kind, "id") if is_number else kind
+    return "integer" if pa.types.is_integer(key) else str(kind)
 
 
 def _check_names(run: Rows, schema: pa.Schema) -> None:

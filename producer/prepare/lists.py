@@ -13,7 +13,7 @@ from rankmill.errors import InputError
 from rankmill.spec import REFUSAL_COLUMN, STATUS_COLUMNS, InputFile, JobSpec
 
 _QUERY_ID, _DOC_ID = "query_id", "doc_id"
-_USUAL_LISTS = ("candidates", "documents", "docs")
+USUAL_LISTS = ("candidates", "documents", "docs")
 _IDS = ("id", "doc_id", "_id", "docid")
 _TEXTS = ("text", "document", "contents")
 
@@ -86,7 +86,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def list_columns(spec: JobSpec, schema: pa.Schema) -> list[str]:
     """The columns that may be the candidates: the one asked for, or else those called as usual."""
-    names = (spec.document_col,) if spec.document_col in schema.names else _USUAL_LISTS
+    names = (spec.document_col,) if spec.document_col in schema.names else USUAL_LISTS
     return [name for name in names if name in schema.names and _is_list(schema.field(name).type)]
 
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 from producer.prepare.database import Feed
 from producer.prepare.rows import Rows
 from producer.prepare.workspace import Workspace
+from rankmill import ids
 from rankmill.errors import InputError
+from rankmill.exact import Inexact
 
 TABLE = "rows"
 ROW_NUMBER = "n"
-
-_ARE_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
 
 def load_keys(workspace: Workspace, rows: Rows, columns: dict[str, str]) -> int:
@@ -67,22 +67,19 @@ def key_type(kind: pa.DataType, name: str) -> pa.DataType:
 
 
 def as_key(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Values that DuckDB compares as Arrow does: integers and bytes.
+    """Values that DuckDB compares as Arrow does, as `rankmill.ids` has them.
 
     Raises:
-        InputError: the column is a list or a struct, say.
+        InputError: the column is a list or a struct, say, or has a fraction.
     """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return as_key(column.cast(kind.value_type), name)
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return column
     try:
-        if any(test(kind) for test in _ARE_BYTES):
-            return column.cast(pa.large_binary())
-        return column.cast(pa.large_string()).cast(pa.large_binary())
+        return ids.as_key(column)
+    except Inexact as error:
+        raise InputError(
+            f"column '{name}' has the id {error}, which is not whole; write it as text"
+        ) from error
     except pa.ArrowNotImplementedError as error:
-        raise InputError(f"column '{name}' is {kind}, which cannot be an id") from error
+        raise InputError(f"column '{name}' is {column.type}, which cannot be an id") from error
 
 
 def _numbered(

@@ -66,6 +66,9 @@ class Texts:
 def _first_there(flag: str, rows: Rows, names: tuple[str, ...]) -> str:
     there = rows.schema.names
     found = next((name for name in names if name in there), None)
+    for file in rows.files:
+        if found in file.partition and file.partition[found] is None:
+            raise InputError(f"{flag} {file.uri}: column '{found}' is missing, which others have")
     if found is None:
         wanted = " or ".join(f"'{name}'" for name in dict.fromkeys(names))
         raise InputError(

@@ -68,7 +68,7 @@ def test_types_values_and_nulls_come_out_as_they_went_in(tmp_path: Path, name: s
     assert is_carried(found[name], read[name], name, [0, 2, 1, 3])
 
 
-@pytest.mark.parametrize("name", ["dictionary", "date", "decimal", "fixed", "uuid", "half", "flag"])
+@pytest.mark.parametrize("name", ["dictionary", "date", "decimal", "fixed", "uuid", "utc", "flag"])
 def test_queries_can_be_named_by_any_plain_type(tmp_path: Path, name: str) -> None:
     key = ODD_COLUMNS[name].take(pa.array([0, 3, 0, 2, 3]))
     table = pa.table({"query_id": key, "query": ["a"] * 5, "document": list("12345")})
