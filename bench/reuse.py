@@ -62,7 +62,7 @@ def compared(n_rows: int, rate: float, changed: float) -> dict[str, Any]:
             folder, "two", "reused", f"null:{rate:g}", reuse_from=str(folder / "first")
         )
         bytes_a_row = sum(
-            path.stat().st_size for path in (folder / "full/_rankmill/scores").iterdir()
+            path.stat().st_size for path in (folder / "_rankmill/full/scores").iterdir()
         )
     assert reused.reuse is not None
     return {

@@ -29,7 +29,7 @@ def picture(page: Path) -> Image.Image:
 
 
 def main(output: Path, target: Path) -> None:
-    page = (output / "_rankmill" / "report.html").read_text()
+    page = (output.absolute().parent / "_rankmill" / output.name / "report.html").read_text()
     for place in (str(output.absolute().parent), str(_ROOT)):
         page = page.replace(place, "/home/you/rankmill")  # nobody's own folders
     with tempfile.TemporaryDirectory(prefix="rankmill-") as folder:

@@ -33,7 +33,8 @@ def resume(handle: JobHandle) -> None:
     """
     counts = handle.ledger.counts(handle.job_id)
     is_alive = counts is not None and not counts.state.is_final
-    if handle.output.is_success() or (is_alive and not handle.output.has_ended()):
+    is_done = handle.output.is_success() and not handle.output.lost_parts()
+    if is_done or (is_alive and not handle.output.has_ended()):
         return
     handle.ledger.check_writable()
     with handle.output.kept_on_error():

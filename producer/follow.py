@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,6 +34,7 @@ class JobStatus(BaseModel):
     n_tokens: int
     n_rejected: int
     message: str
+    control_uri: str | None = None
     exit_code: int = 1
     n_reused: int = 0
     no_reuse: str = ""
@@ -49,6 +50,9 @@ class JobHandle:
 
     def status(self) -> JobStatus:
         """Where the job stands now, also where Redis has forgotten it."""
+        return self._status().model_copy(update={"control_uri": self.output.control_uri})
+
+    def _status(self) -> JobStatus:
         try:
             counts = self.ledger.counts(self.job_id)
         except BrokerUnavailable:
@@ -119,11 +123,13 @@ def find_job(name: str) -> JobHandle:
         JobUnknown: neither is known.
     """
     ledger = Ledger.connect(settings())
-    if Path(name).is_dir() or "/" in name:
+    # Its control folder is there also where its result was removed.
+    is_output = any(map(os.path.isdir, (name, os.path.join(storage.CONTROL_FOLDER, name))))
+    if is_output or "/" in name:
         output = Output(storage.absolute(name))
         record = output.read_job()
         if record is None:
-            raise JobUnknown(f"{name}: no job was submitted to this folder")
+            raise output.no_job()
         return JobHandle(record.job_id, output, ledger)
     counts = ledger.counts(name)
     if counts is None:
@@ -140,7 +146,7 @@ def status_from_storage(output: Output) -> JobStatus:
     state = output.state()
     record, plan, failure = output.read_job(), output.read_plan(), output.read_failure()
     if record is None:
-        raise JobUnknown(f"{output.uri}: no job was submitted to this folder")
+        raise output.no_job()
     reports = list(output.reports(record.job_id))
     return JobStatus(
         job_id=record.job_id,
@@ -152,7 +158,7 @@ def status_from_storage(output: Output) -> JobStatus:
         n_pairs_done=sum(report.n_rows for report in reports),
         n_tokens=sum(report.n_tokens for report in reports),
         n_rejected=sum(report.n_rejected for report in reports),
-        message=failure.message if failure else "",
+        message=failure.message if failure else output.loss(),
         exit_code=failure.exit_code if failure else 1,
         n_reused=sum(report.n_reused for report in reports),
         no_reuse=record.no_reuse or next(filter(None, (each.no_reuse for each in reports)), ""),

@@ -36,9 +36,8 @@ def finished_job(output: Output) -> Job:
     """
     state = output.state()
     if not state.is_success:
-        raise InputError(
-            f"{output.uri}: the job's state is '{state}'; it can be read once it has succeeded"
-        )
+        why = output.loss() or "it can be read once it has succeeded"
+        raise InputError(f"{output.uri}: the job's state is '{state}'; {why}")
     return output.load_job()
 
 

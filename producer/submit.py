@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from producer.plan import check_names, make_plan, read_pairs
 from producer.prepare.earlier import find_earlier
 from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.prepare.layouts import check_layout
-from rankmill import dispatch, models, storage
+from rankmill import control_folder, dispatch, models, storage
 from rankmill.contract import parse
 from rankmill.errors import InputError, OutputTaken
 from rankmill.ledger import Ledger
@@ -59,7 +60,7 @@ class Checked:
     plan: Plan | None
     files: tuple[InputFile, ...]
 
-    @property
+    @cached_property
     def output(self) -> Output:
         return Output(self.record.spec.output_uri)
 
@@ -128,9 +129,9 @@ def submit_checked(job: Checked, *, overwrite: bool = False) -> JobHandle:
     job_id, output = job.record.job_id, job.output
     handle = JobHandle(job_id, output, ledger)
     goes_on = _is_there(job, ledger, overwrite)
-    if goes_on and (_runs(job_id, ledger) or output.is_success()):
+    if goes_on and (_runs(job_id, ledger) or (output.is_success() and not output.lost_parts())):
         return handle
-    storage.check_conditional_puts(output.uri)
+    control_folder.check_writable(output.uri, output.control_uri)
     if goes_on:
         with output.kept_on_error():
             output.reopen()
@@ -170,18 +171,22 @@ def _absolute_all(uris: str) -> str:
 def _check_output(spec: JobSpec) -> None:
     if storage.exists(spec.output_uri):
         raise InputError(f"{spec.output_uri} is a file; the output is a folder")
+    control_folder.check_place(spec.output_uri)
 
 
 def _check_apart(spec: JobSpec, files: Iterable[InputFile]) -> None:
-    """Refuse an output that would be read as input, or that holds input."""
-    part_uri = Output(spec.output_uri).part_uri(0)
+    """Refuse an output that would be read as input, or that holds input; its control folder too."""
+    output = Output(spec.output_uri)
+    control = control_folder.beside(output.uri)
+    written = (output.part_uri(0), storage.child(control, "job.json"))
     for uris in filter(None, (spec.input_uri, spec.queries, spec.corpus)):
         for place in storage.places(uris):
-            if storage.names_file(place, part_uri):
+            if any(storage.names_file(place, uri) for uri in written):
                 raise InputError(f"the output {spec.output_uri} lies in the input {place}")
     for file in files:
-        if storage.lies_in(file.uri, spec.output_uri):
-            raise InputError(f"the input {file.uri} lies in the output {spec.output_uri}")
+        for folder in (output.uri, control):
+            if storage.lies_in(file.uri, folder):
+                raise InputError(f"the input {file.uri} lies in {folder}, which the job writes to")
 
 
 def _is_there(job: Checked, ledger: Ledger, overwrite: bool) -> bool:
@@ -202,6 +207,12 @@ def _is_there(job: Checked, ledger: Ledger, overwrite: bool) -> bool:
     if record.job_id != job.record.job_id or overwrite:
         _check_replaceable(record, job, ledger, overwrite)
         return False
+    changed = output.changed_part()
+    if changed is not None:
+        raise OutputTaken(
+            f"{storage.child(output.uri, changed)} is not the part that job {record.job_id} wrote; "
+            "remove it to have its rows scored again, or --overwrite all parts"
+        )
     # Without a plan, and with nothing to prepare, its submitter died before it was written.
     return record.prepares or output.read_plan() is not None
 
@@ -209,7 +220,8 @@ def _is_there(job: Checked, ledger: Ledger, overwrite: bool) -> bool:
 def _check_replaceable(record: JobRecord, job: Checked, ledger: Ledger, overwrite: bool) -> None:
     if _runs(record.job_id, ledger):
         raise OutputTaken(f"{job.output.uri}: job {record.job_id} is still running there")
-    if not overwrite:
+    was_removed = not job.output.part_names() and job.output.reported_shards()
+    if not overwrite and not was_removed:
         raise OutputTaken(
             f"{job.output.uri} holds the result of another job ({record.job_id}: other input or "
             "options); give another folder, or --overwrite"

@@ -106,7 +106,7 @@ def succeeded_event(manifest: Manifest) -> Event:
 
 def failed_event(failure: Failure, output_uri: str, counts: JobCounts | None) -> Event:
     """Its message is the failure's own only where that can hold no row's text."""
-    kept = f"why is in {output_uri}/_rankmill/failure.json: it may quote the input"
+    kept = f"why is in {Output(output_uri).control_uri}/failure.json: it may quote the input"
     message = kept if failure.quotes_input else failure.message
     return Event(
         event_id=event_id_of(failure.job_id, "failed", failure.failed_at.isoformat()),

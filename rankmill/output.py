@@ -1,11 +1,19 @@
-"""What stands under an output, by name; storage is the truth about a job.
+"""Name the files of a job; storage is the truth about it.
+
+The output, PARENT/NAME, holds what readers of datasets take for data, and the empty `_SUCCESS`:
 
 part-00000.parquet …
 _SUCCESS
-_rankmill/job.json  plan.json  shards/00000.json …  rejected/part-00000.parquet …
-          prepared/part-00000.parquet …  queries/00000 …  run.trec
-          known.json  known  hashes  scores/part-00000.parquet …
-          manifest.json  failure.json  cancelled.json  drift.json  report.html
+
+All else is in the control folder next to it, PARENT/_rankmill/NAME (`control_folder` says why):
+
+job.json  plan.json  shards/00000.json …  rejected/part-00000.parquet …
+prepared/part-00000.parquet …  queries/00000 …  run.trec
+known.json  known  hashes  scores/part-00000.parquet …
+manifest.json  failure.json  cancelled.json  drift.json  report.html
+
+Version 0.1 had that folder in the output, as NAME/_rankmill; such outputs are read, and unfinished
+ones are finished, where they are.
 """
 
 from __future__ import annotations
@@ -14,8 +22,9 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
-from rankmill import storage
+from rankmill import control_folder, storage
 from rankmill.contract import Contract, ContractT, parse
 from rankmill.drift import Drift
 from rankmill.errors import ClaimLost, JobUnknown
@@ -24,7 +33,7 @@ from rankmill.lifecycle import JobState
 from rankmill.results import Failure, Manifest, ShardReport
 from rankmill.spec import JobRecord, JobSpec, Plan, ShardSpec
 
-_OWN_FOLDER = "_rankmill"
+_JOB = "job.json"
 _SUCCESS = "_SUCCESS"
 _OF_THE_END = ("manifest.json", "failure.json", "cancelled.json", "report.html")
 _PART = re.compile(r"part-\d{5,}\.parquet")
@@ -32,9 +41,23 @@ _PART = re.compile(r"part-\d{5,}\.parquet")
 
 @dataclass(frozen=True)
 class Output:
-    """The output folder of one job."""
+    """The output folder of one job, and its control folder."""
 
     uri: str
+
+    @cached_property
+    def control_uri(self) -> str:
+        """The folder of all that is not the result; found once, at the first use."""
+        is_found = self.read_job() is not None
+        return str(vars(self)["control_uri"]) if is_found else self._beside
+
+    @property
+    def _beside(self) -> str:
+        return control_folder.beside(self.uri)
+
+    @property
+    def _inside(self) -> str:
+        return control_folder.inside(self.uri)
 
     def load_job(self) -> Job:
         """The planned job of this folder.
@@ -44,8 +67,17 @@ class Output:
         """
         record, plan = self.read_job(), self.read_plan()
         if record is None or plan is None or record.job_id != plan.job_id:
-            raise JobUnknown(f"{self.uri}: no job was planned in this folder")
-        return Job(record, plan)
+            raise self.no_job("planned in")
+        return Job(record, plan, self)
+
+    def no_job(self, done: str = "submitted to") -> JobUnknown:
+        """The error for an output without a job, which says more where its result is here."""
+        if self.is_success() or self.part_names():
+            return JobUnknown(
+                f"{self.uri} has a result, but its control folder {self._beside} is missing; "
+                "move or copy it together with the output"
+            )
+        return JobUnknown(f"{self.uri}: no job was {done} this folder")
 
     @property
     def trec_run_uri(self) -> str:
@@ -90,7 +122,15 @@ class Output:
         return storage.child(self.scores_uri, part_name(shard_index))
 
     def read_job(self) -> JobRecord | None:
-        return self._read(JobRecord, "job.json")
+        """The job that was submitted here; it also decides where the control folder is."""
+        found = vars(self).get("control_uri")
+        for folder in (self._beside, self._inside) if found is None else (found,):
+            place = storage.child(folder, _JOB)
+            content = storage.read_bytes(place)
+            if content is not None:
+                vars(self)["control_uri"] = folder
+                return parse(JobRecord, content, place)
+        return None
 
     def holds(self, job_id: str) -> bool:
         """Whether this is the output of that job, and not of another by now or of none."""
@@ -98,7 +138,7 @@ class Output:
         return record is not None and record.job_id == job_id
 
     def write_job(self, record: JobRecord) -> None:
-        self._write(record, "job.json")
+        self._write(record, _JOB)
 
     def read_plan(self) -> Plan | None:
         return self._read(Plan, "plan.json")
@@ -141,10 +181,15 @@ class Output:
         return storage.exists(self._own("cancelled.json"))
 
     def reopen(self) -> None:
-        """Take back that the job has ended; its parts and reports stay."""
+        """Take back that the job has ended; parts stay, and the reports of those that are here."""
         storage.remove(storage.child(self.uri, _SUCCESS))
         for name in _OF_THE_END:
             storage.remove(self._own(name))
+        reported = self.reported_shards()
+        here = self.part_names() if reported else set()
+        for shard_index in reported:
+            if part_name(shard_index) not in here:
+                self.forget_shard(shard_index)
 
     @contextmanager
     def kept_on_error(self, shards: Iterable[int] = ()) -> Iterator[None]:
@@ -201,6 +246,38 @@ class Output:
     def part_names(self) -> set[str]:
         return {name for name in storage.names(self.uri) if _PART.fullmatch(name)}
 
+    def lost_parts(self) -> list[str]:
+        """The parts that were written and are not here any more."""
+        manifest = self.read_manifest()
+        if manifest is not None:
+            written = {part.name for part in manifest.parts}
+        else:
+            written = {part_name(shard_index) for shard_index in self.reported_shards()}
+        return sorted(written - self.part_names()) if written else []
+
+    def loss(self) -> str:
+        """One line about `lost_parts`; empty where there are none."""
+        lost = self.lost_parts()
+        if not lost:
+            return ""
+        named = f"{lost[0]} and {len(lost) - 1} more parts were" if lost[1:] else f"{lost[0]} was"
+        again = "the same command again, or `rankmill resume`, scores their rows again"
+        return f"{named} removed from {self.uri}; {again}"
+
+    def changed_part(self) -> str | None:
+        """A part of the finished job that is not as long as it was written, if there is one."""
+        manifest = self.read_manifest()
+        if manifest is None:
+            return None
+        sizes = {file.uri: file.size_bytes for file in storage.look_for(self.uri, (".parquet",))}
+        places = {part.name: storage.child(self.uri, part.name) for part in manifest.parts}
+        changed = (
+            part.name
+            for part in manifest.parts
+            if sizes.get(places[part.name], part.n_bytes) != part.n_bytes
+        )
+        return next(changed, None)
+
     def mark_success(self) -> None:
         storage.write_bytes(storage.child(self.uri, _SUCCESS), b"")
 
@@ -217,48 +294,67 @@ class Output:
         Raises:
             JobUnknown: no job was ever submitted to this folder.
         """
-        if self.is_success():
+        is_success = self.is_success()
+        if is_success and self.read_job() is None:
+            raise self.no_job()
+        if is_success and not self.lost_parts():
             manifest = self.read_manifest()
             rejected = manifest is not None and manifest.n_rejected > 0
             return JobState.SUCCEEDED_WITH_REJECTS if rejected else JobState.SUCCEEDED
         if self.is_cancelled():
             return JobState.CANCELLED
-        if self.read_failure():
+        if is_success or self.read_failure():
             return JobState.FAILED
         plan = self.read_plan()
         if plan is not None:
-            complete = len(self.reported_shards()) == plan.n_shards
-            return JobState.FINALIZING if complete else JobState.RUNNING
+            if len(self.reported_shards()) < plan.n_shards:
+                return JobState.RUNNING
+            return JobState.FAILED if self.lost_parts() else JobState.FINALIZING
         record = self.read_job()
         if record is not None:
             return JobState.PREPARING if record.prepares else JobState.SUBMITTED
-        raise JobUnknown(f"{self.uri}: no job was submitted to this folder")
+        raise self.no_job()
 
     def foreign_names(self) -> list[str]:
-        """What no job of ours has written; without a job, parts too are somebody else's."""
+        """The names in the output that no job wrote; without a job, parts too are foreign."""
         has_job = self.read_job() is not None
-        return [name for name in storage.names(self.uri) if not _is_ours(name, has_job=has_job)]
+        return [name for name in storage.names(self.uri) if not self._is_ours(name, has_job)]
+
+    def _is_ours(self, name: str, has_job: bool) -> bool:
+        if name == storage.CONTROL_FOLDER:  # of 0.1; or of outputs in this one, which are foreign
+            inside = storage.names(self._inside)
+            return not inside or _JOB in inside
+        result = name == _SUCCESS or _PART.fullmatch(name) is not None
+        return storage.is_temporary(name) or (has_job and result)
 
     def remove_result(self) -> None:
         """Remove all of an earlier job.
 
-        Its mark of success goes first and its reports before its parts; what tells whose the parts
-        are goes last, so that one who dies half way can be followed.
+        Its mark of success goes first and its reports before its parts. The record that says whose
+        the parts are goes last, so that another can go on where this one dies.
         """
         for first in (storage.child(self.uri, _SUCCESS), self._own("shards")):
             storage.remove(first)
-        ours = [name for name in storage.names(self.uri) if _is_ours(name, has_job=True)]
-        for name in sorted(ours, key=lambda name: name == _OWN_FOLDER):
-            storage.remove(storage.child(self.uri, name))
+        ours = [name for name in storage.names(self.uri) if self._is_ours(name, has_job=True)]
+        for name in ours:
+            if name != storage.CONTROL_FOLDER:
+                storage.remove(storage.child(self.uri, name))
+        folders = {self._beside, *([self._inside] if storage.CONTROL_FOLDER in ours else [])}
+        for folder in folders:
+            for name in sorted(storage.names(folder), key=lambda name: name == _JOB):
+                storage.remove(storage.child(folder, name))
+            storage.remove(folder)
+        vars(self).pop("control_uri", None)
 
     def remove_strays(self, n_shards: int) -> None:
         """Remove what no shard of the job has published: parts beyond its plan, temporaries."""
         for name in self.part_names() - {part_name(n) for n in range(n_shards)}:
             storage.remove(storage.child(self.uri, name))
-        storage.remove_unfinished(self.uri)
+        for folder in (self.uri, self.control_uri):
+            storage.remove_unfinished(folder)
 
     def _own(self, *names: str) -> str:
-        return storage.child(self.uri, _OWN_FOLDER, *names)
+        return storage.child(self.control_uri, *names)
 
     def _read(self, contract: type[ContractT], *names: str) -> ContractT | None:
         content = storage.read_bytes(self._own(*names))
@@ -270,10 +366,15 @@ class Output:
 
 @dataclass(frozen=True)
 class Job:
-    """A planned job: what was asked for, and how it is cut."""
+    """A planned job: what was asked for, and how it is cut.
+
+    Attributes:
+        found_in: the output that it was read from, which may have been moved; else the spec's.
+    """
 
     record: JobRecord
     plan: Plan
+    found_in: Output | None = None
 
     @property
     def job_id(self) -> str:
@@ -283,9 +384,9 @@ class Job:
     def spec(self) -> JobSpec:
         return self.record.spec
 
-    @property
+    @cached_property
     def output(self) -> Output:
-        return Output(self.spec.output_uri)
+        return self.found_in or Output(self.spec.output_uri)
 
     @property
     def is_clustered(self) -> bool:
@@ -305,8 +406,3 @@ def part_name(shard_index: int) -> str:
 
 def _report_name(shard_index: int) -> str:
     return f"{shard_index:05d}.json"
-
-
-def _is_ours(name: str, *, has_job: bool) -> bool:
-    result = name == _SUCCESS or _PART.fullmatch(name) is not None
-    return name == _OWN_FOLDER or storage.is_temporary(name) or (has_job and result)

@@ -10,7 +10,7 @@ import pyarrow as pa
 PAIR_HASH_COLUMN = "pair_hash"
 _N_BYTES = 16
 PAIR_HASH_TYPE = pa.binary(_N_BYTES)
-# The columns of `_rankmill/scores`, one row for each pair that has a score.
+# The columns of `scores/` in the control folder, one row for each pair that has a score.
 SAVED_SCHEMA = pa.schema(
     [
         (PAIR_HASH_COLUMN, PAIR_HASH_TYPE),

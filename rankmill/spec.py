@@ -69,7 +69,8 @@ class JobOptions(Contract):
         False, description="Of lists, write a row for each candidate, not a list for each query"
     )
     trec_run: bool = Field(
-        False, description="Write _rankmill/run.trec too, which trec_eval and ir-measures read"
+        False,
+        description="Write run.trec too, next to the report, which trec_eval and ir-measures read",
     )
     cluster: bool = Field(
         False, description="Bring each query's rows together first, which are scattered in INPUT"

@@ -43,8 +43,13 @@ def read_output(output: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def control(output: Path) -> Path:
+    """The folder with all that is not the result."""
+    return output.parent / "_rankmill" / output.name
+
+
 def read_rejected(output: Path) -> list[dict[str, Any]]:
-    files = sorted((output / "_rankmill" / "rejected").glob("*.parquet"))
+    files = sorted((control(output) / "rejected").glob("*.parquet"))
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 

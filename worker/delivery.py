@@ -101,7 +101,7 @@ def _job_of(shard: ShardSpec) -> Job | None:
     if record is None or record.job_id != shard.job_id or output.has_ended():
         return None
     try:
-        return Job(record, _plan_of(output, record.job_id, record.submitted_at))
+        return Job(record, _plan_of(output, record.job_id, record.submitted_at), output)
     except JobUnknown:
         return None
 

@@ -166,7 +166,8 @@ def _check_counts(job: Job, manifest: Manifest) -> None:
         reasons = ", ".join(f"{why}: {n}" for why, n in manifest.rejects_by_reason.items())
         raise JobFailed(
             f"{manifest.n_rejected} of {manifest.n_rows} rows were rejected, more than "
-            f"--max-reject-rate {allowed:g} allows ({reasons}); see _rankmill/rejected"
+            f"--max-reject-rate {allowed:g} allows ({reasons}); "
+            f"see {job.output.control_uri}/rejected"
         )
 
 

@@ -16,7 +16,7 @@ _TAG = "rankmill"
 
 
 def write_trec_run(job: Job) -> None:
-    """Write `_rankmill/run.trec`: query, Q0, document, rank, logit, tag; queries in part order.
+    """Write `run.trec`: query, Q0, document, rank, logit, tag; queries in part order.
 
     The logit, because sigmoid rounds different logits to the same score, and evaluators order by
     this number and not by the rank.

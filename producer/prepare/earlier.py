@@ -99,7 +99,7 @@ class Earlier:
         output = Output(uri)
         record = output.read_job()
         if record is None:
-            raise InputError(f"--reuse-from {uri}: no job was submitted to this folder")
+            raise InputError(f"--reuse-from {output.no_job()}")
         manifest = output.read_manifest()
         if manifest is None or not output.is_success():
             state = output.state()

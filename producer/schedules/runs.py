@@ -1,7 +1,7 @@
 """Where the runs of a schedule stand: a folder for each, and `latest.json` beside them.
 
-OUTPUT/2026-11-21T02-15/     a job's output; in its _rankmill/ firing.json says for which due time,
-                             and drift.json how it differs from the run before
+OUTPUT/2026-11-21T02-15/     a job's output; in its control folder firing.json says for which due
+                             time, and drift.json how it differs from the run before
 OUTPUT/latest.json           the newest run that succeeded; only ever moves on
 """
 
@@ -15,6 +15,7 @@ from producer.schedules.due import zone_named
 from producer.schedules.spec import Firing, Latest, ScheduleSpec
 from rankmill import storage
 from rankmill.contract import parse
+from rankmill.output import Output
 from rankmill.spec import JobSpec
 
 _LATEST = "latest.json"
@@ -88,4 +89,4 @@ def _latest_uri(spec: ScheduleSpec) -> str:
 
 
 def _record_uri(output_uri: str) -> str:
-    return storage.child(output_uri, "_rankmill", "firing.json")
+    return storage.child(Output(output_uri).control_uri, "firing.json")

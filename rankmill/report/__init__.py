@@ -1,11 +1,11 @@
-"""The page of a job, `_rankmill/report.html`: one file that needs no network and runs no script."""
+"""Make a job's page, `report.html`: one file that needs no network and runs no script."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from rankmill import storage
-from rankmill.errors import InputError, JobUnknown
+from rankmill.errors import InputError
 from rankmill.logs import get_logger
 from rankmill.output import Output
 from rankmill.report.facts import gather
@@ -31,7 +31,7 @@ def write_report(
     """
     record = output.read_job()
     if record is None:
-        raise JobUnknown(f"{output.uri}: no job was submitted to this folder")
+        raise output.no_job()
     try:
         from rankmill.report.page import render  # the extra `report` is not everywhere
     except ModuleNotFoundError as error:

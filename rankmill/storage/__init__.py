@@ -18,15 +18,27 @@ from functools import lru_cache
 from typing import IO, BinaryIO
 
 from rankmill.errors import InputError, NoConditionalPuts, StorageRefused
-from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
+from rankmill.storage.contract import (
+    CONTROL_FOLDER,
+    TEMPORARY_SUFFIX,
+    FileStat,
+    Published,
+    Store,
+    Write,
+)
 from rankmill.storage.glob import fixed_start, is_glob, matches
 
-__all__ = ["FileStat", "Published"]
+__all__ = ["CONTROL_FOLDER", "FileStat", "Published"]
 
 
 def absolute(uri: str) -> str:
     """The same place, named so that a process in another folder finds it."""
     return _store(uri).absolute(uri)
+
+
+def resolved(uri: str) -> str:
+    """Return the same place with every link followed, so that its other names become the same."""
+    return _store(uri).resolved(uri)
 
 
 def places(uris: str) -> list[str]:
@@ -78,7 +90,7 @@ def link_target(uri: str) -> str | None:
 def names_file(place: str, uri: str) -> bool:
     """Whether a file that would be written is one that a place names, also by way of links.
 
-    In a folder that is any, also one that begins with `_`.
+    In a folder that is any, also one that begins with `_`; of control files, as `find_files`.
     """
     top, pattern = _split(absolute(place))
     top = _store(place).resolved(top or "/").rstrip("/")
@@ -86,7 +98,8 @@ def names_file(place: str, uri: str) -> bool:
     if not path.startswith(top + "/"):
         return False
     path = path.removeprefix(top)
-    return matches(path, pattern) or matches(path, f"{pattern}/**")
+    is_named = matches(path, pattern) or matches(path, f"{pattern}/**")
+    return is_named and not _is_control(path, pattern)
 
 
 def publish(uri: str, write: Write) -> Published:
@@ -167,7 +180,8 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     They are named by absolute places, so that a file has one name however it was found.
 
     A glob may match folders. In a folder, names that begin with `_` or `.` are skipped at every
-    depth, as Spark, DuckDB and pyarrow do; suffixes may be in capital letters.
+    depth, as Spark and pyarrow do; suffixes may be in capital letters. Control files of jobs are
+    found only where the place names their folder.
 
     Args:
         suffixes: in small letters.
@@ -243,6 +257,11 @@ def paths_below(place: str, files: Sequence[FileStat]) -> list[str]:
     named = absolute(place)
     start = named if files[0].uri.startswith(named) else fixed_start(named)[0]
     return [file.uri.removeprefix(start) for file in files]
+
+
+def make_shared(uri: str) -> None:
+    """Make a folder for all who may write in the one that it lies in; an object store has none."""
+    _store(uri).make_shared(uri)
 
 
 def remove_file(uri: str) -> None:
@@ -331,7 +350,14 @@ def _split(place: str) -> tuple[str, str]:
 
 def _is_found(path: str, pattern: str, suffixes: tuple[str, ...]) -> bool:
     """Whether a file is one that the pattern matches, or a visible one of a folder that it does."""
+    if _is_control(path, pattern):
+        return False
     if matches(path, pattern):
         return True
     is_visible = not any(name.startswith(("_", ".")) for name in path.split("/"))
     return is_visible and path.lower().endswith(suffixes) and matches(path, f"{pattern}/**")
+
+
+def _is_control(path: str, pattern: str) -> bool:
+    """Whether a path found by a pattern is a job's own file, and the pattern did not ask for it."""
+    return CONTROL_FOLDER in path.split("/") and CONTROL_FOLDER not in pattern.split("/")

@@ -9,6 +9,9 @@ from typing import IO, BinaryIO, Protocol
 # Ends the name of a local file that is being written.
 TEMPORARY_SUFFIX = ".rankmill-tmp"
 
+# Holds jobs' own files, which are never input: a folder or a glob that leads there skips it.
+CONTROL_FOLDER = "_rankmill"
+
 # Fills an empty file that is open for reading and writing.
 Write = Callable[[IO[bytes]], None]
 
@@ -63,6 +66,9 @@ class Store(Protocol):
         """All files under a folder at any depth, those at least whose path in it, from its `/` on,
         matches the pattern or lies in a folder that does.
         """
+
+    def make_shared(self, uri: str) -> None:
+        """Make a folder, where folders exist, for all who may write in the one that it lies in."""
 
     def remove_file(self, uri: str) -> None:
         """Remove a file, if there is one."""

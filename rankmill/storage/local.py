@@ -9,8 +9,9 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_IMODE
 from typing import BinaryIO
 
 from rankmill.errors import InputError, StorageRefused, StorageUnavailable
@@ -102,6 +103,17 @@ class LocalStore(Store):
                         waiting.append((path, above | {here}))
                     elif path.is_file():  # neither a broken link nor a socket
                         yield _stat(path, str(path))
+
+    def make_shared(self, uri: str) -> None:
+        path = _path(uri)
+        with _errors(f"cannot make the folder {uri}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir()
+            except FileExistsError:
+                return
+            with suppress(OSError):  # some file systems keep no rights
+                path.chmod(S_IMODE(path.parent.stat().st_mode))
 
     def remove_file(self, uri: str) -> None:
         with _errors(f"cannot remove {uri}"):

@@ -137,6 +137,9 @@ class S3Store(Store):
                     place = f"s3://{bucket}/{entry['Key']}"
                     yield FileStat(place, entry["Size"], entry["ETag"])
 
+    def make_shared(self, uri: str) -> None:
+        """Nothing to do: a store has keys alone."""
+
     def remove_file(self, uri: str) -> None:
         bucket, key = _place(uri)
         with self._errors("cannot remove", uri):

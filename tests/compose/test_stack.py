@@ -82,7 +82,7 @@ def test_the_demo_job(stack: Stack) -> None:
     facts = status(stack, job_id)
     assert facts["state"] == "succeeded" and facts["n_pairs_done"] == N_ROWS
     assert counted(stack, "/data/demo") == [N_ROWS, N_ROWS, 0]
-    manifest = json.loads(stack.python("print(open('/data/demo/_rankmill/manifest.json').read())"))
+    manifest = json.loads(stack.python("print(open('/data/_rankmill/demo/manifest.json').read())"))
     assert manifest["scoring"][0]["path"] == "packed"  # the engine, not what stands in for it
 
 

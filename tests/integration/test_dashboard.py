@@ -20,7 +20,7 @@ from tests.browser import chromium
 from tests.command import rankmill
 from tests.conftest import StartWorker
 from tests.dashboard import LOGIN, ask, flower, rows, with_login
-from tests.inputs import pairs, read_output, wait_for, write
+from tests.inputs import control, pairs, read_output, wait_for, write
 
 HOST = socket.gethostname()
 SHARD_PAIRS = 250
@@ -158,7 +158,7 @@ def test_a_job_is_submitted_over_rest_where_that_is_allowed(
             sent[way] = json.loads(text)["task-id"]
             wait_for((output / "_SUCCESS").exists)
             assert len(read_output(output)) == 20
-            record = json.loads((output / "_rankmill" / "job.json").read_text())
+            record = json.loads((control(output) / "job.json").read_text())
             wait_for(partial(shows, url, sent[way], "result", f"'job {record['job_id']}'"))
         refused = {"input_uri": "/nowhere", "output_uri": str(tmp_path / "refused")}
         path = f"{url}/api/task/async-apply/rankmill.submit"

@@ -47,7 +47,7 @@ def test_an_estimate_of_all_rows_is_what_the_run_then_counts(tmp_path: Path) -> 
     n_truncated = sum(row["truncated"] for row in scored)
     assert 0 < n_truncated < len(scored)
     assert tokens["truncated_share"] == pytest.approx(n_truncated / len(scored))
-    manifest = json.loads((tmp_path / "out" / "_rankmill" / "manifest.json").read_bytes())
+    manifest = json.loads((tmp_path / "_rankmill" / "out" / "manifest.json").read_bytes())
     assert found["n_query_groups"] == manifest["n_query_groups"]
     assert found["n_shards"] == len(manifest["parts"])
     (scoring,) = manifest["scoring"]
@@ -144,7 +144,7 @@ def test_what_must_be_prepared_is_estimated_as_the_run_then_counts_it(
     assert everything_under(tmp_path) == before
     run = rankmill("run", source, "out", *options, folder=tmp_path)
     assert run.returncode == 0, run.stderr
-    manifest = json.loads((tmp_path / "out" / "_rankmill" / "manifest.json").read_bytes())
+    manifest = json.loads((tmp_path / "_rankmill" / "out" / "manifest.json").read_bytes())
     counted = [found["n_rows"], found["n_query_groups"], found["tokens"]["n_tokens"]]
     assert counted == [manifest[name] for name in ("n_rows", "n_query_groups", "n_tokens")]
 

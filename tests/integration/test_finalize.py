@@ -16,7 +16,7 @@ from rankmill.lifecycle import JobState
 from rankmill.output import Job, Output
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
-from tests.inputs import pairs, write
+from tests.inputs import control, everything_under, pairs, write
 from tests.unit.test_report import scored
 from worker.finalize import finalize
 
@@ -39,11 +39,11 @@ def test_a_finalize_that_comes_late_leaves_a_half_removed_output_alone(
 ) -> None:
     finalize(ledger, settings(), job.job_id, job.output.uri)
     home = Path(job.output.uri)
-    for name in ("_SUCCESS", "_rankmill/manifest.json", "part-00000.parquet"):
-        (home / name).unlink()
-    before = sorted(home.rglob("*"))
+    for place in (home / "_SUCCESS", control(home) / "manifest.json", home / "part-00000.parquet"):
+        place.unlink()
+    before = everything_under(home.parent)
     finalize(ledger, settings(), job.job_id, job.output.uri)
-    assert sorted(home.rglob("*")) == before
+    assert everything_under(home.parent) == before
     assert state(ledger, job) is JobState.SUCCEEDED_WITH_REJECTS
 
 

@@ -128,7 +128,7 @@ def test_a_run_becomes_a_run(tmp_path: Path, model_folder: Path, as_pairs: objec
     [rejected] = read_rejected(tmp_path / "out")
     assert rejected["reason"] == "document is not in --corpus"
     assert (rejected["file"], rejected["row"], rejected["doc_id"]) == (str(run), 42, "gone")
-    trec = (tmp_path / "out/_rankmill/run.trec").read_text().splitlines()
+    trec = (tmp_path / "_rankmill/out/run.trec").read_text().splitlines()
     by_query = defaultdict(list)
     for line in trec:
         by_query[line.split()[0]].append(float(line.split()[4]))

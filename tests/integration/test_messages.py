@@ -158,7 +158,7 @@ def test_a_job_outside_of_the_allowed_places_ends_and_others_go_on(
     good = submit(source, tmp_path / "ok" / "out", model_id="null")
     edited = submit(source, tmp_path / "ok" / "edited", model_id="null")
     secret = write(pairs(2, 2), tmp_path / "secret.parquet")
-    plan = tmp_path / "ok" / "edited" / "_rankmill" / "plan.json"
+    plan = tmp_path / "ok" / "_rankmill" / "edited" / "plan.json"
     plan.write_text(plan.read_text().replace(str(source), str(secret)))
     monkeypatch.setenv("RANKMILL_ALLOWED_PREFIXES", str(tmp_path / "ok"))
     start_worker()

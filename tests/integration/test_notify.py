@@ -78,7 +78,7 @@ def test_a_failure_is_told_once_without_the_rows_words(
     with pytest.raises(JobFailed, match="private"):
         handle.wait(60)
     wait_for(lambda: hooked.received)
-    wait_for(lambda: (tmp_path / "out/_rankmill/report.html").exists())
+    wait_for(lambda: (tmp_path / "_rankmill/out/report.html").exists())
     told = events(hooked)
     assert len({event.event_id for event in told}) == 1
     assert told[0].kind == "failed" and "failure.json" in told[0].message
@@ -156,8 +156,8 @@ def test_nothing_is_sent_where_nothing_is_set_or_somebody_cancelled(
     handle = job(tmp_path)
     control.cancel(handle)
     start_worker()
-    wait_for(lambda: (tmp_path / "out/_rankmill/report.html").exists())
-    assert "cancelled" in (tmp_path / "out/_rankmill/report.html").read_text()
+    wait_for(lambda: (tmp_path / "_rankmill/out/report.html").exists())
+    assert "cancelled" in (tmp_path / "_rankmill/out/report.html").read_text()
     assert NOTIFY not in (tmp_path / "worker-one.log").read_text().replace(f". {NOTIFY}", "")
 
 
@@ -168,7 +168,7 @@ def test_run_tells_before_its_redis_goes(tmp_path: Path, hooked: Receiver) -> No
     (event,) = events(hooked)
     assert event.kind == "succeeded" and event.output_uri == str(tmp_path / "out")
     made = rankmill("report", tmp_path / "out", "--json")
-    assert json.loads(made.stdout)["report_uri"] == f"{tmp_path}/out/_rankmill/report.html"
+    assert json.loads(made.stdout)["report_uri"] == f"{tmp_path}/_rankmill/out/report.html"
 
 
 def test_run_leaves_a_page_of_a_failure(tmp_path: Path) -> None:
@@ -177,6 +177,6 @@ def test_run_leaves_a_page_of_a_failure(tmp_path: Path) -> None:
     source = write(rows, tmp_path / "in.parquet")
     failed = rankmill("run", source, tmp_path / "out", "--model", "null", "--device", "cpu")
     assert failed.returncode == 2, failed.stderr
-    assert "comes again" in (tmp_path / "out/_rankmill/report.html").read_text()
+    assert "comes again" in (tmp_path / "_rankmill/out/report.html").read_text()
     wrong = rankmill("report", tmp_path)
     assert wrong.returncode == 2 and "no job was submitted" in wrong.stderr

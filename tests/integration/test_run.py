@@ -171,7 +171,7 @@ def test_input_is_never_taken_for_an_old_result(folder: Path, model_folder: Path
     for output in ("parts", "."):
         arguments = ("run", source, output, "--model", model_folder, "--overwrite")
         done = rankmill(*arguments, folder=folder)
-        assert done.returncode == 2 and "lies in the output" in done.stderr
+        assert done.returncode == 2 and "which the job writes to" in done.stderr
     other = write(pairs(1, 2), folder / "in.parquet")
     done = rankmill("run", other, "parts", "--model", model_folder, "--overwrite", folder=folder)
     assert done.returncode == 2 and "holds other files (part-00000.parquet)" in done.stderr

@@ -18,7 +18,7 @@ from producer.schedules import hand
 from producer.schedules.spec import Firing, FiringState
 from rankmill.errors import InputError
 from rankmill.output import Output
-from tests.inputs import pairs, read_output, wait_for, write
+from tests.inputs import control, pairs, read_output, wait_for, write
 from tests.nights import FIRST, SECOND, THIRD, Nights, states
 
 
@@ -117,7 +117,7 @@ def test_a_gate_keeps_latest_where_it_was_until_somebody_accepts_the_run(
     firings = working.ended(SECOND)
     assert states(firings) == ["succeeded", "held"] and working.latest() == "2026-11-21T02-15"
     assert firings[1].message.startswith("churn@3>0.2: it is 0.")
-    drift = json.loads(Path(str(firings[1].output_uri), "_rankmill", "drift.json").read_text())
+    drift = json.loads((control(Path(str(firings[1].output_uri))) / "drift.json").read_text())
     assert drift["old"]["output_uri"] == firings[0].output_uri
     assert [(e["kind"], e["schedule"]) for e in told()] == [("gate", "nightly")]
 
@@ -142,7 +142,7 @@ def test_judgments_tell_whether_a_run_is_worse(working: Nights) -> None:
     working.tick(SECOND)
     (_, second) = working.ended(SECOND)
     assert second.state == "held" and second.message.startswith("ndcg@3<0: it is -0.")
-    drift = json.loads(Path(str(second.output_uri), "_rankmill", "drift.json").read_text())
+    drift = json.loads((control(Path(str(second.output_uri))) / "drift.json").read_text())
     assert [(each["measure"], each["before"]) for each in drift["ndcg"]] == [
         ("nDCG@3", 1.0),
         ("nDCG@10", 1.0),

@@ -12,7 +12,7 @@ from producer.prepare.earlier import Earlier
 from producer.submit import check
 from rankmill.errors import InputError
 from rankmill.spec import JobSpec
-from tests.inputs import pairs
+from tests.inputs import control, pairs
 from tests.reused import done, job_of
 
 
@@ -43,7 +43,7 @@ def test_a_folder_without_a_finished_job_is_refused(tmp_path: Path, earlier: Pat
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "shorter", "gone"])
 def test_damaged_scores_are_refused(tmp_path: Path, earlier: Path, damage: str) -> None:
-    scores = earlier / "_rankmill/scores"
+    scores = control(earlier) / "scores"
     first, second = sorted(scores.iterdir())
     if damage == "missing":
         second.unlink()
@@ -53,7 +53,7 @@ def test_damaged_scores_are_refused(tmp_path: Path, earlier: Path, damage: str) 
         assert "part-00001.parquet: truncated or damaged" in refusal(tmp_path / "two", earlier)
     elif damage == "shorter":
         done(job_of(pairs(1, 5), tmp_path / "three", "null", for_reuse=True))
-        second.write_bytes((tmp_path / "three/out/_rankmill/scores" / first.name).read_bytes())
+        second.write_bytes((tmp_path / "three/_rankmill/out/scores" / first.name).read_bytes())
         assert "has 15 rows, not 20" in refusal(tmp_path / "two", earlier)
     else:
         first.unlink()
@@ -100,7 +100,7 @@ def test_latest_stops_no_job(tmp_path: Path, earlier: Path) -> None:
 
 def test_scores_that_change_after_they_were_looked_at_are_noticed(earlier: Path) -> None:
     opened = Earlier.open(str(earlier))
-    file = sorted((earlier / "_rankmill/scores").iterdir())[0]
+    file = sorted((control(earlier) / "scores").iterdir())[0]
     content = bytearray(file.read_bytes())
     content[40:60] = b"\xff" * 20
     file.write_bytes(content)

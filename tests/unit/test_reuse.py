@@ -16,7 +16,7 @@ from rankmill.output import Output
 from rankmill.report import write_report
 from rankmill.results import Manifest
 from rankmill.spec import job_id_for
-from tests.inputs import pairs, part_bytes, read_output, read_rejected
+from tests.inputs import control, pairs, part_bytes, read_output, read_rejected
 from tests.reused import done, job_of
 from worker.engine.scorer import PairWindow, Scorer, WindowScores
 from worker.models import LoadedModel
@@ -69,7 +69,7 @@ def night_two(rows: list[dict[str, Any]], n_changed: int) -> list[dict[str, Any]
 
 
 def scores_bytes(folder: Path) -> list[bytes]:
-    return [path.read_bytes() for path in sorted(folder.glob("_rankmill/scores/*"))]
+    return [path.read_bytes() for path in sorted(control(folder).glob("scores/*"))]
 
 
 def reuse_of(manifest: Manifest) -> tuple[int, int, str | None]:
@@ -125,7 +125,7 @@ def test_kept_texts_do_where_no_hashes_were_kept(tmp_path: Path) -> None:
     rows = [{key: row[key] for key in ("query", "document")} for row in pairs(6, 9)]
     first = job_of(rows, tmp_path / "one", "null", top_k=2)
     done(first)
-    assert not (tmp_path / "one/out/_rankmill/scores").exists()
+    assert not (tmp_path / "one/_rankmill/out/scores").exists()
     spec = job_of(rows, tmp_path / "two", "null", reuse_from=str(tmp_path / "one/out"))
     # What top_k has cut is scored again.
     assert reuse_of(done(spec)) == (12, 42, None)

@@ -18,7 +18,15 @@ from rankmill.errors import ClaimLost
 from rankmill.output import Job
 from rankmill.results import ShardReport
 from rankmill.spec import JobSpec
-from tests.inputs import everything_under, pairs, part_bytes, read_output, read_rejected, write
+from tests.inputs import (
+    control,
+    everything_under,
+    pairs,
+    part_bytes,
+    read_output,
+    read_rejected,
+    write,
+)
 from worker import models
 from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer, WindowScores
 from worker.score import ShardWork
@@ -160,7 +168,7 @@ def test_what_is_no_text_and_what_has_no_key_are_rejected_anywhere(
 
 def read_rejected_raw(output: Path) -> list[dict[str, Any]]:
     """Row and reason alone: what is no UTF-8 stays so in its own column."""
-    files = sorted((output / "_rankmill" / "rejected").glob("*.parquet"))
+    files = sorted((control(output) / "rejected").glob("*.parquet"))
     return [row for f in files for row in pq.read_table(f, columns=["row", "reason"]).to_pylist()]
 
 
