@@ -21,6 +21,16 @@ def beside(output_uri: str) -> str:
     return inside(output_uri) if is_top else f"{folder}/{storage.CONTROL_FOLDER}/{name}"
 
 
+def usable(output_uri: str) -> str:
+    """Return `beside`, or where 0.1 had it if that alone is in RANKMILL_ALLOWED_PREFIXES."""
+    place = beside(output_uri)
+    try:
+        storage.absolute(place)
+    except NotAllowed:
+        return inside(output_uri)
+    return place
+
+
 def inside(output_uri: str) -> str:
     """Return the control folder that an output of 0.1 has."""
     return storage.child(output_uri, storage.CONTROL_FOLDER)

@@ -53,7 +53,7 @@ class Output:
 
     @property
     def _beside(self) -> str:
-        return control_folder.beside(self.uri)
+        return control_folder.usable(self.uri)
 
     @property
     def _inside(self) -> str:
@@ -344,6 +344,7 @@ class Output:
             for name in sorted(storage.names(folder), key=lambda name: name == _JOB):
                 storage.remove(storage.child(folder, name))
             storage.remove(folder)
+        storage.remove_empty_folder(self._beside.rpartition("/")[0])
         vars(self).pop("control_uri", None)
 
     def remove_strays(self, n_shards: int) -> None:

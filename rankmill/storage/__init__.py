@@ -36,11 +36,6 @@ def absolute(uri: str) -> str:
     return _store(uri).absolute(uri)
 
 
-def resolved(uri: str) -> str:
-    """Return the same place with every link followed, so that its other names become the same."""
-    return _store(uri).resolved(uri)
-
-
 def places(uris: str) -> list[str]:
     """The places that an input names: itself, or several with commas between them.
 
@@ -235,7 +230,7 @@ def list_place(uri: str) -> Listing:
     named, inside, hidden = [], [], []
     for file in sorted(store.walk(top or "/", pattern), key=lambda file: file.uri):
         path = file.uri.removeprefix(top)
-        if pattern and matches(path, pattern):
+        if pattern and matches(path, pattern) and not _is_control(path, pattern):
             named.append(file)
         elif _is_found(path, pattern, ("",)):
             inside.append(file)
@@ -262,6 +257,11 @@ def paths_below(place: str, files: Sequence[FileStat]) -> list[str]:
 def make_shared(uri: str) -> None:
     """Make a folder for all who may write in the one that it lies in; an object store has none."""
     _store(uri).make_shared(uri)
+
+
+def remove_empty_folder(uri: str) -> None:
+    """Remove a folder if it is there and nothing is in it."""
+    _store(uri).remove_empty_folder(uri)
 
 
 def remove_file(uri: str) -> None:

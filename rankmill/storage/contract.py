@@ -76,5 +76,8 @@ class Store(Protocol):
     def remove(self, uri: str) -> None:
         """Remove a file, or a folder with all that is in it."""
 
+    def remove_empty_folder(self, uri: str) -> None:
+        """Remove a folder, where folders exist, that holds nothing."""
+
     def remove_unfinished(self, uri: str) -> None:
         """Remove what killed writers left under a folder; only when none is at work there."""

@@ -127,6 +127,10 @@ class LocalStore(Store):
             else:
                 path.unlink(missing_ok=True)
 
+    def remove_empty_folder(self, uri: str) -> None:
+        with suppress(OSError):
+            _path(uri).rmdir()
+
     def remove_unfinished(self, uri: str) -> None:
         for folder, _, names in os.walk(_path(uri)):
             for name in names:

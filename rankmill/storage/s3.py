@@ -151,6 +151,9 @@ class S3Store(Store):
         for file in self.walk(uri):
             self.remove_file(file.uri)
 
+    def remove_empty_folder(self, uri: str) -> None:
+        """Nothing to do: a store has keys alone."""
+
     def remove_unfinished(self, uri: str) -> None:
         bucket, prefix = _folder(uri)
         with self._errors("cannot list the uploads of", uri):
