@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 
 from rankmill import hub, models
+from rankmill.checkpoint import MODULES, TEMPLATES, check_checkpoint, check_names, module_folders
+from rankmill.contract import check_revision
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.hub import HubCommit, HubFile
 from rankmill.store import ModelStore, StoredCommit, StoredFile, model_store, sha256_of
@@ -41,38 +44,60 @@ def pull(model_id: str, revision: str | None = None) -> Pulled:
     """
     if models.is_built_in(model_id) or models.is_local(model_id):
         raise InputError(f"{model_id}: is no hub id; there is nothing to fetch")
+    if revision is not None:
+        check_revision(revision)
     kept = store()
-    found = hub.look_up(model_id, revision, models.wanted_files(model_id))
-    models.check_names(model_id, {name for name in found.names if "/" not in name})
+    found = hub.look_up(model_id, revision)
+    check_names(model_id, {file.name for file in found.files if "/" not in file.name})
     with kept.changing(model_id):
         folder = kept.folder(model_id, found.commit)
         stored = _stored_before(kept, model_id, found) or _fetch_all(model_id, found, folder)
-        models.check_folder(folder)
+        check_checkpoint(folder, may_run_code=models.may_run_code(model_id))
         kept.record(model_id, revision, stored)
     return Pulled(folder, stored)
 
 
 def _stored_before(kept: ModelStore, model_id: str, found: HubCommit) -> StoredCommit | None:
-    """What an earlier pull of the commit has noted, if it is all there still."""
+    """Return what an earlier pull of the commit has noted, if it is whole and still there."""
     model = kept.read(model_id)
     stored = model.resolve(found.commit) if model else None
     if stored is None:
         return None
     try:
-        kept.find(model_id, found.commit)
+        folder = kept.find(model_id, found.commit)
+        wanted = _wanted(model_id, found, folder)
     except ModelUnavailable:
         return None
-    return stored
+    return (
+        stored if {file.name for file in stored.files} >= {file.name for file in wanted} else None
+    )
 
 
 def _fetch_all(model_id: str, found: HubCommit, folder: Path) -> StoredCommit:
     folder.mkdir(exist_ok=True)
-    files = tuple(_fetch(model_id, found.commit, file, folder) for file in found.files)
+    for file in found.files:
+        if file.name == MODULES:  # it says which subfolders belong to the model
+            _fetch(model_id, found.commit, file, folder)
+    wanted = _wanted(model_id, found, folder)
+    files = tuple(_fetch(model_id, found.commit, file, folder) for file in wanted)
     return StoredCommit(commit=found.commit, files=files)
+
+
+def _wanted(model_id: str, found: HubCommit, folder: Path) -> list[HubFile]:
+    """The files of the top folder and of its modules, by kind; `folder` has modules.json."""
+    patterns = models.wanted_files(model_id)
+    folders = {".", TEMPLATES, *module_folders(folder)}
+    return [
+        file
+        for file in found.files
+        for path in [PurePosixPath(file.name)]
+        if str(path.parent) in folders and any(fnmatch(path.name, each) for each in patterns)
+    ]
 
 
 def _fetch(model_id: str, commit: str, file: HubFile, folder: Path) -> StoredFile:
     target = folder / file.name
+    target.parent.mkdir(exist_ok=True, parents=True)
     part = folder / f"{file.name}.part"
     if target.exists() and not part.exists():
         os.replace(target, part)  # fetched in full by a pull that stopped later, or damaged since

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rankmill.errors import InputError
 
 # What a message carries is bounded, and nothing in it can pass for another key of Redis.
 JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 OutputUri = Annotated[str, Field(min_length=1, max_length=4096)]
+
+# Of git-check-ref-format: what a branch, a tag or a commit may not hold.
+_NOT_A_REF = re.compile(
+    r"^[-/]|//|/$|(^|/)\.|\.\.|\.$|\.lock(/|$)|@\{|^@$|[\x00-\x20\x7f\\~^:?*\[]"
+)
+
+
+def check_revision(revision: str) -> str:
+    """Return a revision that is a commit or a plain ref name; the hub's client joins it to a path.
+
+    Raises:
+        InputError: it is neither.
+    """
+    is_plain = 0 < len(revision) <= 255 and revision.isprintable()
+    if not is_plain or _NOT_A_REF.search(revision):
+        raise InputError(
+            f"--revision {revision[:80]!r} is not a commit, a branch or a tag, such as main, v1.0 "
+            "or refs/pr/1"
+        )
+    return revision
+
+
+def _revision_field(revision: str) -> str:
+    try:
+        return check_revision(revision)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+Revision = Annotated[str, AfterValidator(_revision_field)]
 
 ContractT = TypeVar("ContractT", bound="Contract")
 

@@ -6,14 +6,9 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 from rankmill.errors import ModelUnavailable, StorageRefused
-
-# Weights that cannot run code, and what says how to use them.
-SAFE_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 _AWAY = "the hub is out of reach"
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -32,12 +27,13 @@ class HubFile:
 @dataclass(frozen=True)
 class HubCommit:
     commit: str
-    names: tuple[str, ...]  # everything in the repository
-    files: tuple[HubFile, ...]  # what was asked for of its top folder
+    files: tuple[HubFile, ...]  # everything in the repository
 
 
 def cached(model_id: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """The folder of a model in the hub client's own cache, fetched if need be.
+
+    The client matches a pattern with the whole path, so that subfolders are fetched, too.
 
     Raises:
         ModelUnavailable: saying what is wrong and what to do.
@@ -49,7 +45,7 @@ def cached(model_id: str, revision: str | None, patterns: Sequence[str]) -> Path
         return Path(snapshot_download(model_id, revision=revision, allow_patterns=list(patterns)))
 
 
-def look_up(model_id: str, revision: str | None, patterns: Sequence[str]) -> HubCommit:
+def look_up(model_id: str, revision: str | None) -> HubCommit:
     """What the hub has under a revision now, its main branch by default.
 
     Raises:
@@ -61,10 +57,8 @@ def look_up(model_id: str, revision: str | None, patterns: Sequence[str]) -> Hub
         info = HfApi().model_info(model_id, revision=revision, files_metadata=True)
     if info.sha is None:
         raise ModelUnavailable(f"{model_id}: the hub names no commit")
-    listed = info.siblings or []
     return HubCommit(
         commit=info.sha,
-        names=tuple(each.rfilename for each in listed),
         files=tuple(
             HubFile(
                 name=each.rfilename,
@@ -72,8 +66,7 @@ def look_up(model_id: str, revision: str | None, patterns: Sequence[str]) -> Hub
                 sha256=each.lfs.sha256 if each.lfs else None,
                 git_sha1=each.blob_id or "",
             )
-            for each in listed
-            if _is_wanted(each.rfilename, patterns)
+            for each in info.siblings or []
         ),
     )
 
@@ -141,7 +134,3 @@ def _hub_errors(
         raise ModelUnavailable(
             f"{model_id}: {trouble} ({type(error).__name__}); {what_to_do}"
         ) from error
-
-
-def _is_wanted(name: str, patterns: Sequence[str]) -> bool:
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in patterns)

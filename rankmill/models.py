@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rankmill import hub
+from rankmill.checkpoint import CODE, SAFE_FILES, check_checkpoint
+from rankmill.contract import check_revision
 from rankmill.errors import ModelUnavailable
 from rankmill.settings import CHECKOUT, settings
 from rankmill.storage.allowed import check_path, is_under
@@ -17,8 +19,6 @@ from rankmill.store import model_store
 
 DEMO = "demo"
 NULL = "null"  # scores nothing; for benchmarks, see worker/null.py
-
-_CODE = "*.py"
 
 
 def locate(model_id: str, revision: str | None = None) -> Path:
@@ -31,6 +31,8 @@ def locate(model_id: str, revision: str | None = None) -> Path:
         NotAllowed: as `check_allowed`.
     """
     check_allowed(model_id)
+    if revision is not None:
+        check_revision(revision)
     if model_id == DEMO:
         folder = CHECKOUT / "models" / "demo-reranker"
     elif is_local(model_id):
@@ -39,7 +41,7 @@ def locate(model_id: str, revision: str | None = None) -> Path:
         folder = store.find(model_id, revision)
     else:
         folder = hub.cached(model_id, revision, wanted_files(model_id))
-    check_folder(folder)
+    check_checkpoint(folder, may_run_code=may_run_code(model_id))
     return folder
 
 
@@ -116,46 +118,6 @@ def is_local(model_id: str) -> bool:
         return False
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be loaded safely, before anything is started.
-
-    Raises:
-        ModelUnavailable: no such folder, no config, no tokenizer, no or only pickled weights.
-    """
-    if not folder.is_dir():
-        raise ModelUnavailable(f"{folder}: no such model folder")
-    check_names(str(folder), {path.name for path in folder.iterdir()})
-
-
-def check_names(where: str, names: set[str]) -> None:
-    """As `check_folder`, by the names of the files in a folder or a repository.
-
-    Raises:
-        ModelUnavailable: naming `where`.
-    """
-    if "config.json" not in names:
-        raise ModelUnavailable(f"{where}: no config.json; is this a Hugging Face model folder?")
-    if not any(name.endswith(".safetensors") for name in names):
-        pickled = sorted(name for name in names if name.endswith(hub.PICKLED))
-        if pickled:
-            raise ModelUnavailable(
-                f"{where}: only pickled weights ({', '.join(pickled)}), which can run code; "
-                "convert them with model.save_pretrained(folder)"
-            )
-        raise ModelUnavailable(f"{where}: no weights (*.safetensors)")
-    if not names & {"tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "tokenizer.model"}:
-        raise ModelUnavailable(f"{where}: no tokenizer (tokenizer.json)")
-
-
 def wanted_files(model_id: str) -> tuple[str, ...]:
-    """What is fetched of a model; code only where the operator lets it run."""
-    return (*hub.SAFE_FILES, _CODE) if may_run_code(model_id) else hub.SAFE_FILES
-
-
-def weight_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
-def tokenizer_files(folder: Path) -> list[Path]:
-    """Everything beside the weights that decides what the model sees."""
-    return sorted(p for pattern in hub.SAFE_FILES[1:] for p in folder.glob(pattern) if p.is_file())
+    """Return the patterns of a model's files; code only where the operator lets it run."""
+    return (*SAFE_FILES, CODE) if may_run_code(model_id) else SAFE_FILES

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from rankmill.contract import Contract, JobId, OutputUri
+from rankmill.contract import Contract, JobId, OutputUri, Revision
 from rankmill.storage import FileStat
 
 Activation = Literal["auto", "none", "sigmoid"]
@@ -43,7 +43,7 @@ class JobOptions(Contract):
         max_length=4096,
         description="Hub id, model folder, or demo",
     )
-    model_revision: str | None = Field(None, description="Revision of a hub model")
+    model_revision: Revision | None = Field(None, description="Revision of a hub model")
     layout: Layout = Field(
         "pairs",
         description="What a row of INPUT is: a candidate (pairs), a query with its list of "

@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from rankmill.contract import Contract, parse
 from rankmill.errors import InputError, ModelUnavailable
@@ -24,8 +27,17 @@ from rankmill.settings import settings
 _INDEX = "model.json"
 
 
+def _within(name: str) -> str:
+    """Refuse a name that leads out of the commit's folder."""
+    if "\0" in name or not name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"{name[:80]!r} is not a file of the model")
+    return name
+
+
 class StoredFile(Contract):
-    name: str
+    """A file by its path in the commit's folder."""
+
+    name: Annotated[str, AfterValidator(_within)]
     n_bytes: int
     sha256: str
 

@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, model_id: str, parts: list[str]) -> None:
         is_large_path = parts[0] == "large"
-        commit, name = parts[-2], parts[-1]
+        commit, name = parts[3], "/".join(parts[4:])
         content = self.served.commits[model_id][commit][name]
         if _is_large(name) and not is_large_path:  # as the hub sends one on to its storage
             self.send_response(302)

@@ -88,6 +88,7 @@ def _measured(
 ) -> Measurement:
     from worker.engine.encoding import encoder_for
     from worker.engine.folder import ModelFolder
+    from worker.engine.paths import check_scoring
     from worker.engine.precision import resolve_precision
     from worker.engine.scorer import Scorer
     from worker.models import chosen_device, loading, use_cores
@@ -97,6 +98,7 @@ def _measured(
     source = ModelFolder(folder, may_run_code=may_run_code)
     use_cores()
     with loading(options.model_id):
+        check_scoring(source)
         path, reason = _path(source)
         precision = resolve_precision(options.precision, device)
         limit = min(options.max_length or source.length_limit, source.length_limit)
@@ -112,6 +114,7 @@ def _measured(
                 max_batch_tokens=options.max_batch_tokens,
                 precision=options.precision,
                 may_run_code=may_run_code,
+                activation=None if options.activation == "auto" else options.activation,
             )
         calibration = calibrate(scorer, LengthOrder.of(windows, encoded), request.calibrate_s)
     return Measurement(

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankmill import models
+from rankmill.checkpoint import setting_files, weight_files
 from rankmill.devices import check_torch, choose
 from rankmill.errors import ModelUnavailable
-from rankmill.models import is_null, locate, null_rate, tokenizer_files, weight_files
+from rankmill.models import is_null, locate, null_rate
 from rankmill.results import Scoring
 from rankmill.settings import settings
 from rankmill.spec import Activation, JobSpec, Precision
+from worker.engine.refusal import UnusableFolder
 from worker.engine.scorer import BatchRun, Scorer
 from worker.engine.threads import n_available_cores
 from worker.meters import meters
@@ -60,8 +62,10 @@ def _load(
     activation: Activation,
 ) -> LoadedModel:
     if is_null(model_id):
-        return _described(NullScorer(null_rate(model_id)), [], [], model_id, revision, activation)
+        scored_by = NullScorer(null_rate(model_id))
+        return _described(scored_by, _sha256([]), _sha256([]), model_id, revision, activation)
     folder = locate(model_id, revision)
+    may_run_code = models.may_run_code(model_id)
     use_cores()
     with loading(model_id):
         scorer = Scorer.load(
@@ -71,10 +75,12 @@ def _load(
             max_batch_tokens=max_batch_tokens,
             precision=precision,
             on_batch=_on_batch,
-            may_run_code=models.may_run_code(model_id),
+            may_run_code=may_run_code,
+            activation=None if activation == "auto" else activation,
         )
-    weights, tokenizer = weight_files(folder), tokenizer_files(folder)
-    return _described(scorer, weights, tokenizer, model_id, revision, activation)
+    weights = _sha256(weight_files(folder), folder)
+    others = _sha256(setting_files(folder, with_code=may_run_code), folder)
+    return _described(scorer, weights, others, model_id, revision, activation)
 
 
 def _on_batch(run: BatchRun) -> None:
@@ -84,23 +90,20 @@ def _on_batch(run: BatchRun) -> None:
 
 @contextmanager
 def loading(model_id: str) -> Iterator[None]:
-    """What its libraries say of a model that they cannot load, as our error."""
+    """Raise what the engine refuses of a model's folder as our error, in one line."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
-        if "trust_remote_code" in str(error):
-            raise ModelUnavailable(
-                f"{model_id}: brings Python code of its own, which runs only where the operator "
-                "lists the model in RANKMILL_REMOTE_CODE_MODELS"
-            ) from error
+    except UnusableFolder as error:  # it names the folder
+        raise ModelUnavailable(str(error)) from error
+    except (OSError, ValueError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ModelUnavailable(f"{model_id}: cannot be loaded: {first_line}") from error
 
 
 def _described(
     scorer: Scorer | NullScorer,
-    weights: list[Path],
-    tokenizer: list[Path],
+    weights_sha256: str,
+    tokenizer_sha256: str,
     model_id: str,
     revision: str | None,
     activation: Activation,
@@ -109,8 +112,8 @@ def _described(
     scoring = Scoring(
         model_id=model_id,
         model_revision=revision,
-        weights_sha256=_sha256(weights),
-        tokenizer_sha256=_sha256(tokenizer),
+        weights_sha256=weights_sha256,
+        tokenizer_sha256=tokenizer_sha256,
         architecture=info.architecture,
         path=info.path,
         path_reason=info.path_reason,
@@ -158,11 +161,11 @@ def use_cores() -> None:
     torch.set_num_threads(settings().threads or n_available_cores())
 
 
-def _sha256(paths: list[Path]) -> str:
-    """One digest over several files, their names included."""
+def _sha256(paths: list[Path], folder: Path = Path()) -> str:
+    """One digest over several files, their names in the folder included."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.name.encode())
+        digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

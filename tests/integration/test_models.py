@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,7 +46,11 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     settings.cache_clear()
 
 
-def with_weights(weights: bytes) -> Files:
+def with_weights(values: bytes) -> Files:
+    """The demo model with one tensor of these bytes for weights."""
+    tensor = {"dtype": "F16", "shape": [len(values) // 2], "data_offsets": [0, len(values)]}
+    header = json.dumps({"classifier.weight": tensor}).encode()
+    weights = struct.pack("<Q", len(header)) + header + values
     return {**DEMO, "model.safetensors": weights}
 
 
@@ -75,7 +80,7 @@ def test_what_was_pulled_stays_until_it_is_pulled_again(hub: Hub, models: Path) 
     first = hub.publish(MODEL, DEMO)
     hub.tags[MODEL, "v1"] = first
     pulled(MODEL, "--revision", "v1")
-    second = hub.publish(MODEL, with_weights(b"newer"))
+    second = hub.publish(MODEL, with_weights(b"a newer one."))
     assert locate(MODEL).name == first
     pulled(MODEL)
     assert locate(MODEL).name == second
@@ -86,8 +91,9 @@ def test_what_was_pulled_stays_until_it_is_pulled_again(hub: Hub, models: Path) 
 
 
 def test_a_killed_pull_goes_on_where_it_was(hub: Hub, models: Path) -> None:
-    weights = os.urandom(24 << 20)  # the client writes 10 MB at a time
-    commit = hub.publish(MODEL, with_weights(weights))
+    files = with_weights(os.urandom(24 << 20))  # the client writes 10 MB at a time
+    weights = files["model.safetensors"]
+    commit = hub.publish(MODEL, files)
     hub.stall_after = 22 << 20
     part = models / "acme--tiny-reranker" / commit / "model.safetensors.part"
     command = [sys.executable, "-m", "producer.cli", "models", "pull", MODEL]

@@ -1,23 +1,21 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from pydantic import ValidationError
 
-from rankmill.errors import ModelUnavailable
-from rankmill.models import check_folder, locate
+from producer.pull import pull
+from rankmill.checkpoint import check_checkpoint, check_names
+from rankmill.contract import check_revision
+from rankmill.errors import InputError, ModelUnavailable
+from rankmill.models import locate
+from rankmill.spec import JobSpec
 
 GOOD = ("config.json", "model.safetensors", "tokenizer.json")
 
 
-def folder_with(folder: Path, names: tuple[str, ...]) -> Path:
-    for name in names:
-        (folder / name).touch()
-    return folder
-
-
-def test_a_whole_folder_passes(tmp_path: Path) -> None:
-    check_folder(folder_with(tmp_path, GOOD))
+def test_a_whole_folder_passes() -> None:
+    check_names("here", set(GOOD))
+    check_checkpoint(locate("demo"))
 
 
 @pytest.mark.parametrize(
@@ -27,11 +25,58 @@ def test_a_whole_folder_passes(tmp_path: Path) -> None:
         (("config.json", "tokenizer.json"), "no weights"),
         (("config.json", "tokenizer.json", "pytorch_model.bin"), "only pickled weights"),
         (("config.json", "model.safetensors"), "no tokenizer"),
+        (("config.json", "model.safetensors", "vocab.json"), "merges.txt is not"),
+        (("config.json", "rank.safetensors", "vocab.txt"), "other names.*rank.safetensors"),
+        ((*GOOD, "adapter_config.json"), "an adapter"),
+        ((*GOOD, "shard-00001-model-00001-of-00002.safetensors"), "a distributed checkpoint"),
     ],
 )
-def test_what_is_missing_is_said(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+def test_what_is_missing_is_said(names: tuple[str, ...], message: str) -> None:
     with pytest.raises(ModelUnavailable, match=message):
-        check_folder(folder_with(tmp_path, names))
+        check_names("here", set(names))
+
+
+@pytest.mark.parametrize("name", ["spm.model", "spiece.model", "tokenizer.model", "vocab.txt"])
+def test_a_tokenizer_has_many_names(name: str) -> None:
+    check_names("here", {"config.json", "model.safetensors", name})
+    check_names("here", {"config.json", "model.safetensors", "vocab.json", "merges.txt"})
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "feature/x", "a" * 40, "é"])
+def test_a_commit_or_a_ref_is_a_revision(revision: str) -> None:
+    assert check_revision(revision) == revision
+    assert JobSpec(input_uri="in", output_uri="out", model_revision=revision)
+
+
+@pytest.mark.parametrize(
+    "revision",
+    [
+        *("", "/models/ref", "../x", "a/../b", "..", ".", "~", "a b", "a\\b", "a\nb", "a\0", "a^"),
+        *(
+            "@{1}",
+            "@",
+            "a//b",
+            "a/",
+            "-x",
+            "a:b",
+            "x.lock",
+            ".git/x",
+            "a/.b",
+            "a.",
+            "a?",
+            "x" * 256,
+        ),
+        "a\u202eb",
+    ],
+)
+def test_any_other_revision_is_refused_everywhere(revision: str) -> None:
+    with pytest.raises(InputError, match="--revision") as caught:
+        locate("some-owner/some-model", revision)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValidationError, match="--revision"):
+        JobSpec(input_uri="in", output_uri="out", model_revision=revision)
+    with pytest.raises(InputError, match="--revision"):
+        pull("some-owner/some-model", revision)
 
 
 def test_a_model_that_is_nowhere_says_what_to_do() -> None:

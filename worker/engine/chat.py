@@ -13,6 +13,7 @@ import numpy as np
 
 from worker.engine.pairs import DistinctPairs, EncodedWindow
 from worker.engine.ragged import flatten, row_lengths
+from worker.engine.refusal import UnusableFolder, time_limit
 from worker.engine.window import PairWindow
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # Signs that a template takes a message's content as a list of parts rather than a string.
 _PART_SIGNS = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
+
+# A template is a program; one that does not end is refused when it is first rendered.
+_LEARNING_S = 5.0
 
 _FILLERS = ("0", "1 2 3 4")
 
@@ -34,14 +38,18 @@ class ChatEncoder:
         max_length: int,
         system_prompt: str | None = None,
         options: dict[str, Any] | None = None,
+        message_format: str = "auto",
     ) -> None:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._system_prompt = system_prompt
         self._options = options or {}
         template = str(tokenizer.chat_template)
-        self._takes_parts = any(sign in template for sign in _PART_SIGNS)
-        self._end = self._learn_end()
+        self._takes_parts = message_format == "structured" or (
+            message_format == "auto" and any(sign in template for sign in _PART_SIGNS)
+        )
+        with time_limit(_LEARNING_S, "the chat template"):
+            self._end = self._learn_end()
 
     def encode(self, window: PairWindow) -> EncodedWindow:
         pairs = DistinctPairs.of(window)
@@ -91,9 +99,9 @@ class ChatEncoder:
         """The tokens after the last text: what two renderings of different texts share."""
         short, long = (self._render(filler, filler) for filler in _FILLERS)
         if short.count(_FILLERS[0]) < 2 or long.count(_FILLERS[1]) < 2:
-            raise ValueError(
-                "the model's chat template does not render messages of role query and document; "
-                "a reranker's template must show both texts"
+            raise UnusableFolder(
+                f"{self._tokenizer.name_or_path}: the model's chat template does not render "
+                "messages of role query and document; a reranker's template must show both texts"
             )
         first, second = self._tokenize([short, long])
         n_shared = 0

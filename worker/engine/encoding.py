@@ -17,6 +17,7 @@ from worker.engine.folder import ModelFolder
 from worker.engine.joining import JoinEncoder
 from worker.engine.pairs import DistinctPairs, EncodedWindow
 from worker.engine.ragged import flatten, row_lengths
+from worker.engine.refusal import reading
 from worker.engine.template import PairTemplate
 from worker.engine.window import PairWindow
 
@@ -102,14 +103,17 @@ def encoder_for(source: ModelFolder, *, max_length: int) -> Encoder:
         ValueError: `max_length` leaves no room for text, or the chat template shows no pair.
     """
     prompt = source.default_prompt
-    if source.tokenizer.chat_template is not None:
-        return ChatEncoder(
-            source.tokenizer,
-            max_length=max_length,
-            system_prompt=prompt,
-            options=source.chat_options,
-        )
-    encoder = pair_encoder(source.tokenizer, max_length=max_length)
+    if source.uses_template:
+        with reading(source.path, "the chat template"):
+            return ChatEncoder(
+                source.tokenizer,
+                max_length=max_length,
+                system_prompt=prompt,
+                options=source.chat_options,
+                message_format=source.settings.message_format,
+            )
+    with reading(source.path, "the tokenizer"):
+        encoder = pair_encoder(source.tokenizer, max_length=max_length)
     return encoder if prompt is None else PromptedEncoder(encoder, prompt)
 
 

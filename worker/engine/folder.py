@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from worker.engine.refusal import UnusableFolder, reading
+from worker.engine.st_settings import StSettings, read_st_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -15,17 +18,26 @@ Activation = Literal["sigmoid", "none"]
 # transformers gives a tokenizer without a stated limit 1e30, which the Rust side cannot take.
 _NO_LIMIT = 2**31 - 1
 
-# Keys of `chat_template` options that are about sizes or Sentence Transformers itself.
-_NOT_THE_TEMPLATES = {"padding", "truncation", "max_length", "return_tensors", "restore_suffix"}
-
 # Their position embeddings start after the padding index.
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
+_OFFSET_POSITIONS = (
+    *("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm"),
+    *("data2vec-text", "ibert", "xmod"),
+)
+
+# The torch modules that CrossEncoder may apply and this engine has.
+_ACTIVATIONS: dict[str, Activation] = {
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.Sigmoid": "sigmoid",
+    "torch.nn.modules.linear.Identity": "none",
+    "torch.nn.Identity": "none",
+}
 
 
 class ModelFolder:
     """A local folder with a config, a tokenizer and safetensors weights; never the network.
 
-    Python code in it runs only where `may_run_code` says so; who needs it then raises ValueError.
+    Python code in it runs only where `may_run_code` says so; a model that needs it is refused.
+    All that is read of it raises UnusableFolder where it is not what it should be.
     """
 
     def __init__(self, path: Path, *, may_run_code: bool = False) -> None:
@@ -38,23 +50,33 @@ class ModelFolder:
 
     @cached_property
     def config(self) -> Any:
-        """Raises OSError without a config, ValueError for a model that is no cross-encoder."""
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(self.path, **self.loading)
-        if not is_causal(config) and config.num_labels not in (1, 2):
-            raise ValueError(
+        with reading(self.path, "config.json"):
+            config = AutoConfig.from_pretrained(self.path, **self.loading)
+        if not is_causal(config) and not self.settings.modules and config.num_labels not in (1, 2):
+            raise UnusableFolder(
                 f"{self.path} has {config.num_labels} labels; a cross-encoder has one or two"
             )
+        if type(config).extra_files:
+            raise UnusableFolder(f"{self.path}: {config.model_type} is not a reranker")
         return config
+
+    @cached_property
+    def settings(self) -> StSettings:
+        """What Sentence Transformers obeys of the folder."""
+        return read_st_settings(self.path)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            self.path, **self.loading
-        )
+        with reading(self.path, "the tokenizer"):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                self.path, **self.loading
+            )
+            if self.settings.lower_case:
+                _lower_case(tokenizer)
         return tokenizer
 
     @property
@@ -69,13 +91,29 @@ class ModelFolder:
         return is_causal(self.config)
 
     @property
+    def uses_template(self) -> bool:
+        """Whether pairs go through the chat template.
+
+        Raises:
+            UnusableFolder: the folder wants that and has none.
+        """
+        has_template = self.tokenizer.chat_template is not None
+        if self.settings.takes_messages is None:
+            return has_template
+        if self.settings.takes_messages and not has_template:
+            raise UnusableFolder(f"{self.path}: modality_config names messages; no chat template")
+        return self.settings.takes_messages
+
+    @property
     def length_limit(self) -> int:
         """The longest input the model can take, in tokens."""
         config = self.config
         positions = getattr(config, "max_position_embeddings", None) or _NO_LIMIT
         if config.model_type in _OFFSET_POSITIONS:
             positions -= config.pad_token_id + 1
-        return min(int(self.tokenizer.model_max_length), int(positions))
+        stated = self.settings.max_length(through_template=self.uses_template)
+        limit = self.tokenizer.model_max_length if stated is None else stated
+        return min(int(limit), int(positions), _NO_LIMIT)
 
     @property
     def activation(self) -> Activation:
@@ -83,28 +121,35 @@ class ModelFolder:
 
         Sentence Transformers keeps it as the import path of a torch module, in three places over
         time.
+
+        Raises:
+            UnusableFolder: it is another function than those that `--activation` names.
         """
         config = self.config
-        stated = (
-            self.json("config_sentence_transformers.json").get("activation_fn")
-            or (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
-            or getattr(config, "sbert_ce_default_activation_function", None)
-        )
-        return "none" if stated and stated.endswith("Identity") else "sigmoid"
+        in_config = getattr(config, "sentence_transformers", None) or {}
+        stated = self.settings.activation
+        if stated is None and "activation_fn" in in_config:
+            stated = in_config["activation_fn"]
+        elif stated is None:
+            stated = getattr(config, "sbert_ce_default_activation_function", None)
+        if stated is None:
+            return "sigmoid"
+        if stated not in _ACTIVATIONS:
+            raise UnusableFolder(
+                f"{self.path}: its activation is {stated}, which is not supported; choose one with "
+                "--activation sigmoid or --activation none"
+            )
+        return _ACTIVATIONS[stated]
 
     @property
     def default_prompt(self) -> str | None:
         """What Sentence Transformers puts before every query, where the folder states it."""
-        stated = self.json("config_sentence_transformers.json")
-        prompt: str | None = (stated.get("prompts") or {}).get(stated.get("default_prompt_name"))
-        return prompt
+        return self.settings.prompt
 
     @property
     def chat_options(self) -> dict[str, Any]:
         """Arguments for the chat template, where the folder states them."""
-        processing = self.json("sentence_bert_config.json").get("processing_kwargs") or {}
-        options: dict[str, Any] = processing.get("chat_template") or {}
-        return {key: value for key, value in options.items() if key not in _NOT_THE_TEMPLATES}
+        return self.settings.template_options
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object of the folder; empty without that file."""
@@ -118,7 +163,20 @@ class ModelFolder:
 
     def _read(self, name: str) -> Any:
         file = self.path / name
-        return json.loads(file.read_text()) if file.is_file() else None
+        with reading(self.path, name):
+            return json.loads(file.read_text()) if file.is_file() else None
+
+
+def _lower_case(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Lower all text before anything else, as Sentence Transformers does it."""
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    backend = tokenizer.backend_tokenizer
+    before = backend.normalizer
+    # Its members can be iterated over, which its stub does not say.
+    steps: list[Any] = list(cast("Any", before)) if isinstance(before, Sequence) else [before]
+    if not any(isinstance(step, Lowercase) for step in steps):
+        backend.normalizer = Sequence([Lowercase(), *filter(None, steps)])
 
 
 def is_causal(config: Any) -> bool:

@@ -8,6 +8,8 @@ import torch
 
 from worker.engine.exact import with_exact_head
 from worker.engine.folder import ModelFolder
+from worker.engine.refusal import reading
+from worker.engine.weights import load_weights_whole
 
 
 def load_weights(auto: Any, source: ModelFolder, dtype: torch.dtype) -> Any:
@@ -17,14 +19,14 @@ def load_weights(auto: Any, source: ModelFolder, dtype: torch.dtype) -> Any:
         auto: one of transformers' `AutoModel` classes.
 
     Raises:
-        OSError: the folder lacks weights.
+        UnusableFolder: the weights are not those that the config promises.
     """
     if dtype != torch.float32:
-        with torch.device("meta"):
+        with reading(source.path, "config.json"), torch.device("meta"):
             skeleton = auto.from_config(
                 source.config, trust_remote_code=source.loading["trust_remote_code"]
             )
         auto = with_exact_head(skeleton)
-    model = auto.from_pretrained(source.path, dtype=dtype, use_safetensors=True, **source.loading)
+    model = load_weights_whole(auto, source, dtype)
     model.config.use_cache = False
-    return model.eval()
+    return model

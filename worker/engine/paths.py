@@ -16,6 +16,7 @@ from worker.engine.layers import Forward
 from worker.engine.loading import load_weights
 from worker.engine.padded import PaddedForward
 from worker.engine.precision import Resolved, numerics
+from worker.engine.refusal import UnusableFolder
 from worker.engine.varlen import VarlenAttention, has_varlen
 
 # Shown by tests/unit/engine/test_determinism.py.
@@ -63,9 +64,10 @@ def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> Load
     """Load safetensors weights from a local folder; never the network.
 
     Raises:
-        OSError: the folder lacks weights.
+        UnusableFolder: the weights are not what the config promises.
         ValueError: the precision needs the packed path and the model cannot take it.
     """
+    check_scoring(source)
     reason = why_not_packed(source)
     if reason is None:
         return _packed(source, device, precision)
@@ -77,6 +79,35 @@ def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> Load
     if source.is_causal:
         return _causal(source, device, precision, reason)
     return _padded(source, device, precision, reason)
+
+
+def check_scoring(source: ModelFolder) -> None:
+    """Refuse a folder whose way from a pair to a score is not known.
+
+    Raises:
+        UnusableFolder: saying what to add.
+    """
+    settings = source.settings
+    kinds = [kind.rpartition(".")[2] for kind, _ in settings.modules]
+    if source.is_causal:
+        if kinds not in ([], ["LogitScore"]):
+            raise UnusableFolder(f"{source.path}: modules.json adds {', '.join(kinds)}")
+        if not kinds and not source.uses_template:
+            raise UnusableFolder(
+                f"{source.path}: a causal language model without a chat template and a LogitScore "
+                "module, so that nothing says how it reranks; add a chat template that shows "
+                "roles query and document, and a LogitScore module, to the folder"
+            )
+        wanted = "text-generation"
+    elif kinds:
+        raise UnusableFolder(f"{source.path}: modules.json adds {', '.join(kinds)}")
+    else:
+        wanted = "sequence-classification"
+    if settings.applied and settings.task != wanted:
+        raise UnusableFolder(
+            f"{source.path}: its transformer_task is {settings.task}; by config.json and "
+            f"modules.json it must be {wanted}"
+        )
 
 
 def _packed(source: ModelFolder, device: str, precision: Resolved) -> LoadedModel:

@@ -92,18 +92,20 @@ class Scorer:
         precision: Precision = "auto",
         on_batch: OnBatch = unheard,
         may_run_code: bool = False,
+        activation: Activation | None = None,
     ) -> Scorer:
         """Load safetensors weights from a local folder; never the network, nor code unless told.
 
         Args:
             on_batch: told of each batch, also of those in fp32.
+            activation: in place of the folder's own.
 
         Raises:
-            OSError: the folder lacks a config, weights or a tokenizer.
-            ValueError: the model is no cross-encoder with one or two labels, or the precision
-                cannot be had on that device or for that model.
+            UnusableFolder: the folder is not a cross-encoder that this engine can load whole.
+            ValueError: the precision cannot be had on that device or for that model.
         """
         source = ModelFolder(Path(folder), may_run_code=may_run_code)
+        activation = activation or source.activation
         resolved = resolve_precision(precision, device)
         limit = min(max_length or source.length_limit, source.length_limit)
         encoder = encoder_for(source, max_length=limit)
@@ -134,7 +136,7 @@ class Scorer:
             precision=resolved,
             device=device,
             max_length=limit,
-            activation=source.activation,
+            activation=activation,
             path_reason=model.path_reason,
             deterministic=model.is_batch_invariant,
         )

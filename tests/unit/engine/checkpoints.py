@@ -245,7 +245,37 @@ def qwen3(folder: Path, chat_template: str | None = None) -> Path:
         max_position_embeddings=512,
         pad_token_id=0,
     )
-    return save(folder, tokenizer, AutoModelForCausalLM.from_config(config), max_length=512)
+    save(folder, tokenizer, AutoModelForCausalLM.from_config(config), max_length=512)
+    return folder if chat_template else with_logit_score(folder, tokenizer)
+
+
+def with_logit_score(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Add what Sentence Transformers saves of a language model that scores bare pairs."""
+    modules = "sentence_transformers.{}".format
+    write_json(
+        folder / "modules.json",
+        [
+            {"idx": 0, "name": "0", "path": "", "type": modules("base.modules.Transformer")},
+            {
+                "idx": 1,
+                "name": "1",
+                "path": "1_LogitScore",
+                "type": modules("cross_encoder.modules.logit_score.LogitScore"),
+            },
+        ],
+    )
+    yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
+    write_json(
+        folder / "1_LogitScore" / "config.json", {"true_token_id": yes, "false_token_id": no}
+    )
+    write_json(folder / "config_sentence_transformers.json", {"model_type": "CrossEncoder"})
+    write_json(folder / "sentence_bert_config.json", {"transformer_task": "text-generation"})
+    return folder
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
 
 
 CHAT_TEMPLATE = """<|im_start|>system

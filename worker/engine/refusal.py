@@ -1,0 +1,75 @@
+"""Errors of the libraries that read a model's folder, as one line that names the folder."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+
+class UnusableFolder(ValueError):
+    """A folder that is not the cross-encoder that its files promise; the message is one line."""
+
+
+_CODE = re.compile("trust_remote_code|execute the (configuration|modeling|tokenization) file")
+
+
+@contextmanager
+def reading(folder: Path, what: str) -> Iterator[None]:
+    """Raise whatever the libraries raise on a bad file as UnusableFolder.
+
+    Only reading is done in here: errors of forwards and of devices are never a folder's.
+    """
+    try:
+        yield
+    except (UnusableFolder, MemoryError):
+        raise
+    except BaseException as error:
+        # The Rust libraries panic on some files, which is not an Exception in Python.
+        is_panic = type(error).__name__ == "PanicException"
+        if not is_panic and not isinstance(error, Exception):
+            raise
+        if _CODE.search(str(error)):
+            raise UnusableFolder(
+                f"{folder}: brings Python code of its own, which runs only where the operator "
+                "lists the model in RANKMILL_REMOTE_CODE_MODELS"
+            ) from error
+        raise UnusableFolder(
+            f"{folder}: {what} cannot be read: {type(error).__name__}: {_line(error)}"
+        ) from error
+
+
+@contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Stop Python code of this thread that runs longer, at its next line.
+
+    Raises:
+        TimeoutError: it did.
+    """
+    until = time.monotonic() + seconds
+    before = sys.gettrace()
+
+    def check(frame: FrameType, event: str, argument: Any) -> Any:
+        if time.monotonic() > until:
+            raise TimeoutError(f"{what} does not end within {seconds:g} s")
+        return check
+
+    sys.settrace(check)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a message that says something, cut to a length that fits a log."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[0] if lines else "no message"
+    if line.endswith(":") and len(lines) > 1:
+        line = f"{line} {lines[1]}"
+    return line if len(line) <= 300 else f"{line[:300]}…"
