@@ -49,6 +49,7 @@ class Estimate(Facts):
         duplicate_share: rows of the sample whose texts an earlier one has too.
         tokens: None for a model that scores nothing, or where no row can be scored.
         pace: None where it was neither calibrated nor given.
+        title_col: the column that goes before each document's text, if there is one.
     """
 
     input_uri: str
@@ -70,6 +71,7 @@ class Estimate(Facts):
     device: str
     tokens: Tokens | None
     pace: Pace | None
+    title_col: str | None = None
 
 
 def estimate(
@@ -97,8 +99,8 @@ def estimate(
     model_folder = _model_folder(options)
     given = pairs_per_s or _rate_of_null(options)
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings().scratch) as scratch:
-        files, source = _files_and_pairs(options, Path(scratch))
-        sampled = _sampled(options, source, n_sample)
+        files, source, columns = _files_and_pairs(options, Path(scratch))
+        sampled = _sampled(options, source, columns, n_sample)
         found = devices(device or settings().device)
         request = MeasureRequest(
             options=options,
@@ -134,10 +136,13 @@ def estimate(
         device=measurement.device,
         tokens=tokens_of(sampled.sample, seen, measurement),
         pace=pace,
+        title_col=sampled.columns.title or sampled.columns.corpus_title,
     )
 
 
-def _files_and_pairs(options: JobOptions, scratch: Path) -> tuple[tuple[InputFile, ...], Source]:
+def _files_and_pairs(
+    options: JobOptions, scratch: Path
+) -> tuple[tuple[InputFile, ...], Source, Columns]:
     """The input's files, and its pairs: those files, or what a job would prepare of them.
 
     Scattered pairs in Parquet are not brought together for this; they can be counted as they are.
@@ -148,10 +153,12 @@ def _files_and_pairs(options: JobOptions, scratch: Path) -> tuple[tuple[InputFil
     if not needs_prepare(spec):
         source = read_pairs(options)
         check_layout(spec, source.files[0].uri, source.schema)
-        return source.files, source
+        return source.files, source, resolve_columns(options, source.schema)
     files = find_inputs(spec)
-    prepare(spec, files, spec.output_uri, scratch, lambda *_: None, settings().prepare_memory)
-    return files, read_source([spec.output_uri], (options.query_col, options.document_col))
+    memory = settings().prepare_memory
+    columns = prepare(spec, files, spec.output_uri, scratch, lambda *_: None, memory)
+    texts = (options.query_col, options.document_col)
+    return files, read_source([spec.output_uri], texts), columns
 
 
 @dataclass(frozen=True)
@@ -163,9 +170,8 @@ class _Sampled:
     groups: GroupSizes
 
 
-def _sampled(options: JobOptions, source: Source, n_sample: int) -> _Sampled:
-    columns = resolve_columns(options, source.schema)
-    needed = sorted({columns.group_key, columns.query, columns.document})
+def _sampled(options: JobOptions, source: Source, columns: Columns, n_sample: int) -> _Sampled:
+    needed = sorted({columns.group_key, *columns.texts})
     sample = read_sample(source, needed, n_sample, options.damaged)
     groups = group_sizes(source, columns, sample, options.damaged, cluster=options.cluster)
     return _Sampled(columns, sample, groups)

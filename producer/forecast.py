@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from producer.sample import Sample
 from rankmill.measure import Calibration, Measurement
 from rankmill.spec import Columns
+from rankmill.titles import scored_documents
 
 # What CrossEncoder.predict takes at a time where it is not told, in sentence-transformers 6.2.
 _NAIVE_BATCH_PAIRS = 32
@@ -119,7 +120,8 @@ class SeenRows:
             n_tokens[scored] = measurement.n_tokens
         texts = sample.table.take(scored)  # the others may be no text
         seen: set[tuple[str, str]] = set()
-        pairs = zip(*(texts[c].to_pylist() for c in (columns.query, columns.document)), strict=True)
+        sides = (texts[columns.query], scored_documents(texts, columns))
+        pairs = zip(*(side.to_pylist() for side in sides), strict=True)
         for row, (query, document) in zip(scored, pairs, strict=True):
             n_chars[row] = len(query) + len(document)
             is_repeat[row] = (query, document) in seen

@@ -15,6 +15,7 @@ import pyarrow as pa
 from producer.inputs.find import Found, find
 from producer.prepare.order import key_type
 from producer.shards import shard_bounds
+from producer.text_columns import find_title, is_text
 from producer.unify import unified
 from rankmill import storage
 from rankmill.errors import InputError
@@ -207,13 +208,11 @@ def _given_by(uri: str, path: str) -> dict[str, str]:
     return given
 
 
-def make_plan(
-    job_id: str, spec: JobSpec, source: Source, candidates: tuple[str, ...] | None = None
-) -> Plan:
+def make_plan(job_id: str, spec: JobSpec, source: Source, columns: Columns | None = None) -> Plan:
     """Cut pairs that are clustered by query into shards.
 
     Args:
-        candidates: of lists, the columns that tell of a candidate, to be folded again.
+        columns: of what was prepared; else they are found.
 
     Raises:
         InputError: as `resolve_columns`.
@@ -222,7 +221,7 @@ def make_plan(
         job_id=job_id,
         files=source.files,
         arrow_schema=encode_schema(source.schema),
-        columns=resolve_columns(spec, source.schema, candidates),
+        columns=columns or resolve_columns(spec, source.schema),
         shard_bounds=shard_bounds(source.group_rows, source.group_bytes, spec.shard_pairs),
     )
 
@@ -235,9 +234,16 @@ def check_names(uri: str, schema: pa.Schema) -> None:
 
 
 def resolve_columns(
-    spec: JobOptions, schema: pa.Schema, candidates: tuple[str, ...] | None = None
+    spec: JobOptions,
+    schema: pa.Schema,
+    candidates: tuple[str, ...] | None = None,
+    title: str | None = None,
 ) -> Columns:
-    """Which column plays which part; ids are taken up where they are called as usual.
+    """Which column plays which part; ids and titles are taken up where they are called as usual.
+
+    Args:
+        candidates: of lists, the columns that describe a candidate, to be folded again.
+        title: of lists, the column with a candidate's title; that of pairs is found.
 
     Raises:
         InputError: a column is missing, twice there, of the wrong type, or would be written twice.
@@ -249,6 +255,8 @@ def resolve_columns(
     query_id = _id_column(spec.query_id_col, _QUERY_ID, schema)
     doc_id = _id_column(spec.doc_id_col, _DOC_ID, schema)
     texts = (spec.query_col, spec.document_col)
+    if spec.layout == "pairs":
+        title = find_title(spec.title_col, schema, (*texts, query_id), "the pairs")
     own = [name for name in schema.names if name not in STATUS_COLUMNS]
     if spec.keep_cols is not None:
         kept = list(spec.keep_cols)
@@ -272,6 +280,7 @@ def resolve_columns(
         doc_id=doc_id,
         kept=_names_in_parts(kept),
         candidates=candidates,
+        title=title,
     )
 
 
@@ -281,18 +290,6 @@ def _field(column: str, schema: pa.Schema) -> pa.Field:
         what = "twice" if column in schema.names else "missing"
         raise InputError(f"column '{column}' is {what}; the columns there are: {there}")
     return schema.field(column)
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds strings, or only nulls."""
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    tests = (
-        pa.types.is_string,
-        pa.types.is_large_string,
-        pa.types.is_string_view,
-        pa.types.is_null,
-    )
-    return any(test(value) for test in tests)
 
 
 def _check_text(column: str, schema: pa.Schema) -> None:

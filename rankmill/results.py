@@ -126,7 +126,11 @@ class Reuse(Contract):
 
 
 class Manifest(Contract):
-    """What a finished job was made of."""
+    """What a finished job was made of.
+
+    Attributes:
+        title_col: the column that was joined before each document's text, if there was one.
+    """
 
     job_id: str
     spec: JobSpec
@@ -147,6 +151,7 @@ class Manifest(Contract):
     agreement: Agreement | None
     parts: tuple[PartSummary, ...]
     reuse: Reuse | None = None
+    title_col: str | None = None
 
 
 class Failure(Contract):

@@ -32,6 +32,8 @@ REFUSAL_COLUMN = "_refusal"
 ORIGIN_COLUMNS = ("_file", "_row")
 STATUS_COLUMNS = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
 
+_LATER_OPTIONS = ("title_col",)
+
 
 class JobOptions(Contract):
     """A job without its sink: source, model, options; the command line's flags by those names."""
@@ -55,6 +57,11 @@ class JobOptions(Contract):
     corpus: str | None = Field(None, description="Documents of a run, in the same forms")
     query_col: str = Field("query", description="Column with the query's text")
     document_col: str = Field("document", description="Column with the document's text")
+    title_col: str | None = Field(
+        None,
+        description="Column with the document's title, which goes before its text; none: without "
+        "[title if there]",
+    )
     query_id_col: str | None = Field(
         None, description="Column that names the query group [query_id if there, else the text]"
     )
@@ -144,6 +151,8 @@ class Columns(Contract):
             collide with a result column (`score` becomes `input_score`).
         candidates: of lists, the input columns that tell of a candidate and not of its query;
             None where a part has a row for each candidate.
+        title: the column that is joined before each document's text.
+        corpus_title: of a run, the column of the corpus that was, when the pairs were prepared.
     """
 
     query: str
@@ -152,6 +161,13 @@ class Columns(Contract):
     doc_id: str | None
     kept: dict[str, str]
     candidates: tuple[str, ...] | None = None
+    title: str | None = None
+    corpus_title: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The columns that the model's input is made of."""
+        return list(filter(None, dict.fromkeys((self.query, self.document, self.title))))
 
     @property
     def group_key(self) -> str:
@@ -253,9 +269,11 @@ def encode_schema(schema: pa.Schema) -> str:
 def job_id_for(spec: JobSpec, files: tuple[InputFile, ...]) -> str:
     """The job's name: the same spec over the same files is the same job.
 
-    Priority and reuse do not count: they change when a job is done, not what comes out.
+    Priority and reuse do not count: they change when a job is done, not what comes out. An option
+    that came later counts where it is given, so that jobs without it keep their names.
     """
     exclude = {"priority", "reuse_from"}
+    exclude |= {name for name in _LATER_OPTIONS if getattr(spec, name) is None}
     digest = hashlib.sha256(spec.model_dump_json(exclude=exclude).encode())
     for file in files:
         digest.update(file.model_dump_json().encode())

@@ -132,6 +132,7 @@ def make_manifest(job: Job, reports: list[ShardReport]) -> Manifest:
             for report in reports
         ),
         reuse=_reuse(job, reports),
+        title_col=job.plan.columns.title or job.plan.columns.corpus_title,
     )
 
 

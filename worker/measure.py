@@ -21,6 +21,7 @@ from rankmill import models
 from rankmill.errors import RankmillError
 from rankmill.measure import Calibration, Measurement, MeasureRequest
 from rankmill.settings import settings
+from rankmill.titles import scored_documents
 from worker.engine.window import PairWindow
 from worker.rejects import refusals
 
@@ -78,9 +79,8 @@ def _windows(good: pa.Table, request: MeasureRequest) -> Iterator[PairWindow]:
     size = settings().window_pairs
     for start in range(0, good.num_rows, size):
         texts = good.slice(start, size)
-        yield PairWindow(
-            texts[request.columns.query].to_pylist(), texts[request.columns.document].to_pylist()
-        )
+        documents = scored_documents(texts, request.columns)
+        yield PairWindow(texts[request.columns.query].to_pylist(), documents.to_pylist())
 
 
 def _measured(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from rankmill import storage
 from rankmill.output import Job
 from rankmill.spec import ORIGIN_COLUMNS, REFUSAL_COLUMN, REJECT_COLUMNS, Columns
+from rankmill.titles import scored_documents
 from worker.reader import RowReader
 from worker.rows import locate_row
 from worker.texts import joined
@@ -27,8 +28,9 @@ def refusals(table: pa.Table, columns: Columns) -> dict[int, str]:
     told = table[REFUSAL_COLUMN]
     if told.null_count < len(told):
         found = {at: reason for at, reason in enumerate(told.to_pylist()) if reason}
-    for name, column in (("query", columns.query), ("document", columns.document)):
-        texts, not_text = _texts(joined(table[column].cast(pa.large_binary())))
+    documents = scored_documents(table, columns)
+    for name, column in (("query", table[columns.query]), ("document", documents)):
+        texts, not_text = _texts(joined(column.cast(pa.large_binary())))
         blank = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
         for reason, positions in (
             (f"{name} is not UTF-8", not_text),

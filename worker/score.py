@@ -15,6 +15,7 @@ from rankmill.logs import get_logger
 from rankmill.output import Job
 from rankmill.pair_hash import PAIR_HASH_COLUMN, pair_hashes
 from rankmill.spec import Columns, ShardSpec
+from rankmill.titles import scored_documents
 from worker.duplicates import DocumentIds
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
 from worker.known import KnownRows
@@ -188,7 +189,7 @@ def _windows_of_rows(
     job: Job, shard: ShardSpec, work: ShardWork, known: KnownRows
 ) -> Iterator[OwnedRows]:
     columns = job.plan.columns
-    reading = [columns.query, columns.document, *columns.kept]
+    reading = [*columns.texts, *columns.kept]
     reading += [columns.doc_id] if columns.doc_id else []
     is_first = True
     for rows in owned_rows(job, shard, reading, known.stretch * work.window_pairs, work.reader):
@@ -236,7 +237,8 @@ def _keep(
     if scored.hashed is not None:
         hashes = known.hashes(rows.first_row, rows.stop_row)
         if hashes is None:
-            hashes = pair_hashes(rows.table[columns.query], rows.table[columns.document])
+            documents = scored_documents(rows.table, columns)
+            hashes = pair_hashes(rows.table[columns.query], documents)
         hashes = hashes.take(pa.array(good[finite]))
         scored.hashed.add(results.add_column(0, PAIR_HASH_COLUMN, hashes))
     scored.logits.append(scores.logits[finite])

@@ -99,7 +99,7 @@ def _agreement(job: Job, shard: ShardSpec, work: ShardWork) -> Agreement | None:
         return None
     columns = job.plan.columns
     n_pairs = min(max(job.plan.n_rows // 100, _MIN_CHECKED_PAIRS), _MAX_CHECKED_PAIRS)
-    first = next(owned_rows(job, shard, [columns.query, columns.document], n_pairs), None)
+    first = next(owned_rows(job, shard, columns.texts, n_pairs), None)
     if first is None:
         return None
     unknown = np.zeros(first.table.num_rows, np.uint64)

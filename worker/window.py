@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rankmill.known import unpack
 from rankmill.spec import Columns
+from rankmill.titles import scored_documents
 from worker.engine.scorer import PairWindow, WindowScores
 from worker.rows import OwnedRows
 from worker.texts import Texts
@@ -50,9 +51,8 @@ class Window:
 
     def pairs(self, columns: Columns) -> PairWindow:
         """What the scorer gets."""
-        texts = self.rows.table.select(list({columns.query, columns.document}))
-        texts = taken(texts, self.good[self.is_new])
-        return PairWindow(Texts(texts[columns.query]), Texts(texts[columns.document]))
+        texts = taken(self.rows.table.select(columns.texts), self.good[self.is_new])
+        return PairWindow(Texts(texts[columns.query]), Texts(scored_documents(texts, columns)))
 
     def all_scores(self, new: WindowScores) -> WindowScores:
         """The scores of all good rows, from what the scorer has given."""

@@ -32,6 +32,7 @@ def _facts(found: Estimate) -> list[tuple[str, str]]:
         ("shards", f"{found.n_shards:,}"),
         ("sample", _sample(found)),
         ("duplicates", f"{found.duplicate_share:.1%} of the sample"),
+        *([("titles", f"column '{found.title_col}' before each text")] if found.title_col else []),
         ("model", _model(found)),
         ("tokens", _tokens(found.tokens) if found.tokens else "none: nothing is tokenized"),
     ]

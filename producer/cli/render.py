@@ -103,6 +103,9 @@ def result_facts(manifest: Manifest, report_uri: str | None) -> Text:
     if manifest.n_rejected:
         reasons = ", ".join(f"{why}: {n:,}" for why, n in manifest.rejects_by_reason.items())
         facts.append(("rejected", f"{manifest.n_rejected:,} ({reasons})"))
+    if manifest.title_col:
+        without = "--title-col none leaves it out"
+        facts.append(("titles", f"column '{manifest.title_col}' before each text; {without}"))
     if manifest.reuse:
         facts.append(("reused", _reuse(manifest.reuse)))
     for scoring in manifest.scoring:

@@ -12,12 +12,15 @@ from producer.prepare.order import load_keys, positions
 from producer.prepare.rows import Rows, schema_with_status
 from producer.prepare.shuffle import shuffled
 from producer.prepare.workspace import Workspace
-from rankmill.spec import JobSpec
+from rankmill.spec import Columns, JobSpec
 
 
 class Dataset(Protocol):
     @property
     def schema(self) -> pa.Schema: ...
+
+    @property
+    def columns(self) -> Columns: ...
 
     def tables(self, workspace: Workspace) -> Iterator[pa.Table]: ...
 
@@ -25,19 +28,29 @@ class Dataset(Protocol):
 class PairsAsTheyCome:
     """Pairs that are clustered already, or that need not be."""
 
-    def __init__(self, spec: JobSpec, rows: Rows) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        rows: Rows,
+        candidates: tuple[str, ...] | None = None,
+        title: str | None = None,
+    ) -> None:
         """
+        Args:
+            candidates, title: as of `resolve_columns`.
+
         Raises:
             InputError: a column is missing or of the wrong type.
         """
-        columns = resolve_columns(spec, rows.schema)
-        roles = (columns.query_id, columns.doc_id, columns.query, columns.document)
+        columns = resolve_columns(spec, rows.schema, candidates, title)
+        roles = (columns.query_id, columns.doc_id, *columns.texts)
         others = rows.schema.names if spec.keep_cols is None else spec.keep_cols
         self._names = list(dict.fromkeys(name for name in (*roles, *others) if name is not None))
         self._key = columns.group_key
         self._rows = rows
         own = pa.schema([rows.schema.field(name) for name in self._names])
         self.schema = schema_with_status(own)
+        self.columns = resolve_columns(spec, self.schema, candidates, title)
 
     def tables(self, workspace: Workspace) -> Iterator[pa.Table]:
         return self._rows.tables(self._names)

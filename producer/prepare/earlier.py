@@ -16,7 +16,8 @@ from rankmill.known import fingerprint
 from rankmill.output import Output, part_name
 from rankmill.pair_hash import PAIR_HASH_COLUMN, SAVED_SCHEMA, pair_hashes
 from rankmill.results import Manifest, Scoring
-from rankmill.spec import InputFile, JobSpec
+from rankmill.spec import Columns, InputFile, JobSpec
+from rankmill.titles import scored_documents
 
 LATEST = "latest"
 _POINTER = "latest.json"
@@ -81,14 +82,14 @@ class Earlier:
     """
     Attributes:
         files: those of `source` whose scores are told by `scoring`; of several, the most rows'.
-        texts: the columns with query and document, where no hashes were kept.
+        texts: the columns of the parts with query, document and title, where no hashes were kept.
     """
 
     uri: str
     manifest: Manifest
     scoring: Scoring
     files: tuple[InputFile, ...]
-    texts: tuple[str, str] | None
+    texts: Columns | None
 
     @classmethod
     def open(cls, uri: str) -> Earlier:
@@ -113,23 +114,24 @@ class Earlier:
 
     def tables(self) -> Iterator[pa.Table]:
         """The scores by hash, columns as in SAVED_SCHEMA; a pair may come several times."""
-        names = SAVED_SCHEMA.names if self.texts is None else [*self.texts, *SAVED_SCHEMA.names[1:]]
+        texts = [PAIR_HASH_COLUMN] if self.texts is None else self.texts.texts
+        names = [*texts, *SAVED_SCHEMA.names[1:]]
         for file in self.files:
             for table in parquet.read_rows(file.stat, names, 0, _BATCH_ROWS):
                 yield table if self.texts is None else _hashed(table, self.texts)
 
 
-def _kept_texts(output: Output) -> tuple[str, str]:
+def _kept_texts(output: Output) -> Columns:
     plan = output.read_plan()
     columns = plan.columns if plan else None
-    if columns is not None and columns.candidates is None:
-        kept = [columns.kept.get(name) for name in (columns.query, columns.document)]
-        if kept[0] is not None and kept[1] is not None:
-            return kept[0], kept[1]
-    raise InputError(
-        f"--reuse-from {output.uri}: its job kept neither hashes nor both texts of its pairs; run "
-        "it again with --for-reuse"
-    )
+    if columns is None or columns.candidates is not None or not {*columns.texts} <= {*columns.kept}:
+        raise InputError(
+            f"--reuse-from {output.uri}: its job kept neither hashes nor all texts of its pairs; "
+            "run it again with --for-reuse"
+        )
+    parts = ("query", "document", "title")
+    names = {part: columns.kept.get(getattr(columns, part)) for part in parts}
+    return columns.model_copy(update=names)
 
 
 def _check_whole(uri: str, manifest: Manifest, source: Source, n_rows: int) -> None:
@@ -163,9 +165,9 @@ def _most_common(output: Output, manifest: Manifest) -> tuple[Scoring, set[str]]
     return scoring[key], names[key]
 
 
-def _hashed(table: pa.Table, texts: tuple[str, str]) -> pa.Table:
-    hashes = pair_hashes(table[texts[0]], table[texts[1]])
-    return table.drop_columns(list({*texts})).add_column(0, PAIR_HASH_COLUMN, hashes)
+def _hashed(table: pa.Table, texts: Columns) -> pa.Table:
+    hashes = pair_hashes(table[texts.query], scored_documents(table, texts))
+    return table.drop_columns(texts.texts).add_column(0, PAIR_HASH_COLUMN, hashes)
 
 
 def _name(file: InputFile) -> str:

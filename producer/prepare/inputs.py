@@ -18,6 +18,7 @@ from producer.prepare.lines import first_lines
 from producer.prepare.lists import USUAL_LISTS, ExplodedRows
 from producer.prepare.rows import ParquetRows, Rows
 from producer.prepare.texts import Texts
+from producer.text_columns import NO_TITLE
 from rankmill.errors import InputError
 from rankmill.spec import InputFile, InputRole, JobSpec
 
@@ -84,17 +85,10 @@ def open_dataset(
         return JoinedRun(spec, rows, queries, reading.corpus(files_of("corpus")))
     if spec.layout == "lists":
         rows = ExplodedRows(spec, rows)
-        if not spec.cluster:
-            return PairsAsTheyCome(spec, rows)
+        candidates = None if spec.explode else rows.candidate_columns
+        dataset = ClusteredPairs if spec.cluster else PairsAsTheyCome
+        return dataset(spec, rows, candidates, rows.title_column)
     return ClusteredPairs(spec, rows)
-
-
-def candidate_columns(spec: JobSpec, files: tuple[InputFile, ...]) -> tuple[str, ...] | None:
-    """The columns to fold into lists again; None where a row for each candidate is wanted."""
-    if spec.layout != "lists" or spec.explode:
-        return None
-    with Database() as database:
-        return ExplodedRows(spec, _Reading(spec, database, False).rows(files)).candidate_columns
 
 
 def _find(uris: str, role: InputRole, in_all: tuple[str, ...] = ()) -> tuple[InputFile, ...]:
@@ -122,6 +116,8 @@ class _Reading:
             return _parquet(files, self.spec)
         if form == Form.JSONL:
             texts = {"query": self.spec.query_col, "document": self.spec.document_col}
+            if self.spec.layout == "pairs" and self.spec.title_col not in (NO_TITLE, ""):
+                texts["title"] = self.spec.title_col or "title"
             return self._json(files, texts)
         if self.spec.layout == "run":
             return self._delimited(run_rows(files))
@@ -141,7 +137,7 @@ class _Reading:
     def corpus(self, files: tuple[InputFile, ...]) -> Texts:
         ids = _wanted_first(self.spec.doc_id_col, _DOC_IDS)
         texts = _wanted_first(self.spec.document_col, _TEXTS)
-        return Texts.of("--corpus", self._texts(files), ids, texts)
+        return Texts.of("--corpus", self._texts(files), ids, texts, self.spec.title_col)
 
     def _texts(self, files: tuple[InputFile, ...]) -> Rows:
         form = form_of(files[0].stat)

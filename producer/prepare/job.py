@@ -12,7 +12,7 @@ from structlog.contextvars import bound_contextvars
 
 from producer.plan import make_plan, read_pairs, read_source
 from producer.prepare.earlier import Earlier
-from producer.prepare.inputs import candidate_columns, find_inputs, needs_prepare
+from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.prepare.known import look_up
 from producer.prepare.prepare import prepare
 from producer.prepare.workspace import Progress
@@ -122,9 +122,9 @@ def _plan_of_new_pairs(
     spec, target = record.spec, Output(record.spec.output_uri).prepared_uri
     files = find_inputs(spec)
     _check_unchanged(record, files)
-    prepare(spec, files, target, scratch, progress, settings.prepare_memory)
+    columns = prepare(spec, files, target, scratch, progress, settings.prepare_memory)
     source = read_source([target], (spec.query_col, spec.document_col))
-    return make_plan(record.job_id, spec, source, candidate_columns(spec, files))
+    return make_plan(record.job_id, spec, source, columns)
 
 
 def _plan_of_pairs(record: JobRecord) -> Plan:

@@ -8,13 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.plan import is_text, resolve_columns
+from producer.plan import resolve_columns
 from producer.prepare.lookup import texts_in_order
 from producer.prepare.order import ROW_NUMBER, TABLE, key_type, load_keys, positions
 from producer.prepare.rows import Rows, schema_with_status
 from producer.prepare.shuffle import shuffled
 from producer.prepare.texts import Texts
 from producer.prepare.workspace import Workspace
+from producer.text_columns import is_text
 from rankmill.errors import InputError
 from rankmill.spec import REFUSAL_COLUMN, STATUS_COLUMNS, JobSpec
 
@@ -43,7 +44,8 @@ class JoinedRun:
         ]
         self.schema = schema_with_status(self._own_schema())
         _check_names(run, self.schema)
-        resolve_columns(spec, self.schema)
+        columns = resolve_columns(spec, self.schema)
+        self.columns = columns.model_copy(update={"corpus_title": corpus.title_column})
 
     def tables(self, workspace: Workspace) -> Iterator[pa.Table]:
         ids = {"query": self._query_id, "document": self._doc_id}

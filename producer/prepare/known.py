@@ -22,7 +22,8 @@ from rankmill.known import KnownScores, pack
 from rankmill.output import Output
 from rankmill.pair_hash import PAIR_HASH_COLUMN, as_integers, pair_hashes
 from rankmill.rows import read_files
-from rankmill.spec import JobSpec, Plan
+from rankmill.spec import Columns, JobSpec, Plan
+from rankmill.titles import scored_documents
 
 _BATCH_ROWS = 16 * 1024
 _WRITTEN_ROWS = 2**20
@@ -86,9 +87,9 @@ def _found(
         "create table known as select a, b, min(score) as score from feed group by a, b",
         Feed(_SCORES, _keyed_scores(scores)),
     )
-    names = [plan.columns.query, plan.columns.document]
-    rows = read_files(plan.files, plan.schema, names, 0, _BATCH_ROWS, spec.damaged)
-    feed = Feed(_ROWS, _keyed_rows(workspace.watch("looking up scores", rows), names, hashes))
+    columns = plan.columns
+    rows = read_files(plan.files, plan.schema, columns.texts, 0, _BATCH_ROWS, spec.damaged)
+    feed = Feed(_ROWS, _keyed_rows(workspace.watch("looking up scores", rows), columns, hashes))
     found = workspace.array("scores", np.uint64, plan.n_rows)
     query = "select n, score from feed join known on feed.a = known.a and feed.b = known.b"
     for table in workspace.tell_errors(workspace.database.tables(query, feed)):
@@ -108,11 +109,12 @@ def _keyed_scores(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _keyed_rows(
-    tables: Iterable[pa.Table], names: list[str], hashes: np.ndarray
+    tables: Iterable[pa.Table], columns: Columns, hashes: np.ndarray
 ) -> Iterator[pa.Table]:
     row = 0
     for table in tables:
-        keys = as_integers(pair_hashes(*(table[name] for name in names)))
+        documents = scored_documents(table, columns)
+        keys = as_integers(pair_hashes(table[columns.query], documents))
         numbers = np.arange(row, row + table.num_rows)
         hashes[row : row + table.num_rows] = keys
         yield pa.table([keys[:, 0], keys[:, 1], numbers], _ROWS)

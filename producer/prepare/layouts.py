@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from producer.plan import is_text
 from producer.prepare.lists import list_columns
+from producer.text_columns import is_text
 from rankmill.errors import InputError
 from rankmill.spec import JobSpec, Layout
 

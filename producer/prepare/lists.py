@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.prepare.rows import Rows, schema_with_status
+from producer.text_columns import find_title
 from rankmill.errors import InputError
 from rankmill.spec import REFUSAL_COLUMN, STATUS_COLUMNS, InputFile, JobSpec
 
@@ -23,6 +24,9 @@ class ExplodedRows:
 
     A query that nothing names gets the number of its row as `query_id`, so that two queries of
     equal text stay two. A candidate's further fields become columns.
+
+    Attributes:
+        title_column: the one with the candidates' titles, if they have any.
     """
 
     def __init__(self, spec: JobSpec, rows: Rows) -> None:
@@ -34,7 +38,9 @@ class ExplodedRows:
         self._list_column = _list_column(spec, rows)
         self._own = [name for name in rows.schema.names if name != self._list_column]
         self._counts_queries = spec.query_id_col is None and _QUERY_ID not in self._own
-        self._fields = _candidate_fields(spec, rows, self._list_column, self._own)
+        self._fields, self.title_column = _candidate_fields(
+            spec, rows, self._list_column, self._own
+        )
         counted = [pa.field(_QUERY_ID, pa.int64())] if self._counts_queries else []
         element = rows.schema.field(self._list_column).type.value_type
         self.schema = pa.schema(
@@ -108,15 +114,19 @@ def _list_column(spec: JobSpec, rows: Rows) -> str:
 
 def _candidate_fields(
     spec: JobSpec, rows: Rows, list_column: str, own: list[str]
-) -> dict[str, str | None]:
+) -> tuple[dict[str, str | None], str | None]:
     """Output column to the candidate's field that it comes from; None is the candidate itself.
+
+    Returns:
+        The columns, and the one of the title.
 
     Raises:
         InputError: no field has the text, or a column would be there twice.
     """
     uri = rows.files[0].uri
     element = rows.schema.field(list_column).type.value_type
-    fields = [field.name for field in element] if pa.types.is_struct(element) else []
+    is_struct = pa.types.is_struct(element)
+    fields = [field.name for field in element] if is_struct else []
     text = next((name for name in _TEXTS if name in fields), None)
     if fields and text is None:
         raise InputError(
@@ -135,7 +145,9 @@ def _candidate_fields(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{uri}: column '{twice}' would be there twice, once from '{list_column}'")
-    return dict(columns)
+    where = f"{uri}: a candidate in '{list_column}'"
+    title = find_title(spec.title_col, element if is_struct else (), (text,), where)
+    return dict(columns), next((name for name, field in columns if title and field == title), None)
 
 
 def _flatten(lists: pa.ChunkedArray) -> tuple[pa.Array, pa.Array, np.ndarray]:

@@ -11,7 +11,7 @@ from producer.prepare.parts import write_parts
 from producer.prepare.workspace import Progress, Workspace
 from rankmill import storage
 from rankmill.errors import InputError
-from rankmill.spec import InputFile, JobSpec
+from rankmill.spec import Columns, InputFile, JobSpec
 
 
 def prepare(
@@ -21,7 +21,7 @@ def prepare(
     scratch: Path,
     progress: Progress,
     memory_limit: str = "1GB",
-) -> None:
+) -> Columns:
     """Write the pairs of `files`, as `find_inputs` found them, to `part-00000.parquet` and so on.
 
     The parts have query_id and doc_id where there are such, the query's and the document's text,
@@ -34,6 +34,9 @@ def prepare(
         scratch: a folder on a disk with room for the pairs, as `target_uri`.
         progress: is told now and then which step has come to how many rows.
         memory_limit: of DuckDB; as much again goes to what is read and written.
+
+    Returns:
+        Which column of the pairs plays which part.
 
     Raises:
         InputError: bad input, or a file has changed; nothing is left in the target.
@@ -50,6 +53,7 @@ def prepare(
             dataset = open_dataset(spec, files, json_database)
             tables = workspace.tell_errors(dataset.tables(workspace))
             write_parts(target_uri, dataset.schema, workspace.watch("writing", tables))
+            return dataset.columns
     except InputError:
         storage.remove(target_uri)
         raise

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from producer.plan import is_text
 from producer.prepare.rows import Rows
+from producer.text_columns import NO_TITLE, find_title, is_text
 from rankmill.errors import InputError
-
-_TITLE = "title"
+from rankmill.titles import with_titles
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Texts:
     """
     Attributes:
         flag: the option that named the files.
-        title_column: stands before the text, as BEIR does it: with a blank between, then stripped.
+        title_column: is joined before the text.
     """
 
     flag: str
@@ -31,22 +29,31 @@ class Texts:
     title_column: str | None
 
     @classmethod
-    def of(cls, flag: str, rows: Rows, ids: tuple[str, ...], texts: tuple[str, ...]) -> Self:
+    def of(
+        cls,
+        flag: str,
+        rows: Rows,
+        ids: tuple[str, ...],
+        texts: tuple[str, ...],
+        title: str | None = NO_TITLE,
+    ) -> Self:
         """Texts in the first of the columns that are there.
 
+        Args:
+            title: as --title-col has it.
+
         Raises:
-            InputError: none is, or the text's is not text.
+            InputError: none is, or the text's or the title's is not text.
         """
         schema = rows.schema
         id_column = _first_there(flag, rows, ids)
         text_column = _first_there(flag, rows, texts)
-        title = _TITLE if flag == "--corpus" and _TITLE in schema.names else None
-        for name in filter(None, (text_column, title)):
-            if not is_text(schema.field(name).type):
-                raise InputError(
-                    f"{rows.files[0].uri}: column '{name}' is {schema.field(name).type}, not text"
-                )
-        return cls(flag, rows, id_column, text_column, title)
+        where = f"{flag} {rows.files[0].uri}"
+        if not is_text(schema.field(text_column).type):
+            kind = schema.field(text_column).type
+            raise InputError(f"{where}: column '{text_column}' is {kind}, not text")
+        title_column = find_title(title, schema, (text_column,), where)
+        return cls(flag, rows, id_column, text_column, title_column)
 
     @property
     def id_type(self) -> pa.DataType:
@@ -59,7 +66,7 @@ class Texts:
         for table in self.rows.tables(names):
             text = table[self.text_column].cast(pa.large_string())
             if self.title_column is not None:
-                text = _with_title(table[self.title_column].cast(pa.large_string()), text)
+                text = with_titles(table[self.title_column], text)
             yield pa.table({"id": table[self.id_column], "text": text})
 
 
@@ -76,15 +83,3 @@ def _first_there(flag: str, rows: Rows, names: tuple[str, ...]) -> str:
             f"{', '.join(there) or 'none'}"
         )
     return found
-
-
-def _with_title(title: pa.ChunkedArray, text: pa.ChunkedArray) -> pa.ChunkedArray:
-    joined = pc.binary_join_element_wise(
-        title, pc.fill_null(text, ""), pa.scalar(" ", pa.large_string())
-    )
-    try:
-        joined = pc.utf8_trim_whitespace(joined)
-    except pa.ArrowInvalid:  # what is no UTF-8 will be rejected when it is scored
-        joined = pc.ascii_trim_whitespace(joined)
-    has_title = pc.fill_null(pc.greater(pc.binary_length(title), 0), False)
-    return pc.if_else(has_title, joined, text)

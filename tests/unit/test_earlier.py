@@ -65,7 +65,7 @@ def test_an_output_with_neither_hashes_nor_texts_is_refused(tmp_path: Path) -> N
     done(job_of(pairs(2, 3), tmp_path / "one", "null"))
     message = refusal(tmp_path / "two", tmp_path / "one/out")
     assert message.endswith(
-        "kept neither hashes nor both texts of its pairs; run it again with --for-reuse"
+        "kept neither hashes nor all texts of its pairs; run it again with --for-reuse"
     )
 
 

@@ -56,7 +56,7 @@ def test_a_run_gets_its_texts_query_by_query(tmp_path: Path) -> None:
     assert [(row["query_id"], row["doc_id"], row["query"], row["document"]) for row in rows] == [
         ("q2", "d1", "two", "Title   first"),
         ("q2", "d3", "two", "Only title"),
-        ("q1", "d2", "one", " second "),
+        ("q1", "d2", "one", "second"),
         ("q1", "d9", "one", None),
         ("q3", "d1", None, "Title   first"),
     ]
@@ -122,7 +122,7 @@ def test_a_run_may_be_jsonl_and_named_without_a_suffix(tmp_path: Path) -> None:
     rows = [{"query_id": "q1", "doc_id": "d2", "lang": "de"}]
     run = str(write_jsonl(tmp_path / "run.jsonl", rows))
     found = prepared(spec.model_copy(update={"input_uri": run}), tmp_path)
-    assert found["document"].to_pylist() == [" second "]
+    assert found["document"].to_pylist() == ["second"]
     assert found["lang"].to_pylist() == ["de"]
 
 

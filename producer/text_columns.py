@@ -1,0 +1,54 @@
+"""Which columns hold text, and which of them the titles: one rule for every layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from rankmill.errors import InputError
+
+NO_TITLE = "none"
+_USUAL = "title"
+
+
+def find_title(
+    wanted: str | None, fields: Iterable[pa.Field], taken: Iterable[str | None], where: str
+) -> str | None:
+    """The name of the field that --title-col means: the one given, or else `title` if there.
+
+    Args:
+        fields: those that describe a document.
+        taken: fields that have another meaning.
+        where: they are found, for an error.
+
+    Raises:
+        InputError: it is not there, has another meaning, or is not text.
+    """
+    types = {field.name: field.type for field in fields}
+    taken = set(taken)
+    if wanted in (NO_TITLE, "") or (wanted is None and (_USUAL not in types or _USUAL in taken)):
+        return None
+    name = wanted or _USUAL
+    if name not in types:
+        there = ", ".join(types) or "none"
+        raise InputError(f"{where}: no '{name}' for --title-col; there are: {there}")
+    if name in taken:
+        raise InputError(f"{where}: '{name}' is a text or an id already; give another --title-col")
+    if not is_text(types[name]):
+        raise InputError(
+            f"{where}: '{name}' is {types[name]}, not text; give another --title-col, or none"
+        )
+    return name
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds strings, or only nulls."""
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_null,
+    )
+    return any(test(value) for test in tests)
