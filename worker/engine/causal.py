@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from worker.engine.batching import TokenBatch
 from worker.engine.folder import ModelFolder
 from worker.engine.padded import pad
+from worker.engine.refusal import UnusableFolder
 
 
 class CausalForward:
@@ -44,17 +46,25 @@ def answer_ids(source: ModelFolder) -> list[int]:
     Transformers.
 
     Raises:
-        ValueError: the tokenizer has no such tokens.
+        UnusableFolder: the folder states no such tokens, and the tokenizer has none.
     """
-    for module in source.json_list("modules.json"):
-        if str(module.get("type", "")).endswith("LogitScore"):
-            stated = source.json(f"{module['path']}/config.json")
-            both = (stated["true_token_id"], stated.get("false_token_id"))
-            return [token for token in both if token is not None]
+    for kind, path in source.settings.modules:
+        if kind.endswith(".LogitScore"):
+            name = f"{path}/config.json"
+            return _stated_ids(source.path / name, source.json(name))
     vocabulary = source.tokenizer.get_vocab()
     if "yes" not in vocabulary or "no" not in vocabulary:
-        raise ValueError(
-            f"{source.path} is a causal language model whose tokenizer has no tokens 'yes' and "
+        raise UnusableFolder(
+            f"{source.path}: a causal language model whose tokenizer has no tokens 'yes' and "
             f"'no' to score with"
         )
     return [vocabulary["yes"], vocabulary["no"]]
+
+
+def _stated_ids(path: Path, stated: dict[str, Any]) -> list[int]:
+    both = [stated.get("true_token_id"), stated.get("false_token_id")]
+    if both[0] is None or any(each is not None and type(each) is not int for each in both):
+        raise UnusableFolder(f"{path}: true_token_id and false_token_id are not numbers of tokens")
+    if stated.get("module_input_name", "causal_logits") != "causal_logits":
+        raise UnusableFolder(f"{path}: module_input_name is not causal_logits")
+    return [each for each in both if each is not None]

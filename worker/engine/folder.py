@@ -127,6 +127,8 @@ class ModelFolder:
         """
         config = self.config
         in_config = getattr(config, "sentence_transformers", None) or {}
+        if not isinstance(in_config, dict):
+            raise UnusableFolder(f"{self.path}: config.json: sentence_transformers is no object")
         stated = self.settings.activation
         if stated is None and "activation_fn" in in_config:
             stated = in_config["activation_fn"]

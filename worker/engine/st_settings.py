@@ -126,7 +126,7 @@ def read_st_settings(folder: Path) -> StSettings:
         prompt=_prompt(folder, stated),
         takes_messages=message is not None,
         message_format=(message or {}).get("format", "auto"),
-        model_max_length=_stated_length(transformer),
+        model_max_length=_stated_length(folder, transformer),
         lower_case=bool(transformer.get("do_lower_case", False)),
         **_processing(folder, transformer),
     )
@@ -146,9 +146,8 @@ def _prompt(folder: Path, stated: dict[str, Any]) -> str | None:
 
 def _transformer(folder: Path) -> dict[str, Any]:
     """The settings of the Transformer module, all of which are known."""
-    name = next((each for each in _FILES if (folder / each).is_file()), _FILES[0])
-    stated = _read(folder, name, dict) or {}
-    where = folder / name
+    where = _settings_file(folder)
+    stated = _read(folder, where.name, dict) or {}
     for key, value in stated.items():
         arguments = (*_FOR_MODEL, *_FOR_TOKENIZER, *_FOR_CONFIG)
         if key in _WITHOUT_EFFECT | _OBEYED or value is None:
@@ -166,6 +165,12 @@ def _transformer(folder: Path) -> dict[str, Any]:
     return stated
 
 
+def _settings_file(folder: Path) -> Path:
+    """The first that is there, as Sentence Transformers looks for them."""
+    name = next((each for each in _FILES if (folder / each).is_file()), _FILES[0])
+    return folder / name
+
+
 def _check_modality(where: Path, modality: Any) -> None:
     if modality is None:
         return
@@ -179,19 +184,20 @@ def _check_modality(where: Path, modality: Any) -> None:
             raise UnusableFolder(f"{where}: modality_config.{key}.format is {each['format']!r}")
 
 
-def _stated_length(transformer: dict[str, Any]) -> int | None:
+def _stated_length(folder: Path, transformer: dict[str, Any]) -> int | None:
     """As the tokenizer gets it: its own arguments come before max_seq_length."""
+    where = _settings_file(folder)
     for key in reversed(_FOR_TOKENIZER):
         length = (transformer.get(key) or {}).get("model_max_length")
         if length is not None:
-            return _length("model_max_length", length)
+            return _length(f"{where}: {key}.model_max_length", length)
     length = transformer.get("max_seq_length")
-    return None if length is None else _length("max_seq_length", length)
+    return None if length is None else _length(f"{where}: max_seq_length", length)
 
 
 def _processing(folder: Path, transformer: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
     stated = transformer.get("processing_kwargs") or {}
-    where = f"{folder / _FILES[0]}: processing_kwargs"
+    where = f"{_settings_file(folder)}: processing_kwargs"
     if not isinstance(stated, dict) or not all(
         isinstance(each, dict) for each in stated.values() if each is not None
     ):
