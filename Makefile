@@ -31,7 +31,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP_INSTALL) -e '.[worker,prepare,eval,report,flower,local,dev]'
+	$(PIP_INSTALL) -e '.[worker,prepare,eval,report,flower,local,delta,iceberg,dev]'
 	@touch $@ $(VENV)/installed
 
 programs:

@@ -22,10 +22,11 @@ from producer.forecast import (
     tokens_of,
 )
 from producer.groups import GroupSizes, group_sizes
+from producer.inputs.find import find
 from producer.local import devices
 from producer.measure import measure
 from producer.plan import Source, read_pairs, read_source, resolve_columns
-from producer.prepare.inputs import find_inputs, needs_prepare
+from producer.prepare.inputs import find_inputs, needs_prepare, pinned
 from producer.prepare.layouts import check_layout
 from producer.prepare.prepare import prepare
 from producer.sample import Sample, read_sample
@@ -150,11 +151,13 @@ def _files_and_pairs(
     spec = JobSpec(
         **{**options.model_dump(), "cluster": False, "output_uri": str(scratch / "pairs")}
     )
-    if not needs_prepare(spec):
-        source = read_pairs(options)
+    found = find(spec.input_uri, spec.input_version)
+    spec = pinned(spec, found)
+    if not needs_prepare(spec, found):
+        source = read_pairs(spec, found)
         check_layout(spec, source.files[0].uri, source.schema)
         return source.files, source, resolve_columns(options, source.schema)
-    files = find_inputs(spec)
+    files = find_inputs(spec, found)
     memory = settings().prepare_memory
     columns = prepare(spec, files, spec.output_uri, scratch, lambda *_: None, memory)
     texts = (options.query_col, options.document_col)

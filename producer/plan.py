@@ -55,6 +55,17 @@ class Source:
     group_rows: np.ndarray
     group_bytes: np.ndarray
 
+    @classmethod
+    def of(
+        cls, files: tuple[InputFile, ...], schema: pa.Schema, footers: Sequence[Footer]
+    ) -> Source:
+        return cls(
+            files,
+            schema,
+            np.concatenate([footer.group_rows for footer in footers]),
+            np.concatenate([footer.group_bytes for footer in footers]),
+        )
+
     @property
     def n_rows(self) -> int:
         return int(self.group_rows.sum())
@@ -80,6 +91,7 @@ def read_source(
     """
     found: list[storage.FileStat] = []
     below: list[str] = []
+    table = None
     if isinstance(inputs, list):
         for place in inputs:
             files = storage.find_files(place, (".parquet",))
@@ -87,9 +99,11 @@ def read_source(
             below += storage.paths_below(place, files)
     else:
         named = find(inputs) if isinstance(inputs, str) else inputs
-        found, below = list(named.files), list(named.below)
+        found, below, table = list(named.files), list(named.below), named.table
     with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(lambda file: read_footer(file, text_columns), found))
+    if table is not None:
+        return Source.of(*table.inputs(found, footers), footers)
     partitions = _partitions([file.uri for file in found], below)
     stored = [plain_schema(footer.schema) for footer in footers]
     schema = unified([file.uri for file in found], stored, in_all)
@@ -97,22 +111,21 @@ def read_source(
         _input_file(file, footer, partition, schema.names)
         for file, footer, partition in zip(found, footers, partitions, strict=True)
     )
-    return Source(
-        input_files,
-        _with_given(schema, input_files),
-        np.concatenate([footer.group_rows for footer in footers]),
-        np.concatenate([footer.group_bytes for footer in footers]),
-    )
+    return Source.of(input_files, _with_given(schema, input_files), footers)
 
 
-def read_pairs(options: JobOptions) -> Source:
+def read_pairs(options: JobOptions, found: Found | None = None) -> Source:
     """The source of pairs in Parquet; its texts and ids are in all files, or in none.
+
+    Args:
+        found: the input, where it was found already.
 
     Raises:
         InputError: as `read_source`.
     """
     texts = (options.query_col, options.document_col)
-    return read_source(options.input_uri, texts, in_all=key_columns(options))
+    found = found or find(options.input_uri, options.input_version)
+    return read_source(found, texts, in_all=key_columns(options))
 
 
 def key_columns(options: JobOptions) -> tuple[str, ...]:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from producer.follow import JobHandle
+from producer.inputs.find import find
 from producer.plan import check_names, make_plan, read_pairs
 from producer.prepare.earlier import find_earlier
-from producer.prepare.inputs import find_inputs, needs_prepare
+from producer.prepare.inputs import find_inputs, needs_prepare, pinned
 from producer.prepare.layouts import check_layout
 from rankmill import control_folder, dispatch, models, storage
 from rankmill.contract import parse
@@ -75,11 +76,13 @@ def check(spec: JobSpec, job_id: str | None = None) -> Checked:
         InputError: bad input or options.
     """
     spec = check_options(spec)
-    if needs_prepare(spec):
-        files = find_inputs(spec)
+    found = find(spec.input_uri, spec.input_version)
+    spec = pinned(spec, found)
+    if needs_prepare(spec, found):
+        files = find_inputs(spec, found)
         source = None
     else:
-        source = read_pairs(spec)
+        source = read_pairs(spec, found)
         files = source.files
         check_layout(spec, files[0].uri, source.schema)
         check_names(files[0].uri, source.schema)

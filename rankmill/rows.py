@@ -96,8 +96,7 @@ def _as_planned(table: pa.Table, file: InputFile, first_row: int, wanted: pa.Sch
     arrays = []
     for field in wanted:
         if field.name in file.partition:
-            value = pa.scalar(file.partition[field.name], field.type)
-            arrays.append(pa.repeat(value, table.num_rows))
+            arrays.append(_given(file.partition[field.name], field.type, table.num_rows))
             continue
         stored = table[field.name]
         try:
@@ -108,6 +107,12 @@ def _as_planned(table: pa.Table, file: InputFile, first_row: int, wanted: pa.Sch
         wanted = wanted.append(pa.field(REFUSAL_COLUMN, pa.string()))
         arrays.append(pa.nulls(table.num_rows, pa.string()))
     return pa.table(arrays, wanted)
+
+
+def _given(value: int | str | None, kind: pa.DataType, n_rows: int) -> pa.Array:
+    """A column that a file's path or its table's log gives: text as its type writes it."""
+    scalar = pa.scalar(value).cast(kind) if isinstance(value, str) else pa.scalar(value, kind)
+    return pa.repeat(scalar, n_rows)
 
 
 def inexact(uri: str, row: int, field: pa.Field, stored: pa.DataType, value: Inexact) -> InputError:

@@ -32,13 +32,19 @@ REFUSAL_COLUMN = "_refusal"
 ORIGIN_COLUMNS = ("_file", "_row")
 STATUS_COLUMNS = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
 
-_LATER_OPTIONS = ("title_col",)
+_LATER_OPTIONS = ("input_version", "title_col")
 
 
 class JobOptions(Contract):
     """A job without its sink: source, model, options; the command line's flags by those names."""
 
     input_uri: str = Field(min_length=1)
+    input_version: str | None = Field(
+        None,
+        min_length=1,
+        description="Version or time of a Delta table, or snapshot, branch or tag of an Iceberg "
+        "table, that INPUT is [newest]",
+    )
     model_id: str = Field(
         "BAAI/bge-reranker-v2-m3",
         min_length=1,

@@ -8,7 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from producer.submit import check
 from rankmill import storage
+from rankmill.rows import read_files
+from rankmill.spec import JobSpec
 from tests.inputs import pairs
 
 MARKS = {
@@ -32,3 +35,11 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), sink)
     return sink.getvalue()
+
+
+def rows_of(spec: JobSpec) -> list[dict[str, Any]]:
+    """All rows that a job over this input would score, in the columns of its plan."""
+    plan = check(spec).plan
+    assert plan is not None
+    tables = read_files(plan.files, plan.schema, None, 0, 1000, "fail")
+    return [row for table in tables for row in table.to_pylist()]

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from producer.inputs.folders import data_files
-from producer.inputs.marks import check_plain, named_table
+from producer.inputs.marks import Kind, Table, check_plain, named_table
+from producer.inputs.table import TableVersion
 from producer.prepare.forms import Form, form_of
 from rankmill import storage
 from rankmill.errors import InputError
@@ -18,34 +19,51 @@ class Found:
     """
     Attributes:
         below: of each file's path what the place that named it leaves open, from a `/` on.
+        table: the table that the files are of, and which has said so.
     """
 
     form: Form
     files: tuple[FileStat, ...]
-    below: tuple[str, ...]
+    below: tuple[str, ...] = ()
+    table: TableVersion | None = None
 
 
-def find(uris: str) -> Found:
+def find(uris: str, version: str | None = None, flag: str = "INPUT") -> Found:
     """The files that an input names, which all have one form.
+
+    Args:
+        version: of the table that the input is, or else its newest.
+        flag: what named the input; only INPUT may be a table.
 
     Raises:
         InputError: nothing is there, or a file twice, or files of several forms, or of none that
-            is known; or files that are not an input's rows as they lie there.
+            is known; or files that are not an input's rows as they lie there; or a version of what
+            has none.
     """
     files: list[FileStat] = []
     below: list[str] = []
-    for place in storage.places(uris):
+    places = storage.places(uris)
+    for place in places:
         listing = storage.list_place(place)
         table = named_table(listing)
         if table is not None:
-            raise InputError(
-                f"{table.place} is a {table.kind}, whose folder also holds replaced and deleted "
-                "rows; write its rows to a folder of Parquet first"
-            )
+            if flag != "INPUT":
+                raise InputError(
+                    f"{flag} {place} is a table ({table.kind}), which only INPUT may be; write its "
+                    "rows to a folder of Parquet first"
+                )
+            if len(places) > 1:
+                raise InputError(f"{place} is a table ({table.kind}); give it alone")
+            opened = open_table(table, version)
+            return Found(Form.PARQUET, opened.files(), table=opened)
         found = data_files(listing)
         check_plain(listing, found)
         files += found
         below += storage.paths_below(place, found)
+    if version is not None:
+        raise InputError(
+            f"--input-version {version}: {uris} has no versions; only Delta and Iceberg tables have"
+        )
     [(uri, n_times)] = Counter(file.uri for file in files).most_common(1)
     if n_times > 1:
         raise InputError(f"{uri} is named twice by {uris}; its rows would be read twice")
@@ -56,3 +74,15 @@ def find(uris: str) -> Found:
         (one, here), (other, there) = list(forms.items())[:2]
         raise InputError(f"{here} is {one}, {there} is {other}; give files of one form")
     return Found(next(iter(forms)), tuple(files), tuple(below))
+
+
+def open_table(table: Table, version: str | None) -> TableVersion:
+    """
+    Raises:
+        InputError: as `open_delta` and `open_iceberg`.
+    """
+    # Each needs an extra of its own.
+    from producer.inputs.delta import open_delta
+    from producer.inputs.iceberg import open_iceberg
+
+    return (open_delta if table.kind is Kind.DELTA else open_iceberg)(table, version)

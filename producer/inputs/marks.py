@@ -30,7 +30,8 @@ class Kind(StrEnum):
 # What the folder of an input can have that says how it is to be read begins so.
 _STARTS = ("_", ".", "metadata")
 _MARKS = {"_delta_log": Kind.DELTA, ".hoodie": Kind.HUDI, "_spark_metadata": Kind.STREAM}
-_METADATA_FILE = re.compile(r".+\.metadata\.json(\.gz)?|version-hint\.text", re.IGNORECASE)
+# An Iceberg table's, the newest of which says what it holds.
+METADATA_FILE = re.compile(r".+\.metadata\.json(\.gz)?", re.IGNORECASE)
 # What writers leave in the folder while they write to it.
 _STAGING = re.compile(
     r"_temporary|\.spark-staging-.+|_spark_staging.*|\.hive-staging.*|_impala_insert_staging"
@@ -68,7 +69,7 @@ def named_table(listing: Listing) -> Table | None:
     """
     if listing.is_file:
         folder, _, name = listing.place.rpartition("/")
-        is_metadata = _METADATA_FILE.fullmatch(name) and folder.endswith("/metadata")
+        is_metadata = METADATA_FILE.fullmatch(name) and folder.endswith("/metadata")
         return Table(Kind.ICEBERG, listing.place) if is_metadata else None
     if not listing.is_folder:
         return None
@@ -142,7 +143,7 @@ class _Folders:
                 return kind
         if "metadata" in names:
             inside = self._names(f"{folder}/metadata", ("",))
-            if any(map(_METADATA_FILE.fullmatch, inside)):
+            if any(map(METADATA_FILE.fullmatch, inside)):
                 return Kind.ICEBERG
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from producer.inputs.find import find
+from producer.inputs.find import Found, find
 from producer.plan import check_names, input_schema, key_columns, read_source
 from producer.prepare.database import Database
 from producer.prepare.dataset import ClusteredPairs, Dataset, PairsAsTheyCome
@@ -29,16 +29,21 @@ _TEXTS = ("text", "query", "document", "contents")
 _LIST_BATCH_ROWS = 64
 
 
-def needs_prepare(spec: JobSpec) -> bool:
+def needs_prepare(spec: JobSpec, found: Found | None = None) -> bool:
     """Whether the input is anything but Parquet with pairs clustered by query.
+
+    Args:
+        found: the input, where it was found already.
 
     Raises:
         InputError: nothing is there.
     """
-    return spec.layout != "pairs" or spec.cluster or find(spec.input_uri).form != Form.PARQUET
+    if spec.layout != "pairs" or spec.cluster:
+        return True
+    return (found or find(spec.input_uri, spec.input_version)).form != Form.PARQUET
 
 
-def find_inputs(spec: JobSpec) -> tuple[InputFile, ...]:
+def find_inputs(spec: JobSpec, found: Found | None = None) -> tuple[InputFile, ...]:
     """All files of the input, the queries and the corpus, in this order; those of each by name.
 
     Reads footers and the first lines of text: `n_rows` is 0 where the form does not tell.
@@ -53,12 +58,21 @@ def find_inputs(spec: JobSpec) -> tuple[InputFile, ...]:
         if spec.layout != "run" and uris is not None:
             raise InputError(f"{flag} is for --layout run, not {spec.layout}")
     lists = USUAL_LISTS if spec.layout == "lists" else ()
-    found = [*_find(spec.input_uri, "input", (*key_columns(spec), *lists))]
+    found = found or find(spec.input_uri, spec.input_version)
+    files = [*_files(found, "input", (*key_columns(spec), *lists))]
     if spec.queries is not None and spec.corpus is not None:
-        found += [*_find(spec.queries, "queries"), *_find(spec.corpus, "corpus")]
+        files += _files(find(spec.queries, flag="--queries"), "queries")
+        files += _files(find(spec.corpus, flag="--corpus"), "corpus")
     with Database() as database:
-        open_dataset(spec, tuple(found), database, only_beginning=True)
-    return tuple(found)
+        open_dataset(pinned(spec, found), tuple(files), database, only_beginning=True)
+    return tuple(files)
+
+
+def pinned(spec: JobSpec, found: Found) -> JobSpec:
+    """The spec with the version of the table that its input is: later ones have other rows."""
+    if found.table is None:
+        return spec
+    return spec.model_copy(update={"input_version": found.table.version})
 
 
 def open_dataset(
@@ -67,6 +81,7 @@ def open_dataset(
     """What `find_inputs` found as the dataset to prepare.
 
     Args:
+        spec: as `pinned` gives it.
         database: reads JSONL; in memory, and no other queries are put to it.
         only_beginning: take the types in JSONL from its first lines.
     """
@@ -91,8 +106,7 @@ def open_dataset(
     return ClusteredPairs(spec, rows)
 
 
-def _find(uris: str, role: InputRole, in_all: tuple[str, ...] = ()) -> tuple[InputFile, ...]:
-    found = find(uris)
+def _files(found: Found, role: InputRole, in_all: tuple[str, ...] = ()) -> tuple[InputFile, ...]:
     if found.form == Form.PARQUET:
         files = read_source(found, in_all=in_all).files
         return tuple(file.model_copy(update={"role": role}) for file in files)
@@ -159,6 +173,10 @@ def _wanted_first(wanted: str | None, usual: tuple[str, ...]) -> tuple[str, ...]
 
 def _parquet(files: tuple[InputFile, ...], spec: JobSpec) -> ParquetRows:
     keeps = spec.damaged == "reject"
+    if spec.input_version is None:
+        schema = input_schema(files)
+    else:  # a table's, which has columns that its files lack
+        schema = read_source(find(spec.input_uri, spec.input_version)).schema
     if spec.layout == "lists":
-        return ParquetRows(files, input_schema(files), keeps, _LIST_BATCH_ROWS)
-    return ParquetRows(files, input_schema(files), keeps)
+        return ParquetRows(files, schema, keeps, _LIST_BATCH_ROWS)
+    return ParquetRows(files, schema, keeps)

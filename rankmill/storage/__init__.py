@@ -82,6 +82,15 @@ def link_target(uri: str) -> str | None:
     return resolved(uri) if is_local(uri) and os.path.islink(absolute(uri)) else None
 
 
+def connection_options(uri: str) -> dict[str, str] | None:
+    """How another library reaches the place, by the names of AWS's variables; None on disk."""
+    if is_local(uri):
+        return None
+    from rankmill.storage.s3 import connection_options  # boto3 is slow to load
+
+    return connection_options()
+
+
 def names_file(place: str, uri: str) -> bool:
     """Whether a file that would be written is one that a place names, also by way of links.
 

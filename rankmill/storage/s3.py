@@ -258,6 +258,24 @@ def _new_client() -> Any:
     return client
 
 
+def connection_options() -> dict[str, str]:
+    """What boto3 has found, as libraries that speak to S3 themselves take it.
+
+    Raises:
+        StorageRefused: as `_new_client`.
+    """
+    meta = _new_client().meta
+    options = {"AWS_REGION": meta.region_name or "us-east-1", "AWS_ENDPOINT_URL": meta.endpoint_url}
+    if meta.endpoint_url.startswith("http://"):
+        options["AWS_ALLOW_HTTP"] = "true"
+    found = boto3.session.Session().get_credentials()
+    if found is None:
+        raise StorageRefused("S3 cannot be set up: no credentials are found")
+    keys = found.get_frozen_credentials()
+    options |= {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
+    return options | ({"AWS_SESSION_TOKEN": keys.token} if keys.token else {})
+
+
 class _Object(RangeFile):
     """An object read by ranges; its last bytes, which Parquet asks for first, are kept."""
 

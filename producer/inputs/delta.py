@@ -1,0 +1,133 @@
+"""Read a Delta table's log: which files count at a version, and with which partition values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from producer.inputs.marks import Table
+from producer.inputs.table import Counted, TableVersion
+from rankmill import storage
+from rankmill.errors import InputError
+from rankmill.spec import Partition
+
+# Features that change nothing in what the files hold, or that are looked at one by one.
+_READABLE = {
+    "deletionVectors",
+    "columnMapping",
+    "timestampNtz",
+    "typeWidening",
+    "typeWidening-preview",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+}
+_NESTED = ("fields", "type", "elementType", "keyType", "valueType")
+_PHYSICAL_NAME = "delta.columnMapping.physicalName"
+
+
+def open_delta(table: Table, version: str | None) -> TableVersion:
+    """A Delta table as its log has it at a version or a time; the newest if none is given.
+
+    Raises:
+        InputError: the package is missing, there is no such version, the log is damaged, or the
+            table uses what would be read wrong.
+    """
+    try:
+        from deltalake import DeltaTable
+    except ImportError as error:
+        raise InputError(
+            f"{table.place} is a {table.kind}, which is read through its log: "
+            "pip install 'rankmill[delta]'"
+        ) from error
+    options = storage.connection_options(table.place)
+    try:
+        if version is None or version.isdecimal():
+            number = None if version is None else int(version)
+            opened = DeltaTable(table.place, version=number, storage_options=options)
+        else:
+            opened = DeltaTable(table.place, storage_options=options)
+            opened.load_as_version(version)
+        _check_features(table, opened)
+        schema = pa.schema(opened.schema().to_arrow())
+        actions = pa.table(opened.get_add_actions())
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # the package has a class for nearly each, and OSError and ValueError
+        wanted = "" if version is None else f" at --input-version {version}"
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"the {table.kind} {table.place}{wanted} cannot be read: {reason}"
+        ) from error
+    counted = _counted(table, opened.metadata().partition_columns, actions)
+    return TableVersion(table, str(opened.version()), schema, counted)
+
+
+def _check_features(table: Table, opened: Any) -> None:
+    """Refuse what the files alone do not show."""
+    protocol = opened.protocol()
+    features = set(protocol.reader_features or ())
+    unknown = sorted(features - _READABLE)
+    if unknown or protocol.min_reader_version > 3:
+        what = unknown[0] if unknown else f"reader version {protocol.min_reader_version}"
+        raise _unread(table, what)
+    if "deletionVectors" in features and any(
+        batch.num_rows for batch in pa.RecordBatchReader.from_stream(opened.deletion_vectors())
+    ):
+        raise _unread(table, "deletion vectors", "REORG TABLE … APPLY (PURGE) removes them")
+    if opened.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
+        renamed = _renamed(json.loads(opened.schema().to_json()))
+        if renamed is not None:
+            raise _unread(table, f"column mapping (column '{renamed}' has another name in files)")
+
+
+def _unread(table: Table, feature: str, remedy: str = "write its rows to another") -> InputError:
+    return InputError(f"the {table.kind} {table.place} uses {feature}, which is not read; {remedy}")
+
+
+def _renamed(kind: Any) -> str | None:
+    """The first column, at any depth, that files have by another name than the table."""
+    if isinstance(kind, list):
+        return next(filter(None, map(_renamed, kind)), None)
+    if not isinstance(kind, dict):
+        return None
+    physical = (kind.get("metadata") or {}).get(_PHYSICAL_NAME, kind.get("name"))
+    if physical != kind.get("name"):
+        return str(kind["name"])
+    return _renamed(
+        [kind.get(part) for part in ("fields", "type", "elementType", "keyType", "valueType")]
+    )
+
+
+def _counted(table: Table, columns: list[str], actions: pa.Table) -> tuple[Counted, ...]:
+    given: list[Partition] = [{} for _ in range(actions.num_rows)]
+    if columns and actions.num_rows:
+        values = actions["partition"].combine_chunks()
+        for name in columns:
+            column = pc.struct_field(values, [name])
+            if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+                raise _unread(table, f"a partition column of bytes ('{name}')")
+            for each, text in zip(given, column.cast(pa.string()).to_pylist(), strict=True):
+                each[name] = text
+    files = [
+        Counted(_uri(table, path), size, n_rows, values)
+        for path, size, n_rows, values in zip(
+            *(actions[name].to_pylist() for name in ("path", "size_bytes", "num_records")),
+            given,
+            strict=True,
+        )
+    ]
+    return tuple(sorted(files, key=lambda file: file.uri))
+
+
+def _uri(table: Table, path: str) -> str:
+    """A file's place: the log has it as a URI, in the table's folder unless it says another."""
+    name = unquote(path)
+    if "://" in path or path.startswith("file:/"):
+        return storage.absolute(name.replace("file:/", "/", 1) if name[5:8] == "/" else name)
+    return storage.absolute(name) if name.startswith("/") else f"{table.place}/{name}"

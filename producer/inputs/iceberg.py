@@ -1,0 +1,149 @@
+"""Read an Iceberg table's metadata: which files count in a snapshot, and how they hold columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from producer.inputs.marks import METADATA_FILE, Table
+from producer.inputs.table import Counted, TableVersion
+from rankmill import storage
+from rankmill.errors import InputError, RankmillError
+from rankmill.spec import Partition
+
+_MAX_FORMAT = 2
+_NUMBER = re.compile(r"v?(\d+)[-.].*")
+_DELETES = {"POSITION_DELETES": "position deletes", "EQUALITY_DELETES": "equality deletes"}
+
+
+def open_iceberg(table: Table, version: str | None) -> TableVersion:
+    """An Iceberg table in a snapshot, given by id, branch or tag; its current one if none is given.
+
+    Raises:
+        InputError: the package is missing, there is no such snapshot, metadata are damaged or not
+            the newest for sure, or the table uses what would be read wrong.
+    """
+    try:
+        from pyiceberg.catalog.noop import NoopCatalog
+        from pyiceberg.serializers import FromInputFile
+        from pyiceberg.table import StaticTable
+    except ImportError as error:
+        raise InputError(
+            f"{table.place} is an {table.kind}, which is read through its metadata: "
+            "pip install 'rankmill[iceberg]'"
+        ) from error
+    from producer.inputs.iceberg_files import StoredFiles  # which needs the package
+
+    location = _metadata_file(table)
+    io = StoredFiles()
+    try:
+        metadata = FromInputFile.table_metadata(io.new_input(location))
+        # Not by its from_metadata, which lets the table's properties name a class to load.
+        opened = StaticTable(("static", location), metadata, location, io, NoopCatalog("static"))
+        if metadata.format_version > _MAX_FORMAT:
+            raise _unread(table, f"format version {metadata.format_version}")
+        snapshot_id = _snapshot(table, metadata, version)
+        scan = opened.scan(snapshot_id=snapshot_id)
+        columns = scan.projection()
+        tasks = list(scan.plan_files())
+        schema = columns.as_arrow()
+        specs = metadata.specs()
+    except RankmillError:
+        raise
+    except Exception as error:  # the package has a class for nearly each
+        reason = " ".join(str(error).split())[:300]
+        if "equality delete" in reason.lower():
+            raise _unread(table, "equality deletes") from error
+        raise InputError(f"the {table.kind} {table.place} cannot be read: {reason}") from error
+    return TableVersion(
+        Table(table.kind, location),
+        str(snapshot_id),
+        schema,
+        tuple(sorted(_counted(table, tasks, columns, specs), key=lambda file: file.uri)),
+        {field.name: field.field_id for field in columns.fields},
+        takes_names="schema.name-mapping.default" in metadata.properties,
+    )
+
+
+def _metadata_file(table: Table) -> str:
+    """The newest metadata file of a table that is named by its folder."""
+    if METADATA_FILE.fullmatch(table.place.rpartition("/")[2]):
+        return table.place
+    folder = f"{table.place}/metadata"
+    there = storage.names(folder)
+    numbers = {
+        name: int(found[1])
+        for name in there
+        if METADATA_FILE.fullmatch(name) and (found := _NUMBER.fullmatch(name))
+    }
+    hint = storage.read_bytes(f"{folder}/version-hint.text")
+    if hint is not None:
+        wanted = hint.decode("utf-8", "replace").strip()
+        newest = [name for name in numbers if name.startswith((f"v{wanted}.", f"{wanted}."))]
+        newest = newest or [name for name in numbers if name == wanted]
+    else:
+        newest = [name for name in numbers if numbers[name] == max(numbers.values())]
+    if len(newest) != 1:
+        what = f"{' and '.join(newest)} are both its newest" if newest else "none is its newest"
+        raise InputError(
+            f"the {table.kind} {table.place}: of its metadata files {what}; give the one that its "
+            f"catalog names, {folder}/….metadata.json"
+        )
+    return f"{folder}/{newest[0]}"
+
+
+def _snapshot(table: Table, metadata: Any, version: str | None) -> int:
+    if version is None:
+        if metadata.current_snapshot_id is None:
+            raise InputError(f"the {table.kind} {table.place} has no rows")
+        return int(metadata.current_snapshot_id)
+    if version in metadata.refs:
+        return int(metadata.refs[version].snapshot_id)
+    known = [snapshot.snapshot_id for snapshot in metadata.snapshots]
+    if not version.isdecimal() or int(version) not in known:
+        shown = ", ".join(map(str, [*metadata.refs, *known[-5:]])) or "none"
+        raise InputError(
+            f"the {table.kind} {table.place} has no snapshot, branch or tag {version!r} "
+            f"(--input-version); it has {shown}"
+        )
+    return int(version)
+
+
+def _counted(
+    table: Table, tasks: Iterable[Any], columns: Any, specs: dict[int, Any]
+) -> Iterable[Counted]:
+    from producer.inputs.iceberg_files import normal_place
+
+    for task in tasks:
+        file = task.file
+        for delete in task.delete_files:
+            kind = _DELETES.get(delete.content.name, delete.content.name)
+            raise _unread(table, kind, "rewrite its data files")
+        if file.file_format.name != "PARQUET":
+            raise _unread(table, f"{file.file_format.name} files")
+        yield Counted(
+            storage.absolute(normal_place(file.file_path)),
+            int(file.file_size_in_bytes),
+            int(file.record_count),
+            _identities(table, columns, specs[file.spec_id], file.partition),
+        )
+
+
+def _identities(table: Table, columns: Any, spec: Any, values: Any) -> Partition:
+    """What a file's partition says of columns as they are, which older files may lack."""
+    found: Partition = {}
+    for at, field in enumerate(spec.fields):
+        name = columns.find_column_name(field.source_id)
+        if str(field.transform) != "identity" or name not in {each.name for each in columns.fields}:
+            continue
+        kind = columns.find_type(field.source_id)
+        if str(kind).startswith(("binary", "fixed", "uuid")):
+            raise _unread(table, f"a partition column of bytes ('{name}')")
+        value = values[at]
+        found[name] = None if value is None else field.transform.to_human_string(kind, value)
+    return found
+
+
+def _unread(table: Table, feature: str, remedy: str = "write its rows to another") -> InputError:
+    return InputError(f"the {table.kind} {table.place} uses {feature}, which is not read; {remedy}")

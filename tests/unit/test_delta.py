@@ -1,0 +1,256 @@
+"""A Delta table is read as its log has it at one version, or refused by what it uses."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import decimal
+import json
+import string
+import struct
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from pyroaring import BitMap64
+
+from producer.prepare.inputs import find_inputs, needs_prepare
+from producer.submit import check
+from rankmill.errors import InputError
+from rankmill.rows import read_files
+from rankmill.spec import JobSpec, Plan
+from tests.inputs import pairs
+from tests.lake import rows_of
+from tests.prepared import prepared
+
+# Of the Delta protocol: what a deletion vector begins with, and the alphabet of an inline one.
+_VECTOR_MAGIC = 1681511377
+_LETTERS = string.ascii_lowercase + string.ascii_uppercase
+_Z85 = bytes.maketrans(
+    f"{string.digits}{string.ascii_uppercase}{string.ascii_lowercase}!#$%&()*+-;<=>?@^_`{{|}}~".encode(),
+    f"{string.digits}{_LETTERS}.-:+=^!/*?&<>()[]{{}}@%$#".encode(),
+)
+
+
+def table(first: int, n_queries: int = 2, **columns: Any) -> pa.Table:
+    rows = [row for row in pairs(first + n_queries, 5) if int(row["query_id"][1:]) >= first]
+    return pa.Table.from_pylist([row | columns for row in rows])
+
+
+def ids(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted(row["doc_id"] for row in rows)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Ten rows after two overwrites, with what the others left behind."""
+    for first in (0, 2, 4):
+        write_deltalake(tmp_path / "t", table(first), mode="overwrite")
+    (tmp_path / "t" / "part-00000-uncommitted.snappy.parquet").write_bytes(
+        next((tmp_path / "t").glob("*.parquet")).read_bytes()
+    )
+    return tmp_path / "t"
+
+
+def spec(place: Path, **options: Any) -> JobSpec:
+    return JobSpec(input_uri=str(place), output_uri="out", model_id="null", **options)
+
+
+def test_only_what_the_log_counts_is_read(place: Path) -> None:
+    assert len(list(place.glob("*.parquet"))) == 4
+    found = rows_of(spec(place))
+    assert ids(found) == ids(table(4).to_pylist())
+    for name in (f"{place}/", f"file://{place}"):
+        assert check(spec(Path(place)).model_copy(update={"input_uri": name})).plan
+
+
+@pytest.mark.parametrize(("version", "first"), [("0", 0), ("1", 2), ("2", 4), (None, 4)])
+def test_a_version_is_what_it_was(place: Path, version: str | None, first: int) -> None:
+    job = check(spec(place, input_version=version))
+    assert job.record.spec.input_version == (version or "2")
+    assert ids(rows_of(spec(place, input_version=version))) == ids(table(first).to_pylist())
+
+
+def test_a_time_is_a_version(place: Path) -> None:
+    third = next(h for h in DeltaTable(place).history() if h["version"] == 2)["timestamp"]
+    now = dt.datetime.fromtimestamp(third / 1000 + 1, dt.UTC).isoformat()
+    assert check(spec(place, input_version=now)).record.spec.input_version == "2"
+
+
+@pytest.mark.parametrize("version", ["3", "99999999999999999999999", "yesterday", "-1"])
+def test_a_version_that_is_none_is_refused(place: Path, version: str) -> None:
+    wanted = rf"^the Delta table {place} at --input-version {version} cannot be read: "
+    with pytest.raises(InputError, match=wanted):
+        check(spec(place, input_version=version))
+
+
+def test_a_job_is_named_by_its_version(place: Path) -> None:
+    first = check(spec(place)).record
+    assert first.job_id == check(spec(place, input_version="2")).record.job_id
+    write_deltalake(place, table(6), mode="append")
+    assert first.job_id != check(spec(place)).record.job_id
+    assert first.job_id == check(spec(place, input_version="2")).record.job_id
+
+
+def test_deleted_rows_are_not_scored(place: Path) -> None:
+    DeltaTable(place).delete("doc_id = 'd4-3'")
+    assert ids(rows_of(spec(place))) == ids(
+        [row for row in table(4).to_pylist() if row["doc_id"] != "d4-3"]
+    )
+
+
+def test_rows_that_must_be_prepared_are_those_of_the_version(place: Path, tmp_path: Path) -> None:
+    given = spec(place, cluster=True, input_version="1")
+    assert needs_prepare(given)
+    assert sorted(prepared(given, tmp_path)["doc_id"].to_pylist()) == ids(table(2).to_pylist())
+    assert len(find_inputs(spec(place, cluster=True))) == 1
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+def test_columns_are_the_tables(tmp_path: Path, cluster: bool) -> None:
+    day = dt.date(2026, 1, 2)
+    at = dt.datetime(2026, 1, 2, 3, 4, 5, 6, dt.UTC)
+    keys = {"day": day, "at": at, "price": decimal.Decimal("1.50"), "new": True, "code": "007"}
+    write_deltalake(tmp_path / "t", table(0, **keys), partition_by=list(keys))
+    nothing = table(2, **dict.fromkeys(keys)).cast(table(0, **keys).schema)
+    write_deltalake(tmp_path / "t", nothing, mode="append")
+    more = table(4, **keys, lang="de", n=7)
+    write_deltalake(tmp_path / "t", more, mode="append", schema_mode="merge")
+    given = spec(tmp_path / "t", cluster=cluster)
+    job = check(given)
+    rows = prepared(job.record.spec, tmp_path).to_pylist() if cluster else rows_of(given)
+    assert len(rows) == 30
+    for row in rows:
+        query = int(row["query_id"][1:])
+        wanted = keys if query not in (2, 3) else dict.fromkeys(keys)
+        assert {name: row[name] for name in keys} == wanted
+        assert (row["lang"], row["n"]) == (("de", 7) if query > 3 else (None, None))
+
+
+def test_a_plan_reads_its_version_whatever_comes_later(place: Path) -> None:
+    plan = check(spec(place)).plan
+    assert isinstance(plan, Plan)
+    write_deltalake(place, table(6), mode="overwrite")
+    read = read_files(plan.files, plan.schema, None, 0, 100, "fail")
+    assert ids([row for each in read for row in each.to_pylist()]) == ids(table(4).to_pylist())
+
+
+def test_a_vacuumed_file_is_one_line(place: Path) -> None:
+    DeltaTable(place).vacuum(0, enforce_retention_duration=False, dry_run=False)
+    with pytest.raises(InputError, match=r"parquet is gone, which the Delta table .* at version 0"):
+        check(spec(place, input_version="0"))
+    assert len(rows_of(spec(place))) == 10
+
+
+def test_a_file_that_is_not_as_the_log_says_is_refused(place: Path) -> None:
+    [action] = pa.table(DeltaTable(place).get_add_actions())["path"].to_pylist()
+    other = pa.BufferOutputStream()
+    pa.parquet.write_table(table(0, 1), other)
+    (place / action).write_bytes(other.getvalue())
+    with pytest.raises(InputError, match=r"has .* bytes, not the .* of the Delta table"):
+        check(spec(place))
+
+
+def rewrite_log(place: Path, change: Any) -> None:
+    """Change the first entry of a log as an engine that has more features writes it."""
+    path = place / "_delta_log" / "00000000000000000000.json"
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    change({name: value for entry in entries for name, value in entry.items()})
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def use_features(entries: dict[str, Any], *features: str) -> None:
+    entries["protocol"] |= {
+        "minReaderVersion": 3,
+        "minWriterVersion": 7,
+        "readerFeatures": list(features),
+        "writerFeatures": list(features),
+    }
+
+
+def test_deletion_vectors_are_refused_where_there_are_some(tmp_path: Path) -> None:
+    place = tmp_path / "t"
+    write_deltalake(place, table(0))
+    rewrite_log(place, lambda entries: use_features(entries, "deletionVectors"))
+    assert len(rows_of(spec(place))) == 10
+
+    def delete(entries: dict[str, Any]) -> None:
+        vector = struct.pack("<i", _VECTOR_MAGIC) + BitMap64([3, 4]).serialize()
+        padded = vector + bytes(-len(vector) % 4)
+        entries["add"]["deletionVector"] = {
+            "storageType": "i",
+            "pathOrInlineDv": base64.b85encode(padded).translate(_Z85).decode(),
+            "sizeInBytes": len(vector),
+            "cardinality": 2,
+        }
+
+    rewrite_log(place, delete)
+    with pytest.raises(InputError, match=r"uses deletion vectors, which is not read; REORG"):
+        check(spec(place))
+
+
+def test_column_mapping_is_refused_where_names_differ(tmp_path: Path) -> None:
+    place = tmp_path / "t"
+    write_deltalake(place, table(0))
+
+    def map_columns(entries: dict[str, Any], physical: str) -> None:
+        use_features(entries, "columnMapping")
+        entries["metaData"]["configuration"] = {"delta.columnMapping.mode": "name"}
+        schema = json.loads(entries["metaData"]["schemaString"])
+        for number, column in enumerate(schema["fields"], 1):
+            name = physical if column["name"] == "document" else column["name"]
+            column["metadata"] = {
+                "delta.columnMapping.id": number,
+                "delta.columnMapping.physicalName": name,
+            }
+        entries["metaData"]["schemaString"] = json.dumps(schema)
+
+    rewrite_log(place, lambda entries: map_columns(entries, "document"))
+    assert len(rows_of(spec(place))) == 10
+    rewrite_log(place, lambda entries: map_columns(entries, "col-1"))
+    with pytest.raises(InputError, match=r"column mapping \(column 'document' has another name"):
+        check(spec(place))
+
+
+@pytest.mark.parametrize(
+    ("feature", "said"),
+    [("catalogManaged", "catalog-managed"), ("variantType", "uses variantType"), ("new", "new")],
+)
+def test_another_feature_is_refused_by_its_name(tmp_path: Path, feature: str, said: str) -> None:
+    write_deltalake(tmp_path / "t", table(0))
+    rewrite_log(tmp_path / "t", lambda entries: use_features(entries, feature))
+    with pytest.raises(InputError, match=said):
+        check(spec(tmp_path / "t"))
+
+
+@pytest.mark.parametrize("log", [b"", b"{", b'{"add": 1}\n'])
+def test_a_damaged_log_is_one_line(tmp_path: Path, log: bytes) -> None:
+    write_deltalake(tmp_path / "t", table(0))
+    (tmp_path / "t" / "_delta_log" / "00000000000000000000.json").write_bytes(log)
+    with pytest.raises(InputError, match=r"^the Delta table .* cannot be read: [^\n]+$"):
+        check(spec(tmp_path / "t"))
+
+
+def test_a_table_is_read_alone_and_as_input(place: Path, tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "u", table(0))
+    for places in (f"{place},{tmp_path}/u", f"{tmp_path}/u,{place}"):
+        with pytest.raises(InputError, match=r"is a table \(Delta table\); give it alone"):
+            check(spec(place).model_copy(update={"input_uri": places}))
+    texts = {"queries": str(tmp_path / "u"), "corpus": str(tmp_path / "u")}
+    with pytest.raises(InputError, match=r"--queries .* is a table \(Delta table\), which only"):
+        check(spec(place, layout="run", **texts))
+
+
+def test_a_version_of_what_has_none_is_refused(tmp_path: Path) -> None:
+    pa.parquet.write_table(table(0), tmp_path / "x.parquet")
+    for place in (tmp_path, tmp_path / "x.parquet"):
+        with pytest.raises(InputError, match=r"^--input-version 3: .* has no versions; only Delta"):
+            check(spec(place, input_version="3"))
+
+
+def test_an_empty_table_is_refused(tmp_path: Path) -> None:
+    DeltaTable.create(tmp_path / "t", schema=table(0).schema)
+    with pytest.raises(InputError, match=r"^the Delta table .*/t at version 0 has no rows"):
+        check(spec(tmp_path / "t"))

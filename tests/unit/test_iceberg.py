@@ -1,0 +1,206 @@
+"""An Iceberg table is read as a snapshot has it, or refused by what it uses."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import Table
+from pyiceberg.types import LongType, StringType
+
+from producer.inputs.iceberg_files import normal_place
+from producer.submit import check
+from rankmill.errors import InputError
+from rankmill.spec import JobSpec
+from tests.inputs import pairs
+from tests.lake import put, rows_of
+from tests.prepared import prepared
+
+
+def table(first: int, n_queries: int = 2, **columns: Any) -> pa.Table:
+    rows = [row for row in pairs(first + n_queries, 5) if int(row["query_id"][1:]) >= first]
+    return pa.Table.from_pylist([row | columns for row in rows])
+
+
+def ids(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted(row["doc_id"] for row in rows)
+
+
+def create(folder: Path, rows: pa.Table, **options: Any) -> Table:
+    catalog = SqlCatalog("c", uri=f"sqlite:///{folder}/c.db", warehouse=f"file://{folder}/w")
+    catalog.create_namespace_if_not_exists("n")
+    return catalog.create_table("n.t", schema=rows.schema, **options)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Table:
+    """Ten rows after two overwrites, with a file that no snapshot has."""
+    made = create(tmp_path, table(0))
+    made.append(table(0))
+    made.overwrite(table(2))
+    made.overwrite(table(4))
+    put(place_of(made), "data/00000-0-uncommitted.parquet")
+    return made
+
+
+def place_of(made: Table) -> Path:
+    return Path(normal_place(made.location()))
+
+
+def spec(place: object, **options: Any) -> JobSpec:
+    return JobSpec(input_uri=str(place), output_uri="out", model_id="null", **options)
+
+
+def test_only_what_the_snapshot_counts_is_read(lake: Table) -> None:
+    place = place_of(lake)
+    assert len(list(place.glob("data/*.parquet"))) == 4
+    metadata = normal_place(lake.metadata_location)
+    for name in (str(place), f"{place}/", metadata, f"file://{metadata}"):
+        assert ids(rows_of(spec(name))) == ids(table(4).to_pylist())
+    version = check(spec(place)).record.spec.input_version
+    assert version == str(lake.current_snapshot().snapshot_id)  # type: ignore[union-attr]
+
+
+def test_a_snapshot_branch_or_tag_is_what_it_was(lake: Table) -> None:
+    snapshots = [snapshot.snapshot_id for snapshot in lake.snapshots()]
+    with lake.manage_snapshots() as change:
+        change.create_tag(snapshots[0], "first").create_branch(snapshots[0], "old")
+    for version in ("first", "old", str(snapshots[0])):
+        given = spec(place_of(lake), input_version=version)
+        assert check(given).record.spec.input_version == str(snapshots[0])
+        assert ids(rows_of(given)) == ids(table(0).to_pylist())
+    with pytest.raises(InputError, match=r"no snapshot, branch or tag '17' \(--input-version\); i"):
+        check(spec(place_of(lake), input_version="17"))
+
+
+def test_a_plan_and_a_preparation_keep_their_snapshot(lake: Table, tmp_path: Path) -> None:
+    given = check(spec(place_of(lake), cluster=True)).record.spec
+    plan = check(spec(place_of(lake))).plan
+    lake.overwrite(table(6))
+    assert sorted(prepared(given, tmp_path)["doc_id"].to_pylist()) == ids(table(4).to_pylist())
+    assert plan == check(given.model_copy(update={"cluster": False})).plan
+
+
+def test_deleted_rows_are_not_scored(lake: Table) -> None:
+    lake.delete("doc_id = 'd4-3'")
+    left = [row for row in table(4).to_pylist() if row["doc_id"] != "d4-3"]
+    assert ids(rows_of(spec(place_of(lake)))) == ids(left)
+
+
+def test_columns_are_the_tables(tmp_path: Path) -> None:
+    rows = table(0, n=pa.scalar(7, pa.int32()), dropped="x", day=dt.date(2026, 1, 2), code="007")
+    rows = rows.set_column(rows.column_names.index("n"), "n", rows["n"].cast(pa.int32()))
+    made = create(tmp_path, rows)
+    made.append(rows)
+    with made.update_spec() as change:
+        change.add_identity("code").add_identity("day")
+    with made.update_schema() as columns:
+        columns.add_column("lang", StringType()).update_column("n", LongType())
+        columns.delete_column("dropped")
+    with made.update_schema() as columns:
+        columns.add_column("dropped", StringType())
+    later = table(2, n=2**40, day=dt.date(2026, 1, 3), code="008", lang="de", dropped="y")
+    made.append(later)
+    found = rows_of(spec(place_of(made)))
+    assert len(found) == 20
+    wanted = {
+        False: {"n": 7, "day": dt.date(2026, 1, 2), "code": "007", "lang": None, "dropped": None},
+        True: later.select(["n", "day", "code", "lang", "dropped"]).to_pylist()[0],
+    }
+    for row in found:
+        is_later = row["query_id"] in ("q0002", "q0003")
+        assert {name: row[name] for name in wanted[True]} == wanted[is_later]
+
+
+def test_a_renamed_column_is_refused(lake: Table) -> None:
+    with lake.update_schema() as columns:
+        columns.rename_column("document", "text")
+    lake.append(table(6).rename_columns(["query_id", "doc_id", "query", "text"]))
+    with pytest.raises(InputError, match=r"column 'text' of the .* was renamed, and is 'document'"):
+        check(spec(place_of(lake), document_col="text"))
+
+
+def test_files_without_ids_are_read_by_the_name_mapping(tmp_path: Path) -> None:
+    made = create(tmp_path, table(0))
+    pa.parquet.write_table(table(2), tmp_path / "added.parquet")
+    made.add_files([f"file://{tmp_path}/added.parquet"])
+    assert ids(rows_of(spec(place_of(made)))) == ids(table(2).to_pylist())
+
+
+def test_a_partition_column_that_files_lack_is_the_tables(tmp_path: Path) -> None:
+    rows = table(0, day=dt.date(2026, 1, 2), n=7)
+    made = create(tmp_path, rows)
+    with made.update_spec() as change:
+        change.add_identity("day").add_identity("n")
+    made.append(rows)
+    for file in place_of(made).rglob("*.parquet"):
+        stored = pa.parquet.read_table(file, partitioning=None).drop_columns(["day", "n"])
+        sink = pa.BufferOutputStream()
+        pa.parquet.write_table(stored, sink)
+        content = sink.getvalue().to_pybytes()
+        footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+        padding = bytes(file.stat().st_size - len(content))  # the manifest has the size
+        file.write_bytes(content[:footer] + padding + content[footer:])
+    for row in rows_of(spec(place_of(made))):
+        assert (row["day"], row["n"]) == (dt.date(2026, 1, 2), 7)
+
+
+def metadata_of(made: Table) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(normal_place(made.metadata_location)).read_text())
+    return found
+
+
+def test_another_format_version_is_refused(lake: Table) -> None:
+    metadata = metadata_of(lake) | {"format-version": 3, "next-row-id": 0}
+    Path(normal_place(lake.metadata_location)).write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match="uses format version 3, which is not read"):
+        check(spec(place_of(lake)))
+
+
+def test_a_table_cannot_name_code_to_load(lake: Table) -> None:
+    metadata = metadata_of(lake)
+    metadata["properties"]["py-io-impl"] = "tests.no_such.Class"
+    Path(normal_place(lake.metadata_location)).write_text(json.dumps(metadata))
+    assert len(rows_of(spec(place_of(lake)))) == 10
+
+
+def test_which_metadata_file_is_the_newest_is_never_guessed(lake: Table) -> None:
+    newest = Path(normal_place(lake.metadata_location))
+    other = newest.with_name(newest.name[:6] + "0" * 8 + newest.name[14:])
+    shutil.copy(newest, other)
+    with pytest.raises(InputError, match=r"are both its newest; give the one that its catalog"):
+        check(spec(place_of(lake)))
+    assert len(rows_of(spec(newest))) == 10
+    shutil.copy(newest, newest.with_name("v9.metadata.json"))
+    (newest.parent / "version-hint.text").write_text("9\n")
+    assert len(rows_of(spec(place_of(lake)))) == 10
+
+
+def test_a_file_that_is_gone_is_one_line(lake: Table) -> None:
+    for file in place_of(lake).glob("data/*.parquet"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"parquet is gone, which the Iceberg table .* at version"):
+        check(spec(place_of(lake)))
+    for manifest in place_of(lake).glob("metadata/snap-*"):
+        manifest.unlink()
+    with pytest.raises(InputError, match=r"snap-.*no such file, which the table's metadata name$"):
+        check(spec(place_of(lake)))
+
+
+@pytest.mark.parametrize("metadata", [b"", b"{", b"{}", b'{"format-version": 2}'])
+def test_damaged_metadata_are_one_line(lake: Table, metadata: bytes) -> None:
+    Path(normal_place(lake.metadata_location)).write_bytes(metadata)
+    with pytest.raises(InputError, match=r"^the Iceberg table .* cannot be read: [^\n]+$"):
+        check(spec(place_of(lake)))
+
+
+def test_an_empty_table_is_refused(tmp_path: Path) -> None:
+    made = create(tmp_path, table(0))
+    with pytest.raises(InputError, match=r"^the Iceberg table .* has no rows"):
+        check(spec(place_of(made)))
