@@ -233,7 +233,10 @@ def test_runs_that_do_not_fit_their_texts_are_refused(
         ({"_id": ["d1"], "body": ["x"]}, "no column 'document' or 'text' or 'query' or 'contents'"),
         ({"key": ["d1"], "text": ["x"]}, "no column 'doc_id' or 'docid' or '_id' or 'id'; the"),
         ({"_id": ["d1"], "text": [1]}, r"other\.parquet: column 'text' is int64, not text"),
-        ({"_id": ["d1"], "text": ["x"], "title": [1]}, "'title' is int64, not text; give another --title-col, or none"),
+        (
+            {"_id": ["d1"], "text": ["x"], "title": [1]},
+            "'title' is int64, not text; give another --title-col, or none",
+        ),
     ],
 )
 def test_texts_without_their_columns_are_refused(

@@ -30,7 +30,7 @@ def why_unsupported(config: Any) -> str | None:
     return None
 
 
-class BertForward:
+class Packed:
     """A model of one of `MODEL_TYPES`; the last layer gives only the rows that the head reads."""
 
     def __init__(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from worker.engine.batching import TokenBatch
 from worker.engine.folder import ModelFolder
+from worker.engine.modules import answers_of_logit_score
 from worker.engine.padded import pad
 from worker.engine.refusal import UnusableFolder
 
@@ -48,10 +48,8 @@ def answer_ids(source: ModelFolder) -> list[int]:
     Raises:
         UnusableFolder: the folder states no such tokens, and the tokenizer has none.
     """
-    for kind, path in source.settings.modules:
-        if kind.endswith(".LogitScore"):
-            name = f"{path}/config.json"
-            return _stated_ids(source.path / name, source.json(name))
+    if source.settings.modules:
+        return answers_of_logit_score(source)
     vocabulary = source.tokenizer.get_vocab()
     if "yes" not in vocabulary or "no" not in vocabulary:
         raise UnusableFolder(
@@ -59,12 +57,3 @@ def answer_ids(source: ModelFolder) -> list[int]:
             f"'no' to score with"
         )
     return [vocabulary["yes"], vocabulary["no"]]
-
-
-def _stated_ids(path: Path, stated: dict[str, Any]) -> list[int]:
-    both = [stated.get("true_token_id"), stated.get("false_token_id")]
-    if both[0] is None or any(each is not None and type(each) is not int for each in both):
-        raise UnusableFolder(f"{path}: true_token_id and false_token_id are not numbers of tokens")
-    if stated.get("module_input_name", "causal_logits") != "causal_logits":
-        raise UnusableFolder(f"{path}: module_input_name is not causal_logits")
-    return [each for each in both if each is not None]

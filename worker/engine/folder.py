@@ -88,7 +88,12 @@ class ModelFolder:
     @property
     def is_causal(self) -> bool:
         """Whether it scores by the next token rather than with a classification head."""
-        return is_causal(self.config)
+        return not self.has_head_modules and is_causal(self.config)
+
+    @property
+    def has_head_modules(self) -> bool:
+        """Whether modules.json adds the head to a transformer that gives hidden states."""
+        return self.settings.task == "feature-extraction" and bool(self.settings.modules)
 
     @property
     def uses_template(self) -> bool:
@@ -156,11 +161,6 @@ class ModelFolder:
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object of the folder; empty without that file."""
         content: dict[str, Any] = self._read(name) or {}
-        return content
-
-    def json_list(self, name: str) -> list[dict[str, Any]]:
-        """A JSON list of the folder; empty without that file."""
-        content: list[dict[str, Any]] = self._read(name) or []
         return content
 
     def _read(self, name: str) -> Any:

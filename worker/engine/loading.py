@@ -12,16 +12,19 @@ from worker.engine.refusal import reading
 from worker.engine.weights import load_weights_whole
 
 
-def load_weights(auto: Any, source: ModelFolder, dtype: torch.dtype) -> Any:
-    """A model of transformers for inference: its body in `dtype`, its head in fp32.
+def load_weights(
+    auto: Any, source: ModelFolder, dtype: torch.dtype, *, has_head: bool = True
+) -> Any:
+    """Return a model of transformers for inference: its body in `dtype`, its head in fp32.
 
     Args:
         auto: one of transformers' `AutoModel` classes.
+        has_head: that class gives more than hidden states.
 
     Raises:
         UnusableFolder: the weights are not those that the config promises.
     """
-    if dtype != torch.float32:
+    if has_head and dtype != torch.float32:
         with reading(source.path, "config.json"), torch.device("meta"):
             skeleton = auto.from_config(
                 source.config, trust_remote_code=source.loading["trust_remote_code"]

@@ -29,7 +29,7 @@ def why_unsupported(config: Any) -> str | None:
     return None
 
 
-class ModernBertForward:
+class Packed:
     """A ModernBERT; the last layer gives only the rows that the head reads."""
 
     def __init__(

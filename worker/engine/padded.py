@@ -8,6 +8,7 @@ import torch
 
 from worker.engine.batching import TokenBatch
 from worker.engine.exact import run_head_in_fp32
+from worker.engine.heads import Head
 from worker.engine.layers import single_logit
 
 
@@ -26,6 +27,24 @@ class PaddedForward:
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         inputs = pad(batch, pad_id=self._pad_id, left=self._pads_left)
         return single_logit(self._model(**inputs).logits)
+
+
+class PooledForward:
+    """Any body of transformers under a head of modules, which sees no padding."""
+
+    def __init__(self, model: Any, head: Head, *, pad_id: int, pads_left: bool) -> None:
+        self._model = model
+        self._head = head
+        self._pad_id = pad_id
+        self._pads_left = pads_left
+
+    def forward(self, batch: TokenBatch) -> torch.Tensor:
+        inputs = pad(batch, pad_id=self._pad_id, left=self._pads_left)
+        hidden = self._model(**inputs).last_hidden_state.flatten(0, 1)
+        places = _places(batch, left=self._pads_left)
+        if not self._head.reads_every_token:
+            places = places[batch.first_tokens]
+        return self._head(hidden[places], batch)
 
 
 def pad(batch: TokenBatch, *, pad_id: int, left: bool) -> dict[str, torch.Tensor]:

@@ -12,9 +12,11 @@ from worker.engine.attention import Attention, GroupedAttention
 from worker.engine.causal import CausalForward, answer_ids
 from worker.engine.exact import keep_rows_of_head
 from worker.engine.folder import ModelFolder
+from worker.engine.heads import Head
 from worker.engine.layers import Forward
 from worker.engine.loading import load_weights
-from worker.engine.padded import PaddedForward
+from worker.engine.modules import kinds, load_head
+from worker.engine.padded import PaddedForward, PooledForward
 from worker.engine.precision import Resolved, numerics
 from worker.engine.refusal import UnusableFolder
 from worker.engine.varlen import VarlenAttention, has_varlen
@@ -88,19 +90,32 @@ def check_scoring(source: ModelFolder) -> None:
         UnusableFolder: saying what to add.
     """
     settings = source.settings
-    kinds = [kind.rpartition(".")[2] for kind, _ in settings.modules]
-    if source.is_causal:
-        if kinds not in ([], ["LogitScore"]):
-            raise UnusableFolder(f"{source.path}: modules.json adds {', '.join(kinds)}")
-        if not kinds and not source.uses_template:
+    modules = kinds(source)
+    if source.has_head_modules:
+        wanted = "feature-extraction"
+        if source.config.is_encoder_decoder:
+            raise UnusableFolder(
+                f"{source.path}: a head of modules on {source.config.model_type}, an encoder with "
+                "a decoder, is not supported"
+            )
+    elif source.is_causal:
+        if modules not in ([], ["LogitScore"]):
+            raise UnusableFolder(
+                f"{source.path}: modules.json adds {', '.join(modules)} to a causal language "
+                "model; only LogitScore is supported"
+            )
+        if not modules and not source.uses_template:
             raise UnusableFolder(
                 f"{source.path}: a causal language model without a chat template and a LogitScore "
                 "module, so that nothing says how it reranks; add a chat template that shows "
                 "roles query and document, and a LogitScore module, to the folder"
             )
         wanted = "text-generation"
-    elif kinds:
-        raise UnusableFolder(f"{source.path}: modules.json adds {', '.join(kinds)}")
+    elif modules:
+        raise UnusableFolder(
+            f"{source.path}: modules.json adds {', '.join(modules)} to a transformer whose task is "
+            f"{settings.task}; a head of modules needs feature-extraction"
+        )
     else:
         wanted = "sequence-classification"
     if settings.applied and settings.task != wanted:
@@ -111,22 +126,17 @@ def check_scoring(source: ModelFolder) -> None:
 
 
 def _packed(source: ModelFolder, device: str, precision: Resolved) -> LoadedModel:
-    from transformers import AutoModelForSequenceClassification
-
-    model = load_weights(AutoModelForSequenceClassification, source, torch.float32).to(device)
+    family: Any = modernbert if source.config.model_type in modernbert.MODEL_TYPES else bert
+    model, head = _body_and_head(source, device, torch.float32)
+    config = model.config
     how = numerics(precision)
-    attention = _attention(model.config, device, how.dtype)
-    build: Any = bert.BertForward
-    own_head: Any = bert.own_head
-    if model.config.model_type in modernbert.MODEL_TYPES:
-        build, own_head = modernbert.ModernBertForward, modernbert.own_head
-    forward = build(
+    forward = family.Packed(
         model.base_model,
-        model.config,
-        own_head(model),
+        config,
+        head or family.own_head(model),
         dtype=how.dtype,
         linear=how.linear,
-        attention=attention,
+        attention=_attention(config, device, how.dtype),
     )
     return LoadedModel(
         forward=forward,
@@ -136,9 +146,19 @@ def _packed(source: ModelFolder, device: str, precision: Resolved) -> LoadedMode
         is_batch_invariant=(
             device == "cpu"
             and precision in _INVARIANT_ON_CPU
-            and _head_dim(model.config) >= _MIN_INVARIANT_HEAD_DIM
+            and _head_dim(config) >= _MIN_INVARIANT_HEAD_DIM
         ),
     )
+
+
+def _body_and_head(source: ModelFolder, device: str, dtype: torch.dtype) -> tuple[Any, Head | None]:
+    """A classifier of transformers, or a body and the head that modules.json adds to it."""
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    if not source.has_head_modules:
+        return load_weights(AutoModelForSequenceClassification, source, dtype).to(device), None
+    model = load_weights(AutoModel, source, dtype, has_head=False).to(device)
+    return model, load_head(source, model.config.get_text_config().hidden_size, device)
 
 
 def _attention(config: Any, device: str, dtype: torch.dtype) -> Attention:
@@ -152,16 +172,15 @@ def _head_dim(config: Any) -> int:
 
 
 def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
-    from transformers import AutoModelForSequenceClassification
-
-    model = load_weights(AutoModelForSequenceClassification, source, numerics(precision).dtype)
-    forward = PaddedForward(
-        model.to(device),
-        pad_id=source.tokenizer.pad_token_id or 0,
-        pads_left=source.tokenizer.padding_side == "left",
-    )
+    model, head = _body_and_head(source, device, numerics(precision).dtype)
+    padding: Any = {
+        "pad_id": source.tokenizer.pad_token_id or 0,
+        "pads_left": source.tokenizer.padding_side == "left",
+    }
     return LoadedModel(
-        forward=forward,
+        forward=PaddedForward(model, **padding)
+        if head is None
+        else PooledForward(model, head, **padding),
         architecture=type(model).__name__,
         path="padded",
         path_reason=reason,

@@ -38,6 +38,8 @@ def load_weights_whole(auto: Any, source: ModelFolder, dtype: torch.dtype) -> An
         )
     _refuse_mismatched(source, model, info["mismatched_keys"])
     missing = sorted(set(info["missing_keys"]))
+    if model.base_model is model:  # without a head, whose pooler nothing reads
+        missing = [name for name in missing if not name.startswith("pooler.")]
     if missing:
         _refuse_missing(source, model, missing)
     left = [key for key in sorted(info["unexpected_keys"]) if _is_used_module(model, key)]

@@ -115,7 +115,8 @@ def xlm_roberta(folder: Path, positions: int, **written: Any) -> Path:
         layer_norm_eps=1e-5,
         **SMALL,
     )
-    model = AutoModelForSequenceClassification.from_config(config)
+    auto = written.pop("auto", AutoModelForSequenceClassification)
+    model = auto.from_config(config)
     return save(folder, tokenizer, model, max_length=positions - 2, **written)
 
 
