@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from producer.forecast import (
@@ -32,6 +32,7 @@ from producer.prepare.prepare import prepare
 from producer.sample import Sample, read_sample
 from producer.shards import shard_bounds
 from rankmill import models
+from rankmill.ids import with_id_types
 from rankmill.measure import MeasureRequest
 from rankmill.settings import settings
 from rankmill.spec import Columns, InputFile, JobOptions, JobSpec
@@ -174,6 +175,8 @@ class _Sampled:
 
 
 def _sampled(options: JobOptions, source: Source, columns: Columns, n_sample: int) -> _Sampled:
+    schema = with_id_types(source.schema, (columns.query_id, columns.doc_id))
+    source = replace(source, schema=schema)
     needed = sorted({columns.group_key, *columns.texts})
     sample = read_sample(source, needed, n_sample, options.damaged)
     groups = group_sizes(source, columns, sample, options.damaged, cluster=options.cluster)

@@ -15,10 +15,11 @@ import pyarrow as pa
 from producer.inputs.find import Found, find
 from producer.prepare.order import key_type
 from producer.shards import shard_bounds
-from producer.text_columns import find_title, is_text
+from producer.text_columns import NO_TITLE, find_title, is_text
 from producer.unify import unified
 from rankmill import storage
 from rankmill.errors import InputError
+from rankmill.ids import with_id_types
 from rankmill.parquet import Footer, plain_schema, read_footer
 from rankmill.spec import (
     CANDIDATES_COLUMN,
@@ -130,8 +131,14 @@ def read_pairs(options: JobOptions, found: Found | None = None) -> Source:
 
 def key_columns(options: JobOptions) -> tuple[str, ...]:
     """The names of texts and ids, whether they are there or not."""
-    ids = (options.query_id_col or _QUERY_ID, options.doc_id_col or _DOC_ID)
-    return (options.query_col, options.document_col, *ids)
+    title = "title" if options.title_col is None else options.title_col
+    texts = (options.query_col, options.document_col)
+    return (*texts, *id_columns(options), *([title] if title not in (NO_TITLE, "") else []))
+
+
+def id_columns(options: JobOptions) -> tuple[str, str]:
+    """The names of the ids, whether they are there or not."""
+    return options.query_id_col or _QUERY_ID, options.doc_id_col or _DOC_ID
 
 
 def input_schema(files: Sequence[InputFile]) -> pa.Schema:
@@ -230,11 +237,13 @@ def make_plan(job_id: str, spec: JobSpec, source: Source, columns: Columns | Non
     Raises:
         InputError: as `resolve_columns`.
     """
+    columns = columns or resolve_columns(spec, source.schema)
+    schema = with_id_types(source.schema, (columns.query_id, columns.doc_id))
     return Plan(
         job_id=job_id,
         files=source.files,
-        arrow_schema=encode_schema(source.schema),
-        columns=columns or resolve_columns(spec, source.schema),
+        arrow_schema=encode_schema(schema),
+        columns=columns,
         shard_bounds=shard_bounds(source.group_rows, source.group_bytes, spec.shard_pairs),
     )
 
@@ -281,6 +290,9 @@ def resolve_columns(
         _field(column, schema)
     if spec.trec_run and not {query_id, doc_id} <= set(kept):
         raise InputError("--trec-run needs a query id and a document id, both kept")
+    for name in (query_id, doc_id):
+        if spec.trec_run and pa.types.is_timestamp(_field(str(name), schema).type):
+            raise InputError(f"--trec-run: column '{name}' is a timestamp, which is not one word")
     if spec.layout == "lists" and not spec.explode:
         if spec.trec_run:
             raise InputError("--trec-run needs --explode, a row for each candidate")

@@ -10,6 +10,8 @@ from producer.inputs.marks import check_plain
 from producer.prepare.lines import line_error, read_lines
 from rankmill import parquet, storage
 from rankmill.errors import InputError
+from rankmill.exact import Inexact, exact_cast
+from rankmill.ids import as_text
 from rankmill.storage import FileStat
 
 # Query id to document id to grade; 1 and more is relevant.
@@ -78,9 +80,9 @@ def _parquet_rows(file: FileStat) -> Iterator[tuple[str, str, str, int]]:
     first_row = 0
     for table in parquet.read_rows(file, columns, 0, _BATCH_ROWS):
         try:
-            ids = [table[name].cast(pa.string()).to_pylist() for name in columns[:2]]
-            grades = table[columns[2]].cast(pa.int64()).to_pylist()
-        except pa.ArrowException as error:
+            ids = [as_text(table[name]).to_pylist() for name in columns[:2]]
+            grades = exact_cast(table[columns[2]], pa.int64()).to_pylist()
+        except (pa.ArrowException, Inexact) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
                 f"{file.uri}: ids are text or numbers, grades whole: {reason}"

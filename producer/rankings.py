@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from producer.qrels import Qrels
 from rankmill import parquet, storage
 from rankmill.errors import InputError
+from rankmill.exact import Inexact
+from rankmill.ids import as_text
 from rankmill.output import Job, Output
 from rankmill.rows import read_files
 from rankmill.spec import CANDIDATES_COLUMN, InputFile
@@ -136,10 +138,11 @@ def _rows(table: pa.Table, names: Sequence[str]) -> pa.Table:
     columns = [table[name] for name in names]
     if len(columns) < len(_ROWS):
         columns.append(pa.nulls(table.num_rows))
-    cast = [
-        column.cast(kind, safe=False) for column, kind in zip(columns, _ROWS.types, strict=True)
-    ]
-    return pa.table(cast, schema=_ROWS)
+    try:
+        ids = [as_text(column) for column in columns[:2]]
+    except Inexact as error:
+        raise InputError(f"the id {error} is not whole, which no judgment names") from error
+    return pa.table([*ids, columns[2].cast(pa.float64(), safe=False)], schema=_ROWS)
 
 
 def top(rows: pa.Table, depth: int) -> Run:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
-from rankmill.exact import exact_cast, without_zone
+from rankmill.exact import exact_cast, shown, without_zone
 
 _INT64_DIGITS = 18
 
@@ -16,6 +18,13 @@ def id_type(kind: pa.DataType) -> pa.DataType:
     """
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.int64() if pa.types.is_floating(value) else kind
+
+
+def with_id_types(schema: pa.Schema, names: Collection[str | None]) -> pa.Schema:
+    """The schema with ids as a job holds them; their values are checked when they are read."""
+    return pa.schema(
+        [each.with_type(id_type(each.type)) if each.name in names else each for each in schema]
+    )
 
 
 def comparable(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -53,6 +62,14 @@ def as_text(ids: pa.ChunkedArray) -> pa.ChunkedArray:
             for value in values.to_pylist()
         ]
         return pa.chunked_array([pa.array(texts, pa.large_string())])
+
+
+def named(ids: pa.ChunkedArray, at: int) -> str:
+    """An id for people: text in quotes, all else as it reads."""
+    kind = ids.type.value_type if pa.types.is_dictionary(ids.type) else ids.type
+    if pa.types.is_temporal(kind):
+        return shown(ids, at)
+    return repr(ids[at].as_py())
 
 
 def as_key(ids: pa.ChunkedArray) -> pa.ChunkedArray:

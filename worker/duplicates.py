@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rankmill.errors import InputError
+from rankmill.ids import named
 from rankmill.output import Job
 from worker.rows import OwnedRows
 from worker.texts import joined
@@ -41,6 +42,6 @@ class DocumentIds:
         twice = counts.aggregate([([], "count_all")]).filter(pc.field("count_all") > 1)
         if twice.num_rows:
             raise InputError(
-                f"{self._column} {twice['doc_id'][0].as_py()!r} stands twice or more under one "
+                f"{self._column} {named(twice['doc_id'], 0)} stands twice or more under one "
                 f"query, somewhere after row {first_row}; --duplicates keep ranks each of them"
             )

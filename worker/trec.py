@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import IO
 
 import pyarrow as pa
 
 from rankmill import parquet, storage
 from rankmill.errors import InputError
+from rankmill.exact import Inexact
+from rankmill.ids import as_text, comparable
 from rankmill.output import Job
-from rankmill.rows import group_keys
 
 _BATCH_ROWS = 64 * 1024
 _TAG = "rankmill"
@@ -43,16 +44,21 @@ def write_trec_run(job: Job) -> None:
 
 
 def _words(ids: pa.ChunkedArray, column: str) -> list[str]:
-    return [_word(value, column) for value in group_keys(ids, is_text=False)]
+    values = comparable(ids)
+    if pa.types.is_large_binary(values.type):
+        return [_word(value, column) for value in values.to_pylist()]
+    try:
+        texts = as_text(ids).cast(pa.large_binary())
+    except Inexact as error:
+        raise InputError(f"{column} {error} is not whole; write such ids as text") from error
+    return [_word(value, column) for value in texts.to_pylist()]
 
 
-def _word(value: Any, column: str) -> str:
-    text = value.decode(errors="replace") if isinstance(value, bytes) else value
-    word = str(text)
-    is_whole = text is value or word.encode() == value
-    if text is None or word.split() != [word] or not is_whole:
+def _word(value: bytes | None, column: str) -> str:
+    word = None if value is None else value.decode(errors="replace")
+    if word is None or word.split() != [word] or word.encode() != value:
         raise InputError(
-            f"{column} {text!r} cannot stand in a TREC run, where an id is a word in UTF-8 without "
+            f"{column} {word!r} cannot stand in a TREC run, where an id is a word in UTF-8 without "
             "blanks; submit the job without --trec-run"
         )
     return word

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from producer.inputs.find import Found, find
-from producer.plan import check_names, input_schema, key_columns, read_source
+from producer.plan import check_names, id_columns, input_schema, key_columns, read_source
 from producer.prepare.database import Database
 from producer.prepare.dataset import ClusteredPairs, Dataset, PairsAsTheyCome
 from producer.prepare.delimited import DelimitedRows, run_rows, tsv_rows
@@ -16,7 +16,7 @@ from producer.prepare.jsonl import JsonRows, read_json
 from producer.prepare.layouts import check_layout, wrong_layout
 from producer.prepare.lines import first_lines
 from producer.prepare.lists import USUAL_LISTS, ExplodedRows
-from producer.prepare.rows import ParquetRows, Rows
+from producer.prepare.rows import ParquetRows, Rows, RowsWithIds
 from producer.prepare.texts import Texts
 from producer.text_columns import NO_TITLE
 from rankmill.errors import InputError
@@ -102,8 +102,9 @@ def open_dataset(
         rows = ExplodedRows(spec, rows)
         candidates = None if spec.explode else rows.candidate_columns
         dataset = ClusteredPairs if spec.cluster else PairsAsTheyCome
-        return dataset(spec, rows, candidates, rows.title_column)
-    return ClusteredPairs(spec, rows)
+        with_ids = RowsWithIds.of(rows, id_columns(spec))
+        return dataset(spec, with_ids, candidates, rows.title_column)
+    return ClusteredPairs(spec, RowsWithIds.of(rows, id_columns(spec)))
 
 
 def _files(found: Found, role: InputRole, in_all: tuple[str, ...] = ()) -> tuple[InputFile, ...]:

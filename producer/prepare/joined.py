@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,13 +10,14 @@ import pyarrow.compute as pc
 from producer.plan import resolve_columns
 from producer.prepare.lookup import texts_in_order
 from producer.prepare.order import ROW_NUMBER, TABLE, key_type, load_keys, positions
-from producer.prepare.rows import Rows, schema_with_status
+from producer.prepare.rows import Rows, RowsWithIds, schema_with_status
 from producer.prepare.shuffle import shuffled
 from producer.prepare.texts import Texts
 from producer.prepare.workspace import Workspace
 from producer.text_columns import is_text
 from rankmill.errors import InputError
-from rankmill.spec import REFUSAL_COLUMN, STATUS_COLUMNS, JobSpec
+from rankmill.ids import named
+from rankmill.spec import ORIGIN_COLUMNS, REFUSAL_COLUMN, STATUS_COLUMNS, JobSpec
 
 
 class JoinedRun:
@@ -31,10 +31,11 @@ class JoinedRun:
         Raises:
             InputError: a column is missing, or the ids cannot be those of the texts.
         """
-        self._spec, self._run, self._queries, self._corpus = spec, run, queries, corpus
         self._query_id = _id_column(run, spec.query_id_col, "query_id")
         self._doc_id = _id_column(run, spec.doc_id_col, "doc_id")
         ids = (self._query_id, self._doc_id)
+        run = RowsWithIds.of(run, ids)
+        self._spec, self._run, self._queries, self._corpus = spec, run, queries, corpus
         for name, texts in zip(ids, (queries, corpus), strict=True):
             _check_same_type(run, name, texts)
         self._others = [
@@ -84,18 +85,19 @@ class JoinedRun:
             "group by query, document having count(*) > 1 order by 1 limit 1"
         )
         if twice:
-            first, last = (self._row(number) for number in twice[0])
+            (query_id, doc_id, *first), (*_, file, row) = map(self._row, twice[0])
             raise InputError(
-                f"{self._query_id} {first[self._query_id]!r} has {self._doc_id} "
-                f"{first[self._doc_id]!r} twice: row {first['_row']} of {first['_file']} and row "
-                f"{last['_row']} of {last['_file']}, counted from 0; --duplicates keep allows it"
+                f"{self._query_id} {query_id} has {self._doc_id} {doc_id} twice: row {first[1]} of "
+                f"{first[0]} and row {row} of {file}, counted from 0; --duplicates keep allows it"
             )
 
-    def _row(self, number: int) -> dict[str, Any]:
+    def _row(self, number: int) -> tuple[str, str, str, int]:
+        """Both ids of a row as people read them, its file and its number there."""
         for table in self._run.tables([self._query_id, self._doc_id]):
             if number < table.num_rows:
-                row: dict[str, Any] = table.slice(number, 1).to_pylist()[0]
-                return row
+                query_id, doc_id = (named(table.column(at), number) for at in (0, 1))
+                file, row = (table[name][number].as_py() for name in ORIGIN_COLUMNS)
+                return query_id, doc_id, file, row
             number -= table.num_rows
         raise AssertionError("the run has become shorter")
 

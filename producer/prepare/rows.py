@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from rankmill.rows import Damaged, read_files
+from rankmill.exact import Inexact, exact_cast
+from rankmill.ids import with_id_types
+from rankmill.rows import Damaged, inexact, read_files
 from rankmill.spec import ORIGIN_COLUMNS, REFUSAL_COLUMN, InputFile
 
 # What every row brings along beside its own columns.
@@ -51,6 +53,40 @@ def _with_origin(table: pa.Table, file: InputFile, row_numbers: np.ndarray) -> p
 
 def schema_with_status(schema: pa.Schema) -> pa.Schema:
     return pa.schema([*schema, *STATUS_FIELDS])
+
+
+@dataclass(frozen=True)
+class RowsWithIds:
+    """Rows whose ids have the types in which a job holds them."""
+
+    rows: Rows
+    schema: pa.Schema
+
+    @classmethod
+    def of(cls, rows: Rows, names: Collection[str]) -> Rows:
+        schema = with_id_types(rows.schema, names)
+        return rows if schema == rows.schema else cls(rows, schema)
+
+    @property
+    def files(self) -> tuple[InputFile, ...]:
+        return self.rows.files
+
+    def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """
+        Raises:
+            InputError: an id is not whole.
+        """
+        fields = [self.schema.field(name) for name in names]
+        schema = schema_with_status(pa.schema(fields))
+        for table in self.rows.tables(names):
+            for at, field in enumerate(fields):
+                try:
+                    exact = exact_cast(table.column(at), field.type)
+                except Inexact as error:
+                    uri, row = (table[name][error.at].as_py() for name in ORIGIN_COLUMNS)
+                    raise inexact(uri, row, field, table.column(at).type, error) from error
+                table = table.set_column(at, field, exact)
+            yield table.cast(schema)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from producer.prepare.rows import Rows
+from producer.prepare.rows import Rows, RowsWithIds
 from producer.text_columns import NO_TITLE, find_title, is_text
 from rankmill.errors import InputError
 from rankmill.titles import with_titles
@@ -53,7 +53,10 @@ class Texts:
             kind = schema.field(text_column).type
             raise InputError(f"{where}: column '{text_column}' is {kind}, not text")
         title_column = find_title(title, schema, (text_column,), where)
-        return cls(flag, rows, id_column, text_column, title_column)
+        for name in filter(None, (id_column, text_column, title_column)):
+            _check_in_all(flag, rows, name)
+        with_ids = RowsWithIds.of(rows, [id_column])
+        return cls(flag, with_ids, id_column, text_column, title_column)
 
     @property
     def id_type(self) -> pa.DataType:
@@ -73,9 +76,6 @@ class Texts:
 def _first_there(flag: str, rows: Rows, names: tuple[str, ...]) -> str:
     there = rows.schema.names
     found = next((name for name in names if name in there), None)
-    for file in rows.files:
-        if found in file.partition and file.partition[found] is None:
-            raise InputError(f"{flag} {file.uri}: column '{found}' is missing, which others have")
     if found is None:
         wanted = " or ".join(f"'{name}'" for name in dict.fromkeys(names))
         raise InputError(
@@ -83,3 +83,10 @@ def _first_there(flag: str, rows: Rows, names: tuple[str, ...]) -> str:
             f"{', '.join(there) or 'none'}"
         )
     return found
+
+
+def _check_in_all(flag: str, rows: Rows, column: str) -> None:
+    """Raise InputError where a file of several lacks the column, so that nulls are in its place."""
+    for file in rows.files:
+        if column in file.partition and file.partition[column] is None:
+            raise InputError(f"{flag} {file.uri}: column '{column}' is missing, which others have")

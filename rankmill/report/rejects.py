@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from rankmill import parquet, storage
+from rankmill.ids import comparable
 from rankmill.output import Output
 from rankmill.spec import REJECT_COLUMNS, Columns
 
@@ -64,9 +65,7 @@ def _first_rows(uri: str, columns: Columns) -> list[RejectedRow]:
 
 def _texts(column: pa.ChunkedArray) -> list[str]:
     """Each value for people, clipped; what is no UTF-8 is shown all the same."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = column.cast(pa.large_binary())
-    return [_shown(value) for value in column.to_pylist()]
+    return [_shown(value) for value in comparable(column).to_pylist()]
 
 
 def _shown(value: object) -> str:

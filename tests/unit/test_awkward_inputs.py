@@ -16,7 +16,7 @@ import pytest
 from producer.submit import plan_job
 from rankmill.errors import InputError
 from rankmill.output import Job
-from rankmill.spec import Columns, JobSpec
+from rankmill.spec import Columns, JobSpec, Plan, encode_schema
 from tests.inputs import pairs, read_output, read_rejected, write
 from tests.odd_columns import ODD_COLUMNS, is_carried
 from worker import models, spill
@@ -187,18 +187,24 @@ def test_uuids_are_ids(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [pa.float64(), pa.dictionary(pa.int8(), pa.float32())])
 @pytest.mark.parametrize(("shard_pairs", "window_pairs"), [(5, 8), (7, 3), (100, 4), (100, 64)])
+@pytest.mark.parametrize("is_old", [False, True])
 def test_a_query_id_that_is_not_a_number_is_none(
-    tmp_path: Path, kind: pa.DataType, shard_pairs: int, window_pairs: int
+    tmp_path: Path, kind: pa.DataType, shard_pairs: int, window_pairs: int, is_old: bool
 ) -> None:
-    ids = [0.5] * 3 + [float("nan")] * 9 + [0.5, None, 2.0, 2.0, float("nan"), 2.0, 3.0, 3.0]
+    """A job that was planned when ids stayed floats goes on with these."""
+    ids = [1.0] * 3 + [float("nan")] * 9 + [1.0, None, 2.0, 2.0, float("nan"), 2.0, 3.0, 3.0]
     table = pa.Table.from_pylist(pairs(4, 5))
     at = table.column_names.index("query_id")
     pq.write_table(table.set_column(at, "query_id", pa.array(ids, kind)), tmp_path / "in.parquet")
     job = job_over(tmp_path / "in.parquet", tmp_path, shard_pairs=shard_pairs)
+    if is_old:
+        schema = pq.read_schema(tmp_path / "in.parquet")
+        plan = job.plan.model_copy(update={"arrow_schema": encode_schema(schema)})
+        job = Job(job.record, Plan(**plan.model_dump()))
     run_all(job, window_pairs)
     assert [row["rank"] for row in read_output(tmp_path / "out")] == [1, 2, 3, 4, 1, 2, 3, 1, 2]
     rejected = {row["row"]: row["reason"] for row in read_rejected(tmp_path / "out")}
-    nan = "query_id is not a number"
+    nan = "query_id is not a number" if is_old else "query_id is null"
     assert rejected == {**dict.fromkeys([*range(3, 12), 16], nan), 13: "query_id is null"}
     assert make_manifest(job, list(job.output.reports(job.job_id))).n_rows == 20
 

@@ -102,3 +102,61 @@ def test_only_folders_below_what_is_named_give_columns(
     source = read_source(f"{folder}/{given}")
     assert source.files[0].partition == wanted
     assert source.schema.names == [*pairs(1, 1)[0], *wanted]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (["7", "12"], [7, 12]),
+        (["-7", "0"], [-7, 0]),
+        (["007", "12"], ["007", "12"]),
+        (["+7", "12"], ["+7", "12"]),
+        (["-0", "12"], ["-0", "12"]),
+        (["1" * 18, "2"], [int("1" * 18), 2]),
+        (["1" * 19, "2"], ["1" * 19, "2"]),
+        (["\u0663", "2"], ["\u0663", "2"]),
+        (["1.0", "2"], ["1.0", "2"]),
+        (["%2B7", "a%2Fb"], ["+7", "a/b"]),
+        (["__HIVE_DEFAULT_PARTITION__", "7"], [None, 7]),
+        (["__HIVE_DEFAULT_PARTITION__", "007"], [None, "007"]),
+    ],
+)
+def test_a_folders_value_is_a_number_only_where_no_sign_is_lost(
+    tmp_path: Path, values: list[str], wanted: list[object]
+) -> None:
+    for value in values:
+        write(pairs(1, 2), tmp_path / f"%6Eight={value}" / "in.parquet")
+    source = read_source(str(tmp_path))
+    found = {Path(file.uri).parts[-2][8:]: file.partition["night"] for file in source.files}
+    assert found == dict(zip(values, wanted, strict=True))
+    is_number = any(isinstance(value, int) for value in wanted)
+    assert source.schema.field("night").type == (pa.int64() if is_number else pa.string())
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["day=1/day=2"], "two folders give the column 'day'; rename one"),
+        (["day=%FF"], "a folder's name is not UTF-8 after unquoting its %"),
+    ],
+)
+def test_folders_that_would_lose_a_value_are_refused(
+    tmp_path: Path, folders: list[str], message: str
+) -> None:
+    for folder in folders:
+        write(pairs(1, 2), tmp_path / folder / "in.parquet")
+    with pytest.raises(InputError, match=message):
+        read_source(str(tmp_path))
+
+
+def test_a_column_comes_from_all_folders_or_from_all_files(tmp_path: Path) -> None:
+    rows = pairs(2, 2)
+    write(rows[:2], tmp_path / "doc_id=1" / "in.parquet")
+    write(
+        [{k: v for k, v in row.items() if k != "doc_id"} for row in rows],
+        tmp_path / "doc_id=2" / "in.parquet",
+    )
+    with pytest.raises(
+        InputError, match=r"doc_id=2/in\.parquet: column 'doc_id' comes from its fold"
+    ):
+        read_source(str(tmp_path))
