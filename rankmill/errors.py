@@ -16,6 +16,8 @@
         ├── StorageUnavailable   time-out, reset, throttling
         ├── BrokerUnavailable    Redis does not answer
         ├── MemoryShort          an allocation failed; nothing is wrong with the rows
+        ├── DeviceFull           the GPU has no room for now; nothing is wrong with the rows
+        ├── DeviceFault          the GPU has failed; its process ends, and no row is to blame
         └── WebhookUnavailable   the webhook does not take an event now
 
 `transient` alone decides whether a task is retried; `exit_code` what the command line returns;
@@ -143,6 +145,16 @@ class MemoryShort(TransientError):
             f"out of memory: {reason or 'an allocation failed'}; give the process more memory, or "
             "lower RANKMILL_WINDOW_PAIRS"
         )
+
+
+class DeviceFull(TransientError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the device's memory is full, by another process it seems: {reason}")
+
+
+class DeviceFault(TransientError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the device failed: {reason}")
 
 
 class WebhookUnavailable(TransientError):

@@ -69,6 +69,7 @@ class ShardReport(Contract):
         lengths: their tokens.
         n_reused: rows of those scored that took an earlier job's score.
         no_reuse: why none may, where that was asked for.
+        no_agreement: why a reduced precision was not compared with fp32.
     """
 
     job_id: str
@@ -97,6 +98,7 @@ class ShardReport(Contract):
     lengths: Histogram | None = None
     n_reused: int = 0
     no_reuse: str | None = None
+    no_agreement: str | None = None
 
 
 class PartSummary(Contract):
@@ -152,6 +154,7 @@ class Manifest(Contract):
     parts: tuple[PartSummary, ...]
     reuse: Reuse | None = None
     title_col: str | None = None
+    no_agreement: str | None = None
 
 
 class Failure(Contract):

@@ -122,6 +122,7 @@ def make_manifest(job: Job, reports: list[ShardReport]) -> Manifest:
             {report.scoring.model_dump_json(): report.scoring for report in reports}.values()
         ),
         agreement=next((report.agreement for report in reports if report.agreement), None),
+        no_agreement=next((each.no_agreement for each in reports if each.no_agreement), None),
         parts=tuple(
             PartSummary(
                 name=part_name(report.shard_index),

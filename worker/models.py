@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from rankmill.models import is_null, locate, null_rate
 from rankmill.results import Scoring
 from rankmill.settings import settings
 from rankmill.spec import Activation, JobSpec, Precision
+from worker.device import device_errors
 from worker.engine.refusal import UnusableFolder
 from worker.engine.scorer import BatchRun, Scorer
 from worker.engine.threads import n_available_cores
@@ -40,9 +43,10 @@ def load(spec: JobSpec) -> LoadedModel:
 
     Raises:
         ModelUnavailable: it is not here, not allowed, or cannot be loaded.
+        DeviceFault, DeviceFull, MemoryShort: the device cannot take it now.
     """
     models.check_allowed(spec.model_id)
-    return _load(
+    wanted = (
         spec.model_id,
         spec.model_revision,
         spec.max_length,
@@ -50,6 +54,25 @@ def load(spec: JobSpec) -> LoadedModel:
         spec.precision,
         spec.activation,
     )
+    if wanted != _held.pop("model", None):
+        _free()
+    loaded = _load(*wanted)
+    _held["model"] = wanted
+    return loaded
+
+
+# Which model `_load` keeps.
+_held: dict[str, tuple[object, ...]] = {}
+
+
+def _free() -> None:
+    """Let go of the model before another is loaded: two may not fit."""
+    _load.cache_clear()
+    gc.collect()  # a model holds itself, in circles
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        with device_errors():
+            torch.cuda.empty_cache()
 
 
 @lru_cache(maxsize=1)
@@ -67,7 +90,7 @@ def _load(
     folder = locate(model_id, revision)
     may_run_code = models.may_run_code(model_id)
     use_cores()
-    with loading(model_id):
+    with loading(model_id), device_errors():
         scorer = Scorer.load(
             folder,
             device=chosen_device().name,

@@ -17,6 +17,7 @@ from rankmill.pair_hash import PAIR_HASH_COLUMN, pair_hashes
 from rankmill.spec import Columns, ShardSpec
 from rankmill.titles import scored_documents
 from worker.duplicates import DocumentIds
+from worker.engine.faults import ForwardError, fault_of
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
 from worker.known import KnownRows
 from worker.models import LoadedModel
@@ -122,7 +123,8 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
         except (RankmillError, MemoryError):
             raise
         except Exception as error:
-            if is_memory_shortage(error):  # no row is to blame
+            # What is not the tokenizer's blames no row.
+            if is_memory_shortage(error) or isinstance(error, ForwardError) or fault_of(error):
                 raise
             found = _refused_rows(work, waiting, job.plan.columns)
             if not found:
@@ -144,7 +146,7 @@ def _refused_rows(work: ShardWork, waiting: deque[Window], columns: Columns) -> 
         except PairTooLargeError:
             pass
         except Exception as error:
-            if is_memory_shortage(error):
+            if is_memory_shortage(error) or fault_of(error):
                 raise
             found[window.row(at)] = f"{REFUSED}: {type(error).__name__}"
     return found if len(found) < len(pairs.queries) else {}
@@ -220,8 +222,9 @@ def _keep(
 ) -> None:
     rows, good, scores = window.rows, window.good, window.all_scores(new)
     finite = np.isfinite(scores.logits)
+    not_finite = NOT_FINITE if new.no_rescue is None else f"{NOT_FINITE}, and {new.no_rescue}"
     for at in good[~finite].tolist():
-        scored.rejected[rows.first_row + at] = NOT_FINITE
+        scored.rejected[rows.first_row + at] = not_finite
     results = pa.table(
         {
             "logit": scores.logits[finite],

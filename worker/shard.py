@@ -14,6 +14,8 @@ from rankmill.histogram import length_histogram, score_histogram
 from rankmill.output import Job
 from rankmill.results import Agreement, Histogram, ShardReport
 from rankmill.spec import ShardSpec
+from worker.device import device_errors
+from worker.engine.faults import DeviceFullError
 from worker.part import write_part
 from worker.rank import activate
 from worker.rejects import refusals, write_rejected
@@ -33,13 +35,15 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
     Raises:
         InputError: the input changed, is damaged, is not clustered by query or names a document
             twice.
+        DeviceFault, DeviceFull, MemoryShort: nothing was published, and no row is to blame.
         ClaimLost: by `work.guard`; nothing was published after that.
     """
     started = time.monotonic()
     busy = work.model.scorer.stats.device_busy_s
     with ExitStack() as stack:
-        scored = score_rows(job, shard, work, stack)
-        agreement = _agreement(job, shard, work) if shard.shard_index == 0 else None
+        with device_errors():
+            scored = score_rows(job, shard, work, stack)
+            agreement, no_agreement = _agreement(job, shard, work)
         work.guard()
         rejected = write_rejected(job, shard.shard_index, scored.rejected)
         work.guard()
@@ -67,6 +71,7 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
         worker=work.worker,
         scoring=work.model.scoring,
         agreement=agreement,
+        no_agreement=no_agreement,
         finished_at=datetime.now(UTC),
         n_duplicates=scored.n_duplicates,
         n_deaths=work.n_deaths,
@@ -92,16 +97,22 @@ def _histograms(scored: Scored, work: ShardWork) -> tuple[Histogram, Histogram]:
     )
 
 
-def _agreement(job: Job, shard: ShardSpec, work: ShardWork) -> Agreement | None:
-    """How the precision ranks the job's first pairs compared with fp32; None in fp32 itself."""
+def _agreement(job: Job, shard: ShardSpec, work: ShardWork) -> tuple[Agreement | None, str | None]:
+    """How the precision ranks the job's first pairs compared with fp32, or why that is not known.
+
+    Neither in fp32 itself, nor for another shard than the first.
+    """
     precision = work.model.scoring.precision
-    if precision == "fp32" or work.suspects is not None:
-        return None
+    if shard.shard_index != 0 or precision == "fp32" or work.suspects is not None:
+        return None, None
     columns = job.plan.columns
     n_pairs = min(max(job.plan.n_rows // 100, _MIN_CHECKED_PAIRS), _MAX_CHECKED_PAIRS)
     first = next(owned_rows(job, shard, columns.texts, n_pairs), None)
     if first is None:
-        return None
+        return None, None
     unknown = np.zeros(first.table.num_rows, np.uint64)
     pairs = Window.of(first, refusals(first.table, columns), unknown).pairs(columns)
-    return Agreement(precision=precision, **asdict(work.model.scorer.agreement(pairs)))
+    try:
+        return Agreement(precision=precision, **asdict(work.model.scorer.agreement(pairs))), None
+    except DeviceFullError as error:
+        return None, f"not measured: {error}"

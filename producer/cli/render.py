@@ -113,6 +113,8 @@ def result_facts(manifest: Manifest, report_uri: str | None) -> Text:
         facts.append(("model", f"{scoring.model_id}, {scoring.architecture}, {how}"))
     if manifest.agreement:
         facts.append(("precision", _agreement(manifest.agreement)))
+    elif manifest.no_agreement:
+        facts.append(("precision", f"agreement with fp32 {manifest.no_agreement}"))
     if report_uri is not None:
         facts.append(("report", report_uri))
     facts.append(("output", manifest.spec.output_uri))

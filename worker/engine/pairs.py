@@ -33,6 +33,17 @@ class EncodedWindow:
     def starts(self) -> np.ndarray:
         return exclusive_cumsum(self.lengths)
 
+    @classmethod
+    def of_ones(cls, n_pairs: int, length: int) -> EncodedWindow:
+        """Equal pairs to try a device with; token 1 is in every vocabulary."""
+        return cls(
+            ids=np.ones(n_pairs * length, dtype=np.int32),
+            types=None,
+            lengths=np.full(n_pairs, length, dtype=np.int64),
+            truncated=np.zeros(n_pairs, dtype=bool),
+            pair_of_row=np.arange(n_pairs),
+        )
+
 
 @dataclass(frozen=True)
 class DistinctPairs:

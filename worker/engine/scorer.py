@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,20 @@ import numpy as np
 from worker.engine.agreement import Agreement, measure_agreement
 from worker.engine.batching import packed_batches, padded_batches
 from worker.engine.encoding import Encoder, encoder_for
+from worker.engine.faults import (
+    DeviceFaultError,
+    DeviceFullError,
+    ForwardError,
+    fault_of,
+    first_line,
+)
 from worker.engine.folder import Activation, ModelFolder
 from worker.engine.memory import default_budget
 from worker.engine.pairs import EncodedWindow
 from worker.engine.paths import LoadedModel, PathName, load_model
 from worker.engine.precision import Precision, Resolved, resolve_precision
 from worker.engine.prefetch import ahead
+from worker.engine.room import PAUSES_S, release
 from worker.engine.runner import PairTooLargeError, Runner
 from worker.engine.stats import BatchRun, OnBatch, ScorerStats, unheard
 from worker.engine.window import PairWindow, WindowScores
@@ -35,6 +42,9 @@ __all__ = [
     "Activation",
     "Agreement",
     "BatchRun",
+    "DeviceFaultError",
+    "DeviceFullError",
+    "ForwardError",
     "PairTooLargeError",
     "PairWindow",
     "Scorer",
@@ -42,6 +52,9 @@ __all__ = [
     "ScorerStats",
     "WindowScores",
 ]
+
+
+_PROOF_LENGTH = 128
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,8 @@ class Scorer:
         self._encoder = encoder
         self._load_exact = load_exact
         self._totals = ScorerStats()
+        self._exact: Runner | None = None  # in fp32, once a reduced precision has overflowed
+        self._no_rescue: str | None = None
         self.info = info
 
     @classmethod
@@ -126,6 +141,8 @@ class Scorer:
                 cut=cut,
                 max_batch_tokens=budget,
                 on_batch=on_batch,
+                # What is loaded in fp32 besides has room, or is done without.
+                pauses_s=PAUSES_S if chosen == resolved else (),
             )
             return model, runner
 
@@ -157,6 +174,9 @@ class Scorer:
 
         Raises:
             PairTooLargeError: one pair alone exhausts the device's memory.
+            DeviceFullError: the device has no room for what should fit, and had none for a while.
+            DeviceFaultError: the device has failed.
+            ForwardError: the model's forward failed by itself.
         """
         mark = asked = time.perf_counter()
         with closing(ahead(map(self._encoder.encode, windows))) as encoded:
@@ -170,29 +190,66 @@ class Scorer:
                 asked = time.perf_counter()
 
     def agreement(self, window: PairWindow) -> Agreement:
-        """How this precision ranks the window's pairs compared with fp32, loaded for the while."""
+        """How this precision ranks the window's pairs compared with fp32, loaded for the while.
+
+        Raises:
+            DeviceFullError: the device has no room for the model in fp32 besides.
+        """
         encoded = self._encoder.encode(window)
         pairs = np.arange(len(encoded.lengths))
         reduced = self._score_encoded(encoded).logits
-        exact = self._load_exact().logits(encoded, pairs)[encoded.pair_of_row]
+        exact = self._in_fp32(encoded, pairs, None)[encoded.pair_of_row]
         return measure_agreement(window.queries, reduced, exact)
+
+    def prove(self) -> None:
+        """Put a full batch through the device, to see whether it works.
+
+        Raises:
+            DeviceFullError, DeviceFaultError, ForwardError: as `score`.
+        """
+        self._runner.prove(min(_PROOF_LENGTH, self.info.max_length))
 
     def _score_encoded(self, window: EncodedWindow) -> WindowScores:
         logits = self._runner.logits(window, np.arange(len(window.lengths)))
         broken = np.flatnonzero(~np.isfinite(logits))
-        if len(broken) and self.info.precision != "fp32":
-            logits[broken] = self._exact.logits(window, broken)
+        if len(broken) and self.info.precision != "fp32" and self._no_rescue is None:
+            try:
+                if self._exact is None:
+                    self._exact = self._loaded_exact()
+                logits[broken] = self._in_fp32(window, broken, self._exact)
+            except DeviceFullError as error:
+                self._exact, self._no_rescue = None, str(error)
+            if self._no_rescue is not None:
+                release(self.info.device)
         row = window.pair_of_row
         return WindowScores(
             logits=logits[row],
             n_tokens=window.lengths[row].astype(np.int32),
             truncated=window.truncated[row],
+            no_rescue=self._no_rescue,
         )
 
-    @cached_property
-    def _exact(self) -> Runner:
-        """The same model in fp32, loaded when a reduced precision overflowed."""
-        return self._runner if self.info.precision == "fp32" else self._load_exact()
+    def _in_fp32(
+        self, window: EncodedWindow, pairs: np.ndarray, runner: Runner | None
+    ) -> np.ndarray:
+        """Logits of some pairs by the model in fp32, which is loaded where it is not given.
+
+        Raises:
+            DeviceFullError: there is no room for it.
+        """
+        try:
+            return (runner or self._loaded_exact()).logits(window, pairs)
+        except PairTooLargeError as error:
+            raise DeviceFullError(f"fp32 does not fit besides: {first_line(error)}") from None
+
+    def _loaded_exact(self) -> Runner:
+        try:
+            return self._load_exact()
+        except Exception as error:
+            if fault_of(error) != "memory":
+                raise
+            said = first_line(error)
+        raise DeviceFullError(f"fp32 does not fit besides {self.info.precision}: {said}")
 
     def _count(self, window: EncodedWindow, seconds: float, starved_s: float) -> None:
         done = self._totals

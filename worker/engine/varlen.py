@@ -25,7 +25,8 @@ class VarlenAttention:
     """The `Attention` of fp16 and bf16 on CUDA.
 
     Keyword arguments of `varlen_attn` differ between torch 2.10 and 2.13, so each is passed only
-    where this torch has it. `num_splits=1` keeps the order of sums independent of the batch.
+    where this torch has it. `num_splits=1` keeps the order of sums independent of the batch; some
+    kernels refuse it when they are called (cuDNN's in 2.13, all but FA3 in 2.12).
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class VarlenAttention:
         )
         longest = batch.max_length
         ends = (batch.starts, batch.starts, longest, longest)
-        out: torch.Tensor = self._attend(*qkv.unbind(1), *ends, **options)
+        out = self._attended(*qkv.unbind(1), *ends, **options)
         return out.reshape(len(qkv), -1)
 
     def first_token(
@@ -63,5 +64,16 @@ class VarlenAttention:
         one_each = torch.arange(batch.n_pairs + 1, dtype=torch.int32, device=qkv.device)
         ends = (one_each, batch.starts, 1, batch.max_length)
         first = query[batch.first_tokens]
-        out: torch.Tensor = self._attend(first, key, value, *ends, **self._options)
+        out = self._attended(first, key, value, *ends, **self._options)
         return out.reshape(batch.n_pairs, -1)
+
+    def _attended(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """Torch's attention; where its kernel takes no `num_splits`, without from then on."""
+        try:
+            out: torch.Tensor = self._attend(*arguments, **options)
+        except RuntimeError as error:
+            if "num_splits" not in str(error) or not options.pop("num_splits", None):
+                raise
+            self._options = {}
+            out = self._attend(*arguments, **options)
+        return out

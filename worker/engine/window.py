@@ -35,8 +35,10 @@ class WindowScores:
         logits: float32 (n,), the model's raw output; for two labels the log-odds of the second.
         n_tokens: int32 (n,), what the model saw, special tokens included.
         truncated: bool (n,), whether text was cut to fit `max_length`.
+        no_rescue: why logits that are not finite were not computed again in fp32.
     """
 
     logits: np.ndarray
     n_tokens: np.ndarray
     truncated: np.ndarray
+    no_rescue: str | None = None
