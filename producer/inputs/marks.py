@@ -123,6 +123,7 @@ class _Folders:
     def __init__(self, listing: Listing) -> None:
         self._top, self._is_whole = listing.top, listing.is_folder
         self._listed: dict[str, set[str]] | None = None
+        self._asked: dict[tuple[str, Sequence[str]], set[str]] = {}
         # A listing on disk shows no empty folders, and leaves out what a glob does not lead to.
         if listing.is_file or storage.is_local(listing.place):
             return
@@ -147,8 +148,23 @@ class _Folders:
                 return Kind.ICEBERG
         return None
 
+    def _has_job(self, folder: str) -> bool:
+        above = _folder(folder)
+        near = [folder] if above.endswith("/") else [folder, above]  # a bucket has nothing above it
+        if not any(storage.CONTROL_FOLDER in self._names(each) for each in near):
+            return False
+        try:
+            return Output(folder).read_job() is not None
+        except StorageRefused:  # the folder above is not ours to see
+            return False
+
     def _names(self, folder: str, starts: Sequence[str] = _STARTS) -> set[str]:
-        """Those that begin so, or more."""
+        """Those that begin so, or more; asked for once."""
+        if (folder, starts) not in self._asked:
+            self._asked[folder, starts] = self._find_names(folder, starts)
+        return self._asked[folder, starts]
+
+    def _find_names(self, folder: str, starts: Sequence[str]) -> set[str]:
         is_inside = folder.startswith(f"{self._top}/") or (self._is_whole and folder == self._top)
         if self._listed is not None and is_inside:
             return self._listed.get(folder, set())
@@ -162,7 +178,7 @@ class _Folders:
     def unfinished(self, folder: str) -> str | None:
         """Why what a folder holds is not all or more than what was written to it."""
         names = self._names(folder)
-        if "_rankmill" in names and _SUCCESS not in names and Output(folder).read_job() is not None:
+        if _SUCCESS not in names and self._has_job(folder):
             return (
                 f"{folder} is the output of a job that has not succeeded; wait for it or resume "
                 "it, and give its output then"

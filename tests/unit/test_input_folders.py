@@ -10,7 +10,9 @@ import pyarrow.feather
 import pytest
 
 from producer.inputs.find import find
+from producer.submit import check
 from rankmill.errors import InputError
+from rankmill.spec import JobSpec
 from tests.lake import put
 
 DESCRIPTIONS = [
@@ -166,3 +168,19 @@ def test_files_without_a_suffix_are_read_by_a_glob(tmp_path: Path) -> None:
     assert [Path(file.uri).name for file in find(f"{tmp_path}/*").files] == [
         "20261127_144951_00037"
     ]
+
+
+def test_an_output_is_an_input_once_its_job_has_succeeded(tmp_path: Path) -> None:
+    put(tmp_path, "in.parquet")
+    spec = JobSpec(
+        input_uri=f"{tmp_path}/in.parquet", output_uri=f"{tmp_path}/out", model_id="null"
+    )
+    job = check(spec)
+    job.output.write_job(job.record)
+    put(tmp_path, "out/part-00000.parquet")
+    for place in ("out", "out/part-00000.parquet", "out/*.parquet"):
+        with pytest.raises(InputError, match=rf"^{tmp_path}/out is the output of a job that has n"):
+            find(f"{tmp_path}/{place}")
+    job.output.mark_success()
+    for place in ("out", "out/part-00000.parquet", "out/*.parquet"):
+        assert len(find(f"{tmp_path}/{place}").files) == 1
