@@ -17,6 +17,7 @@ from typing import Any
 
 from producer.follow import JobHandle
 from producer.inputs.find import find
+from producer.inputs.iceberg import located
 from producer.plan import check_names, make_plan, read_pairs
 from producer.prepare.earlier import find_earlier
 from producer.prepare.inputs import find_inputs, needs_prepare, pinned
@@ -168,7 +169,7 @@ def _with_absolute_paths(spec: JobSpec) -> JobSpec:
 
 
 def _absolute_all(uris: str) -> str:
-    return ",".join(map(storage.absolute, storage.places(uris)))
+    return ",".join(storage.absolute(located(place)) for place in storage.places(uris))
 
 
 def _check_output(spec: JobSpec) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from producer.inputs.delta import open_delta
 from producer.inputs.folders import data_files
+from producer.inputs.iceberg import located, open_iceberg
 from producer.inputs.marks import Kind, Table, check_plain, named_table
 from producer.inputs.table import TableVersion
 from producer.prepare.forms import Form, form_of
@@ -43,7 +45,7 @@ def find(uris: str, version: str | None = None, flag: str = "INPUT") -> Found:
     files: list[FileStat] = []
     below: list[str] = []
     places = storage.places(uris)
-    for place in places:
+    for place in map(located, places):
         listing = storage.list_place(place)
         table = named_table(listing)
         if table is not None:
@@ -81,8 +83,4 @@ def open_table(table: Table, version: str | None) -> TableVersion:
     Raises:
         InputError: as `open_delta` and `open_iceberg`.
     """
-    # Each needs an extra of its own.
-    from producer.inputs.delta import open_delta
-    from producer.inputs.iceberg import open_iceberg
-
     return (open_delta if table.kind is Kind.DELTA else open_iceberg)(table, version)

@@ -12,9 +12,41 @@ from rankmill import storage
 from rankmill.errors import InputError, RankmillError
 from rankmill.spec import Partition
 
+_NAMED = re.compile(r"iceberg://([^/]+)/([^/]+\.[^/]+)", re.IGNORECASE)
 _MAX_FORMAT = 2
 _NUMBER = re.compile(r"v?(\d+)[-.].*")
 _DELETES = {"POSITION_DELETES": "position deletes", "EQUALITY_DELETES": "equality deletes"}
+
+
+def located(place: str) -> str:
+    """The metadata file of `iceberg://CATALOG/NAMESPACE.TABLE` as it is now; other places as given.
+
+    Raises:
+        InputError: the package is missing, or pyiceberg's settings have no such catalog, or that
+            no such table.
+    """
+    name = _NAMED.fullmatch(place)
+    if name is None:
+        if place.lower().startswith("iceberg:"):
+            raise InputError(f"{place}: write iceberg://CATALOG/NAMESPACE.TABLE")
+        return place
+    try:
+        from pyiceberg.catalog import load_catalog
+    except ImportError as error:
+        raise InputError(
+            f"{place} is an Iceberg table, which a catalog knows: pip install 'rankmill[iceberg]'"
+        ) from error
+    try:
+        found = load_catalog(name[1]).load_table(name[2]).metadata_location
+    except Exception as error:  # nor are they quoted, where a catalog's password may be
+        raise InputError(
+            f"{place}: pyiceberg's catalog '{name[1]}' gives no table '{name[2]}' "
+            f"({type(error).__name__}); PYICEBERG_CATALOG__{name[1].upper()}__URI or "
+            "~/.pyiceberg.yaml says where it is"
+        ) from error
+    from producer.inputs.iceberg_files import normal_place
+
+    return normal_place(found)
 
 
 def open_iceberg(table: Table, version: str | None) -> TableVersion:

@@ -49,6 +49,8 @@ def absolute(text: str) -> str:
 
 def _absolute(path: str) -> str:
     found = _LATEST.match(path)
+    if path.lower().startswith("iceberg://"):
+        return path  # its catalog says at each time where it is
     if found is None:
         return storage.absolute(path)
     return "{latest:" + storage.absolute(found[1]) + "}" + path[found.end() :]

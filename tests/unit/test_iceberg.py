@@ -11,7 +11,18 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestWriterV2,
+    write_manifest_list,
+)
 from pyiceberg.table import Table
+from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, StringType
 
 from producer.inputs.iceberg_files import normal_place
@@ -149,6 +160,73 @@ def test_a_partition_column_that_files_lack_is_the_tables(tmp_path: Path) -> Non
         file.write_bytes(content[:footer] + padding + content[footer:])
     for row in rows_of(spec(place_of(made))):
         assert (row["day"], row["n"]) == (dt.date(2026, 1, 2), 7)
+
+
+class DeletesWriter(ManifestWriterV2):
+    """Writes what pyiceberg only reads: a manifest of deletes, as Spark and Flink write it."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return super()._meta | {"content": "deletes"}
+
+
+def add_deletes(made: Table, content: DataFileContent) -> None:
+    """Put a delete file into the current snapshot."""
+    snapshot = made.current_snapshot()
+    assert snapshot is not None
+    folder = f"{made.location()}/metadata"
+    file = DataFile.from_args(
+        content=content,
+        file_path=f"{made.location()}/data/deletes.parquet",
+        file_format=FileFormat.PARQUET,
+        partition=Record(),
+        record_count=1,
+        file_size_in_bytes=100,
+        equality_ids=[2] if content is DataFileContent.EQUALITY_DELETES else None,
+    )
+    file.spec_id = 0
+    kept = snapshot.manifests(made.io)
+    with DeletesWriter(
+        made.spec(),
+        made.schema(),
+        made.io.new_output(f"{folder}/d.avro"),
+        snapshot.snapshot_id,
+        "null",
+    ) as writer:
+        writer.add_entry(
+            ManifestEntry.from_args(
+                status=ManifestEntryStatus.ADDED, snapshot_id=snapshot.snapshot_id, data_file=file
+            )
+        )
+    Path(normal_place(snapshot.manifest_list)).unlink()
+    with write_manifest_list(
+        2,
+        made.io.new_output(snapshot.manifest_list),
+        snapshot.snapshot_id,
+        snapshot.parent_snapshot_id,
+        snapshot.sequence_number,
+        "null",
+    ) as listed:
+        listed.add_manifests([*kept, writer.to_manifest_file()])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (DataFileContent.POSITION_DELETES, "position deletes"),
+        (DataFileContent.EQUALITY_DELETES, "equality deletes"),
+    ],
+)
+def test_deletes_that_lie_next_to_the_data_are_refused(
+    lake: Table, content: DataFileContent, said: str
+) -> None:
+    assert len(rows_of(spec(place_of(lake)))) == 10
+    add_deletes(lake, content)
+    with pytest.raises(InputError, match=rf"uses {said}, which is not read; "):
+        check(spec(place_of(lake)))
 
 
 def metadata_of(made: Table) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""`rankmill` over lake tables as a user types it: the rows, the version, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from pyiceberg.catalog.sql import SqlCatalog
+
+from rankmill.output import Output
+from tests.command import rankmill
+from tests.inputs import pairs, read_output
+
+
+def table(n_queries: int) -> pa.Table:
+    return pa.Table.from_pylist(pairs(n_queries, 5))
+
+
+def spec_in_manifest(output: Path) -> dict[str, Any]:
+    manifest = Output(str(output)).read_manifest()
+    assert manifest is not None
+    return manifest.spec.model_dump()
+
+
+def test_a_delta_table_is_scored_at_one_version(tmp_path: Path) -> None:
+    place, out = tmp_path / "t", tmp_path / "out"
+    for n_queries in (4, 3, 2):
+        write_deltalake(place, table(n_queries), mode="overwrite")
+    done = rankmill("run", place, out, "--model", "null")
+    assert done.returncode == 0, done.stderr
+    assert {row["doc_id"] for row in read_output(out)} == {*table(2)["doc_id"].to_pylist()}
+    assert spec_in_manifest(out)["input_version"] == "2"
+    write_deltalake(place, table(1), mode="overwrite")
+    newer = rankmill("run", place, out, "--model", "null")
+    assert newer.returncode == 2 and "holds the result of another job" in newer.stderr
+    same = rankmill("run", place, out, "--model", "null", "--input-version", 2)
+    assert same.returncode == 0, same.stderr
+    older = ("run", place, tmp_path / "old", "--model", "null", "--input-version", 1, "--cluster")
+    assert rankmill(*older).returncode == 0
+    assert len(read_output(tmp_path / "old")) == 15
+    estimate = rankmill("estimate", place, "--model", "null", "--input-version", 0, "--json")
+    assert json.loads(estimate.stdout)["n_rows"] == 20
+    for wrong, said in ((("--input-version", "9"), "at --input-version 9"), ((), "part of the De")):
+        which = place if wrong else next(place.glob("*.parquet"))
+        refused = rankmill("run", which, tmp_path / "no", "--model", "null", *wrong)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1) and said in refused.stderr
+        assert not (tmp_path / "no").exists()
+
+
+def test_an_iceberg_table_is_named_by_its_catalog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, out = f"sqlite:///{tmp_path}/c.db", tmp_path / "out"
+    catalog = SqlCatalog("lake", uri=uri, warehouse=f"file://{tmp_path}/w")
+    catalog.create_namespace("n")
+    made = catalog.create_table("n.t", schema=table(1).schema)
+    made.append(table(3))
+    made.overwrite(table(2))
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__URI", uri)
+    done = rankmill("run", "iceberg://lake/n.t", out, "--model", "null")
+    assert done.returncode == 0, done.stderr
+    assert len(read_output(out)) == 10
+    spec = spec_in_manifest(out)
+    assert spec["input_version"] == str(made.metadata.current_snapshot_id)
+    assert f"file://{spec['input_uri']}" == made.metadata_location
+    for name in ("iceberg://lake/n.other", "iceberg://no/n.t", "iceberg://lake"):
+        refused = rankmill("estimate", name, "--model", "null")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert name in refused.stderr
