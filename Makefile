@@ -6,7 +6,7 @@
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
 # make bench-reuse   a night that reuses the scores of the one before
 # make lint    style, and make types: mypy
-# make docs    write the generated tables of README.md and docs/metrics.md anew
+# make docs    write the generated tables of README.md, docs/metrics.md and docs/models.md
 # make report-picture, flower-pictures   take the pictures of a report page and of Flower in docs/
 # make data    make the example and the demo model again, from PACKAGES=….parquet
 
@@ -75,7 +75,7 @@ types: install-dev
 	$(BIN)/mypy
 
 docs: install-dev
-	$(BIN)/python docs/tables.py README.md docs/metrics.md
+	$(BIN)/python docs/tables.py README.md docs/metrics.md docs/models.md
 
 report-picture: install-dev demo
 	$(BIN)/python -m docs.screenshot $(OUT) docs/report.png

@@ -1,10 +1,11 @@
-"""Write generated tables: settings from Settings, options from JobSpec, metrics from their list.
+"""Write generated tables: settings, options and metrics from the code, models from their list.
 
-python docs/tables.py README.md docs/metrics.md
+python docs/tables.py README.md docs/metrics.md docs/models.md
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -44,12 +45,28 @@ def metrics_table(declared: Iterable[Metric]) -> str:
     return _table(("metric", "kind", "labels", "meaning"), rows)
 
 
+def models_table() -> str:
+    """Of docs/models.json, each row of which tests/unit/engine/test_zoo.py loads and scores."""
+    models = json.loads(Path(__file__).with_name("models.json").read_text())
+    header = ("model", "loaded as", "path", "activation", "`max_length`", "scores")
+    return _table(header, map(_model_row, models))
+
+
+def _model_row(row: dict[str, str]) -> tuple[str, ...]:
+    name = row["model"] + (", its code allowed" if "code" in row else "")
+    if "refused" in row:
+        return name, "", "refused", "", "", row["refused"]
+    facts = (f"`{row['architecture']}`", row["path"], row["activation"], str(row["max_length"]))
+    return name, *facts, "equal"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "options": options_table,
     "worker metrics": lambda: metrics_table(metrics.OF_WORKER),
     "cluster metrics": lambda: metrics_table(metrics.OF_CLUSTER),
     "recorded metrics": lambda: metrics_table(metrics.OF_RULES),
+    "models": models_table,
 }
 
 

@@ -50,6 +50,13 @@ class ChatEncoder:
         )
         with time_limit(_LEARNING_S, "the chat template"):
             self._end = self._learn_end()
+        shortest = self._render(_FILLERS[0], _FILLERS[0])
+        n_shortest = len(self._tokenize([shortest])[0])
+        if n_shortest > max_length:
+            raise UnusableFolder(
+                f"max_length {max_length} leaves no room for text: the chat template takes "
+                f"{n_shortest} tokens with texts of one character"
+            )
 
     def encode(self, window: PairWindow) -> EncodedWindow:
         pairs = DistinctPairs.of(window)

@@ -91,6 +91,12 @@ class ModelFolder:
         return not self.has_head_modules and is_causal(self.config)
 
     @property
+    def states_cross_encoder(self) -> bool:
+        """Whether Sentence Transformers has saved it as a CrossEncoder, in any of its versions."""
+        keys = ("sentence_transformers", "sbert_ce_default_activation_function")
+        return self.settings.applied or any(hasattr(self.config, key) for key in keys)
+
+    @property
     def has_head_modules(self) -> bool:
         """Whether modules.json adds the head to a transformer that gives hidden states."""
         return self.settings.task == "feature-extraction" and bool(self.settings.modules)

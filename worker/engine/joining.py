@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from worker.engine.pairs import DistinctPairs, EncodedWindow
 from worker.engine.ragged import exclusive_cumsum, flatten, ragged_arange, row_lengths
+from worker.engine.refusal import UnusableFolder
 from worker.engine.template import PairTemplate, longest_first
 from worker.engine.window import PairWindow
 
@@ -32,7 +33,7 @@ class JoinEncoder:
         self._keep_end = keep_end
         self._with_types = with_types
         if self._room < 1:
-            raise ValueError(
+            raise UnusableFolder(
                 f"max_length {max_length} leaves no room for text: "
                 f"{template.n_special} special tokens are added to each pair"
             )

@@ -173,6 +173,8 @@ def _head_dim(config: Any) -> int:
 
 def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
     model, head = _body_and_head(source, device, numerics(precision).dtype)
+    if head is None:
+        _check_pairs_are_joined(source, model)
     padding: Any = {
         "pad_id": source.tokenizer.pad_token_id or 0,
         "pads_left": source.tokenizer.padding_side == "left",
@@ -186,6 +188,24 @@ def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) 
         path_reason=reason,
         is_batch_invariant=False,
     )
+
+
+def _check_pairs_are_joined(source: ModelFolder, model: Any) -> None:
+    """Refuse a decoder that nobody has made a CrossEncoder of: its card alone joins the texts.
+
+    Raises:
+        UnusableFolder: saying what to add.
+    """
+    from transformers.modeling_layers import GenericForSequenceClassification
+
+    if not isinstance(model, GenericForSequenceClassification):
+        return
+    if not source.uses_template and not source.states_cross_encoder:
+        raise UnusableFolder(
+            f"{source.path}: a language model with a classification head and without a chat "
+            "template, so that nothing says how it joins a query and a document; add a chat "
+            "template that shows roles query and document to the folder"
+        )
 
 
 def _causal(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:

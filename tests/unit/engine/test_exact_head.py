@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, dynamic_module_utils
 
 from tests.unit.engine import zoo
 from tests.unit.engine.checkpoints import CORPUS
@@ -148,3 +148,20 @@ def test_an_answer_token_beyond_the_vocabulary_is_refused(tmp_path: Path) -> Non
     (folder / "1_LogitScore" / "config.json").write_text('{"true_token_id": 100000}')
     with pytest.raises(ValueError, match="not all among the"):
         Scorer.load(folder)
+
+
+def test_a_forward_without_logits_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in layerwise rerankers, where it gives the scores of several layers."""
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "code"))
+    folder = zoo.layerwise(tmp_path / "model", "LayerWiseMiniCPM", "minicpm")
+    (folder / "chat_template.jinja").write_text(zoo.QWEN)
+    with pytest.raises(ValueError, match="LayerWiseMiniCPMForCausalLM does not give next-token"):
+        Scorer.load(folder, may_run_code=True)
+
+
+def test_a_max_length_below_the_chat_template_is_refused(tmp_path: Path) -> None:
+    folder = build("qwen3", tmp_path / "model")
+    with pytest.raises(ValueError, match="max_length 40 leaves no room for text"):
+        Scorer.load(folder, max_length=40)

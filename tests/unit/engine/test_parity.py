@@ -100,7 +100,7 @@ def test_equals_transformers_at_8192_tokens(name: str, checkpoints: dict[str, Pa
     assert_equal(scores.logits, expected)
 
 
-@pytest.mark.parametrize("max_length", [48, 512])
+@pytest.mark.parametrize("max_length", [64, 512])
 @pytest.mark.parametrize("name", ["qwen3", "qwen3-chat"])
 def test_language_models_equal_cross_encoder_predict(
     name: str, max_length: int, checkpoints: dict[str, Path]

@@ -5,6 +5,7 @@ Keys and files are those of the published repositories; only sizes and weights a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers as hf
+from safetensors.torch import load_file, save_file
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -341,3 +343,212 @@ qwen3_classifier_st = partial(
         "config_sentence_transformers.json": cross_encoder(),
     },
 )
+
+
+def _own_code(name: str, config_class: str, model_class: str, body: str, auto: str) -> Any:
+    """What a repository with code of its own has besides its weights: auto_map and a module."""
+    auto_map = {"AutoConfig": f"{name}.{config_class}", auto: f"{name}.{model_class}"}
+    return {"config": {"auto_map": auto_map}, "files": {f"{name}.py": body}}
+
+
+_JINA_V2 = """
+from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification as Base
+class XLMRobertaFlashConfig(XLMRobertaConfig):
+    model_type = "xlm-roberta"
+    def __init__(self, use_flash_attn=True, **kwargs):
+        super().__init__(**kwargs)
+        self.use_flash_attn = use_flash_attn
+class XLMRobertaForSequenceClassification(Base):
+    config_class = XLMRobertaFlashConfig
+"""
+_JINA_V1 = """
+from transformers import BertConfig, BertForSequenceClassification as Base
+class JinaBertConfig(BertConfig):
+    model_type = "bert"
+    def __init__(self, feed_forward_type="original", emb_pooler=None, **kwargs):
+        super().__init__(**kwargs)
+        self.feed_forward_type = feed_forward_type
+class JinaBertForSequenceClassification(Base):
+    config_class = JinaBertConfig
+"""
+_NEMOTRON = """
+from transformers import AutoModel, LlamaConfig, LlamaModel
+from transformers import LlamaForSequenceClassification as Base
+class LlamaBidirectionalConfig(LlamaConfig):
+    model_type = "llama_bidirec"
+    def __init__(self, pooling="avg", temperature=1.0, **kwargs):
+        self.pooling = pooling
+        self.temperature = temperature
+        super().__init__(**kwargs)
+class LlamaBidirectionalModel(LlamaModel):
+    config_class = LlamaBidirectionalConfig
+AutoModel.register(LlamaBidirectionalConfig, LlamaBidirectionalModel, exist_ok=True)
+class LlamaBidirectionalForSequenceClassification(Base):
+    config_class = LlamaBidirectionalConfig
+"""
+# Scores of several layers at once, in place of logits.
+_LAYERWISE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class {name}Config(LlamaConfig):
+    model_type = "{model_type}"
+    def __init__(self, start_layer=1, **kwargs):
+        self.start_layer = start_layer
+        super().__init__(**kwargs)
+class {name}ForCausalLM(LlamaForCausalLM):
+    config_class = {name}Config
+    def forward(self, input_ids=None, attention_mask=None, cutoff_layers=None, **kwargs):
+        out = super().forward(input_ids=input_ids, attention_mask=attention_mask)
+        out.logits = tuple(out.logits[..., 0] * scale for scale in (1.0, 2.0))
+        return out
+"""
+
+
+def jina_v1(folder: Path) -> Path:
+    """Without a table of positions, with other names in its gated layers, and without labels."""
+    own = _own_code(
+        "modeling_bert",
+        "JinaBertConfig",
+        "JinaBertForSequenceClassification",
+        _JINA_V1,
+        auto="AutoModelForSequenceClassification",
+    )
+    own["config"] |= {"architectures": ["JinaBertModel"], "position_embedding_type": "alibi"}
+    own["config"] |= {"feed_forward_type": "geglu", "emb_pooler": "mean"}
+    bert_like(folder, without=("id2label", "label2id"), **own)
+    weights = {}
+    for name, value in load_file(folder / "model.safetensors").items():
+        if "position_embeddings" in name:
+            continue
+        name = name.replace("intermediate.dense", "mlp.gated_layers")
+        if ".output.dense" in name and "attention" not in name:
+            name = name.replace("output.dense", "mlp.wo")
+        weights[name] = value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def jina_v2(folder: Path) -> Path:
+    own = _own_code(
+        "modeling_xlm_roberta",
+        "XLMRobertaFlashConfig",
+        "XLMRobertaForSequenceClassification",
+        _JINA_V2,
+        auto="AutoModelForSequenceClassification",
+    )
+    return xlm_roberta(folder, 1026, without=("model_type",), **own)
+
+
+def gte_published(folder: Path) -> Path:
+    """Its code lives in another repository."""
+    elsewhere = "Alibaba-NLP/new-impl--"
+    auto_map = {
+        "AutoConfig": f"{elsewhere}configuration.NewConfig",
+        "AutoModelForSequenceClassification": f"{elsewhere}modeling.NewForSequenceClassification",
+    }
+    config = {"model_type": "new", "architectures": ["NewForSequenceClassification"]}
+    return xlm_roberta(folder, 514, config=config | {"auto_map": auto_map})
+
+
+def nemotron(folder: Path) -> Path:
+    own = _own_code(
+        "llama_bidirectional_model",
+        "LlamaBidirectionalConfig",
+        "LlamaBidirectionalForSequenceClassification",
+        _NEMOTRON,
+        auto="AutoModelForSequenceClassification",
+    )
+    own["config"] |= {
+        "model_type": "llama_bidirec",
+        "architectures": ["LlamaBidirectionalForSequenceClassification"],
+    }
+    auto = AutoModelForSequenceClassification
+    return language_model(folder, "llama", with_bos=True, auto=auto, sizes={"num_labels": 1}, **own)
+
+
+def layerwise(folder: Path, name: str, model_type: str) -> Path:
+    own = _own_code(
+        "modeling_reranker",
+        f"{name}Config",
+        f"{name}ForCausalLM",
+        _LAYERWISE.format(name=name, model_type=model_type),
+        auto="AutoModelForCausalLM",
+    )
+    own["config"] |= {"model_type": model_type, "architectures": [f"{name}ForCausalLM"]}
+    return language_model(folder, "llama", ("yes", "no", "Yes"), with_bos=True, **own)
+
+
+def embedder(folder: Path) -> Path:
+    """An embedding model, as Sentence Transformers publishes them."""
+    listed = [
+        ("1_Pooling", "sentence_transformers.models.Pooling"),
+        ("2_Normalize", "sentence_transformers.models.Normalize"),
+    ]
+    return bert_like(
+        folder,
+        auto=hf.AutoModel,
+        files={
+            "modules.json": modules(*listed),
+            "1_Pooling/config.json": {
+                "word_embedding_dimension": 32,
+                "pooling_mode_cls_token": True,
+            },
+            "config_sentence_transformers.json": {"__version__": {"transformers": "4.28.1"}},
+            "sentence_bert_config.json": {"max_seq_length": 512, "do_lower_case": True},
+        },
+    )
+
+
+def mono_t5(folder: Path) -> Path:
+    """Pickled weights and a SentencePiece vocabulary."""
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]})
+    )
+    torch.save({"shared.weight": torch.ones(4, 4)}, folder / "pytorch_model.bin")
+    (folder / "spiece.model").write_bytes(b"\x0a")
+    return folder
+
+
+# By the names in docs/models.json.
+ZOO: dict[str, Callable[[Path], Path]] = {
+    "BAAI/bge-reranker-base": partial(xlm_roberta, positions=514),
+    "BAAI/bge-reranker-v2-m3": partial(xlm_roberta, positions=8194),
+    "BAAI/bge-reranker-v2-gemma": partial(
+        language_model, kind="gemma", answers=("yes", "no", "Yes", "No"), with_bos=True
+    ),
+    "BAAI/bge-reranker-v2-minicpm-layerwise": partial(
+        layerwise, name="LayerWiseMiniCPM", model_type="minicpm"
+    ),
+    "BAAI/bge-reranker-v2.5-gemma2-lightweight": partial(
+        layerwise, name="CostWiseGemma", model_type="cost_wise_gemma"
+    ),
+    "BAAI/bge-small-en-v1.5": embedder,
+    "cross-encoder/ms-marco-MiniLM-L6-v2": partial(bert_like, config=IDENTITY),
+    "cross-encoder/ms-marco-TinyBERT-L2-v2": partial(
+        bert_like,
+        config={
+            "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity",
+        },
+    ),
+    "cross-encoder/ms-marco-electra-base": partial(bert_like, kind="electra", config=IDENTITY),
+    "cross-encoder/nli-deberta-v3-base": partial(deberta, num_labels=3),
+    "cross-encoder/ettin-reranker-17m-v1": ettin,
+    "a DistilBERT classifier": partial(bert_like, kind="distilbert"),
+    "an ALBERT classifier": partial(bert_like, kind="albert"),
+    "an MPNet classifier": partial(bert_like, kind="mpnet"),
+    "mixedbread-ai/mxbai-rerank-xsmall-v1": deberta,
+    "mixedbread-ai/mxbai-rerank-base-v2": partial(language_model, kind="qwen2", template=CHAT),
+    "Alibaba-NLP/gte-reranker-modernbert-base": partial(modernbert, pooling="mean"),
+    "Alibaba-NLP/gte-multilingual-reranker-base": gte_published,
+    "the same in transformers' own gte": gte,
+    "ibm-granite/granite-embedding-reranker-english-r2": partial(modernbert, config=IDENTITY),
+    "jinaai/jina-reranker-v1-tiny-en": jina_v1,
+    "jinaai/jina-reranker-v2-base-multilingual": jina_v2,
+    "Qwen/Qwen3-Reranker-0.6B": partial(language_model, template=CHAT),
+    "Qwen/Qwen3-Reranker-0.6B with Sentence Transformers' files": qwen3_st,
+    "tomaarsen/Qwen3-Reranker-0.6B-seq-cls": partial(qwen3_classifier, template=CHAT),
+    "the same with Sentence Transformers' files": qwen3_classifier_st,
+    "zeroentropy/zerank-2": zerank,
+    "nvidia/llama-nemotron-rerank-1b-v2": nemotron,
+    "castorini/monot5-base-msmarco": mono_t5,
+}
