@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rankmill.broker import queues_of
-from rankmill.devices import choose, device_name
+from rankmill.devices import EXIT_DEVICE_LOST, choose, device_name
 from rankmill.errors import InputError, RankmillError
 from rankmill.settings import CHECKOUT
 
@@ -46,14 +46,19 @@ class LocalCluster:
     log_path: Path
 
     def check(self) -> None:
-        """Raise with the end of its log when Redis or a worker has gone."""
+        """Raise with the end of its log when Redis, a worker or every device has gone."""
         if self.redis.poll() is not None:
             raise RankmillError("the private Redis stopped by itself; run the same command again")
-        for worker in self.workers:
-            if worker.poll() is not None:
-                lines = self.log_path.read_text(errors="replace").strip().splitlines()
-                said = lines[-1] if lines else "it said nothing"
-                raise RankmillError(f"a worker stopped by itself: {said}")
+        codes = [worker.poll() for worker in self.workers]
+        if all(code == EXIT_DEVICE_LOST for code in codes):
+            raise RankmillError(f"no device is left to score on: {self._said('device has failed')}")
+        if any(code not in (None, EXIT_DEVICE_LOST) for code in codes):
+            raise RankmillError(f"a worker stopped by itself: {self._said('')}")
+
+    def _said(self, what: str) -> str:
+        """The last line of the workers' log with some words."""
+        lines = self.log_path.read_text(errors="replace").strip().splitlines()
+        return next((line for line in reversed(lines) if what in line), "it said nothing")
 
 
 def devices(wanted: str) -> list[Device]:

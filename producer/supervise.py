@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from producer.local import die_with_parent
+from rankmill.devices import EXIT_DEVICE_LOST
 from rankmill.settings import CHECKOUT
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ class WorkerStart:
 
 def supervise(starts: Sequence[WorkerStart]) -> int:
     """Run workers until we are told to stop or one ends by itself, which ends all.
+
+    One whose device has failed for good ends alone: the others go on with theirs.
 
     Each signal that stops us is passed on, so that SIGTERM lets every worker finish its shard. A
     worker that died leaves the others no better off for going on: whoever started us, a container's
@@ -56,6 +59,7 @@ def supervise(starts: Sequence[WorkerStart]) -> int:
 class _Family:
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._lost: set[str] = set()
         self.stop_signal: int | None = None
 
     def start(self, start: WorkerStart) -> None:
@@ -79,7 +83,11 @@ class _Family:
         while True:
             for name, child in self._children.items():
                 code = child.poll()
-                if code is not None:
+                if code == EXIT_DEVICE_LOST and name not in self._lost:
+                    self._lost.add(name)
+                    log.error("worker %s ended, as its device has failed", name)
+                is_alone = len(self._lost) == len(self._children)
+                if code is not None and (name not in self._lost or is_alone):
                     return name, code
             time.sleep(_LOOK_S)
 

@@ -4,6 +4,7 @@ rankmill:job:ID:claim:N        string holder of shard N, as "owner token"; expir
 rankmill:job:ID:tries          hash   starts of each unfinished shard that did not end
 rankmill:job:ID:trial          hash   rows that a suspect shard is scoring
 rankmill:job:ID:deadly         hash   times that rows killed their worker, by "shard first stop"
+rankmill:job:ID:faults         hash   times that a device failed in the middle of a shard
 """
 
 from __future__ import annotations
@@ -90,6 +91,16 @@ class Claims:
         """Take a start back whose process lived to see its end."""
         with broker_errors():
             self._redis.hincrby(JobKeys(job_id).tries, str(shard_index), -1)
+
+    def note_fault(self, job_id: str, shard_index: int) -> None:
+        """Note that a device failed in the middle of a shard, as either may be to blame."""
+        with broker_errors():
+            self._redis.hincrby(JobKeys(job_id).faults, str(shard_index), 1)
+
+    def n_faults(self, job_id: str, shard_index: int) -> int:
+        with broker_errors():
+            found = cast(str | None, self._redis.hget(JobKeys(job_id).faults, str(shard_index)))
+        return int(found or 0)
 
     def set_trial(self, job_id: str, shard_index: int, rows: tuple[int, int] | None) -> None:
         """Note the rows that are about to be scored, or that they were survived."""

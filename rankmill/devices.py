@@ -16,6 +16,9 @@ from typing import Any
 from rankmill.errors import InputError
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?")
+# How a worker ends whose device has failed for good; others may go on.
+EXIT_DEVICE_LOST = 3
+
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LENT = "NVIDIA_VISIBLE_DEVICES"
 _CHECKOUT = Path(__file__).resolve().parent.parent

@@ -129,10 +129,14 @@ class JobKeys:
         return f"{self.hash}:deadly"
 
     @property
+    def faults(self) -> str:
+        return f"{self.hash}:faults"
+
+    @property
     def all(self) -> list[str]:
         return [
             *(self.hash, self.done, self.inflight, self.tries),
-            *(self.live, self.trial, self.deadly),
+            *(self.live, self.trial, self.deadly, self.faults),
         ]
 
     def claim(self, shard_index: int) -> str:

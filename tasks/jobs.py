@@ -13,7 +13,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBMIT, TICK
 from rankmill.contract import parse
-from rankmill.errors import TransientError, WebhookRefused, WebhookUnavailable
+from rankmill.devices import EXIT_DEVICE_LOST
+from rankmill.errors import DeviceFault, TransientError, WebhookRefused, WebhookUnavailable
 from rankmill.ledger import ledger
 from rankmill.logs import get_logger
 from rankmill.settings import settings
@@ -49,6 +50,10 @@ def score_shard(self: Task, shard: dict[str, Any]) -> str:
     spec = parse(ShardSpec, shard, "rankmill.score_shard")
     try:
         return deliver(spec, self.request.retries)
+    except DeviceFault as error:
+        # Celery gives the message of a process that ends back, and starts another one.
+        log.error("this process ends", error=str(error))
+        raise SystemExit(EXIT_DEVICE_LOST) from error
     except TransientError as error:
         if self.request.retries >= _MAX_RETRIES:
             return give_up(spec, error)

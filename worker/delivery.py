@@ -16,6 +16,7 @@ from rankmill.claim import Claim
 from rankmill.errors import (
     BrokerUnavailable,
     ClaimLost,
+    DeviceFault,
     JobFailed,
     JobUnknown,
     RankmillError,
@@ -29,6 +30,8 @@ from rankmill.results import ShardReport
 from rankmill.settings import settings
 from rankmill.spec import Plan, ShardSpec
 from worker import models
+from worker.device import device_errors
+from worker.device_record import DeviceRecord, device_record
 from worker.reader import RowReader
 from worker.score import ShardWork
 from worker.shard import run_shard
@@ -36,6 +39,9 @@ from worker.suspects import Suspects
 from worker.watch import Watch, watched
 
 log = get_logger(__name__)
+
+# Devices that may fail in the middle of a shard before it is suspected of making them.
+_TRUSTED_FAULTS = 2
 
 
 def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
@@ -45,6 +51,7 @@ def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
         n_retries: times that it was put off for an error that may pass.
 
     Raises:
+        DeviceFault: the device has failed, and this process must end.
         TransientError: worth another try, by the caller.
     """
     with bound_contextvars(job_id=shard.job_id, shard_index=shard.shard_index):
@@ -120,6 +127,8 @@ def _plan_of(output: Output, job_id: str, submitted_at: datetime) -> Plan:
 
 
 def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | None:
+    record = device_record()
+    record.check()
     claim = Claim.take(ledger().claims, shard.job_id, shard.shard_index, settings().claim_s)
     if claim is None:
         log.info("shard is run elsewhere")
@@ -132,7 +141,8 @@ def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | No
     ):
         log.info("shard is run", n_tries=n_tries)
         events.tell(_progress(shard, 0))
-        suspects, model = _suspects(shard, n_tries), models.load(job.spec)
+        suspects = _suspects(shard, n_tries)
+        model = _proved(job, shard, record, is_suspect=suspects is not None)
         watch = Watch(claim, model)
 
         def progress(n_pairs: int, n_tokens: int) -> None:
@@ -151,7 +161,33 @@ def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | No
             guard=lambda: _check_still_ours(job, claim),
             reader=_reader(),
         )
-        return watch.reported(run_shard(job, shard, work))
+        try:
+            report = run_shard(job, shard, work)
+        except DeviceFault as error:
+            record.failed(_name(shard), str(error), at_its_proof=False)
+            ledger().claims.note_fault(shard.job_id, shard.shard_index)
+            raise
+        record.worked()
+        return watch.reported(report)
+
+
+def _proved(
+    job: Job, shard: ShardSpec, record: DeviceRecord, *, is_suspect: bool
+) -> models.LoadedModel:
+    """The job's model on a device that works; one that has failed must show that it does."""
+    try:
+        model = models.load(job.spec)
+        if is_suspect or record.has_failed:
+            with device_errors():
+                model.scorer.prove()
+    except DeviceFault as error:
+        record.failed(_name(shard), str(error), at_its_proof=True)
+        raise
+    return model
+
+
+def _name(shard: ShardSpec) -> str:
+    return f"{shard.job_id}/{shard.shard_index}"
 
 
 def _progress(shard: ShardSpec, n_pairs: int) -> str:
@@ -184,7 +220,8 @@ def _suspects(shard: ShardSpec, n_tries: int) -> Suspects | None:
     Raises:
         RankmillError: it was started too often.
     """
-    if n_tries <= settings().trusted_tries:
+    n_faults = ledger().claims.n_faults(shard.job_id, shard.shard_index)
+    if n_tries <= settings().trusted_tries and n_faults < _TRUSTED_FAULTS:
         return None
     suspects = Suspects.of(ledger().claims, shard)
     if n_tries - suspects.n_deaths > settings().max_tries:

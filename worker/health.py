@@ -51,6 +51,8 @@ def complaints(folder: Path, stall_s: float) -> list[str]:
 def complaint(folder: Path, worker: WorkerSign, stall_s: float) -> str | None:
     """What is wrong with one worker, None if nothing is."""
     now = time.monotonic()
+    if worker.device_lost is not None:
+        return f"{worker.name}: its device has failed and is given up: {worker.device_lost}"
     if not worker.process.is_alive:
         return f"{worker.name} has died"
     silent_s = now - worker.ticked_at

@@ -15,9 +15,10 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
+from celery.worker import state as worker_state
 
 from rankmill.broker import SCORE_SHARD, score_queues
-from rankmill.devices import choose
+from rankmill.devices import EXIT_DEVICE_LOST, choose
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
 from rankmill.settings import settings
@@ -49,7 +50,7 @@ def _begin(sender: Any, **_: Any) -> None:
     """
     if not set(score_queues()).isdisjoint(sender.app.amqp.queues.consume_from):
         _check_device()
-    worker_pulse().begin(str(sender.hostname), settings())
+    worker_pulse().begin(str(sender.hostname), settings(), _give_device_up)
     serve(worker_pulse(), settings())
 
 
@@ -64,6 +65,12 @@ def _check_device() -> None:
         log.warning("not the device that seems to be meant", reason=chosen.reason)
     elif settings().device_reason:
         log.info("the device was chosen", reason=settings().device_reason)
+
+
+def _give_device_up() -> None:
+    """Have the main process take no more work, and end when its child has."""
+    log.error("the device has failed", reason=worker_pulse().sign.device_lost)
+    worker_state.should_stop = EXIT_DEVICE_LOST
 
 
 def _begin_child(**_: Any) -> None:

@@ -34,6 +34,9 @@ class NullScorer:
             deterministic=True,
         )
 
+    def prove(self) -> None:
+        """There is no device to fail."""
+
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
         for logits in ahead(map(_numbers, windows)):
             n_pairs = len(logits)

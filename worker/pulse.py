@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -18,12 +18,14 @@ from pathlib import Path
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
 from rankmill.settings import Settings, settings
+from worker.device_record import DeviceRecord
 from worker.signs import (
     Process,
     SignFile,
     TaskSign,
     WorkerSign,
     counters_path,
+    device_path,
     own_folder,
     read_task,
     task_path,
@@ -37,6 +39,9 @@ log = get_logger(__name__)
 _TICK_S = 2.0
 _BEAT_S = 1.0
 
+# Of a reason: a sign has room for so much besides the rest.
+_MOST_CHARACTERS = 300
+
 
 class WorkerPulse:
     """The main process's; any thread may call its methods. Nothing is left before `begin`."""
@@ -48,8 +53,14 @@ class WorkerPulse:
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
-    def begin(self, name: str, settings: Settings) -> None:
-        """Leave signs from now on, under the worker's name."""
+    def begin(
+        self, name: str, settings: Settings, on_lost: Callable[[], None] = lambda: None
+    ) -> None:
+        """Leave signs from now on, under the worker's name.
+
+        Args:
+            on_lost: called once, by a thread, when the worker's device is given up.
+        """
         self.sign = replace(self.sign, name=name)
         try:
             folder = own_folder(settings)
@@ -60,14 +71,18 @@ class WorkerPulse:
             log.error("no health check of this worker", error=str(error))
             return
         self._folder = folder
-        threading.Thread(target=self._tick, args=(file, folder), name="pulse", daemon=True).start()
+        ticking = threading.Thread(target=self._tick, args=(file, folder, on_lost), daemon=True)
+        ticking.name = "pulse"
+        ticking.start()
 
     def end(self) -> None:
         """Take the signs away."""
         self._stop.set()
         if self._folder is not None:
             pid = self.sign.process.pid
-            _remove(worker_path(self._folder, self.sign.name))
+            if self.sign.device_lost is None:
+                _remove(worker_path(self._folder, self.sign.name))
+            _remove(device_path(self._folder, pid))
             _remove(counters_path(self._folder, pid))
             for path in task_paths(self._folder, pid):
                 _remove(path)
@@ -95,10 +110,17 @@ class WorkerPulse:
         with self._lock:
             self.sign = replace(self.sign, redis_since=None)
 
-    def _tick(self, file: SignFile, folder: Path) -> None:
+    def _tick(self, file: SignFile, folder: Path, on_lost: Callable[[], None]) -> None:
+        record = DeviceRecord.of_worker(self.sign.process.pid)
         while not self._stop.wait(_TICK_S):
+            lost = record.lost
+            is_news = lost is not None and self.sign.device_lost is None
             with self._lock:
                 self.sign = replace(self.sign, ticked_at=time.monotonic())
+                if is_news:
+                    self.sign = replace(self.sign, device_lost=str(lost)[:_MOST_CHARACTERS])
+            if is_news:
+                on_lost()
             try:
                 file.write(self.sign)
                 _sweep(folder)
@@ -118,7 +140,7 @@ def _sweep(folder: Path) -> None:
         task = read_task(path)
         if task is not None and not task.process.is_alive:
             _remove(path)
-    for path in folder.glob("*.metrics"):
+    for path in (*folder.glob("*.metrics"), *folder.glob("*.device")):
         if Path("/proc/self").exists() and not Path("/proc", path.stem).exists():
             _remove(path)
 

@@ -2,6 +2,7 @@
 
     FOLDER/NAME.worker      of a worker's main process, every few seconds
     FOLDER/PID.CHILD.task   of a child of that process, while it works
+    FOLDER/PID.device       of all its children: what their device has failed with
 
 FOLDER belongs to one user alone. Times are of the monotonic clock, which all processes of a machine
 share and nobody sets. A sign is renewed in place, so that a full disk does not look like a death.
@@ -60,6 +61,7 @@ class WorkerSign:
         turned_at: when its message loop last turned; None where that is not to be judged.
         redis_since: since when Redis has answered each time it was asked; None when it did not.
         redis_at: when Redis answered last.
+        device_lost: why its device is given up; such a sign stays when the worker has ended.
     """
 
     name: str
@@ -68,6 +70,7 @@ class WorkerSign:
     turned_at: float | None = None
     redis_since: float | None = None
     redis_at: float | None = None
+    device_lost: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,10 @@ def task_path(folder: Path, worker_pid: int, child_pid: int) -> Path:
 def task_paths(folder: Path, worker_pid: int) -> list[Path]:
     """Of all children of a worker, also of those that have died."""
     return sorted(folder.glob(f"{worker_pid}.*.task"))
+
+
+def device_path(folder: Path, worker_pid: int) -> Path:
+    return folder / f"{worker_pid}.device"
 
 
 def counters_path(folder: Path, worker_pid: int) -> Path:

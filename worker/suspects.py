@@ -4,17 +4,26 @@ A shard that was started and not finished a few times is run with care: the rang
 to the model is noted in Redis before and struck out after. A note found at the next start is the
 range that killed; from then on it is scored in halves, down to the single rows that do it. A single
 row is given a second chance, since a process may also be killed by somebody else.
+
+A shard in which devices have failed twice is run so too, and a device that fails then ends its
+process. Before, it has proved itself there with a full batch of no rows.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rankmill.claims import Claims
+from rankmill.devices import EXIT_DEVICE_LOST
 from rankmill.errors import RankmillError
+from rankmill.logs import get_logger
 from rankmill.spec import ShardSpec
+from worker.engine.faults import DeviceFaultError
+
+log = get_logger(__name__)
 
 KILLS = "scoring it kills the worker"
 _DEATHS_TO_REJECT = 2
@@ -62,9 +71,21 @@ class Suspects:
 
     @contextmanager
     def on_trial(self, first: int, stop: int) -> Iterator[None]:
-        """Note a range while it is scored; only a process that dies leaves the note behind."""
+        """Note a range while it is scored; only a process that dies leaves the note behind.
+
+        So does one whose device fails: it dies at once. The device has proved itself in this very
+        process, so that the range is the suspect.
+        """
         self.claims.set_trial(self.shard.job_id, self.shard.shard_index, (first, stop))
         try:
             yield
-        finally:
-            self.claims.set_trial(self.shard.job_id, self.shard.shard_index, None)
+        except DeviceFaultError as error:
+            log.error("the device failed at rows on trial", rows=[first, stop], error=str(error))
+            os._exit(EXIT_DEVICE_LOST)
+        except BaseException:
+            self._acquit()
+            raise
+        self._acquit()
+
+    def _acquit(self) -> None:
+        self.claims.set_trial(self.shard.job_id, self.shard.shard_index, None)

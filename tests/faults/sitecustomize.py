@@ -3,6 +3,8 @@
 RANKMILL_TEST_DEADLY_TEXT: a document with this text kills the process that scores it, as a
 tokenizer that crashes or a row that takes all memory would.
 RANKMILL_TEST_DRIVER: JSON of DriverFacts, what NVIDIA's driver seems to say.
+RANKMILL_TEST_CUDA_BREAKS: how a device fails: `always`; a file, once it is there, which is removed;
+or text:… at documents with this text.
 RANKMILL_TEST_FAILING_CALL=fsync:7: every seventh such call on a file of ours fails with EIO.
 RANKMILL_TEST_CLOCK_AHEAD_S: the wall clock is this much ahead.
 RANKMILL_TEST_CLOCK: a file that says what time it is for schedules, as "1790000000 1793000000 9":
@@ -30,6 +32,7 @@ _FAILING = os.environ.get("RANKMILL_TEST_FAILING_CALL")
 _AHEAD_S = float(os.environ.get("RANKMILL_TEST_CLOCK_AHEAD_S", "0"))
 _DEADLY = os.environ.get("RANKMILL_TEST_DEADLY_TEXT")
 _CLOCK = os.environ.get("RANKMILL_TEST_CLOCK")
+_BREAKS = os.environ.get("RANKMILL_TEST_CUDA_BREAKS")
 _DRIVER = os.environ.get("RANKMILL_TEST_DRIVER")
 
 
@@ -64,6 +67,37 @@ def _kill_at_deadly_text(scorer: ModuleType) -> None:
     scorer.Scorer.score = score_or_die
 
 
+def _break_device(runner: ModuleType) -> None:
+    """Fail as CUDA does, and go on failing: such an error is sticky."""
+    is_lost = [_BREAKS == "always"]
+    launch = runner._CpuRun.__init__
+
+    def launch_or_fail(self: Any, *arguments: Any) -> None:
+        trigger = Path(str(_BREAKS))
+        if not is_lost[0] and trigger.is_file():
+            trigger.unlink()
+            is_lost[0] = True
+        if is_lost[0]:
+            import torch
+
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        launch(self, *arguments)
+
+    runner._CpuRun.__init__ = launch_or_fail
+
+
+def _break_device_at_text(scorer: ModuleType) -> None:
+    text, score = str(_BREAKS).removeprefix("text:"), scorer.Scorer.score
+
+    def score_or_fail(self: Any, windows: Any) -> Any:
+        for window in windows:
+            if any(text in document for document in window.documents):
+                raise scorer.DeviceFaultError("CUDA error: device-side assert triggered")
+            yield from score(self, [window])
+
+    scorer.Scorer.score = score_or_fail
+
+
 def _answer_as_driver(devices: ModuleType) -> None:
     devices.ask_driver = lambda **_: devices.DriverFacts(**json.loads(str(_DRIVER)))
 
@@ -76,8 +110,11 @@ def _hurry(clock: ModuleType) -> None:
     vars(clock)["now"] = now
 
 
+is_by_text = str(_BREAKS).startswith("text:")
 _CHANGED = {
     **({"worker.engine.scorer": _kill_at_deadly_text} if _DEADLY else {}),
+    **({"worker.engine.runner": _break_device} if _BREAKS else {}),
+    **({"worker.engine.scorer": _break_device_at_text} if is_by_text else {}),
     **({"rankmill.devices": _answer_as_driver} if _DRIVER else {}),
     **({"producer.schedules.clock": _hurry} if _CLOCK else {}),
 }

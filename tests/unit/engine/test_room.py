@@ -170,7 +170,9 @@ def test_a_failed_device_is_named_and_a_failed_forward_too(scorer: Scorer) -> No
     wrapped.fail = lambda *_: IndexError("index out of range in self")
     with pytest.raises(ForwardError, match="IndexError: index out of range"):
         logits(scorer, WINDOW)
-    with pytest.raises(ForwardError):
+    scorer.prove()
+    wrapped.fail = lambda *_: lost
+    with pytest.raises(DeviceFaultError):
         scorer.prove()
     wrapped.fail = lambda *_: None
     scorer.prove()
