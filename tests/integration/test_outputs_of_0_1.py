@@ -1,0 +1,162 @@
+"""Outputs that version 0.1 wrote, with their control files in them, are used as any other.
+
+tests/v0_1 is one of its outputs: 12 rows in 3 shards, one rejected, made with --for-reuse and
+--trec-run at /data/v01.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from producer.control import cancel, resume, retry_rejects
+from producer.drift.diff import diff
+from producer.evaluate import evaluate
+from producer.follow import JobHandle, find_job
+from producer.schedules import runs
+from producer.schedules.spec import Firing, FiringState, ScheduleSpec
+from producer.submit import check, submit
+from rankmill.ledger import Ledger
+from rankmill.lifecycle import JobState
+from rankmill.output import Output
+from rankmill.report import write_report
+from rankmill.settings import settings
+from rankmill.spec import JobOptions, JobSpec
+from tests.inputs import control, everything_under, part_bytes
+from worker import models
+from worker.finalize import finalize
+from worker.score import ShardWork
+from worker.shard import run_shard
+
+MADE_AT = "/data/v01"
+MADE = Path(__file__).parents[1] / "v0_1"
+TODO = [1]  # the shard that `unfinished` has not run
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """The output, as if it had been made in the test's folder."""
+    home = tmp_path / "home"
+    shutil.copytree(MADE, home)
+    for name in ("job.json", "plan.json", "manifest.json"):
+        path = home / "out" / "_rankmill" / name
+        path.write_text(path.read_text().replace(MADE_AT, str(home)))
+    plan = Output(str(home / "out")).read_plan()
+    assert plan is not None
+    changed_at = int(plan.files[0].state)
+    os.utime(home / "in.parquet", ns=(changed_at, changed_at))
+    return home / "out"
+
+
+@pytest.fixture
+def unfinished(old: Path) -> Path:
+    for name in ("_SUCCESS", "_rankmill/manifest.json", "_rankmill/run.trec"):
+        (old / name).unlink()
+    for shard_index in TODO:
+        (old / f"part-{shard_index:05d}.parquet").unlink()
+        (old / "_rankmill/shards" / f"{shard_index:05d}.json").unlink()
+    return old
+
+
+def work_off(handle: JobHandle) -> list[int]:
+    job = Output(handle.output.uri).load_job()
+    work = ShardWork(models.load(job.spec), "test", 8, lambda *_: None, lambda: None)
+    todo = sorted(set(range(job.plan.n_shards)) - job.output.reported_shards())
+    for shard_index in todo:
+        run_shard(job, job.shard(shard_index), work)
+    finalize(handle.ledger, settings(), job.job_id, job.output.uri)
+    return todo
+
+
+def test_it_is_read(old: Path, ledger: Ledger, tmp_path: Path) -> None:
+    before = everything_under(tmp_path)
+    handle = find_job(str(old))
+    status = handle.status()
+    assert status.state is JobState.SUCCEEDED_WITH_REJECTS
+    assert (status.n_rows, status.n_rejected, status.n_shards_done) == (12, 1, 3)
+    assert status.control_uri == str(old / "_rankmill")
+    [last] = handle.watch()
+    assert last == status
+    relevant = {"q0": {"d02": 1}, "q1": {"d10": 1}}
+    assert evaluate(handle.output, relevant).n_in_parts == 2
+    shutil.copytree(old, tmp_path / "copy")
+    same = diff(handle.output, Output(str(tmp_path / "copy")), ks=(1,))
+    assert same.queries.n_common == 3
+    shutil.rmtree(tmp_path / "copy")
+    spec = JobSpec(
+        input_uri=str(old.parent / "in.parquet"),
+        output_uri=str(tmp_path / "new"),
+        model_id="null",
+        reuse_from=str(old),
+    )
+    checked = check(spec)
+    assert checked.record.no_reuse is None and checked.record.prepares
+    assert everything_under(tmp_path) == before
+    assert write_report(handle.output) == str(old / "_rankmill" / "report.html")
+
+
+def test_it_is_finished_where_it_is(unfinished: Path, ledger: Ledger) -> None:
+    wanted = part_bytes(MADE / "out")
+    handle = find_job(str(unfinished))
+    resume(handle)
+    assert work_off(handle) == TODO
+    assert part_bytes(unfinished) == wanted
+    status = find_job(str(unfinished)).status()
+    assert status.state is JobState.SUCCEEDED_WITH_REJECTS
+    assert (unfinished / "_rankmill/run.trec").exists()
+    assert not control(unfinished).exists()
+
+
+def test_it_is_cancelled_and_its_rejects_are_tried_again(unfinished: Path, ledger: Ledger) -> None:
+    handle = find_job(str(unfinished))
+    resume(handle)
+    cancel(handle)
+    assert (unfinished / "_rankmill/cancelled.json").exists()
+    assert find_job(str(unfinished)).status().state is JobState.CANCELLED
+    resume(handle)
+    work_off(handle)
+    ledger._redis.flushall()
+    handle = find_job(str(unfinished))
+    assert retry_rejects(handle) == 1
+    assert work_off(handle) == [1]
+    assert not control(unfinished).exists()
+
+
+def test_overwriting_it_leaves_nothing_in_the_output(old: Path, ledger: Ledger) -> None:
+    source = old.parent / "in.parquet"
+    handle = submit(source, old, model_id="null", max_reject_rate=0.5, overwrite=True)
+    assert work_off(handle) == [0]
+    assert everything_under(old) == ["_SUCCESS", "part-00000.parquet"]
+    status = find_job(str(old)).status()
+    assert status.control_uri == str(control(old))
+    assert status.n_shards == 1
+
+
+def test_its_place_may_be_all_that_is_allowed(
+    old: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKMILL_ALLOWED_PREFIXES", str(old))
+    settings.cache_clear()
+    assert find_job(str(old)).status().state is JobState.SUCCEEDED_WITH_REJECTS
+
+
+def test_a_schedule_finds_its_runs_of_0_1(old: Path, ledger: Ledger) -> None:
+    due = datetime(2026, 11, 21, 2, 15, tzinfo=UTC)
+    run = old.parent / "2026-11-21T02-15"
+    old.rename(run)
+    firing = Firing(
+        schedule="nightly",
+        due=due,
+        state=FiringState.SUCCEEDED,
+        noted_at=due,
+        output_uri=str(run),
+    )
+    runs.keep_record(firing)
+    assert (run / "_rankmill/firing.json").exists()
+    job = JobOptions(input_uri=str(old.parent / "in.parquet"))
+    spec = ScheduleSpec(name="nightly", cron="15 2 * * *", job=job, output_uri=str(old.parent))
+    assert runs.recorded(spec) == [firing]
