@@ -1,4 +1,8 @@
-"""Real parts for tests: a Redis, worker processes, a small random cross-encoder."""
+"""Real parts for tests: a Redis, worker processes, a small random cross-encoder.
+
+tests/gpu runs on machines that have little more than torch: fixtures import what they need, and
+the settings of plugins may be there without the plugins.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,32 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hypothesis
 import pytest
-import redis
 
-from producer.local import running, start_redis, worker_command
-from rankmill.broker import app
-from rankmill.ledger import Ledger
-from rankmill.settings import settings
+if TYPE_CHECKING:
+    from rankmill.ledger import Ledger
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests share their cores; see producer/local
 # Whatever asks the hub gets no answer, at once and without leaving this machine. Its client reads
 # this when it is imported, which nothing above does and a test's own imports may.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ.pop("HF_TOKEN", None)
-hypothesis.settings.register_profile("patient", deadline=None)  # an example may wait for a core
-hypothesis.settings.load_profile("patient")
+if find_spec("hypothesis") is not None:
+    import hypothesis
+
+    hypothesis.settings.register_profile("patient", deadline=None)  # an example may wait for a core
+    hypothesis.settings.load_profile("patient")
 
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    if find_spec("pytest_timeout") is None:
+        parser.addini("timeout", "pytest-timeout's, which is not here")
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +51,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
+    from producer.local import start_redis
+
     with start_redis() as (broker_url, _):
         yield broker_url
 
@@ -48,6 +60,8 @@ def redis_server() -> Iterator[str]:
 @pytest.fixture
 def broker_url(redis_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty Redis that this process and the workers it starts use; quick to notice faults."""
+    import redis
+
     redis.Redis.from_url(redis_server.replace("redis+socket://", "unix://")).flushall()
     monkeypatch.setenv("RANKMILL_BROKER_URL", redis_server)
     monkeypatch.setenv("RANKMILL_CLAIM_S", "4")
@@ -59,18 +73,26 @@ def broker_url(redis_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def forget_settings() -> None:
+    from rankmill.broker import app
+    from rankmill.settings import settings
+
     settings.cache_clear()
     app.cache_clear()
 
 
 @pytest.fixture
 def ledger(broker_url: str) -> Ledger:
+    from rankmill.ledger import Ledger
+    from rankmill.settings import settings
+
     return Ledger.connect(settings())
 
 
 @pytest.fixture
 def start_worker(broker_url: str, tmp_path: Path) -> Iterator[StartWorker]:
     """Start real worker processes; all are stopped when the test ends."""
+    from producer.local import running, worker_command
+
     with ExitStack() as stack:
 
         def start(name: str = "one") -> subprocess.Popen[bytes]:

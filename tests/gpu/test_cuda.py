@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import torch
 
 from tests.unit.engine.checkpoints import CORPUS, bert, modernbert, roberta
+from worker.engine.faults import fault_of
 from worker.engine.precision import Precision
+from worker.engine.room import asks_too_much
 from worker.engine.scorer import PairWindow, Scorer
 
 # The one skip that CI takes: its machines have no GPU, and what it would test cannot be had there.
@@ -68,3 +72,38 @@ def test_device_time_is_measured(folder: Path) -> None:
     scorer = Scorer.load(folder, device="cuda")
     list(scorer.score([WINDOW] * 3))
     assert 0 < scorer.stats.device_busy_s < scorer.stats.wall_s
+
+
+def test_a_named_device_scores_as_the_current_one(folder: Path) -> None:
+    last = f"cuda:{torch.cuda.device_count() - 1}"
+    expected = score(folder, "cuda", "bf16")
+    np.testing.assert_allclose(score(folder, last, "bf16"), expected, rtol=0, atol=1e-2)
+
+
+def test_out_of_memory_is_known_as_such() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+    assert fault_of(caught.value) == "memory"
+    assert asks_too_much(str(caught.value), "cuda")
+
+
+ASSERTED = """
+import torch
+from worker.engine.faults import fault_of
+table = torch.zeros(4, device="cuda")
+for _ in range(2):  # the error is sticky: what is sound fails too
+    try:
+        table[torch.tensor([9], device="cuda")].sum().item()
+    except RuntimeError as error:
+        print(fault_of(error))
+"""
+
+
+def test_an_assertion_on_the_device_is_known_as_a_failed_device() -> None:
+    command = [sys.executable, "-c", ASSERTED]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.split() == ["device", "device"], done.stderr
+
+
+def test_a_sound_device_proves_itself(folder: Path) -> None:
+    Scorer.load(folder, device="cuda").prove()
