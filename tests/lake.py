@@ -18,6 +18,7 @@ MARKS = {
     "Delta table": "_delta_log/00000000000000000000.json",
     "Iceberg table": "metadata/00000-a1.metadata.json",
     "Hudi table": ".hoodie/hoodie.properties",
+    "Paimon table": "snapshot/snapshot-1",
     "Spark streaming output": "_spark_metadata/0",
 }
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,28 +47,65 @@ def open_delta(table: Table, version: str | None) -> TableVersion:
             "pip install 'rankmill[delta]'"
         ) from error
     options = storage.connection_options(table.place)
+    uri = _as_uri(table.place)
     try:
-        if version is None or version.isdecimal():
-            number = None if version is None else int(version)
-            opened = DeltaTable(table.place, version=number, storage_options=options)
-        else:
-            opened = DeltaTable(table.place, storage_options=options)
-            opened.load_as_version(version)
+        number = int(version) if version is not None and version.isdecimal() else None
+        opened = DeltaTable(uri, version=number, storage_options=options)
+        if version is not None and number is None:
+            opened.load_as_version(_version_at(table, opened, version))
         _check_features(table, opened)
         schema = pa.schema(opened.schema().to_arrow())
         actions = pa.table(opened.get_add_actions())
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # the package has a class for nearly each, and OSError and ValueError
+    except Exception as error:  # the package has a class for nearly each
+        told = re.sub(r"\x1b\[\d+m", "", str(error)).partition("<unknown>")[0]
+        reason = " ".join(told.removesuffix("0: ").split())[:300]
         wanted = "" if version is None else f" at --input-version {version}"
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"the {table.kind} {table.place}{wanted} cannot be read: {reason}"
-        ) from error
+        where = f"the {table.kind} {table.place}{wanted}"
+        raise InputError(f"{where} cannot be read: {reason}") from error
     counted = _counted(table, opened.metadata().partition_columns, actions)
     return TableVersion(table, str(opened.version()), schema, counted)
+
+
+def _version_at(table: Table, opened: Any, time: str) -> int:
+    """The version that the table had at a time, by the times that commits have noted."""
+    try:
+        at = datetime.fromisoformat(time)
+    except ValueError:
+        at = datetime.min
+    if at.tzinfo is None:
+        raise InputError(
+            f"--input-version {time} is neither a version of the {table.kind} {table.place} nor a "
+            "time with its zone, such as 2026-11-27T02:00:00Z"
+        )
+    commits = [each for each in opened.history() if each.get("timestamp") is not None]
+    before = [
+        each["version"] for each in commits if each["timestamp"] <= round(at.timestamp() * 1000)
+    ]
+    if not before or at > datetime.now(UTC):
+        when = "is yet to come" if before else "is before its first commit"
+        raise InputError(
+            f"the {table.kind} {table.place} has no version at --input-version {time}, which {when}"
+        )
+    return int(max(before))
+
+
+def _as_uri(place: str) -> str:
+    """The place as the package takes it: as a URI, where a `#` or `?` ends the path.
+
+    Raises:
+        InputError: the package would open another folder.
+    """
+    if "%" in place or "\\" in place:
+        raise InputError(
+            f"{place} is a Delta table in a folder with a % or \\ in its name, which is not read; "
+            "rename it"
+        )
+    if storage.is_local(place):
+        return Path(place).as_uri()
+    scheme, _, path = place.partition("://")
+    return f"{scheme}://{quote(path)}"
 
 
 def _check_features(table: Table, opened: Any) -> None:

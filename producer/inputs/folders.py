@@ -57,6 +57,8 @@ _SPLITS = {
     **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
+# Of one data set, by BEIR's names.
+_ROLES = ("queries", "corpus", "qrels")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\..*)")
 _PARTITION = re.compile(r"([^/=]+)=[^/]*")
 _SPLIT_COLUMNS = {"split", "subset", "fold", "partition"}
@@ -134,9 +136,7 @@ def _of_folder(listing: Listing) -> list[FileStat]:
 def _check_doubles(listing: Listing, found: Iterable[FileStat]) -> None:
     seen: dict[str, FileStat] = {}
     for file in found:
-        name, _ = _unpacked(file.uri)
-        stem = name.removesuffix(_suffix(name)) if _suffix(name) in _KINDS else name
-        other = seen.setdefault(stem, file)
+        other = seen.setdefault(_stem(file.uri), file)
         if other is not file:
             raise InputError(
                 f"{listing.place} holds {_shown(listing, other)} and {_shown(listing, file)}, "
@@ -145,6 +145,7 @@ def _check_doubles(listing: Listing, found: Iterable[FileStat]) -> None:
 
 
 def _check_splits(listing: Listing, inside: Sequence[FileStat]) -> None:
+    of_role = {stem: file for file in inside if (stem := _name(_stem(file.uri)).lower()) in _ROLES}
     of_split: dict[str, FileStat] = {}
     of_shards: dict[str, dict[str, FileStat]] = {}
     for file in inside:
@@ -158,12 +159,12 @@ def _check_splits(listing: Listing, inside: Sequence[FileStat]) -> None:
                     of_split.setdefault(_SPLITS[word], file)
         if shard := _SHARD.fullmatch(path):
             of_shards.setdefault(path.rpartition("/")[0], {}).setdefault(shard[1], file)
-    several = [of_split, *of_shards.values()]
+    several = [of_role, of_split, *of_shards.values()]
     for splits in several:
         if len(splits) > 1:
             names = " and ".join(_shown(listing, file) for file in list(splits.values())[:3])
             raise InputError(
-                f"{listing.place} holds several splits, {names}; "
+                f"{listing.place} holds several sets of rows, {names}; "
                 f"give one, such as {_glob_of(listing, next(iter(splits.values())))}, "
                 f"or all by a glob such as {_any_of(listing, inside[0])}"
             )
@@ -221,6 +222,12 @@ def _unpacked(uri: str) -> tuple[str, str]:
     """A name without the suffix of a compression, and that suffix."""
     packed = next((each for each in _PACKED if uri.lower().endswith(each)), "")
     return uri[: len(uri) - len(packed)], packed
+
+
+def _stem(uri: str) -> str:
+    """A place without what says its kind."""
+    name, _ = _unpacked(uri)
+    return name[: len(name) - len(_suffix(name))] if _suffix(name) in _KINDS else name
 
 
 def _suffix(name: str) -> str:

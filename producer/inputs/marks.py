@@ -24,26 +24,39 @@ class Kind(StrEnum):
     DELTA = "Delta table"
     ICEBERG = "Iceberg table"
     HUDI = "Hudi table"
+    PAIMON = "Paimon table"
+    DUCKLAKE = "DuckLake table"
     STREAM = "Spark streaming output"
 
 
 # What the folder of an input can have that says how it is to be read begins so.
-_STARTS = ("_", ".", "metadata")
-_MARKS = {"_delta_log": Kind.DELTA, ".hoodie": Kind.HUDI, "_spark_metadata": Kind.STREAM}
+_STARTS = ("_", ".", "metadata", "snapshot")
+_MARKS = {
+    "_delta_log": Kind.DELTA,
+    ".hoodie": Kind.HUDI,
+    ".hoodie_partition_metadata": Kind.HUDI,
+    "_spark_metadata": Kind.STREAM,
+}
 # An Iceberg table's, the newest of which says what it holds.
 METADATA_FILE = re.compile(r".+\.metadata\.json(\.gz)?", re.IGNORECASE)
 # What writers leave in the folder while they write to it.
 _STAGING = re.compile(
-    r"_temporary|\.spark-staging-.+|_spark_staging.*|\.hive-staging.*|_impala_insert_staging"
+    r"_temporary|__magic.*|\.spark-staging-.+|_spark_staging.*|\.hive-staging.*|_impala_insert_staging"
 )
 _STARTED = re.compile(r"_started_(.+)")
 _PARTITION = re.compile(r"[^/=]+=[^/]*")
+_PAIMON_SNAPSHOT = re.compile(r"snapshot-\d+|LATEST|EARLIEST")
+_DUCKLAKE_FILE = re.compile(r"ducklake-[0-9a-f-]{36}.*\.parquet")
 _SUCCESS = "_SUCCESS"
 _AT_ONCE = 16
 
 _REMEDIES = {
     Kind.HUDI: "Hudi tables are not read; write the table's rows to Parquet or a Delta table "
     'first, as by spark.read.format("hudi").load(…).write.parquet(…)',
+    Kind.PAIMON: "Paimon tables are not read; write the table's rows to Parquet or a Delta table "
+    "first",
+    Kind.DUCKLAKE: "only its catalog says which files count; write the table's rows to Parquet "
+    "first, as by COPY … TO",
     Kind.STREAM: "only the log in _spark_metadata says which files were committed; write them to "
     "another folder first, as by spark.read.parquet(…).write.parquet(…)",
 }
@@ -87,6 +100,10 @@ def check_plain(listing: Listing, found: Sequence[FileStat]) -> None:
     Raises:
         InputError: some belong to a table, or to a write that has not ended.
     """
+    for file in found:
+        folder, _, name = file.uri.rpartition("/")
+        if _DUCKLAKE_FILE.fullmatch(name):
+            raise _part_of(listing, folder, Kind.DUCKLAKE, is_above=listing.is_file)
     folders = _Folders(listing)
     places = list(dict.fromkeys(_folder(file.uri) for file in found))
     inner = set(_at_and_above(places, listing.top))
@@ -142,10 +159,12 @@ class _Folders:
         for mark, kind in _MARKS.items():
             if mark in names:
                 return kind
-        if "metadata" in names:
-            inside = self._names(f"{folder}/metadata", ("",))
-            if any(map(METADATA_FILE.fullmatch, inside)):
-                return Kind.ICEBERG
+        for name, file, kind in (
+            ("metadata", METADATA_FILE, Kind.ICEBERG),
+            ("snapshot", _PAIMON_SNAPSHOT, Kind.PAIMON),
+        ):
+            if name in names and any(map(file.fullmatch, self._names(f"{folder}/{name}", ("",)))):
+                return kind
         return None
 
     def _has_job(self, folder: str) -> bool:

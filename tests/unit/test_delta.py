@@ -74,15 +74,28 @@ def test_a_version_is_what_it_was(place: Path, version: str | None, first: int) 
 
 
 def test_a_time_is_a_version(place: Path) -> None:
-    third = next(h for h in DeltaTable(place).history() if h["version"] == 2)["timestamp"]
-    now = dt.datetime.fromtimestamp(third / 1000 + 1, dt.UTC).isoformat()
-    assert check(spec(place, input_version=now)).record.spec.input_version == "2"
+    times = {each["version"]: each["timestamp"] for each in DeltaTable(place).history()}
+    for milliseconds in times.values():
+        for zone in (dt.UTC, dt.timezone(dt.timedelta(hours=2))):
+            at = dt.datetime.fromtimestamp(milliseconds / 1000, zone).isoformat()
+            named = check(spec(place, input_version=at)).record.spec.input_version
+            assert named == str(max(v for v, each in times.items() if each <= milliseconds))
 
 
-@pytest.mark.parametrize("version", ["3", "99999999999999999999999", "yesterday", "-1"])
-def test_a_version_that_is_none_is_refused(place: Path, version: str) -> None:
-    wanted = rf"^the Delta table {place} at --input-version {version} cannot be read: "
-    with pytest.raises(InputError, match=wanted):
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("3", "at --input-version 3 cannot be read: "),
+        ("99999999999999999999999", "at --input-version 9+ cannot be read: "),
+        ("yesterday", "neither a version of the Delta table .* nor a time with its zone, such as"),
+        ("2026-11-27", "neither a version of the Delta table .* nor a time with its zone, such"),
+        ("-1", "neither a version"),
+        ("2020-01-01T00:00:00Z", "no version at --input-version .*, which is before its first"),
+        ("9020-01-01T00:00:00Z", "no version at --input-version .*, which is yet to come"),
+    ],
+)
+def test_a_version_that_is_none_is_refused(place: Path, version: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
         check(spec(place, input_version=version))
 
 
@@ -231,6 +244,23 @@ def test_a_damaged_log_is_one_line(tmp_path: Path, log: bytes) -> None:
     (tmp_path / "t" / "_delta_log" / "00000000000000000000.json").write_bytes(log)
     with pytest.raises(InputError, match=r"^the Delta table .* cannot be read: [^\n]+$"):
         check(spec(tmp_path / "t"))
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a?b", "ü[1]"])
+def test_a_folder_may_have_any_name(place: Path, name: str) -> None:
+    place.rename(place.with_name(name))
+    for other in ("a", "a b", name.replace("#", "%23")):  # which a URI might lead to
+        (place.parent / other).mkdir(exist_ok=True)
+    assert len(rows_of(spec(place.with_name(name)))) == 10
+
+
+def test_a_folder_that_the_package_would_mistake_is_refused(place: Path) -> None:
+    for name in ("a%20b", "a\\b"):
+        moved = place.parent / name
+        place.rename(moved)
+        with pytest.raises(InputError, match=r"a folder with a % or \\ in its name"):
+            check(spec(moved))
+        moved.rename(place)
 
 
 def test_a_table_is_read_alone_and_as_input(place: Path, tmp_path: Path) -> None:

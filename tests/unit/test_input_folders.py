@@ -111,6 +111,7 @@ def test_an_x_of_another_kind_is_a_doubt(tmp_path: Path) -> None:
         ["data/train-00000-of-00002.parquet", "data/validation-00000-of-00001.parquet"],
         ["train/a.parquet", "test/a.parquet"],
         ["train.parquet", "dev.parquet"],
+        ["corpus.jsonl", "queries.jsonl"],
         ["my_train.parquet", "my_val.parquet"],
         ["Train/1.parquet", "Eval/1.parquet"],
         ["split=train/a.parquet", "split=test/a.parquet"],
@@ -119,7 +120,7 @@ def test_an_x_of_another_kind_is_a_doubt(tmp_path: Path) -> None:
 )
 def test_splits_in_a_folder_are_refused(tmp_path: Path, names: list[str]) -> None:
     put(tmp_path, *names)
-    with pytest.raises(InputError, match=rf"^{tmp_path} holds several splits, ") as error:
+    with pytest.raises(InputError, match=rf"^{tmp_path} holds several sets of rows, ") as error:
         find(str(tmp_path))
     line = str(error.value)
     one, every = re.findall(r"such as (\S+?),? or all|by a glob such as (\S+)$", line)

@@ -74,6 +74,20 @@ def test_a_folder_with_a_mark_and_nothing_else_is_a_table(folder: Path) -> None:
         find("db/t/day=1")
 
 
+def test_files_of_a_ducklake_are_known_by_their_names(folder: Path) -> None:
+    put(folder / "db" / "t", "day=1/ducklake-019a5c1e-7d3f-7c1a-9c3e-2f1d5b6a7c8d.parquet")
+    for way in ("db", "db/t/day=1", "db/t/day=1/duck*", "db/**/*.parquet"):
+        with pytest.raises(InputError, match=r"DuckLake table .*day=1; only its catalog says"):
+            find(way)
+
+
+def test_a_partition_that_was_copied_out_of_a_hudi_table_is_known(folder: Path) -> None:
+    put(folder / "db" / "t" / "day=1", ".hoodie_partition_metadata")
+    for way in ("db", "db/t/day=1", "db/t/day=1/x.parquet"):
+        with pytest.raises(InputError, match=r"Hudi table .*day=1; |day=1 is a Hudi table; "):
+            find(way)
+
+
 @pytest.mark.parametrize(
     ("kind", "extra", "package"),
     [("Delta table", "delta", "deltalake"), ("Iceberg table", "iceberg", "pyiceberg")],
