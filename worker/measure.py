@@ -22,6 +22,7 @@ from rankmill.errors import RankmillError
 from rankmill.measure import Calibration, Measurement, MeasureRequest
 from rankmill.settings import settings
 from rankmill.titles import scored_documents
+from worker.device import device_errors
 from worker.engine.window import PairWindow
 from worker.rejects import refusals
 
@@ -41,7 +42,9 @@ _GOLDEN = (5**0.5 - 1) / 2
 def main() -> None:
     request, sample = MeasureRequest.read(sys.stdin.buffer.read())
     try:
-        print(measure(request, sample).model_dump_json())
+        with device_errors():
+            measured = measure(request, sample)
+        print(measured.model_dump_json())
     except RankmillError as error:
         print(error)
         sys.exit(error.exit_code)

@@ -123,14 +123,18 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
         except (RankmillError, MemoryError):
             raise
         except Exception as error:
-            # What is not the tokenizer's blames no row.
-            if is_memory_shortage(error) or isinstance(error, ForwardError) or fault_of(error):
+            if not _may_blame_rows(error):
                 raise
             found = _refused_rows(work, waiting, job.plan.columns)
             if not found:
                 raise
             log.warning("rows cannot be scored", rows=sorted(found), error=str(error))
             unfit.update(found)
+
+
+def _may_blame_rows(error: Exception) -> bool:
+    """Only what the tokenizer raises: a forward, a device and memory fail for their own reasons."""
+    return not (is_memory_shortage(error) or isinstance(error, ForwardError) or fault_of(error))
 
 
 def _refused_rows(work: ShardWork, waiting: deque[Window], columns: Columns) -> dict[int, str]:
@@ -146,7 +150,7 @@ def _refused_rows(work: ShardWork, waiting: deque[Window], columns: Columns) -> 
         except PairTooLargeError:
             pass
         except Exception as error:
-            if is_memory_shortage(error) or fault_of(error):
+            if not _may_blame_rows(error):
                 raise
             found[window.row(at)] = f"{REFUSED}: {type(error).__name__}"
     return found if len(found) < len(pairs.queries) else {}

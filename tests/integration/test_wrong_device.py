@@ -96,6 +96,19 @@ def test_a_control_worker_needs_no_device(broker_url: str, tmp_path: Path) -> No
         assert worker.poll() is None, log.read_text()
 
 
+def test_a_torch_that_is_known_to_be_wrong_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "torch-2.12.1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.12.1\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{CHECKOUT}")
+    for command in (("worker",), ("worker", "--device", "cpu")):
+        done = rankmill(*command)
+        assert done.returncode == 2
+        assert told_once(done).startswith("rankmill: torch 2.12.1 cannot be used: ")
+
+
 @pytest.fixture
 def old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKMILL_TEST_DRIVER", json.dumps(OLD_DRIVER))

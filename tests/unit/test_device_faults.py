@@ -78,6 +78,28 @@ def test_a_forward_that_breaks_is_no_rows_fault(tmp_path: Path, own_model: Path)
     assert not [name for name in everything_under(tmp_path) if name.startswith("out")]
 
 
+def test_a_forward_that_breaks_while_a_refused_row_is_looked_for_blames_none(
+    tmp_path: Path, own_model: Path
+) -> None:
+    """The tokenizer refuses a window once, then the forward fails for single rows."""
+    job = planned(pairs(4, 5), tmp_path, own_model)
+    scorer = load(job.spec).scorer
+    assert isinstance(scorer, Scorer)
+    encode, n_calls = scorer._encoder.encode, iter(range(10**6))
+
+    class Refusing:
+        def encode(self, window: PairWindow) -> Any:
+            if next(n_calls) == 1:
+                raise ValueError("bad text")
+            return encode(window)
+
+    scorer._encoder = Refusing()  # type: ignore[assignment]
+    broken = RuntimeError("a kernel failed")
+    with pytest.raises(ForwardError):
+        run(job, lambda n, _: broken if n == 3 else None)
+    assert not [name for name in everything_under(tmp_path) if name.startswith("out")]
+
+
 def test_an_agreement_without_room_is_not_measured_and_says_so(
     tmp_path: Path, own_model: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,7 @@ class Runner:
         self._on_batch = on_batch
         self._pauses_s = pauses_s
         self._longest_fit = 0
+        self._shortest_misfit: float = math.inf
         self._n_fitting = 0
         self._n_before_growing = _MIN_BEFORE_GROWING
         self._has_just_grown = False
@@ -176,12 +178,13 @@ class Runner:
         """Wait until a single pair may fit, or say whose fault it is that it does not."""
         row = int(np.flatnonzero(window.pair_of_row == pairs[0])[0])
         n_tokens = int(window.lengths[pairs[0]])
-        if asks_too_much(said, self._device):
+        if n_tokens >= self._shortest_misfit or asks_too_much(said, self._device):
             raise PairTooLargeError(row, n_tokens)
         if n_pauses < len(self._pauses_s):
             time.sleep(self._pauses_s[n_pauses])
             return
         if n_tokens > self._longest_fit and self._takes_a_little() and is_ours_alone(self._device):
+            self._shortest_misfit = n_tokens  # others like it are not waited for
             raise PairTooLargeError(row, n_tokens)
         raise DeviceFullError(f"no room for {n_tokens} tokens, which should fit: {said}")
 

@@ -108,7 +108,11 @@ def test_a_pair_too_long_for_an_empty_device_is_named_at_once_or_after_waiting(
     wrapped = failing(scorer, lambda _, n_tokens: out_of_memory() if n_tokens > 60 else None)
     with pytest.raises(PairTooLargeError, match="pair 1 of the window"):
         logits(scorer, window)
-    n_patient = wrapped.n_calls
+    n_patient, wrapped.n_calls = wrapped.n_calls, 0
+    with pytest.raises(PairTooLargeError):  # another as long as it is not waited for
+        logits(scorer, window)
+    assert wrapped.n_calls < n_patient
+    scorer._runner._shortest_misfit = float("inf")
     huge = "CUDA out of memory. Tried to allocate 900.00 TiB"
     wrapped.fail = lambda _, n_tokens: out_of_memory(huge) if n_tokens > 60 else None
     wrapped.n_calls = 0
