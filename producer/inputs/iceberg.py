@@ -75,10 +75,9 @@ def open_iceberg(table: Table, version: str | None) -> TableVersion:
         opened = StaticTable(("static", location), metadata, location, io, NoopCatalog("static"))
         if metadata.format_version > _MAX_FORMAT:
             raise _unread(table, f"format version {metadata.format_version}")
-        snapshot_id = _snapshot(table, metadata, version)
-        scan = opened.scan(snapshot_id=snapshot_id)
-        columns = scan.projection()
-        tasks = list(scan.plan_files())
+        snapshot, schema_id = _snapshot(table, metadata, version)
+        columns = next(each for each in metadata.schemas if each.schema_id == schema_id)
+        tasks = list(opened.scan(snapshot_id=snapshot.snapshot_id).plan_files())
         schema = columns.as_arrow()
         specs = metadata.specs()
     except RankmillError:
@@ -90,7 +89,7 @@ def open_iceberg(table: Table, version: str | None) -> TableVersion:
         raise InputError(f"the {table.kind} {table.place} cannot be read: {reason}") from error
     return TableVersion(
         Table(table.kind, location),
-        str(snapshot_id),
+        f"{snapshot.snapshot_id}{'' if schema_id == snapshot.schema_id else f'@{schema_id}'}",
         schema,
         tuple(sorted(_counted(table, tasks, columns, specs), key=lambda file: file.uri)),
         {field.name: field.field_id for field in columns.fields},
@@ -125,21 +124,33 @@ def _metadata_file(table: Table) -> str:
     return f"{folder}/{newest[0]}"
 
 
-def _snapshot(table: Table, metadata: Any, version: str | None) -> int:
-    if version is None:
-        if metadata.current_snapshot_id is None:
-            raise InputError(f"the {table.kind} {table.place} has no rows")
-        return int(metadata.current_snapshot_id)
-    if version in metadata.refs:
-        return int(metadata.refs[version].snapshot_id)
-    known = [snapshot.snapshot_id for snapshot in metadata.snapshots]
-    if not version.isdecimal() or int(version) not in known:
-        shown = ", ".join(map(str, [*metadata.refs, *known[-5:]])) or "none"
+def _snapshot(table: Table, metadata: Any, version: str | None) -> tuple[Any, int]:
+    """The snapshot, and the id of the columns that it is read with.
+
+    The table as it is, and a branch, have the columns of now; a tag and a snapshot those of then,
+    or those after an `@`, so that a fixed version stays what it was.
+    """
+    named, _, schema = (version or "").partition("@")
+    ref = metadata.refs.get(version or "main")
+    if ref is not None:
+        found = metadata.snapshot_by_id(ref.snapshot_id)
+        is_branch = ref.snapshot_ref_type.value == "branch"
+        schema = str(metadata.current_schema_id) if is_branch else ""
+    elif version is None:
+        raise InputError(f"the {table.kind} {table.place} has no rows")
+    else:
+        found = metadata.snapshot_by_id(int(named)) if named.isdecimal() else None
+    schema_ids = {str(each.schema_id): each.schema_id for each in metadata.schemas}
+    if found is not None:
+        then = metadata.current_schema_id if found.schema_id is None else found.schema_id
+        schema = schema or str(then)
+    if found is None or schema not in schema_ids:
+        known = [*metadata.refs, *(each.snapshot_id for each in metadata.snapshots[-5:])]
         raise InputError(
             f"the {table.kind} {table.place} has no snapshot, branch or tag {version!r} "
-            f"(--input-version); it has {shown}"
+            f"(--input-version); it has {', '.join(map(str, known)) or 'none'}"
         )
-    return int(version)
+    return found, schema_ids[schema]
 
 
 def _counted(

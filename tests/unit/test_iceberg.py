@@ -129,6 +129,25 @@ def test_columns_are_the_tables(tmp_path: Path) -> None:
         assert {name: row[name] for name in wanted[True]} == wanted[is_later]
 
 
+def test_columns_that_came_after_the_last_row_are_there(lake: Table) -> None:
+    with lake.update_schema() as columns:
+        columns.add_column("lang", StringType())
+    snapshot = lake.metadata.current_snapshot_id
+    given = check(spec(place_of(lake))).record.spec
+    assert given.input_version == f"{snapshot}@{lake.metadata.current_schema_id}"
+    for version in (None, "main", given.input_version):
+        assert {row["lang"] for row in rows_of(spec(place_of(lake), input_version=version))} == {
+            None
+        }
+    with lake.update_schema() as columns:
+        columns.add_column("more", StringType())
+    assert "more" not in rows_of(given)[0]
+    assert "lang" not in rows_of(spec(place_of(lake), input_version=str(snapshot)))[0]
+    for wrong in (f"{snapshot}@99", "@1", "1@1"):
+        with pytest.raises(InputError, match="has no snapshot, branch or tag"):
+            check(spec(place_of(lake), input_version=wrong))
+
+
 def test_a_renamed_column_is_refused(lake: Table) -> None:
     with lake.update_schema() as columns:
         columns.rename_column("document", "text")
