@@ -23,6 +23,7 @@ class CausalForward:
     def __init__(self, model: Any, *, pad_id: int) -> None:
         self._model = model
         self._pad_id = pad_id
+        self._n_answers = model.get_output_embeddings().out_features
         # Rotary positions are relative; learned ones count from a text's first token.
         self._states_positions = (
             getattr(model.config, "rope_parameters", None) is None
@@ -35,7 +36,13 @@ class CausalForward:
         if self._states_positions:
             mask = inputs["attention_mask"]
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
-        logits: torch.Tensor = self._model(**inputs, logits_to_keep=1).logits[:, -1].float()
+        out = self._model(**inputs, logits_to_keep=1).logits
+        if not isinstance(out, torch.Tensor) or out.shape[-1] != self._n_answers:
+            raise ValueError(
+                f"{type(self._model).__name__} does not give next-token logits in the usual way, "
+                "so that those of the answer tokens cannot be read"
+            )
+        logits = out[:, -1].float()
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 0] - logits[:, 1]
 
 

@@ -88,7 +88,9 @@ class ModelFolder:
     @property
     def is_causal(self) -> bool:
         """Whether it scores by the next token rather than with a classification head."""
-        return not self.has_head_modules and is_causal(self.config)
+        if self.settings.applied:
+            return self.settings.task == "text-generation"
+        return is_causal(self.config)
 
     @property
     def states_cross_encoder(self) -> bool:

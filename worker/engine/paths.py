@@ -18,6 +18,7 @@ from worker.engine.loading import load_weights
 from worker.engine.modules import kinds, load_head
 from worker.engine.padded import PaddedForward, PooledForward
 from worker.engine.precision import Resolved, numerics
+from worker.engine.probe import check_forward
 from worker.engine.refusal import UnusableFolder
 from worker.engine.varlen import VarlenAttention, has_varlen
 
@@ -99,10 +100,10 @@ def check_scoring(source: ModelFolder) -> None:
                 "a decoder, is not supported"
             )
     elif source.is_causal:
-        if modules not in ([], ["LogitScore"]):
+        if settings.applied and modules != ["LogitScore"]:
             raise UnusableFolder(
-                f"{source.path}: modules.json adds {', '.join(modules)} to a causal language "
-                "model; only LogitScore is supported"
+                f"{source.path}: modules.json adds {', '.join(modules) or 'nothing'} to a causal "
+                "language model; one LogitScore is what is supported"
             )
         if not modules and not source.uses_template:
             raise UnusableFolder(
@@ -179,10 +180,14 @@ def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) 
         "pad_id": source.tokenizer.pad_token_id or 0,
         "pads_left": source.tokenizer.padding_side == "left",
     }
+    forward: Forward = (
+        PaddedForward(model, **padding) if head is None else PooledForward(model, head, **padding)
+    )
+    check_forward(
+        source, model, forward, device=device, precision=precision, left=padding["pads_left"]
+    )
     return LoadedModel(
-        forward=PaddedForward(model, **padding)
-        if head is None
-        else PooledForward(model, head, **padding),
+        forward=forward,
         architecture=type(model).__name__,
         path="padded",
         path_reason=reason,
@@ -216,6 +221,7 @@ def _causal(source: ModelFolder, device: str, precision: Resolved, reason: str) 
     model = load_weights(AutoModelForCausalLM, source, dtype)
     keep_rows_of_head(model, answers, dtype)
     forward = CausalForward(model.to(device), pad_id=source.tokenizer.pad_token_id or 0)
+    check_forward(source, model, forward, device=device, precision=precision, left=True)
     return LoadedModel(
         forward=forward,
         architecture=type(model).__name__,

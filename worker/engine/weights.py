@@ -98,9 +98,17 @@ def _check_vocabulary(source: ModelFolder, model: Any) -> None:
     """Refuse a tokenizer whose ids the embeddings do not have."""
     tokenizer = source.tokenizer
     vocabulary = tokenizer.get_vocab()
-    embeddings = model.get_input_embeddings()
-    if not vocabulary or embeddings is None:
+    if not vocabulary:
         raise UnusableFolder(f"{source.path}: the tokenizer has no tokens")
+    try:
+        embeddings = model.get_input_embeddings()
+    except NotImplementedError:
+        embeddings = None
+    if not isinstance(getattr(embeddings, "weight", None), torch.Tensor):
+        raise UnusableFolder(
+            f"{source.path}: {type(model).__name__} has no embeddings of tokens, which is not "
+            "supported"
+        )
     token = max(vocabulary, key=vocabulary.__getitem__)
     n_rows = embeddings.weight.shape[0]
     if vocabulary[token] >= n_rows:
