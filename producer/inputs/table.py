@@ -116,9 +116,21 @@ class TableVersion:
         fields = [schema.field(name) for name in names]
         return pa.schema([_in_zone(each, self.schema) for each in plain_schema(pa.schema(fields))])
 
+    def _check_case(self, each: Counted, schema: pa.Schema) -> None:
+        """Refuse a column that Spark would find by another case, and that is null here."""
+        stored = {name.lower(): name for name in schema.names}
+        for name in self.schema.names:
+            other = stored.get(name.lower(), name)
+            if name not in schema.names and other != name:
+                raise InputError(
+                    f"{each.uri}: column '{name}' of the {self} is called '{other}' in this file; "
+                    "rewrite the table's data files"
+                )
+
     def _names_in(self, each: Counted, schema: pa.Schema) -> Sequence[str]:
         ids = {_id_of(field): field for field in schema if _id_of(field) is not None}
         if not self.field_ids or (not ids and self.takes_names):
+            self._check_case(each, schema)
             return [name for name in self.schema.names if name in schema.names]
         if not ids:
             raise InputError(

@@ -238,6 +238,19 @@ def test_another_feature_is_refused_by_its_name(tmp_path: Path, feature: str, sa
         check(spec(tmp_path / "t"))
 
 
+def test_a_column_in_another_case_is_not_null_in_silence(tmp_path: Path) -> None:
+    place = tmp_path / "t"
+    write_deltalake(place, table(0))
+
+    def rename(entries: dict[str, Any]) -> None:
+        metadata = entries["metaData"]
+        metadata["schemaString"] = metadata["schemaString"].replace("doc_id", "Doc_Id")
+
+    rewrite_log(place, rename)
+    with pytest.raises(InputError, match=r"column 'Doc_Id' of the .* is called 'doc_id' in this"):
+        check(spec(place))
+
+
 @pytest.mark.parametrize("log", [b"", b"{", b'{"add": 1}\n'])
 def test_a_damaged_log_is_one_line(tmp_path: Path, log: bytes) -> None:
     write_deltalake(tmp_path / "t", table(0))
