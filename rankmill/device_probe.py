@@ -24,7 +24,11 @@ _SMI_S = 10.0
 def main() -> None:
     facts = {**_torch(), **_driver(), "gpus": _listed()}
     if "--try" in sys.argv and facts["n_visible"] and facts["torch_cuda"]:
-        facts |= _tried()
+        try:
+            facts |= _tried()
+        except Exception as error:  # a library of CUDA's that is missing, say
+            why = f"torch cannot be used: {_line(error)}"
+            facts["failures"] = [why] * facts["n_visible"]
     print(json.dumps(facts))
 
 
@@ -99,8 +103,12 @@ def _tried() -> dict[str, Any]:
             failures.append(None if float((ones @ ones).sum()) == 4096 else "it computes wrongly")
         except Exception as error:
             names += [f"GPU {n}"] * (n + 1 - len(names))
-            failures.append(str(error).strip().partition("\n")[0] or type(error).__name__)
+            failures.append(_line(error))
     return {"names": names, "failures": failures}
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from worker import models
 from worker.engine.scorer import ForwardError, PairWindow, Scorer
 from worker.finalize import make_manifest
 from worker.models import load
+from worker.null import NullScorer
 from worker.score import ShardWork
 from worker.shard import run_shard
 
@@ -163,6 +165,12 @@ def test_the_model_before_is_gone_when_the_next_is_loaded(
     load(spec(other))
     gc.collect()
     assert seen == [True]
+
+
+def test_which_of_several_gpus_scored_is_no_part_of_how() -> None:
+    scorer = NullScorer(None)
+    scorer.info = replace(scorer.info, device="cuda:1")
+    assert models._described(scorer, "", "", "null", None, "none").scoring.device == "cuda"
 
 
 def test_a_driver_that_fails_while_a_model_is_loaded_is_not_the_models_fault(
