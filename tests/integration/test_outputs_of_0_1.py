@@ -160,3 +160,12 @@ def test_a_schedule_finds_its_runs_of_0_1(old: Path, ledger: Ledger) -> None:
     job = JobOptions(input_uri=str(old.parent / "in.parquet"))
     spec = ScheduleSpec(name="nightly", cron="15 2 * * *", job=job, output_uri=str(old.parent))
     assert runs.recorded(spec) == [firing]
+
+
+def test_its_control_folder_may_be_moved_to_where_it_is_now(old: Path, ledger: Ledger) -> None:
+    control(old).parent.mkdir()
+    (old / "_rankmill").rename(control(old))
+    status = find_job(str(old)).status()
+    assert status.state is JobState.SUCCEEDED_WITH_REJECTS
+    assert status.control_uri == str(control(old))
+    assert evaluate(Output(str(old)), {"q0": {"d02": 1}}).n_in_parts == 1
