@@ -47,6 +47,14 @@ _SIZES = {"padding", "truncation", "max_length", "return_tensors", "pad_to_multi
 _OF_RENDERING = {"tokenize", "return_dict", "messages", "conversation", "processor_kwargs"}
 
 
+# Of each task: the output of the model, and the name that the first module reads it by.
+_OUTPUTS = {
+    "feature-extraction": ("last_hidden_state", "token_embeddings"),
+    "sequence-classification": ("logits", "scores"),
+    "text-generation": ("logits", "causal_logits"),
+}
+
+
 @dataclass(frozen=True)
 class StSettings:
     """What a folder states.
@@ -161,7 +169,7 @@ def _transformer(folder: Path) -> dict[str, Any]:
                     f"{where}: {key}.{argument} is not supported; put it into config.json or "
                     "tokenizer_config.json, or remove it"
                 )
-    _check_modality(where, stated.get("modality_config"))
+    _check_modality(where, stated)
     return stated
 
 
@@ -171,7 +179,8 @@ def _settings_file(folder: Path) -> Path:
     return folder / name
 
 
-def _check_modality(where: Path, modality: Any) -> None:
+def _check_modality(where: Path, stated: dict[str, Any]) -> None:
+    modality = stated.get("modality_config")
     if modality is None:
         return
     if not isinstance(modality, dict) or not {"text", "message"} & set(modality):
@@ -182,6 +191,20 @@ def _check_modality(where: Path, modality: Any) -> None:
             raise UnusableFolder(f"{where}: modality_config.{key} is not the model's forward")
         if each.get("format", "auto") not in ("auto", "flat", "structured"):
             raise UnusableFolder(f"{where}: modality_config.{key}.format is {each['format']!r}")
+    task = stated.get("transformer_task", "feature-extraction")
+    output, name = _OUTPUTS.get(task, (None, None))
+    for key in set(modality) & {"text", "message"}:
+        found = modality[key].get("method_output_name")
+        if output is not None and found not in (None, output, [output]):
+            raise UnusableFolder(
+                f"{where}: modality_config.{key}.method_output_name is {found!r}; {task} is "
+                f"supported with {output} only"
+            )
+    if name is not None and stated.get("module_output_name") not in (None, name):
+        raise UnusableFolder(
+            f"{where}: module_output_name is {stated['module_output_name']!r}; {task} is supported "
+            f"with {name} only"
+        )
 
 
 def _stated_length(folder: Path, transformer: dict[str, Any]) -> int | None:

@@ -121,6 +121,18 @@ def test_a_head_of_modules_is_exact_in_bf16(body: str, head: str, tmp_path: Path
     assert np.abs(exact - reduced).max() < 0.1 * np.ptp(exact)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("head", ["several", "residual", "tokens-first", "weightedmean"])
+def test_bits_do_not_depend_on_the_batch(head: str, precision: Precision, tmp_path: Path) -> None:
+    torch.set_num_threads(2)  # a fixture puts it back
+    folder = made(tmp_path / "model", "modernbert", head)
+    scorer = Scorer.load(folder, precision=precision)
+    assert scorer.info.deterministic
+    (whole,) = scorer.score([mixed_window()])
+    (alone,) = Scorer.load(folder, precision=precision, max_batch_tokens=1).score([mixed_window()])
+    assert alone.logits.tolist() == whole.logits.tolist()
+
+
 def edit(folder: Path, name: str, **changes: Any) -> None:
     path = folder / name
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -192,6 +204,18 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "reads nothing": (
         lambda f: edit(f, "4_Dense/config.json", module_input_name="image"),
         "reads image, which no module before it writes",
+    ),
+    "another output of the body": (
+        lambda f: edit(
+            f,
+            "sentence_bert_config.json",
+            modality_config={"text": {"method": "forward", "method_output_name": "pooler_output"}},
+        ),
+        "method_output_name is 'pooler_output'; feature-extraction is supported with last_hidden",
+    ),
+    "another name of it": (
+        lambda f: edit(f, "sentence_bert_config.json", module_output_name="sentence_embedding"),
+        "module_output_name is 'sentence_embedding'",
     ),
     "path out": (lambda f: rename(f, 2, path="../other"), "other"),
     "prompt left out": (
