@@ -18,6 +18,7 @@ from producer.shards import shard_bounds
 from producer.text_columns import NO_TITLE, find_title, is_text
 from producer.unify import unified
 from rankmill import storage
+from rankmill.columns import folded
 from rankmill.errors import InputError
 from rankmill.ids import with_id_types
 from rankmill.parquet import Footer, plain_schema, read_footer
@@ -296,8 +297,9 @@ def resolve_columns(
     if spec.layout == "lists" and not spec.explode:
         if spec.trec_run:
             raise InputError("--trec-run needs --explode, a row for each candidate")
-        if CANDIDATES_COLUMN in kept and spec.document_col != CANDIDATES_COLUMN:
-            raise _written_twice(CANDIDATES_COLUMN)
+        for name in kept:
+            if folded(name) == CANDIDATES_COLUMN and name != spec.document_col:
+                raise _written_twice(name)
     return Columns(
         query=spec.query_col,
         document=spec.document_col,
@@ -333,13 +335,24 @@ def _id_column(wanted: str | None, usual: str, schema: pa.Schema) -> str | None:
 
 
 def _names_in_parts(kept: Sequence[str]) -> dict[str, str]:
-    """Input column to output column; one called like a result gets `input_` before its name."""
-    names = {column: f"input_{column}" if column in RESULT_COLUMNS else column for column in kept}
-    written = [*names.values(), *RESULT_COLUMNS]
-    twice = sorted({name for name in written if written.count(name) > 1})
-    if len(names) < len(kept) or twice:
-        name = twice[0] if twice else next(c for c in kept if list(kept).count(c) > 1)
-        raise _written_twice(name)
+    """Input column to output column; one called like a result gets `input_` before its name.
+
+    Names are compared as `folded` has them: most readers of parts take no notice of case.
+    """
+    results = set(map(folded, RESULT_COLUMNS))
+    names = {column: f"input_{column}" if folded(column) in results else column for column in kept}
+    if len(names) < len(kept):
+        raise _written_twice(next(c for c in kept if list(kept).count(c) > 1))
+    seen: dict[str, str] = {}
+    for name in (*RESULT_COLUMNS, *names.values()):
+        same = seen.setdefault(folded(name), name)
+        if same == name and list(names.values()).count(name) > 1:
+            raise _written_twice(name)
+        if same != name:
+            raise InputError(
+                f"columns {same!r} and {name!r} would be written, which readers such as DuckDB and "
+                "Spark take for one; leave one out with --keep-cols, or rename it"
+            )
     return names
 
 

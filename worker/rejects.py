@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankmill import storage
+from rankmill.columns import folded
 from rankmill.output import Job
 from rankmill.spec import ORIGIN_COLUMNS, REFUSAL_COLUMN, REJECT_COLUMNS, Columns
 from rankmill.titles import scored_documents
@@ -92,6 +93,7 @@ def write_rejected(
     table = table.drop_columns(
         [name for name in (REFUSAL_COLUMN, *ORIGIN_COLUMNS) if name in table.column_names]
     )
+    table = table.rename_columns(_apart(table.column_names))
     values = ([uri for uri, _ in places], [row for _, row in places], [rejected[r] for r in rows])
     types = (pa.string(), pa.int64(), pa.string())
     for at, (name, column, kind) in enumerate(zip(REJECT_COLUMNS, values, types, strict=True)):
@@ -105,9 +107,23 @@ def write_rejected(
 
 def _free_name(name: str, table: pa.Table) -> str:
     """`name`, or with `reject_` before it as often as the input has such a column."""
-    while name in table.column_names:
+    taken = set(map(folded, table.column_names))
+    while folded(name) in taken:
         name = f"reject_{name}"
     return name
+
+
+def _apart(names: list[str]) -> list[str]:
+    """The names, with `input_` before those that a reader would take for an earlier one."""
+    there, taken = set(map(folded, names)), set[str]()
+    found = []
+    for name in names:
+        apart = name
+        while folded(apart) in taken or (apart != name and folded(apart) in there):
+            apart = f"input_{apart}"
+        taken.add(folded(apart))
+        found.append(apart)
+    return found
 
 
 def _full_rows(job: Job, rows: list[int]) -> pa.Table:
