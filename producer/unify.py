@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import pyarrow as pa
 
 from rankmill.errors import InputError
+from rankmill.exact import exact_cast
 
 _UNITS = ("s", "ms", "us", "ns")
 _MAX_DIGITS_128, _MAX_DIGITS_256 = 38, 76
@@ -35,7 +36,7 @@ def unified(
                 raise InputError(f"{uri}: column '{field.name}' is twice in it; rename one")
             known = kinds.setdefault(field.name, field.type)
             kind = common_type(known, field.type)
-            if kind is None:
+            if kind is None or not (_casts(known, kind) and _casts(field.type, kind)):
                 raise InputError(
                     f"{uri}: column '{field.name}' is {field.type}, but {known} in "
                     f"{seen_in[field.name]}; write it with one type in all files"
@@ -51,6 +52,15 @@ def unified(
                     f"there are: {', '.join(schema.names) or 'none'}"
                 )
     return pa.schema(list(kinds.items()))
+
+
+def _casts(kind: pa.DataType, common: pa.DataType) -> bool:
+    """Whether Arrow knows a way at all."""
+    try:
+        exact_cast(pa.chunked_array([], kind), common)
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:

@@ -117,9 +117,15 @@ def _given(value: int | str | None, kind: pa.DataType, n_rows: int) -> pa.Array:
 
 def inexact(uri: str, row: int, field: pa.Field, stored: pa.DataType, value: Inexact) -> InputError:
     """The error for a value that the type of its column in the job cannot hold."""
+    value_type = stored.value_type if pa.types.is_dictionary(stored) else stored
+    advice = (
+        "write such ids as integers or as text"
+        if pa.types.is_floating(value_type) and pa.types.is_integer(field.type)
+        else "write the column with one type in all files"
+    )
     return InputError(
         f"{uri}, row {row}: column '{field.name}' ({stored}) has {value}, which is not exact as "
-        f"{field.type}; write such ids as integers or as text, other columns with one type"
+        f"{field.type}; {advice}"
     )
 
 

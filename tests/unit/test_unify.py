@@ -62,6 +62,7 @@ UNIFIED = [
     (pa.float32(), pa.float64(), pa.float64()),
     (pa.float16(), pa.float32(), pa.float32()),
     (pa.null(), pa.map_(TEXT, INT), pa.map_(TEXT, INT)),
+    (pa.null(), pa.list_view(INT), pa.list_view(INT)),
     (pa.decimal128(5, 2), pa.decimal128(9, 4), pa.decimal128(9, 4)),
     (pa.decimal128(38, 0), pa.decimal128(3, 3), pa.decimal256(41, 3)),
     (pa.timestamp("ms", "UTC"), pa.timestamp("us", "UTC"), pa.timestamp("us", "UTC")),
@@ -200,6 +201,13 @@ def test_what_goes_in_comes_out_equal_or_is_refused(
             return
     values = found.combine_chunks().flatten() if nested else found
     assert plain_values(values) == [value for each in stored for value in plain_values(each)]
+
+
+def test_a_value_beyond_the_common_unit_is_named_by_file_row_and_column(tmp_path: Path) -> None:
+    times = [pa.array([0, 2**60], pa.timestamp("us")), pa.array([1], pa.timestamp("ns"))]
+    wanted = r"0\.parquet, row 1: column 'n' \(timestamp\[us\]\) has <value out of range: 115292"
+    with pytest.raises(InputError, match=wanted):
+        read(write_files(tmp_path / "in", *times))
 
 
 def test_a_common_type_is_the_same_from_both_sides() -> None:
