@@ -5,8 +5,50 @@ from __future__ import annotations
 from producer.follow import JobHandle
 from rankmill import dispatch
 from rankmill.errors import BrokerUnavailable, InputError
-from rankmill.output import Job
+from rankmill.ledger import Ledger
+from rankmill.local_run import Hold, check_free, hand_to_cluster, last_run
+from rankmill.output import Output
 from rankmill.settings import settings
+
+
+def runs_here(handle: JobHandle) -> bool:
+    """Whether a job belongs to this machine alone, as one of `rankmill run` does, not to a cluster.
+
+    That of an earlier release left no trace of its run: then it does where no RANKMILL_BROKER_URL
+    is set and no Redis answers at the default address.
+    """
+    if last_run(handle.output) is not None:
+        return True
+    if "broker_url" in settings().model_fields_set:
+        return False
+    try:
+        handle.ledger.n_workers()
+    except BrokerUnavailable:
+        return True
+    return False
+
+
+def check_not_elsewhere(output: Output) -> None:
+    """Check that no `rankmill run`, nor the cluster of the settings if it answers, runs its job.
+
+    For a run on this machine, before it starts anything.
+
+    Raises:
+        InputError: one does.
+    """
+    check_free(output)
+    record = output.read_job()
+    if record is None or output.has_ended() or last_run(output) is not None:
+        return
+    try:
+        counts = Ledger.connect(settings()).counts(record.job_id)
+    except BrokerUnavailable:
+        return
+    if counts is not None and not counts.state.is_final:
+        raise InputError(
+            f"{output.uri}: job {record.job_id} is running there, on a cluster; wait for its end, "
+            f"or rankmill cancel {output.uri}"
+        )
 
 
 def cancel(handle: JobHandle) -> None:
@@ -14,9 +56,14 @@ def cancel(handle: JobHandle) -> None:
 
     Raises:
         InputError: it is over already.
+        BrokerUnavailable: Redis does not answer, or takes no writes; nothing was changed.
     """
     if handle.output.has_ended():
         raise InputError(f"job {handle.job_id} is over: {handle.output.state()}")
+    if not handle.is_reachable or (handle.run is None and runs_here(handle)):
+        # Nobody works on it, or one on another machine, which looks at storage by itself.
+        handle.output.mark_cancelled()
+        return
     handle.ledger.check_writable()
     try:
         dispatch.cancel(handle.ledger, settings(), handle.output, handle.job_id)
@@ -26,42 +73,72 @@ def cancel(handle: JobHandle) -> None:
             raise
 
 
-def resume(handle: JobHandle) -> None:
+def resume(handle: JobHandle, hold: Hold | None = None) -> None:
     """Run what has no report yet of a job that failed, was cancelled or was lost; else nothing.
 
     Twice at once is harmless: a shard is run by the one worker that has its claim.
+
+    Args:
+        hold: of a run on this machine, whose private cluster the handle is on.
+
+    Raises:
+        OutputTaken: a `rankmill run` is at work on it.
+        BrokerUnavailable: Redis does not answer, or takes no writes; nothing was changed.
     """
     counts = handle.ledger.counts(handle.job_id)
     is_alive = counts is not None and not counts.state.is_final
     is_done = handle.output.is_success() and not handle.output.lost_parts()
     if is_done or (is_alive and not handle.output.has_ended()):
         return
-    handle.ledger.check_writable()
+    _take(handle, hold)
     with handle.output.kept_on_error():
         handle.output.reopen()
         dispatch.start_again(handle.ledger, settings(), handle.output)
 
 
-def retry_rejects(handle: JobHandle) -> int:
+def retry_rejects(handle: JobHandle, hold: Hold | None = None) -> int:
     """Run the shards again that have rejects, and return how many these are.
 
     Raises:
-        InputError: the job is still running.
+        InputError: the job is not over.
+        OutputTaken: a `rankmill run` is at work on it.
+        BrokerUnavailable: Redis does not answer, or takes no writes; nothing was changed.
     """
+    shards = rejected_shards(handle)
+    if not shards:
+        return 0
     job = handle.output.load_job()
-    if not handle.output.has_ended():
-        raise InputError(f"job {handle.job_id} is still running; retry its rejects when it is over")
-    reports = handle.output.reports(job.job_id)
-    shards = [report.shard_index for report in reports if report.n_rejected]
-    if shards:
-        _run_again(handle, job, shards)
-    return len(shards)
-
-
-def _run_again(handle: JobHandle, job: Job, shards: list[int]) -> None:
-    handle.ledger.check_writable()
+    _take(handle, hold)
     with handle.output.kept_on_error(shards):
         handle.output.reopen()
         for shard_index in shards:
             handle.output.forget_shard(shard_index)
         dispatch.start(handle.ledger, settings(), job)
+    return len(shards)
+
+
+def rejected_shards(handle: JobHandle) -> list[int]:
+    """The shards of a job that is over that have rejected rows.
+
+    Raises:
+        InputError: the job is not over.
+    """
+    job = handle.output.load_job()
+    if not handle.output.has_ended():
+        run = last_run(handle.output)
+        if run is not None and not run.is_alive:
+            raise InputError(
+                f"job {handle.job_id} was interrupted; rankmill resume {handle.output.uri} first"
+            )
+        raise InputError(f"job {handle.job_id} is still running; retry its rejects when it is over")
+    return [each.shard_index for each in handle.output.reports(job.job_id) if each.n_rejected]
+
+
+def _take(handle: JobHandle, hold: Hold | None) -> None:
+    """Make sure that nobody else works on the output, before anything is changed."""
+    handle.ledger.check_writable()
+    if hold is not None:
+        hold.take(handle.output, handle.job_id, settings().broker_url)
+    else:
+        check_free(handle.output)
+        hand_to_cluster(handle.output, handle.job_id)

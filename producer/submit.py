@@ -26,6 +26,7 @@ from rankmill import control_folder, dispatch, models, storage
 from rankmill.contract import parse
 from rankmill.errors import InputError, OutputTaken
 from rankmill.ledger import Ledger
+from rankmill.local_run import Hold, check_free, hand_to_cluster
 from rankmill.output import Job, Output
 from rankmill.settings import settings
 from rankmill.spec import InputFile, JobRecord, JobSpec, Plan, job_id_for
@@ -126,8 +127,12 @@ def plan_job(spec: JobSpec) -> Job:
     return Job(checked.record, checked.plan)
 
 
-def submit_checked(job: Checked, *, overwrite: bool = False) -> JobHandle:
-    """As `submit`, from a job that was checked."""
+def submit_checked(job: Checked, *, overwrite: bool = False, hold: Hold | None = None) -> JobHandle:
+    """As `submit`, from a job that was checked.
+
+    Args:
+        hold: of a run on this machine, with its private cluster; it keeps others from the output.
+    """
     ledger = Ledger.connect(settings())
     ledger.check_writable()  # before anything on storage is changed
     job_id, output = job.record.job_id, job.output
@@ -135,7 +140,12 @@ def submit_checked(job: Checked, *, overwrite: bool = False) -> JobHandle:
     goes_on = _is_there(job, ledger, overwrite)
     if goes_on and (_runs(job_id, ledger) or (output.is_success() and not output.lost_parts())):
         return handle
+    check_free(output)
     control_folder.check_writable(output.uri, output.control_uri)
+    if hold is not None:
+        hold.take(output, job_id, settings().broker_url)
+    else:
+        hand_to_cluster(output, job_id)
     if goes_on:
         with output.kept_on_error():
             output.reopen()

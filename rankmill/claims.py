@@ -22,7 +22,12 @@ _RENEW = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('HSET', KEYS[3], ARGV[3], ARGV[4]) end
+if redis.call('EXISTS', KEYS[2]) == 1 and redis.call('HGET', KEYS[3], ARGV[3]) ~= ARGV[4] then
+  local now = redis.call('TIME')[1]
+  redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
+  redis.call('HSETNX', KEYS[2], 'started_at', now)
+  redis.call('HSET', KEYS[2], 'progress_at', now)
+end
 return 1
 """
 

@@ -5,6 +5,7 @@ Times are Redis's own, so that no machine's clock matters.
 
     rankmill:jobs                  zset   job id by time of submission
     rankmill:workers               zset   worker by time last seen
+    rankmill:takers:QUEUE          zset   worker that takes from the queue, by time last seen
     rankmill:running               hash   priority of each job that is not over
     rankmill:job:ID                hash   state, output_uri, counts; next_shard never sent yet
     rankmill:job:ID:done           bitmap shards that have a report
@@ -33,6 +34,7 @@ from rankmill.spec import JobRecord, Plan
 
 _JOBS = "rankmill:jobs"
 _WORKERS = "rankmill:workers"
+_TAKERS = "rankmill:takers:"
 _RUNNING = "rankmill:running"
 _LATE = "rankmill:late"
 _WORKER_SEEN_S = 60.0
@@ -69,6 +71,9 @@ if redis.call('SETBIT', KEYS[3], ARGV[1], 1) == 0 then
   redis.call('HINCRBY', KEYS[1], 'n_tokens', ARGV[3])
   redis.call('HINCRBY', KEYS[1], 'n_rejected', ARGV[4])
   redis.call('HINCRBY', KEYS[1], 'n_reused', ARGV[5])
+  local now = tonumber(redis.call('TIME')[1])
+  redis.call('HSETNX', KEYS[1], 'started_at', now - tonumber(ARGV[6]))
+  redis.call('HSET', KEYS[1], 'progress_at', now)
 end
 return tonumber(redis.call('HGET', KEYS[1], 'n_shards_done'))
 """
@@ -78,7 +83,8 @@ _SET_STATE = """
 local state = redis.call('HGET', KEYS[1], 'state')
 for i = 3, #ARGV do
   if state == ARGV[i] then
-    redis.call('HSET', KEYS[1], 'state', ARGV[1], 'message', ARGV[2])
+    local now = redis.call('TIME')[1]
+    redis.call('HSET', KEYS[1], 'state', ARGV[1], 'message', ARGV[2], 'state_at', now)
     return 1
   end
 end
@@ -88,7 +94,17 @@ return 0
 
 @dataclass(frozen=True)
 class JobCounts:
-    """A running job as Redis sees it; `n_pairs_done` includes shards being run."""
+    """A running job as Redis sees it; `n_pairs_done` includes shards being run.
+
+    Times are Redis's, in seconds, and None where nothing happened yet or an earlier release opened
+    the job.
+
+    Attributes:
+        n_pairs_before: those done when the job was opened.
+        started_at: when the first of its shards was begun.
+        progress_at: when a pair was scored last, or a shard begun.
+        state_at: when it moved to its state, if it ever moved.
+    """
 
     job_id: str
     state: JobState
@@ -101,6 +117,12 @@ class JobCounts:
     n_rejected: int
     n_reused: int
     message: str
+    model_id: str
+    submitted_at: float | None
+    started_at: float | None
+    progress_at: float | None
+    state_at: float | None
+    n_pairs_before: int
 
 
 class Ledger:
@@ -160,6 +182,9 @@ class Ledger:
             "n_rejected": sum(report.n_rejected for report in done),
             "n_reused": sum(report.n_reused for report in done),
             "message": "",
+            "model_id": record.spec.model_id,
+            "submitted_at": record.submitted_at.timestamp(),
+            "n_pairs_before": sum(report.n_rows for report in done),
         }
         now = self.now()
         with broker_errors(), self._redis.pipeline() as pipe:
@@ -192,6 +217,12 @@ class Ledger:
             n_rejected=int(fields["n_rejected"]),
             n_reused=int(fields.get("n_reused", 0)),
             message=fields["message"],
+            model_id=fields.get("model_id", ""),
+            submitted_at=_time(fields, "submitted_at"),
+            started_at=_time(fields, "started_at"),
+            progress_at=_time(fields, "progress_at"),
+            state_at=_time(fields, "state_at"),
+            n_pairs_before=int(fields.get("n_pairs_before", 0)),
         )
 
     def job_ids(self) -> list[str]:
@@ -255,17 +286,27 @@ class Ledger:
                 keys=[job.hash, job.inflight, job.done, job.live, job.tries],
                 args=[
                     *(report.shard_index, report.n_rows, report.n_tokens),
-                    *(report.n_rejected, report.n_reused),
+                    *(report.n_rejected, report.n_reused, report.wall_s),
                 ],
             )
         return None if cast(int, n_done) < 0 else cast(int, n_done)
 
-    def worker_seen(self, worker: str) -> None:
+    def worker_seen(self, worker: str, queues: Iterable[str], *, scores: bool = True) -> None:
+        """Note that a worker lives, and the queues that it takes work from now."""
         now = self.now()
+        names = [_TAKERS + queue for queue in queues] + ([_WORKERS] if scores else [])
         with broker_errors(), self._redis.pipeline() as pipe:
-            pipe.zadd(_WORKERS, {worker: now})
-            pipe.zremrangebyscore(_WORKERS, 0, now - _WORKER_SEEN_S)
+            for name in names:
+                pipe.zadd(name, {worker: now})
+                pipe.zremrangebyscore(name, 0, now - _WORKER_SEEN_S)
+                pipe.expire(name, int(2 * _WORKER_SEEN_S))
             pipe.execute()
+
+    def n_takers(self, queue: str) -> int:
+        """Workers seen within the last minute that take work from a queue."""
+        now = self.now()
+        with broker_errors():
+            return self._redis.zcount(_TAKERS + queue, now - _WORKER_SEEN_S, "+inf")
 
     def n_workers(self) -> int:
         """Workers seen within the last minute."""
@@ -305,6 +346,10 @@ class Ledger:
         """The raw Celery messages that wait in a queue, a bounded number by design."""
         with broker_errors():
             return cast(list[str], self._redis.lrange(queue, 0, -1))
+
+
+def _time(fields: dict[str, str], name: str) -> float | None:
+    return float(fields[name]) if name in fields else None
 
 
 @lru_cache(maxsize=1)

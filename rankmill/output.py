@@ -18,10 +18,12 @@ ones are finished, where they are.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 
 from rankmill import control_folder, storage
@@ -35,6 +37,7 @@ from rankmill.spec import JobRecord, JobSpec, Plan, ShardSpec
 
 _JOB = "job.json"
 _SUCCESS = "_SUCCESS"
+_RUNS = "runs"
 _OF_THE_END = ("manifest.json", "failure.json", "cancelled.json", "report.html")
 _PART = re.compile(r"part-\d{5,}\.parquet")
 
@@ -108,6 +111,11 @@ class Output:
         """The folder of all scores by their pair's hash, which a later job may reuse."""
         return self._own("scores")
 
+    @property
+    def runs_uri(self) -> str:
+        """The folder of who ran the job on one machine, `local_run`; it outlives the job."""
+        return storage.child(self._beside, _RUNS)
+
     def part_uri(self, shard_index: int) -> str:
         return storage.child(self.uri, part_name(shard_index))
 
@@ -175,7 +183,13 @@ class Output:
         return self.read_failure() or failure
 
     def mark_cancelled(self) -> None:
-        storage.write_bytes(self._own("cancelled.json"), b"{}\n")
+        content = {"cancelled_at": datetime.now(UTC).isoformat()}
+        storage.write_bytes(self._own("cancelled.json"), json.dumps(content).encode() + b"\n")
+
+    def cancelled_at(self) -> datetime | None:
+        """When the job was cancelled; None where it was not, or by a release that kept no time."""
+        content = json.loads(storage.read_bytes(self._own("cancelled.json")) or b"{}")
+        return datetime.fromisoformat(content["cancelled_at"]) if content else None
 
     def is_cancelled(self) -> bool:
         return storage.exists(self._own("cancelled.json"))
@@ -342,8 +356,10 @@ class Output:
         folders = {self._beside, *([self._inside] if storage.CONTROL_FOLDER in ours else [])}
         for folder in folders:
             for name in sorted(storage.names(folder), key=lambda name: name == _JOB):
-                storage.remove(storage.child(folder, name))
-            storage.remove(folder)
+                if name != _RUNS:  # which may be of this process
+                    storage.remove(storage.child(folder, name))
+            if not storage.names(folder):
+                storage.remove(folder)
         storage.remove_empty_folder(self._beside.rpartition("/")[0])
         vars(self).pop("control_uri", None)
 

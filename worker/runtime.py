@@ -46,20 +46,24 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
 
     The main process is idle while its child scores, so that a busy worker looks too.
     """
-    # A worker for control alone is not one of those that shards in flight are counted by.
-    scores = not set(score_queues()).isdisjoint(sender.app.amqp.queues.consume_from)
-    name = str(sender.hostname) if scores else None
+    name, queues = str(sender.hostname), sender.app.amqp.queues
     threading.Thread(
-        target=_reconcile_for_ever, args=(name,), name="reconcile", daemon=True
+        target=_reconcile_for_ever, args=(name, queues), name="reconcile", daemon=True
     ).start()
 
 
-def _reconcile_for_ever(name: str | None) -> None:
+def _reconcile_for_ever(name: str, queues: Any) -> None:
+    """
+    Args:
+        queues: the worker's own; which of them it takes from may be changed while it lives.
+    """
     pause = threading.Event()
     while True:
         try:
-            if name is not None:
-                ledger().worker_seen(name)
+            taken = list(queues.consume_from)
+            # A worker for control alone is not one of those that shards in flight are counted by.
+            scores = not set(score_queues()).isdisjoint(taken)
+            ledger().worker_seen(name, taken, scores=scores)
             reconciler().look()
             worker_pulse().redis_answered()
         except BrokerUnavailable as error:

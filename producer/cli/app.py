@@ -9,8 +9,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -37,6 +38,9 @@ from producer.follow import JobHandle, JobStatus, find_job, list_jobs, succeeded
 from producer.preview import preview
 from rankmill import models, storage
 from rankmill.errors import RankmillError, unexpected
+from rankmill.ledger import Ledger
+from rankmill.lifecycle import JobState
+from rankmill.local_run import Hold
 from rankmill.report import write_report
 from rankmill.settings import settings
 from rankmill.spec import JobOptions, JobSpec
@@ -50,6 +54,14 @@ app = typer.Typer(
 )
 _console = Console(stderr=True)
 
+PlaceFlag = Annotated[
+    bool | None,
+    typer.Option(
+        "--local/--cluster",
+        help="Go on here or on RANKMILL_BROKER_URL's cluster  [where it ran before]",
+        show_default=False,
+    ),
+]
 OverwriteFlag = Annotated[
     bool, typer.Option("--overwrite", help="Remove another job's result from OUTPUT first")
 ]
@@ -61,6 +73,8 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         app()
     except (RankmillError, MemoryError) as error:
@@ -80,34 +94,13 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Score a job on this machine: private Redis, a worker per device, then stop them."""
-    from producer.local import devices, local_cluster
     from producer.submit import check, submit_checked
 
     job = check(spec)  # bad input is told before anything is started
     if not models.is_null(spec.model_id):
         models.locate(spec.model_id, spec.model_revision)
-    found = devices(settings().device)
-    for surprise in sorted({each.surprise for each in found if each.surprise}):
-        _console.print(
-            f"rankmill: scoring on {', '.join(each.name for each in found)}: {surprise}",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
-    with local_cluster(found) as cluster:
-        _use_broker(cluster.broker_url)
-        handle = submit_checked(job, overwrite=overwrite)
-        try:
-            status = show_progress(_checked(handle, cluster.check), _console)
-        except KeyboardInterrupt:
-            _console.print(
-                f"rankmill: interrupted; the same command goes on where this one stopped "
-                f"({handle.output.uri})",
-                soft_wrap=True,
-            )
-            sys.exit(130)
-        settle(handle, status.state, _console)
-    _finish(handle, status, as_json, with_preview=True)
+    control.check_not_elsewhere(job.output)
+    _run_here(lambda hold: submit_checked(job, overwrite=overwrite, hold=hold), as_json)
 
 
 @app.command()
@@ -168,7 +161,7 @@ def watch(job: JobArgument, as_json: JsonFlag = False) -> None:
     try:
         last = show_progress(handle.watch(), _console)
     except KeyboardInterrupt:
-        _console.print(f"rankmill: no longer watching; job {handle.job_id} goes on")
+        _say(f"no longer watching; job {handle.job_id} is {handle.status().state}")
         sys.exit(130)
     _finish(handle, last, as_json, with_preview=False)
 
@@ -176,23 +169,45 @@ def watch(job: JobArgument, as_json: JsonFlag = False) -> None:
 @app.command()
 def cancel(job: JobArgument) -> None:
     """Stop a job within a shard; what was scored is kept."""
-    control.cancel(find_job(job))
+    handle = find_job(job)
+    control.cancel(handle)
+    _say(f"job {handle.job_id} is cancelled; rankmill resume {handle.output.uri} goes on")
 
 
 @app.command()
-def resume(job: JobArgument) -> None:
+def resume(
+    job: JobArgument,
+    place: PlaceFlag = None,
+    device: DeviceFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Go on with a job that failed, was cancelled or was lost: only what has no report yet."""
     handle = find_job(job)
-    control.resume(handle)
-    print(handle.job_id)
+    if not _goes_here(handle, place):
+        control.resume(handle)
+        print(handle.job_id)
+    elif handle.output.state().is_success:
+        _finish(handle, handle.status(), as_json, with_preview=False)
+    else:
+        _go_on_here(handle, lambda here, hold: control.resume(here, hold), as_json)
 
 
 @app.command()
-def retry_rejects(job: JobArgument) -> None:
+def retry_rejects(
+    job: JobArgument,
+    place: PlaceFlag = None,
+    device: DeviceFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Run the shards again that have rejected rows."""
     handle = find_job(job)
-    n_shards = control.retry_rejects(handle)
-    print(f"{handle.job_id}: {n_shards} shards are run again" if n_shards else "no rejects")
+    if not control.rejected_shards(handle):
+        print("no rejects")
+    elif _goes_here(handle, place):
+        _go_on_here(handle, lambda here, hold: control.retry_rejects(here, hold), as_json)
+    else:
+        n_shards = control.retry_rejects(handle)
+        print(f"{handle.job_id}: {n_shards} shards are run again")
 
 
 @app.command()
@@ -209,7 +224,9 @@ def jobs(as_json: JsonFlag = False) -> None:
     if as_json:
         print(json.dumps([each.model_dump(mode="json") for each in listed]))
     else:
-        Console().print(jobs_table(listed))
+        # Off a terminal nothing is clipped or wrapped: a line is a job.
+        out = Console()
+        (out if out.is_terminal else Console(width=10_000)).print(jobs_table(listed))
 
 
 app.command("eval")(evaluate_job)
@@ -222,10 +239,57 @@ app.command()(exporter)
 app.command()(flower)
 
 
-def _checked(handle: JobHandle, check: Any) -> Any:
-    for current in handle.watch():
-        check()
-        yield current
+def _goes_here(handle: JobHandle, is_local: bool | None) -> bool:
+    return control.runs_here(handle) if is_local is None else is_local
+
+
+def _go_on_here(
+    handle: JobHandle, change: Callable[[JobHandle, Hold], object], as_json: bool
+) -> None:
+    """Change the course of a job and run what that makes of it on this machine."""
+    control.check_not_elsewhere(handle.output)
+    _say(f"job {handle.job_id} goes on here, on this machine, as by rankmill run")
+
+    def start(hold: Hold) -> JobHandle:
+        here = JobHandle(handle.job_id, handle.output, Ledger.connect(settings()))
+        change(here, hold)
+        return here
+
+    _run_here(start, as_json, with_preview=False)
+
+
+def _run_here(
+    start: Callable[[Hold], JobHandle], as_json: bool, *, with_preview: bool = True
+) -> None:
+    """Put a job to work on a private cluster, and see it to its end."""
+    from producer.local import devices, local_cluster
+
+    found = devices(settings().device)
+    for surprise in sorted({each.surprise for each in found if each.surprise}):
+        _say(f"scoring on {', '.join(each.name for each in found)}: {surprise}", "yellow")
+    with Hold() as hold, local_cluster(found) as cluster:
+        _use_broker(cluster.broker_url)
+        handle = start(hold)
+
+        def statuses() -> Iterator[JobStatus]:
+            for current in handle.watch():
+                cluster.check()
+                hold.check()
+                if current.state is JobState.WAITING:  # for the private workers, which are starting
+                    changes = {"state": JobState.RUNNING, "reason": ""}
+                    current = current.model_copy(update=changes)
+                yield current
+
+        try:
+            status = show_progress(statuses(), _console)
+        except KeyboardInterrupt:
+            _say(
+                "interrupted; the same command goes on where this one stopped, or rankmill resume "
+                f"{handle.output.uri}"
+            )
+            sys.exit(130)
+        settle(handle, status.state, _console)
+    _finish(handle, status, as_json, with_preview=with_preview)
 
 
 def _finish(handle: JobHandle, status: JobStatus, as_json: bool, *, with_preview: bool) -> None:
@@ -253,6 +317,12 @@ def _use_broker(url: str) -> None:
     """Point this process at the private broker, before anything has connected."""
     os.environ["RANKMILL_BROKER_URL"] = url
     settings.cache_clear()
+
+
+def _say(line: str, style: str = "") -> None:
+    _console.print(
+        f"rankmill: {line}", style=style, markup=False, highlight=False, emoji=False, soft_wrap=True
+    )
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

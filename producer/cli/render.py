@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -43,19 +44,24 @@ def show_progress(statuses: Iterable[JobStatus], console: Console) -> JobStatus:
                 description=str(status.state),
                 total=max(1, status.n_rows),
                 completed=status.n_pairs_done if status.n_rows else 1,
-                facts=rate.facts(status),
+                facts=rate.facts(status) or ("" if status.state.is_final else status.reason),
             )
     return status
 
 
 def _plain_progress(statuses: Iterable[JobStatus], console: Console, rate: _Rate) -> JobStatus:
-    said_at = time.monotonic()
+    """Print a line where the state changes, and every few seconds if pairs were done."""
+    said_at, said = float("-inf"), ("", -1)
     for status in statuses:
         rate.see(status)
-        if time.monotonic() - said_at >= _PLAIN_EVERY_S or status.state.is_final:
-            said_at = time.monotonic()
+        state, n_pairs = said
+        is_due = time.monotonic() - said_at >= _PLAIN_EVERY_S and status.n_pairs_done != n_pairs
+        if status.state != state or is_due:
+            said_at, said = time.monotonic(), (str(status.state), status.n_pairs_done)
             share = f"{status.n_pairs_done:,} of {status.n_rows:,} pairs"
-            console.print(f"{status.state}: {share} {rate.facts(status)}", highlight=False)
+            why = "" if status.state.is_final else status.reason
+            line = "  ".join(filter(None, (f"{status.state}: {share}", rate.facts(status), why)))
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     return status
 
 
@@ -72,20 +78,39 @@ class _Rate:
             self._seen.popleft()
 
     def facts(self, status: JobStatus) -> str:
+        """Pairs and tokens a second and the time left; those of the whole job where nothing moves.
+
+        Empty where nothing is known, and when the job is over.
+        """
+        if status.state.is_final:
+            return f"{status.pairs_per_s:,.0f} pairs/s" if status.pairs_per_s else ""
         (t0, pairs0, tokens0), (t1, pairs1, tokens1) = self._seen[0], self._seen[-1]
         if t1 <= t0 or pairs1 <= pairs0:
-            return ""
+            if not status.pairs_per_s:
+                return ""
+            return f"{status.pairs_per_s:,.0f} pairs/s{_eta(status.eta_s)}"
         pairs_per_s = (pairs1 - pairs0) / (t1 - t0)
         tokens_per_s = (tokens1 - tokens0) / (t1 - t0)
-        left_s = int((status.n_rows - status.n_pairs_done) / pairs_per_s)
-        eta = f"  ETA {left_s // 3600}:{left_s // 60 % 60:02d}:{left_s % 60:02d}" if left_s else ""
+        eta = _eta(int((status.n_rows - status.n_pairs_done) / pairs_per_s))
         return f"{pairs_per_s:,.0f} pairs/s  {tokens_per_s:,.0f} tokens/s{eta}"
 
 
+def _eta(left_s: int | None) -> str:
+    return f"  ETA {left_s // 3600}:{left_s // 60 % 60:02d}:{left_s % 60:02d}" if left_s else ""
+
+
 def status_facts(status: JobStatus) -> Text:
-    values = status.model_dump(mode="json").items()
-    shown = [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in values]
-    return _facts([(name, value) for name, value in shown if value])
+    shown = [(name, _fact(value)) for name, value in status if value or name == "exit_code"]
+    repeated = {"message"} if status.message == status.reason else set()
+    return _facts([(name, value) for name, value in shown if value and name not in repeated])
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if isinstance(value, int | float):
+        return f"{value:,}"
+    return "" if value is None else str(value)
 
 
 def result_facts(manifest: Manifest, report_uri: str | None) -> Text:
@@ -122,11 +147,21 @@ def result_facts(manifest: Manifest, report_uri: str | None) -> Text:
 
 
 def jobs_table(jobs: list[JobStatus]) -> Table:
-    table = Table("job", "state", "shards", "pairs", "output", box=None, pad_edge=False)
+    """A line a job; on a terminal its output and reason are folded, never cut."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("job", "state", "pairs", "rate", "ETA", "model", "submitted", "last progress"):
+        table.add_column(name, no_wrap=True)
+    for name in ("ended", "output", "reason"):
+        table.add_column(name, overflow="fold", no_wrap=name == "ended")
     for job in jobs:
-        shards = f"{job.n_shards_done:,} of {job.n_shards:,}"
-        pairs = f"{job.n_pairs_done:,} of {job.n_rows:,}"
-        table.add_row(job.job_id, job.state, shards, pairs, _plain(job.output_uri))
+        times = (_fact(at) for at in (job.submitted_at, job.progress_at, job.ended_at))
+        submitted, progressed, ended = times
+        table.add_row(
+            *(job.job_id, str(job.state), f"{job.n_pairs_done:,} of {job.n_rows:,}"),
+            f"{job.pairs_per_s:,.0f}/s" if job.pairs_per_s else "",
+            *(_eta(job.eta_s).removeprefix("  ETA "), _plain(job.model_id)),
+            *(submitted, progressed, ended, _plain(job.output_uri), _plain(job.reason)),
+        )
     return table
 
 

@@ -1,0 +1,209 @@
+"""What status, watch, jobs and --json say of a job is so, with a Redis or without any."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producer.follow import JobHandle, find_job
+from producer.submit import submit
+from rankmill.ledger import Ledger
+from rankmill.output import Output
+from tests.conftest import StartWorker
+from tests.inputs import pairs, part_bytes, read_output, read_rejected, wait_for, write
+
+SLOW = ("--model", "null:150", "--shard-pairs", "100")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Of somebody who knows of no Redis."""
+    given = {**os.environ, "RANKMILL_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **changes}
+    return {
+        name: value for name, value in given.items() if name != "RANKMILL_BROKER_URL" or changes
+    }
+
+
+def command(*arguments: object) -> list[str]:
+    hearing = ["env", "--default-signal=INT"]  # what a shell starts in the background ignores it
+    return [*hearing, sys.executable, "-m", "producer.cli", *map(str, arguments)]
+
+
+def rankmill(*arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(**changes),
+    )
+
+
+def status(output: Path, **changes: str) -> dict[str, Any]:
+    shown = rankmill("status", output, "--json", **changes)
+    assert shown.returncode == 0, shown.stderr
+    facts: dict[str, Any] = json.loads(shown.stdout)
+    return facts
+
+
+def start_run(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """A run of 3,000 pairs that has scored some of them."""
+    write(pairs(120, 25), folder / "in.parquet")
+    output = folder / "out"
+    process = subprocess.Popen(
+        command("run", folder / "in.parquet", output, *SLOW),
+        env=environment(),
+        stderr=subprocess.PIPE,
+    )
+    wait_for(lambda: len(Output(str(output)).reported_shards()) >= 2)
+    return process, output
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])
+def test_a_run_whose_process_has_gone_is_interrupted_and_resumes_without_a_redis(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    process, output = start_run(tmp_path)
+    seen = status(output)
+    assert seen["state"] == "running" and seen["exit_code"] is None, seen
+    assert seen["model_id"] == "null:150" and seen["submitted_at"] and seen["started_at"]
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    assert process.returncode == (-how if how is signal.SIGKILL else 130)
+    seen = status(output)
+    assert seen["state"] == "interrupted" and seen["exit_code"] == 1
+    assert "rankmill resume" in seen["reason"] and seen["ended_at"] and seen["progress_at"]
+    watched = rankmill("watch", output)
+    assert watched.returncode == 1 and "interrupted" in watched.stderr, watched.stderr
+    assert "goes on here" not in watched.stderr
+    early = rankmill("retry-rejects", output)
+    assert early.returncode == 2 and "interrupted" in early.stderr
+    if how is not signal.SIGKILL:
+        return
+    kept = part_bytes(output)
+    resumed = rankmill("resume", output)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "on this machine" in resumed.stderr and "scored" in resumed.stdout
+    now = part_bytes(output)
+    assert {name: now[name] for name in kept} == kept and len(read_output(output)) == 3000
+    assert (status(output)["state"], status(output)["exit_code"]) == ("succeeded", 0)
+
+
+def test_one_output_has_one_run_which_another_process_can_cancel(tmp_path: Path) -> None:
+    process, output = start_run(tmp_path)
+    for again in (
+        ("run", tmp_path / "in.parquet", output, *SLOW),
+        ("run", tmp_path / "in.parquet", output, *SLOW, "--overwrite"),
+        ("run", tmp_path / "in.parquet", output, "--model", "null", "--overwrite"),
+        ("resume", output),
+    ):
+        refused = rankmill(*again)
+        assert refused.returncode == 2, refused.stderr
+        assert f"process {process.pid} on" in refused.stderr or "is being run" in refused.stderr
+    cancelled = rankmill("cancel", output)
+    assert cancelled.returncode == 0, cancelled.stderr
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and b"cancelled" in said
+    assert status(output)["state"] == "cancelled"
+    assert rankmill("cancel", output).returncode == 2
+
+
+def test_an_interrupted_run_is_cancelled_without_a_redis(tmp_path: Path) -> None:
+    process, output = start_run(tmp_path)
+    process.kill()
+    process.communicate()
+    assert rankmill("cancel", output).returncode == 0
+    seen = status(output)
+    assert seen["state"] == "cancelled" and seen["ended_at"]
+
+
+def test_rejects_are_tried_again_without_a_redis(tmp_path: Path) -> None:
+    rows = pairs(2, 5)
+    rows[3]["document"] = ""
+    write(rows, tmp_path / "in.parquet")
+    output = tmp_path / "out"
+    job = ("run", tmp_path / "in.parquet", output, "--model", "null", "--max-reject-rate", 0.2)
+    assert rankmill(*job).returncode == 0
+    again = rankmill("retry-rejects", output)
+    assert again.returncode == 0, again.stderr
+    assert status(output)["state"] == "succeeded with rejects"
+    assert len(read_output(output)) == 9 and len(read_rejected(output)) == 1
+    before = part_bytes(output), (output / "_SUCCESS").stat().st_mtime_ns
+    away = rankmill("retry-rejects", output, "--cluster")
+    assert away.returncode == 1 and "Redis does not answer" in away.stderr
+    assert (part_bytes(output), (output / "_SUCCESS").stat().st_mtime_ns) == before
+
+
+def test_a_job_without_a_worker_waits_and_says_so(
+    tmp_path: Path, broker_url: str, start_worker: StartWorker
+) -> None:
+    source = write(pairs(6, 5), tmp_path / "in.parquet")
+    folder = tmp_path / ("a long name for an output " * 5)
+    job = submit(source, folder, model_id="null", shard_pairs=5)
+    seen = job.status()
+    assert seen.state == "waiting for a worker" and "rankmill.score" in seen.reason
+    assert seen.exit_code is None and seen.submitted_at is not None and seen.model_id == "null"
+    [listed] = json.loads(rankmill("jobs", "--json", RANKMILL_BROKER_URL=broker_url).stdout)
+    assert listed["state"] == "waiting for a worker"
+    piped = rankmill("jobs", RANKMILL_BROKER_URL=broker_url).stdout
+    assert str(folder) in piped and "no live worker" in piped and "null" in piped
+    watching = subprocess.Popen(
+        command("watch", folder),
+        stderr=subprocess.PIPE,
+        env=environment(RANKMILL_BROKER_URL=broker_url),
+        text=True,
+    )
+    assert (
+        watching.stderr is not None and "waiting for a worker: 0 of" in watching.stderr.readline()
+    )
+    start_worker()
+    _, said = watching.communicate(timeout=90)
+    assert watching.returncode == 0, said
+    assert said.count("waiting for a worker") == 0  # once, and again only if something changes
+    seen = job.status()
+    assert (seen.state, seen.exit_code) == ("succeeded", 0)
+    assert seen.ended_at is not None and seen.pairs_per_s is not None
+    [listed] = json.loads(rankmill("jobs", "--json", RANKMILL_BROKER_URL=broker_url).stdout)
+    assert (listed["state"], listed["exit_code"]) == ("succeeded", 0) and listed["ended_at"]
+
+
+def test_a_worker_for_other_queues_is_none_for_this_job(tmp_path: Path, ledger: Ledger) -> None:
+    source = write(pairs(2, 5), tmp_path / "in.parquet")
+    job = submit(source, tmp_path / "out", model_id="null")
+    ledger.worker_seen("control@here", ["rankmill.control"], scores=False)
+    assert job.status().state == "waiting for a worker"
+    ledger.worker_seen("one@here", ["rankmill.control", "rankmill.score"])
+    assert job.status().state == "running"
+
+
+def test_a_redis_that_is_away_is_named_and_storage_is_shown(
+    tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(pairs(6, 5), tmp_path / "in.parquet")
+    submit(source, tmp_path / "out", model_id="null", shard_pairs=5)
+    seen = status(tmp_path / "out", RANKMILL_BROKER_URL="redis://127.0.0.1:9/0")
+    assert seen["state"] == "broker away" and seen["n_shards"] == 6 and seen["exit_code"] is None
+    assert "Redis does not answer" in seen["reason"] and "storage says running" in seen["reason"]
+    assert seen["model_id"] == "null" and seen["submitted_at"]
+    refused = rankmill("cancel", tmp_path / "out", RANKMILL_BROKER_URL="redis://127.0.0.1:9/0")
+    assert refused.returncode == 1 and "Redis does not answer" in refused.stderr
+    assert status(tmp_path / "out", RANKMILL_BROKER_URL=broker_url)["state"] != "cancelled"
+    Output(str(tmp_path / "out")).mark_success()
+    seen = status(tmp_path / "out", RANKMILL_BROKER_URL="redis://127.0.0.1:9/0")
+    assert (seen["state"], seen["exit_code"]) == ("succeeded", 0)
+
+
+def test_a_handle_of_python_says_the_same(tmp_path: Path, ledger: Ledger) -> None:
+    source = write(pairs(2, 5), tmp_path / "in.parquet")
+    submit(source, tmp_path / "out", model_id="null")
+    handle: JobHandle = find_job(str(tmp_path / "out"))
+    assert handle.status().state == "waiting for a worker"
+    ledger._redis.flushall()
+    seen = handle.status()
+    assert seen.state == "running" and "Redis does not know it" in seen.reason
