@@ -76,7 +76,10 @@ def keep_record(firing: Firing) -> None:
 def recorded(spec: ScheduleSpec) -> list[Firing]:
     """The newest runs of a schedule by their folders alone, in order of due time."""
     home = templates.fixed_folder(spec.output_uri)
-    names = [name for name in storage.names(home) if _RUN.fullmatch(name)]
+    # On S3 a run without a part yet has no folder but its control folder.
+    folders = (home, storage.child(home, storage.CONTROL_FOLDER))
+    listed = {name for folder in folders for name in storage.names(folder)}
+    names = sorted(name for name in listed if _RUN.fullmatch(name))
     places = [_record_uri(storage.child(home, name)) for name in names[-_READ_BACK:]]
     contents = [(place, storage.read_bytes(place)) for place in places]
     found = [parse(Firing, content, place) for place, content in contents if content is not None]

@@ -53,6 +53,7 @@ CARRIED = {
     "flag": pa.array([True, None, False, True]),
     "list": pa.array([["x", None], None, [], ["y"]], pa.list_(pa.string())),
     "struct": pa.array([{"a": 1, "B": ["x"]}, None, {"a": None, "B": None}, {"a": 2, "B": []}]),
+    "Score": pa.array([1, 2, 3, 4]),  # called like a column that is added, but for its case
     "rank": pa.array([4, 3, 2, 1]),
 }
 

@@ -37,7 +37,7 @@ def test_a_due_time_becomes_one_job_and_latest_names_it(working: Nights) -> None
     assert states(working.ended(SECOND)) == ["succeeded", "succeeded"]
     assert working.latest() == "2026-11-22T02-15"
     assert sorted(os.listdir(working.output)) == [
-        *("2026-11-21T02-15", "2026-11-22T02-15", "latest.json")
+        *("2026-11-21T02-15", "2026-11-22T02-15", "_rankmill", "latest.json")
     ]
 
 

@@ -290,7 +290,7 @@ def refusals(tmp_path: Path) -> Iterator[tuple[Output, Output, dict[str, Any], s
     yield old, open_again, {}, "open/out: the job's state is 'finalizing'; it can be read once it"
     lost = output(OLD, tmp_path / "lost")
     Path(lost.part_uri(0)).unlink()
-    yield old, lost, {}, "part-00000.parquet: no such file"
+    yield old, lost, {}, "part-00000.parquet was removed from"
 
 
 def test_what_cannot_be_compared_is_told_in_one_line(tmp_path: Path) -> None:
