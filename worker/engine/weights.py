@@ -36,10 +36,12 @@ def load_weights_whole(auto: Any, source: ModelFolder, dtype: torch.dtype) -> An
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **source.loading,
         )
-    _refuse_mismatched(source, model, info["mismatched_keys"])
-    missing = sorted(set(info["missing_keys"]))
+    missing = sorted(info["missing_keys"])
     if model.base_model is model:  # without a head, whose pooler nothing reads
         missing = [name for name in missing if not name.startswith("pooler.")]
+    if any(_is_in_body(model, name) for name in missing):
+        _refuse_missing(source, model, missing)  # another architecture has other shapes, too
+    _refuse_mismatched(source, model, info["mismatched_keys"])
     if missing:
         _refuse_missing(source, model, missing)
     left = [key for key in sorted(info["unexpected_keys"]) if _is_used_module(model, key)]
@@ -69,20 +71,25 @@ def _about_labels(source: ModelFolder, name: str) -> str:
 
 
 def _refuse_missing(source: ModelFolder, model: Any, missing: list[str]) -> None:
-    body = model.base_model_prefix
-    in_head = [name for name in missing if name.split(".")[0] != body]
     n_all = len(model.state_dict())
-    if len(in_head) == len(missing):
+    if not any(_is_in_body(model, name) for name in missing):
         what = (
             "so that its scores would be random; this is an embedding model or a backbone: name a "
             "reranker, such as BAAI/bge-reranker-v2-m3"
         )
     else:
         what = "which config.json promises; take the config.json and the weights of one model"
+        if getattr(source.config, "auto_map", None) and not source.runs_code:
+            what += ", or let its own code run (RANKMILL_REMOTE_CODE_MODELS)"
     raise UnusableFolder(
         f"{source.path}: the weights lack {_named(missing)} (of {n_all} tensors of "
         f"{type(model).__name__}), {what}"
     )
+
+
+def _is_in_body(model: Any, name: str) -> bool:
+    prefix: str = model.base_model_prefix
+    return model.base_model is model or name.split(".")[0] == prefix
 
 
 def _is_used_module(model: Any, key: str) -> bool:
