@@ -20,6 +20,7 @@ from tests.command import rankmill
 from tests.conftest import StartWorker
 from tests.hub import Files, Hub, running_hub
 from tests.inputs import pairs, read_output, wait_for, write
+from tests.unit.engine.checkpoints import BUILDERS
 
 DEMO = {
     path.name: path.read_bytes()
@@ -74,6 +75,56 @@ def test_a_pulled_model_scores_without_the_hub(hub: Hub, models: Path, tmp_path:
     listed = json.loads(rankmill("models", "list", "--json").stdout)
     assert [(each["model_id"], each["pinned"]) for each in listed] == [(MODEL, commit)]
     assert "whole" in rankmill("models", "verify").stdout
+
+
+def test_a_pull_fetches_the_folders_of_the_modules(hub: Hub, models: Path, tmp_path: Path) -> None:
+    causal = BUILDERS["qwen3"](tmp_path / "causal")
+    files = {
+        path.relative_to(causal).as_posix(): path.read_bytes()
+        for path in causal.rglob("*")
+        if path.is_file()
+    }
+    others = {"1_LogitScore/weights.bin": b"pickled", "onnx/config.json": b"{}"}
+    commit = hub.publish(MODEL, {**files, **others})
+    pulled(MODEL)
+    folder = models / "acme--tiny-reranker" / commit
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == set(files)
+
+    module = folder / "1_LogitScore" / "config.json"
+    module.unlink()
+    with pytest.raises(ModelUnavailable, match=r"1_LogitScore/config\.json: missing.*models pull"):
+        locate(MODEL)
+    pulled(MODEL)
+    assert module.read_bytes() == files["1_LogitScore/config.json"]
+    module.write_bytes(b"{" + b" " * (module.stat().st_size - 2) + b"}")
+    assert "1_LogitScore/config.json" in rankmill("models", "verify").stderr
+
+    hub.publish(MODEL, {**files, "modules.json": b'[{"type": "a.Transformer", "path": "../x"}]'})
+    refused = rankmill("models", "pull", MODEL)
+    assert refused.returncode == 2 and "leads out of the folder" in refused.stderr
+
+
+def test_a_store_of_before_is_completed(hub: Hub, models: Path, tmp_path: Path) -> None:
+    """Earlier versions pulled the top folder alone."""
+    causal = BUILDERS["qwen3"](tmp_path / "causal")
+    files = {
+        path.relative_to(causal).as_posix(): path.read_bytes()
+        for path in causal.rglob("*")
+        if path.is_file()
+    }
+    commit = hub.publish(MODEL, files)
+    pulled(MODEL)
+    root = models / "acme--tiny-reranker"
+    index = json.loads((root / "model.json").read_text())
+    kept = index["commits"][0]
+    kept["files"] = [file for file in kept["files"] if "/" not in file["name"]]
+    (root / "model.json").write_text(json.dumps(index))
+    (root / commit / "1_LogitScore" / "config.json").unlink()
+    with pytest.raises(ModelUnavailable, match="with its subfolders"):
+        locate(MODEL)
+    pulled(MODEL)
+    locate(MODEL)
 
 
 def test_what_was_pulled_stays_until_it_is_pulled_again(hub: Hub, models: Path) -> None:
