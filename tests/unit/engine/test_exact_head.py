@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, dynamic_module_utils
 
 from tests.unit.engine import zoo
 from tests.unit.engine.checkpoints import CORPUS
+from tests.unit.engine.own_code import layerwise
 from worker.engine.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer
 
@@ -155,7 +156,7 @@ def test_a_forward_without_logits_is_refused(
 ) -> None:
     """As in layerwise rerankers, where it gives the scores of several layers."""
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "code"))
-    folder = zoo.layerwise(tmp_path / "model", "LayerWiseMiniCPM", "minicpm")
+    folder = layerwise(tmp_path / "model", "LayerWiseMiniCPM", "minicpm")
     (folder / "chat_template.jinja").write_text(zoo.QWEN)
     with pytest.raises(ValueError, match="LayerWiseMiniCPMForCausalLM does not give next-token"):
         Scorer.load(folder, may_run_code=True)

@@ -15,8 +15,8 @@ from transformers import dynamic_module_utils
 from rankmill.checkpoint import check_checkpoint
 from rankmill.errors import ModelUnavailable
 from tests.unit.engine.checkpoints import REPOSITORY
+from tests.unit.engine.popular import ZOO
 from tests.unit.engine.test_parity import mixed_window
-from tests.unit.engine.zoo import ZOO
 from worker.engine.scorer import Scorer, WindowScores
 from worker.models import loading
 from worker.rank import activate
