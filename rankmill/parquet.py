@@ -17,6 +17,7 @@ from rankmill import storage
 from rankmill.errors import InputError, StorageUnavailable, is_memory_shortage, unexpected
 from rankmill.int96 import UNIT, UNITS, check_int96, is_int96
 from rankmill.ranges import ByteRange, Fetched
+from rankmill.row_bytes import PIECE_BYTES, decoded_bytes, pieces
 from rankmill.storage import FileStat
 
 # Row groups whose columns take no more than this are fetched whole: few, large reads. A larger one
@@ -25,6 +26,8 @@ from rankmill.storage import FileStat
 # ends while one still holds the file (apache/arrow#34314).
 _FETCH_BYTES = 64 * 2**20
 _BUFFER_BYTES = 8 * 2**20
+# Of each row group, to see how large its rows are.
+_FIRST_ROWS = 256
 
 _PLAIN = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
@@ -169,12 +172,10 @@ def read_rows(
                 try:
                     if int96:
                         check_int96(file.uri, in_units, row_group, row, int96, batch_rows)
-                    for batch in parquet.iter_batches(
-                        batch_rows, row_groups=[row_group], columns=names, use_threads=False
-                    ):
-                        skip = min(max(start_row - row, 0), batch.num_rows)
-                        row += batch.num_rows
-                        yield pa.Table.from_batches([batch.slice(skip)])
+                    for table in _tables(parquet, row_group, names, batch_rows):
+                        skip = min(max(start_row - row, 0), table.num_rows)
+                        row += table.num_rows
+                        yield table.slice(skip)
                     if row < stop:
                         raise pa.ArrowInvalid(f"{stop - row} of its rows are missing")
                 except (OSError, pa.ArrowException) as error:
@@ -182,6 +183,33 @@ def read_rows(
                     reason = str(error).partition("\n")[0]
                     lost = range(max(row, start_row), stop)
                     raise DamagedRowGroup(file.uri, row_group, lost, reason) from error
+
+
+def _tables(
+    parquet: pq.ParquetFile, row_group: int, names: list[str] | None, batch_rows: int
+) -> Iterator[pa.Table]:
+    """A row group in tables of `batch_rows`, or of fewer rows where those would be large.
+
+    The first rows are few, and say how many of the next are read at a time.
+    """
+    size = min(batch_rows, _FIRST_ROWS)
+    waiting: list[pa.Table] = []
+    n_rows, n_bytes = 0, 0
+    batches = parquet.iter_batches(size, [row_group], columns=names, use_threads=False)
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        waiting.append(table)
+        read_bytes = decoded_bytes(table)
+        n_rows, n_bytes = n_rows + table.num_rows, n_bytes + read_bytes
+        fitting = (PIECE_BYTES - n_bytes) * table.num_rows // max(1, read_bytes)
+        if n_rows >= batch_rows or fitting < 1:
+            yield from pieces(pa.concat_tables(waiting))
+            waiting, n_rows, n_bytes = [], 0, 0
+            fitting = PIECE_BYTES * table.num_rows // max(1, read_bytes)
+        # Arrow takes a new size for what it has yet to read; ParquetFile has no way to say one.
+        parquet.reader.set_batch_size(min(batch_rows - n_rows, max(1, fitting)))
+    if waiting:
+        yield from pieces(pa.concat_tables(waiting))
 
 
 def _chunks(group: pq.RowGroupMetaData, leaves: Sequence[int]) -> list[ByteRange]:

@@ -11,12 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill import storage
+from rankmill.errors import InputError
 from rankmill.output import Job
+from rankmill.row_bytes import stops
 from rankmill.spec import CANDIDATES_COLUMN, RESULT_COLUMNS
 from worker.rank import activate, rank_groups
 from worker.score import Scored
+from worker.spill import Rows
 
 _ROW_GROUP_ROWS = 64 * 1024
+# Arrow counts what lists hold of a column in 32 bits.
+_MAX_LISTS_BYTES = 2**31 - 1
 _RESULT_TYPES = (pa.float32(), pa.float32(), pa.int32(), pa.int32(), pa.bool_())
 
 
@@ -29,19 +34,21 @@ class Part:
 
 
 def write_part(job: Job, shard_index: int, scored: Scored, activation: str) -> Part:
-    """Rank a shard's rows and publish them, a row group (or a list) in memory at a time."""
+    """Rank a shard's rows and publish them, a row group (or a list) in memory at a time.
+
+    Raises:
+        InputError: the list of a query is larger than Arrow can write.
+    """
     schema = part_schema(job)
-    fold = job.plan.columns.candidates is not None
     n_rows = 0
 
     def write(file: IO[bytes]) -> None:
         nonlocal n_rows
         options = {"compression": "zstd", "use_dictionary": _dictionary_columns(schema)}
         with pq.ParquetWriter(file, schema, **options) as writer:
-            for table, groups in _ranked(job, scored, activation):
-                rows = _folded(table, groups, schema) if fold else table.select(schema.names)
-                writer.write_table(rows.cast(schema))
-                n_rows += rows.num_rows
+            for table in _ranked(job, scored, activation, schema):
+                writer.write_table(table.cast(schema))
+                n_rows += table.num_rows
 
     published = storage.publish(job.output.part_uri(shard_index), write)
     return Part(n_rows, published)
@@ -73,37 +80,67 @@ def part_schema(job: Job) -> pa.Schema:
     return pa.schema([*of_query, pa.field(CANDIDATES_COLUMN, candidates)])
 
 
-def _ranked(job: Job, scored: Scored, activation: str) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Rows best first within each query, with their groups; whole groups where they are folded."""
+def _ranked(job: Job, scored: Scored, activation: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Rows best first within each query, or a row for each query, in tables of a row group each."""
     rows = scored.kept.close()
     if rows is None:
         return
     logits, groups = np.concatenate(scored.logits), np.concatenate(scored.groups)
     order, ranks = rank_groups(groups, logits, job.spec.top_k)
-    groups = groups[order]
-    is_folded = job.plan.columns.candidates is not None
+    groups, sizes = groups[order], rows.sizes[order]
+    lists = _Lists(rows, groups, order, schema) if job.plan.columns.candidates is not None else None
     start = 0
-    while start < len(order):
-        stop = min(start + _ROW_GROUP_ROWS, len(order))
-        if is_folded:
+    for stop in stops(sizes if lists is None else lists.sizes, _ROW_GROUP_ROWS):
+        if lists is not None:
             stop = int(np.searchsorted(groups, groups[stop - 1], side="right"))
+        if stop <= start:  # the rest of a list that is written
+            continue
         at = order[start:stop]
-        table = rows.take(at)
+        table = rows.take(at) if lists is None else lists.candidates(start, stop)
         scores = activate(logits[at], activation)
         table = table.append_column("score", pa.array(scores, pa.float32()))
         table = table.append_column("rank", pa.array(ranks[start:stop], pa.int32()))
-        yield table, groups[start:stop]
+        yield table.select(schema.names) if lists is None else lists.folded(table, start, stop)
         start = stop
 
 
-def _folded(table: pa.Table, groups: np.ndarray, schema: pa.Schema) -> pa.Table:
-    """A row for each query with the list of its candidates."""
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
-    fields = list(schema.field(CANDIDATES_COLUMN).type.value_type)
-    columns = [table[field.name].cast(field.type).combine_chunks() for field in fields]
-    candidates = pa.ListArray.from_arrays(
-        pa.array(np.append(starts, len(groups)), pa.int32()),
-        pa.StructArray.from_arrays(columns, fields=fields),
-    )
-    queries = table.select(schema.names[:-1]).take(pa.array(starts))
-    return queries.append_column(CANDIDATES_COLUMN, candidates)
+class _Lists:
+    """Ranked rows as a row for each query with the list of its candidates.
+
+    Attributes:
+        sizes: int64 (n,), the bytes of each row; those of the query count in its first row alone.
+    """
+
+    def __init__(self, rows: Rows, groups: np.ndarray, order: np.ndarray, schema: pa.Schema):
+        self._groups, self._order, self._schema = groups, order, schema
+        self._fields = list(schema.field(CANDIDATES_COLUMN).type.value_type)
+        found = [field.name for field in self._fields if field.name not in ("score", "rank")]
+        self._queries, self._candidates = rows.select(schema.names[:-1]), rows.select(found)
+        begins = np.diff(groups, prepend=-1) > 0
+        of_queries = np.where(begins, self._queries.sizes[order], 0)
+        self.sizes = of_queries + self._candidates.sizes[order]
+
+    def candidates(self, start: int, stop: int) -> pa.Table:
+        """Those of some whole groups.
+
+        Raises:
+            InputError: they are more than Arrow can write as lists.
+        """
+        n_bytes = int(self._candidates.sizes[self._order[start:stop]].sum())
+        if n_bytes > _MAX_LISTS_BYTES:
+            key = self._queries.take(self._order[start : start + 1]).to_pylist()
+            raise InputError(
+                f"the candidates of the query {str(key)[1:100]} have {n_bytes:,} bytes, more than "
+                "a list can hold; --explode writes a row for each, --keep-cols leaves columns out"
+            )
+        return self._candidates.take(self._order[start:stop])
+
+    def folded(self, table: pa.Table, start: int, stop: int) -> pa.Table:
+        begins = np.flatnonzero(np.diff(self._groups[start:stop], prepend=-1))
+        columns = [table[each.name].cast(each.type).combine_chunks() for each in self._fields]
+        candidates = pa.ListArray.from_arrays(
+            pa.array(np.append(begins, stop - start), pa.int32()),
+            pa.StructArray.from_arrays(columns, fields=self._fields),
+        )
+        queries = self._queries.take(self._order[start:stop][begins])
+        return queries.append_column(CANDIDATES_COLUMN, candidates)

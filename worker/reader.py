@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rankmill import storage
 from rankmill.output import Job
+from rankmill.row_bytes import PIECE_BYTES, decoded_bytes, row_bytes, stops
 from rankmill.rows import read_files
 from worker.engine.prefetch import ahead
 
@@ -20,6 +21,7 @@ _AHEAD_BYTES = 32 * 2**20
 class _Held(NamedTuple):
     first_row: int
     table: pa.Table
+    n_bytes: int
 
     @property
     def stop_row(self) -> int:
@@ -43,8 +45,9 @@ class RowReader:
     ) -> Iterator[tuple[int, pa.Table]]:
         """Tables from `start_row` on, each with its first row's number.
 
-        They have `batch_rows` rows at most and half as many at least, but for the last. `columns`,
-        or all, are followed by REFUSAL_COLUMN: why a row cannot be scored, or null.
+        They have `batch_rows` rows at most and half as many at least, but for the last and where
+        those would take more than PIECE_BYTES. `columns`, or all, are followed by REFUSAL_COLUMN:
+        why a row cannot be scored, or null.
 
         Raises:
             InputError: a file changed or is damaged.
@@ -75,7 +78,7 @@ class RowReader:
     def _open(
         self, job: Job, columns: Sequence[str] | None, start_row: int, batch_rows: int
     ) -> None:
-        self._held = deque([_Held(start_row, pa.table({}))])
+        self._held = deque([_Held(start_row, pa.table({}), 0)])
         plan = job.plan
         tables = read_files(
             plan.files, plan.schema, columns, start_row, batch_rows, job.spec.damaged
@@ -85,17 +88,29 @@ class RowReader:
 
     def _take(self, row: int, n_rows: int) -> pa.Table | None:
         """Up to `n_rows` from `row` on; None at the end."""
-        while self._held[-1].stop_row < row + n_rows and self._read():
-            pass
+        while self._held[-1].stop_row < row + n_rows and not self._is_large(row, n_rows):
+            if not self._read():
+                break
         while self._held[0].stop_row < row:
             self._held.popleft()
-        stop = self._good_stop(row, n_rows)
-        found = [
+        if self._is_large(row, n_rows):
+            sizes = row_bytes(pa.concat_tables(self._between(row, row + n_rows)))
+            n_rows = next(stops(sizes, n_rows))
+        found = self._between(row, self._good_stop(row, n_rows))
+        return pa.concat_tables(found) if found else None
+
+    def _between(self, row: int, stop: int) -> list[pa.Table]:
+        return [
             held.table.slice(max(row - held.first_row, 0), stop - max(row, held.first_row))
             for held in self._held
             if held.stop_row > row and held.first_row < stop
         ]
-        return pa.concat_tables(found) if found else None
+
+    def _is_large(self, row: int, n_rows: int) -> bool:
+        """Whether some rows, as far as they are held, take more than a table may."""
+        if sum(held.n_bytes for held in self._held if held.stop_row > row) <= PIECE_BYTES:
+            return False
+        return sum(map(decoded_bytes, self._between(row, row + n_rows))) > PIECE_BYTES
 
     def _good_stop(self, row: int, n_rows: int) -> int:
         """Where a table from `row` on ends so that it, or else the next, is in one piece.
@@ -117,7 +132,7 @@ class RowReader:
         self._source = source
         if table is None:
             return False
-        self._held.append(_Held(self._held[-1].stop_row, table))
+        self._held.append(_Held(self._held[-1].stop_row, table, decoded_bytes(table)))
         return True
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import IO
 
 import numpy as np
@@ -84,8 +86,19 @@ def write_rejected(
     if not rejected:
         storage.remove_file(uri)
         return None
-    rows = sorted(rejected)
-    table = _full_rows(job, rows)
+
+    def write(file: IO[bytes]) -> None:
+        tables = (_with_places(job, *each, rejected) for each in _full_rows(job, sorted(rejected)))
+        first = next(tables)
+        with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
+
+    return storage.publish(uri, write)
+
+
+def _with_places(job: Job, rows: list[int], table: pa.Table, rejected: dict[int, str]) -> pa.Table:
+    """Rows behind their file, their number there, and the reason."""
     if set(ORIGIN_COLUMNS) <= set(table.column_names):
         places = list(zip(*(table[name].to_pylist() for name in ORIGIN_COLUMNS), strict=True))
     else:
@@ -98,11 +111,7 @@ def write_rejected(
     types = (pa.string(), pa.int64(), pa.string())
     for at, (name, column, kind) in enumerate(zip(REJECT_COLUMNS, values, types, strict=True)):
         table = table.add_column(at, _free_name(name, table), pa.array(column, kind))
-
-    def write(file: IO[bytes]) -> None:
-        pq.write_table(table, file, compression="zstd")
-
-    return storage.publish(uri, write)
+    return table
 
 
 def _free_name(name: str, table: pa.Table) -> str:
@@ -126,13 +135,12 @@ def _apart(names: list[str]) -> list[str]:
     return found
 
 
-def _full_rows(job: Job, rows: list[int]) -> pa.Table:
+def _full_rows(job: Job, rows: list[int]) -> Iterator[tuple[list[int], pa.Table]]:
     """All columns of some rows, read again: rejects are few, and scoring needs few columns."""
     wanted = np.array(rows)
-    parts = []
     for first_row, table in RowReader().tables(job, None, rows[0], batch_rows=4096):
         if first_row > rows[-1]:
             break
-        inside = (wanted >= first_row) & (wanted < first_row + table.num_rows)
-        parts.append(table.take(wanted[inside] - first_row))
-    return pa.concat_tables(parts)
+        inside = wanted[(wanted >= first_row) & (wanted < first_row + table.num_rows)]
+        if len(inside):
+            yield inside.tolist(), table.take(inside - first_row)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from rankmill.row_bytes import row_bytes
 
 _IN_MEMORY_BYTES = 64 * 2**20
 
@@ -57,14 +59,22 @@ class Spill:
 
 
 class Rows:
-    """Rows in pieces, most of them on disk perhaps."""
+    """Rows in pieces, most of them on disk perhaps.
+
+    Attributes:
+        sizes: int64 (n,), the bytes of each row.
+    """
 
     def __init__(self, pieces: list[pa.Table]) -> None:
         self._pieces = pieces
         self._ends = np.cumsum([piece.num_rows for piece in pieces])
+        self.sizes = np.concatenate([row_bytes(piece) for piece in pieces])
 
     def __iter__(self) -> Iterator[pa.Table]:
         return iter(self._pieces)
+
+    def select(self, names: Sequence[str]) -> Rows:
+        return Rows([piece.select(names) for piece in self._pieces])
 
     def take(self, positions: np.ndarray) -> pa.Table:
         """Rows by position, int64 (n,), in the memory of the largest piece.
