@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from producer.follow import JobHandle
+from producer.submit import accepting, check, check_reject_rate, go_on
 from rankmill import dispatch
-from rankmill.errors import BrokerUnavailable, InputError
+from rankmill.errors import BrokerUnavailable, InputError, RankmillError
 from rankmill.ledger import Ledger
 from rankmill.local_run import Hold, check_free, hand_to_cluster, last_run
 from rankmill.output import Output
 from rankmill.settings import settings
+from rankmill.spec import JobSpec
 
 
 def runs_here(handle: JobHandle) -> bool:
@@ -73,27 +75,45 @@ def cancel(handle: JobHandle) -> None:
             raise
 
 
-def resume(handle: JobHandle, hold: Hold | None = None) -> None:
+def resume(
+    handle: JobHandle, hold: Hold | None = None, *, max_reject_rate: float | None = None
+) -> None:
     """Run what has no report yet of a job that failed, was cancelled or was lost; else nothing.
 
     Twice at once is harmless: a shard is run by the one worker that has its claim.
 
     Args:
         hold: of a run on this machine, whose private cluster the handle is on.
+        max_reject_rate: instead of the job's own; where all rows are done nothing is scored again.
 
     Raises:
+        JobFailed: it is finished, with more rejects than that.
         OutputTaken: a `rankmill run` is at work on it.
         BrokerUnavailable: Redis does not answer, or takes no writes; nothing was changed.
     """
     counts = handle.ledger.counts(handle.job_id)
     is_alive = counts is not None and not counts.state.is_final
     is_done = handle.output.is_success() and not handle.output.lost_parts()
+    if is_done and max_reject_rate is not None:
+        check_reject_rate(handle.output, max_reject_rate)
     if is_done or (is_alive and not handle.output.has_ended()):
         return
+    record = handle.output.read_job()
+    if record is None:
+        raise handle.output.no_job()
+    if max_reject_rate is not None:
+        spec = record.spec.model_copy(update={"max_reject_rate": max_reject_rate})
+        record = accepting(record, spec, _content_id(spec) or record.content_id)
     _take(handle, hold)
-    with handle.output.kept_on_error():
-        handle.output.reopen()
-        dispatch.start_again(handle.ledger, settings(), handle.output)
+    go_on(handle.ledger, handle.output, record)
+
+
+def _content_id(spec: JobSpec) -> str | None:
+    """The id by which the same command finds its job again; None where the input has gone."""
+    try:
+        return check(spec).record.content_id
+    except RankmillError:
+        return None
 
 
 def retry_rejects(handle: JobHandle, hold: Hold | None = None) -> int:

@@ -24,9 +24,9 @@ from producer.prepare.inputs import find_inputs, needs_prepare, pinned
 from producer.prepare.layouts import check_layout
 from rankmill import control_folder, dispatch, models, storage
 from rankmill.contract import parse
-from rankmill.errors import InputError, OutputTaken
+from rankmill.errors import InputError, JobFailed, OutputTaken
 from rankmill.ledger import Ledger
-from rankmill.local_run import Hold, check_free, hand_to_cluster
+from rankmill.local_run import Hold, check_free, hand_to_cluster, last_run
 from rankmill.output import Job, Output
 from rankmill.settings import settings
 from rankmill.spec import InputFile, JobRecord, JobSpec, Plan, job_id_for
@@ -53,6 +53,15 @@ def submit(
 def submit_spec(spec: JobSpec, *, overwrite: bool = False) -> JobHandle:
     """As `submit`, from a whole spec."""
     return submit_checked(check(spec), overwrite=overwrite)
+
+
+# Options that decide which rows a job accepts and change nothing of the others, with the value of
+# each that accepts all that any other value does.
+_ACCEPTANCE: dict[str, str | None] = {
+    "max_reject_rate": None,
+    "duplicates": "keep",
+    "damaged": "reject",
+}
 
 
 @dataclass(frozen=True)
@@ -135,21 +144,25 @@ def submit_checked(job: Checked, *, overwrite: bool = False, hold: Hold | None =
     """
     ledger = Ledger.connect(settings())
     ledger.check_writable()  # before anything on storage is changed
-    job_id, output = job.record.job_id, job.output
-    handle = JobHandle(job_id, output, ledger)
-    goes_on = _is_there(job, ledger, overwrite)
-    if goes_on and (_runs(job_id, ledger) or (output.is_success() and not output.lost_parts())):
+    output = job.output
+    before = _is_there(job, ledger, overwrite)
+    record = before if before is not None else job.record
+    handle = JobHandle(record.job_id, output, ledger)
+    if before is not None and output.is_success() and not output.lost_parts():
+        check_reject_rate(output, record.spec.max_reject_rate)
+        return handle
+    if before is not None and _runs(record.job_id, ledger):
+        if before != output.read_job():
+            output.write_job(before)
         return handle
     check_free(output)
     control_folder.check_writable(output.uri, output.control_uri)
     if hold is not None:
-        hold.take(output, job_id, settings().broker_url)
+        hold.take(output, record.job_id, settings().broker_url)
     else:
-        hand_to_cluster(output, job_id)
-    if goes_on:
-        with output.kept_on_error():
-            output.reopen()
-            dispatch.start_again(ledger, settings(), output)
+        hand_to_cluster(output, record.job_id)
+    if before is not None:
+        go_on(ledger, output, before)
         return handle
     output.remove_result()
     try:
@@ -161,6 +174,42 @@ def submit_checked(job: Checked, *, overwrite: bool = False, hold: Hold | None =
         output.remove_result()  # a job that Redis does not know would look as if it ran
         raise
     return handle
+
+
+def go_on(ledger: Ledger, output: Output, record: JobRecord) -> None:
+    """Put the job of an output to work again, accepting the rows that its new record accepts."""
+    standing = output.read_job()
+    with output.kept_on_error():
+        output.reopen()
+        if record == standing:
+            dispatch.start_again(ledger, settings(), output)
+            return
+        try:
+            output.write_job(record)
+            dispatch.start_again(ledger, settings(), output)
+        except BaseException:
+            if standing is not None:
+                output.write_job(standing)
+            raise
+
+
+def check_reject_rate(output: Output, max_reject_rate: float) -> None:
+    """Raise JobFailed where a finished result has more rejects than are allowed now."""
+    manifest = output.read_manifest()
+    if manifest is not None and manifest.n_rejected > max_reject_rate * manifest.n_rows:
+        raise JobFailed(
+            f"{output.uri} is finished with {manifest.n_rejected} of {manifest.n_rows} rows "
+            f"rejected, more than --max-reject-rate {max_reject_rate:g} allows; it stays as it is"
+        )
+
+
+def accepting(record: JobRecord, spec: JobSpec, content_id: str | None) -> JobRecord:
+    """The record of a job that accepts what `spec` does and is the same in all else."""
+    changes = {name: getattr(spec, name) for name in _ACCEPTANCE}
+    accepted = record.spec.model_copy(update=changes)
+    if accepted == record.spec:
+        return record
+    return record.model_copy(update={"spec": accepted, "content_id": content_id})
 
 
 def _with_absolute_paths(spec: JobSpec) -> JobSpec:
@@ -203,8 +252,8 @@ def _check_apart(spec: JobSpec, files: Iterable[InputFile]) -> None:
                 raise InputError(f"the input {file.uri} lies in {folder}, which the job writes to")
 
 
-def _is_there(job: Checked, ledger: Ledger, overwrite: bool) -> bool:
-    """Whether the output holds the same job from before, to be gone on with.
+def _is_there(job: Checked, ledger: Ledger, overwrite: bool) -> JobRecord | None:
+    """The same job from before, as it is to be gone on with; None where it begins.
 
     Raises:
         OutputTaken: something else is there, or at work there.
@@ -217,29 +266,64 @@ def _is_there(job: Checked, ledger: Ledger, overwrite: bool) -> bool:
         )
     record = output.read_job()
     if record is None:
-        return False
-    if record.job_id != job.record.job_id or overwrite:
+        return None
+    if overwrite or not _is_same(record, job):
         _check_replaceable(record, job, ledger, overwrite)
-        return False
+        return None
     changed = output.changed_part()
     if changed is not None:
         raise OutputTaken(
             f"{storage.child(output.uri, changed)} is not the part that job {record.job_id} wrote; "
             "remove it to have its rows scored again, or --overwrite all parts"
         )
-    # Without a plan, and with nothing to prepare, its submitter died before it was written.
-    return record.prepares or output.read_plan() is not None
+    if not record.prepares and output.read_plan() is None:
+        return None  # its submitter died before the plan was written
+    return accepting(record, job.record.spec, job.record.content_id)
+
+
+def _is_same(record: JobRecord, job: Checked) -> bool:
+    """Whether a job is the one of a record, but perhaps accepts rows that it does not.
+
+    What was scored under the stricter rule is the same under the looser one; not the other way
+    round, but for the reject rate, which is held against the counts at the end.
+    """
+    ours = job.record
+    if ours.job_id != ours.content_id:  # a schedule named it
+        return record.job_id == ours.job_id
+    as_before = {name: getattr(record.spec, name) for name in _ACCEPTANCE}
+    before = ours.spec.model_copy(update=as_before)
+    if job_id_for(before, job.files) != (record.content_id or record.job_id):
+        return False
+    return all(
+        getattr(ours.spec, name) in (as_before[name], looser)
+        for name, looser in _ACCEPTANCE.items()
+        if looser is not None
+    )
 
 
 def _check_replaceable(record: JobRecord, job: Checked, ledger: Ledger, overwrite: bool) -> None:
     if _runs(record.job_id, ledger):
         raise OutputTaken(f"{job.output.uri}: job {record.job_id} is still running there")
-    was_removed = not job.output.part_names() and job.output.reported_shards()
-    if not overwrite and not was_removed:
+    output, run = job.output, last_run(job.output)
+    has_parts, is_reported = bool(output.part_names()), bool(output.reported_shards())
+    was_removed = not has_parts and is_reported
+    # Nothing was scored, and nobody works on it any more.
+    is_over = output.has_ended() or (run is not None and not run.is_alive)
+    is_void = is_over and not output.is_success() and not has_parts and not is_reported
+    if not overwrite and not was_removed and not is_void:
         raise OutputTaken(
-            f"{job.output.uri} holds the result of another job ({record.job_id}: other input or "
-            "options); give another folder, or --overwrite"
+            f"{output.uri} holds the result of another job ({record.job_id}, {output.state()}: "
+            f"other {_difference(record.spec, job.record.spec)}); give another folder, or "
+            "--overwrite"
         )
+
+
+def _difference(before: JobSpec, now: JobSpec) -> str:
+    """The options that differ between two jobs, else what else makes them two."""
+    ignored = {"version", "priority", "reuse_from"}
+    names = [name for name in JobSpec.model_fields if name not in ignored]
+    differing = [name for name in names if getattr(before, name) != getattr(now, name)]
+    return ", ".join(differing) or "files of the input, or their content"
 
 
 def _runs(job_id: str, ledger: Ledger) -> bool:

@@ -169,7 +169,8 @@ def _check_counts(job: Job, manifest: Manifest) -> None:
         raise JobFailed(
             f"{manifest.n_rejected} of {manifest.n_rows} rows were rejected, more than "
             f"--max-reject-rate {allowed:g} allows ({reasons}); "
-            f"see {job.output.control_uri}/rejected"
+            f"see {job.output.control_uri}/rejected; rankmill resume with a higher "
+            "--max-reject-rate, or the same command with one, accepts what is scored"
         )
 
 

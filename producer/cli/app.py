@@ -36,6 +36,7 @@ from producer.estimate import SAMPLE_PAIRS
 from producer.estimate import estimate as estimated
 from producer.follow import JobHandle, JobStatus, find_job, list_jobs, succeeded
 from producer.preview import preview
+from producer.submit import check_reject_rate
 from rankmill import models, storage
 from rankmill.errors import RankmillError, unexpected
 from rankmill.ledger import Ledger
@@ -177,6 +178,9 @@ def cancel(job: JobArgument) -> None:
 @app.command()
 def resume(
     job: JobArgument,
+    max_reject_rate: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Rejects to allow now  [as the job says]")
+    ] = None,
     place: PlaceFlag = None,
     device: DeviceFlag = None,
     as_json: JsonFlag = False,
@@ -184,12 +188,18 @@ def resume(
     """Go on with a job that failed, was cancelled or was lost: only what has no report yet."""
     handle = find_job(job)
     if not _goes_here(handle, place):
-        control.resume(handle)
+        control.resume(handle, max_reject_rate=max_reject_rate)
         print(handle.job_id)
     elif handle.output.state().is_success:
+        if max_reject_rate is not None:
+            check_reject_rate(handle.output, max_reject_rate)
         _finish(handle, handle.status(), as_json, with_preview=False)
     else:
-        _go_on_here(handle, lambda here, hold: control.resume(here, hold), as_json)
+
+        def change(here: JobHandle, hold: Hold) -> None:
+            control.resume(here, hold, max_reject_rate=max_reject_rate)
+
+        _go_on_here(handle, change, as_json)
 
 
 @app.command()

@@ -104,7 +104,12 @@ class Earlier:
         manifest = output.read_manifest()
         if manifest is None or not output.is_success():
             state = output.state()
-            raise InputError(f"--reuse-from {uri}: its job is {state}; only a success is reused")
+            failure = output.read_failure()
+            why = f" ({failure.message})" if failure else ""
+            raise InputError(
+                f"--reuse-from {uri}: its job is {state}{why}; only a success is reused: rankmill "
+                f"resume {uri} first"
+            )
         texts = None if record.spec.for_reuse else _kept_texts(output)
         source = read_source([uri if texts else output.scores_uri])
         _check_whole(uri, manifest, source, manifest.n_written if texts else manifest.n_scored)
