@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from producer.doctor.finding import Finding, ok, problem, warning
+from rankmill.broker import CONTROL_QUEUE, score_queues
 from rankmill.errors import BrokerUnavailable, InputError
+from rankmill.ledger import Ledger
 from rankmill.redis_client import broker_errors, connect
 from rankmill.settings import Settings
 
@@ -33,6 +35,7 @@ def look_at_redis(settings: Settings) -> Iterator[Finding]:
         return
     yield _version(str(facts["redis_version"]))
     yield _policy(str(facts.get("maxmemory_policy", "")))
+    yield from _workers(settings)
     if not facts.get("aof_enabled"):
         yield warning(
             "redis keeps",
@@ -43,6 +46,23 @@ def look_at_redis(settings: Settings) -> Iterator[Finding]:
         used = facts["used_memory"] / facts["maxmemory"]
         if used > 0.8:
             yield warning("redis memory", f"{used:.0%} of its limit is used", "raise maxmemory")
+
+
+def _workers(settings: Settings) -> Iterator[Finding]:
+    ledger = Ledger.connect(settings)
+    try:
+        for queue in (CONTROL_QUEUE, *score_queues()):
+            n_takers = ledger.n_takers(queue)
+            if n_takers:
+                yield ok("workers", f"{n_takers} take {queue}")
+            else:
+                yield warning(
+                    "workers",
+                    f"no live worker takes {queue}: submitted jobs wait",
+                    "start rankmill worker; `rankmill run` needs none",
+                )
+    except BrokerUnavailable as error:
+        yield warning("workers", str(error), "look at Redis and its users")
 
 
 def _version(version: str) -> Finding:

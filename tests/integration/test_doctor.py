@@ -98,6 +98,7 @@ def test_a_redis_that_would_throw_work_away_is_a_problem(sound: Path, broker_url
 
 def test_a_redis_without_append_only_file_is_a_warning(sound: Path) -> None:
     assert bad(examine())["redis keeps"].state == "warning"
+    assert "submitted jobs wait" in bad(examine())["workers"].message
 
 
 def test_a_prefix_that_is_not_there_is_a_problem(sound: Path) -> None:
