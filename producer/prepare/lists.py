@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from producer.prepare.rows import Rows, schema_with_status
 from producer.text_columns import find_title
 from rankmill.errors import InputError
+from rankmill.row_bytes import row_bytes, stops
 from rankmill.spec import REFUSAL_COLUMN, STATUS_COLUMNS, InputFile, JobSpec
 
 _QUERY_ID, _DOC_ID = "query_id", "doc_id"
@@ -72,17 +73,25 @@ class ExplodedRows:
             row += table.num_rows
             if self._counts_queries:
                 table = table.append_column(_QUERY_ID, numbers)
-            yield self._explode(table).select(schema.names)
+            for exploded in self._explode(table):
+                yield exploded.select(schema.names)
 
-    def _explode(self, table: pa.Table) -> pa.Table:
-        parent, candidate, has_none = _flatten(table[self._list_column])
-        refusal = _refusals(table[REFUSAL_COLUMN].take(parent), candidate, has_none)
-        exploded = table.drop_columns([self._list_column]).take(parent)
-        for name, field in self._fields.items():
-            values = candidate if field is None else pc.struct_field(candidate, [field])
-            exploded = exploded.append_column(name, values)
-        at = exploded.column_names.index(REFUSAL_COLUMN)
-        return exploded.set_column(at, STATUS_COLUMNS[0], refusal)
+    def _explode(self, table: pa.Table) -> Iterator[pa.Table]:
+        """A query's columns come again for each candidate, so that little can become much."""
+        parents, candidates, have_none = _flatten(table[self._list_column])
+        own = table.drop_columns([self._list_column])
+        sizes = row_bytes(own)[parents.to_numpy()] + row_bytes(pa.table({"": candidates}))
+        start = 0
+        for stop in stops(sizes, max(1, len(sizes))):
+            parent, candidate = (each[start:stop] for each in (parents, candidates))
+            refusal = _refusals(own[REFUSAL_COLUMN].take(parent), candidate, have_none[start:stop])
+            exploded = own.take(parent)
+            for name, field in self._fields.items():
+                values = candidate if field is None else pc.struct_field(candidate, [field])
+                exploded = exploded.append_column(name, values)
+            at = exploded.column_names.index(REFUSAL_COLUMN)
+            yield exploded.set_column(at, STATUS_COLUMNS[0], refusal)
+            start = stop
 
 
 def _is_list(kind: pa.DataType) -> bool:

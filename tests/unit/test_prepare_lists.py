@@ -6,6 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from producer.prepare.database import Database
+from producer.prepare.inputs import find_inputs, open_dataset
+from producer.prepare.workspace import Workspace
 from rankmill.errors import InputError
 from tests.prepared import damage, prepared, spec_of, write_jsonl, write_table
 
@@ -167,3 +170,14 @@ def test_what_is_no_list_is_refused_at_once(
         lists(tmp_path, pa.table(columns), **options)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "prepared").exists()
+
+
+def test_a_query_s_long_column_is_not_repeated_in_one_piece(tmp_path: Path) -> None:
+    """It takes 2.3 GB where each candidate has it."""
+    row = {"query_id": "q", "query": "x" * 70_000, "docs": [f"d{n}" for n in range(33_000)]}
+    write_table(tmp_path / "in.parquet", pa.Table.from_pylist([row]))
+    spec = spec_of(tmp_path / "in.parquet", layout="lists")
+    with Database() as database:
+        dataset = open_dataset(spec, find_inputs(spec), database)
+        tables = dataset.tables(Workspace(tmp_path, database, lambda *_: None))
+        assert sum(table.num_rows for table in tables) == 33_000
