@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
@@ -32,6 +33,8 @@ def _check_places(places: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 def _check_url(url: str) -> str:
     """What reads the URL later would repeat a password that it takes for a port."""
+    if not re.match(r"(rediss?|redis\+socket)://.", url):
+        raise _wrong("must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or redis+socket:///PATH")
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -53,9 +56,7 @@ def _wrong(why: str) -> PydanticCustomError:
     return PydanticCustomError("setting", "{why}", {"why": why})
 
 
-BrokerUrl = Annotated[
-    str, StringConstraints(pattern=r"^(rediss?|redis\+socket)://."), AfterValidator(_check_url)
-]
+BrokerUrl = Annotated[str, AfterValidator(_check_url)]
 DeviceName = Annotated[str, AfterValidator(_check_device)]
 Names = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)]
 Places = Annotated[

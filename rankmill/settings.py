@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -142,6 +144,11 @@ class Settings(BaseSettings):
         return [secret for secret in found if secret]
 
 
+# Read by Docker Compose and the image, or from a process to those that it starts.
+_NOT_SETTINGS = {"RANKMILL_DATA", "RANKMILL_VERSION", "RANKMILL_DEVICE_REASON"}
+_OF_TESTS = ("RANKMILL_TEST_", "RANKMILL_CHAOS_")
+
+
 @lru_cache(maxsize=1)
 def settings() -> Settings:
     """The process's settings, read once.
@@ -155,6 +162,21 @@ def settings() -> Settings:
         first = error.errors()[0]
         name = "RANKMILL_" + ".".join(map(str, first["loc"])).upper()
         raise InputError(f"{name}: {first['msg']}") from error
+
+
+def unknown_variables() -> list[str]:
+    """One line for each RANKMILL_ variable of the environment that nothing reads."""
+    prefix = str(Settings.model_config["env_prefix"])
+    known = {prefix + name.upper() for name in Settings.model_fields}
+    lines = []
+    for name in sorted(os.environ):
+        is_other = name in _NOT_SETTINGS or name.startswith(_OF_TESTS)
+        if not name.upper().startswith(prefix) or name.upper() in known or is_other:
+            continue
+        near = difflib.get_close_matches(name.upper(), known, n=1)
+        advice = f"did you mean {near[0]}?" if near else "the README's table has all settings"
+        lines.append(f"{name} is not a setting and has no effect; {advice}")
+    return lines
 
 
 def _is_web_address(url: str) -> bool:

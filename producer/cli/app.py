@@ -43,7 +43,7 @@ from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
 from rankmill.local_run import Hold
 from rankmill.report import write_report
-from rankmill.settings import settings
+from rankmill.settings import settings, unknown_variables
 from rankmill.spec import JobOptions, JobSpec
 
 app = typer.Typer(
@@ -76,6 +76,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         signal.signal(signal.SIGHUP, _interrupt)
+    for line in unknown_variables():
+        _say(line, "yellow")
     try:
         app()
     except (RankmillError, MemoryError) as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from producer.doctor.broker import look_at_redis
-from producer.doctor.finding import Finding, ok, problem
+from producer.doctor.finding import Finding, ok, problem, warning
 from producer.doctor.machine import look_at_machine
 from producer.doctor.model import look_at_models
 from producer.doctor.places import look_at_places
 from rankmill.errors import InputError
-from rankmill.settings import settings
+from rankmill.settings import settings, unknown_variables
 
 
 def examine() -> list[Finding]:
@@ -20,6 +20,7 @@ def examine() -> list[Finding]:
     n_set = len(found.model_fields_set)
     return [
         ok("settings", f"{n_set} set, the others as they are by default"),
+        *(warning("settings", line, "rename or unset it") for line in unknown_variables()),
         *look_at_machine(found),
         *look_at_redis(found),
         *look_at_places(found),

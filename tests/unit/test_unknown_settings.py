@@ -1,0 +1,40 @@
+"""A misspelt RANKMILL_ variable is named, with the one that was meant."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rankmill.settings import Settings, unknown_variables
+
+
+def test_a_misspelt_variable_is_named_and_what_is_none_of_ours_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"RANKMILL_{name.upper()}", "x")
+    for name in ("RANKMILL_DATA", "RANKMILL_VERSION", "RANKMILL_TEST_MARK", "OTHER_THREADS"):
+        monkeypatch.setenv(name, "x")
+    assert unknown_variables() == []
+    monkeypatch.setenv("RANKMILL_THREDS", "4")
+    monkeypatch.setenv("RANKMILL_ZZZZZZZZ", "4")
+    misspelt, other = unknown_variables()
+    assert misspelt.startswith("RANKMILL_THREDS") and "did you mean RANKMILL_THREADS?" in misspelt
+    assert "no effect" in other and "4" not in other
+
+
+def test_every_command_warns_and_a_wrong_url_is_our_own_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANKMILL_BROKER_ULR", "redis://h")
+    monkeypatch.setenv("RANKMILL_BROKER_URL", "http://:s3cret@h")
+    done = subprocess.run(
+        [sys.executable, "-m", "producer.cli", "jobs"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "did you mean RANKMILL_BROKER_URL?" in done.stderr
+    assert (
+        "RANKMILL_BROKER_URL: must be redis://HOST" in done.stderr and "s3cret" not in done.stderr
+    )
