@@ -15,8 +15,12 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 
+from rankmill.row_bytes import decoded_bytes, row_bytes, stops
+
 BLOCK_ROWS = 16384
 _GATHERED_BYTES = 128 * 2**20
+# Arrow cannot take rows of a column that has 2 GiB.
+_LARGE_BYTES = 2**30
 _POSITION = "_position"  # unlike any other column: it is the last one
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -76,6 +80,9 @@ class Shuffle:
             if not tables:
                 yield pa.table([pa.nulls(n_rows, f.type) for f in self._schema], self._schema)
                 continue
+            if sum(map(decoded_bytes, tables)) > _LARGE_BYTES:
+                yield pa.table(_in_pieces(tables, first, n_rows).columns[:-1], self._schema)
+                continue
             table = pa.concat_tables(tables)
             source[table.column(-1).to_numpy() - first] = np.arange(table.num_rows)
             in_order = table.take(pa.array(source, mask=source < 0))
@@ -98,6 +105,25 @@ class Shuffle:
         self._file.seek(offset)
         with pa.ipc.open_stream(self._file) as stream:
             return stream.read_all()
+
+
+def _in_pieces(tables: list[pa.Table], first: int, n_rows: int) -> pa.Table:
+    """A block that is too large to be taken at once: its columns are in pieces."""
+    sizes, found, start = np.zeros(n_rows, np.int64), [], 0
+    for table in tables:
+        sizes[table.column(-1).to_numpy() - first] = row_bytes(table)
+    for stop in stops(sizes, n_rows):
+        source = np.full(stop - start, -1, np.int64)
+        rows = pa.concat_tables(
+            table.filter(
+                (table.column(-1).to_numpy() - first - start).view(np.uint64) < stop - start
+            )
+            for table in tables
+        )
+        source[rows.column(-1).to_numpy() - first - start] = np.arange(rows.num_rows)
+        found.append(rows.take(pa.array(source, mask=source < 0)))
+        start = stop
+    return pa.concat_tables(found)
 
 
 def shuffled(

@@ -45,3 +45,17 @@ def test_rows_come_out_in_order_with_nulls_where_none_went(
 def test_nothing_comes_of_nothing(tmp_path: Path) -> None:
     with Shuffle(tmp_path / "rows", SCHEMA, 0) as shuffle:
         assert list(shuffle.blocks()) == []
+
+
+def test_a_block_of_more_than_arrow_takes_at_once(tmp_path: Path) -> None:
+    n_rows, text = 4096, "x" * 600_000
+    positions = np.random.default_rng(1).permutation(n_rows)
+    schema = pa.schema([("n", pa.int64()), ("text", pa.string())])
+    with Shuffle(tmp_path / "rows", schema, n_rows) as shuffle:
+        for at in np.split(positions, 32):
+            texts = pa.repeat(pa.scalar(text), len(at))
+            shuffle.add(pa.table([pa.array(at), texts], schema), at)
+        [block] = shuffle.blocks()
+    assert block.schema == schema
+    assert block["n"].to_pylist() == list(range(n_rows))
+    assert set(block["text"].slice(n_rows - 9).to_pylist()) == {text}
