@@ -22,6 +22,7 @@ class DocumentIds:
         self._column = columns.doc_id if self._wanted else None
         self._doc_ids: list[pa.Array] = []
         self._groups: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
 
     def add(self, rows: OwnedRows) -> None:
         if self._column is None:
@@ -29,19 +30,23 @@ class DocumentIds:
         ids = joined(rows.table[self._column])
         self._doc_ids.append(ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids)
         self._groups.append(rows.groups)
+        self._rows.append(rows.first_row + np.arange(len(rows.groups)))
 
-    def check(self, first_row: int) -> None:
-        """Raises InputError naming the first document that comes again, from the shard's row on."""
+    def check(self) -> None:
+        """Raise InputError naming the first document that comes again, and two of its rows."""
         if not self._doc_ids:
             return
         doc_ids = pa.chunked_array(self._doc_ids)
-        table = pa.table({"group": np.concatenate(self._groups), "doc_id": doc_ids})
+        numbers = {"group": np.concatenate(self._groups), "row": np.concatenate(self._rows)}
+        table = pa.table({**numbers, "doc_id": doc_ids})
         if doc_ids.null_count:
             table = table.filter(pc.is_valid(doc_ids))
         counts = table.group_by(["group", "doc_id"], use_threads=False)
-        twice = counts.aggregate([([], "count_all")]).filter(pc.field("count_all") > 1)
+        found = counts.aggregate([([], "count_all"), ("row", "min"), ("row", "max")])
+        twice = found.filter(pc.field("count_all") > 1)
         if twice.num_rows:
             raise InputError(
                 f"{self._column} {named(twice['doc_id'], 0)} stands twice or more under one "
-                f"query, somewhere after row {first_row}; --duplicates keep ranks each of them"
+                f"query, in rows {twice['row_min'][0]} and {twice['row_max'][0]} from 0 on; "
+                "--duplicates keep ranks each of them"
             )

@@ -115,7 +115,7 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
         scored.hashed = Spill(stack, work.scratch) if job.spec.for_reuse else None
         try:
             _score(job, shard, work, unfit, known, waiting, scored)
-            scored.doc_ids.check(shard.start_row)
+            scored.doc_ids.check()
             scored.n_duplicates = work.model.scorer.stats.n_duplicates - n_duplicates
             return scored
         except PairTooLargeError as error:

@@ -90,7 +90,8 @@ def test_a_document_that_a_query_names_twice(tmp_path: Path) -> None:
     rows = pairs(3, 5)
     rows[7]["doc_id"] = rows[9]["doc_id"]
     source = write(rows, tmp_path / "in.parquet")
-    with pytest.raises(InputError, match="doc_id 'd1-4' stands twice or more under one query"):
+    twice = "doc_id 'd1-4' stands twice or more under one query, in rows 7 and 9"
+    with pytest.raises(InputError, match=twice):
         run_all(job_over(source, tmp_path))
     run_all(job_over(source, tmp_path / "kept", duplicates="keep"))
     assert len(read_output(tmp_path / "kept" / "out")) == 15
