@@ -175,7 +175,10 @@ def read_rows(
                     for table in _tables(parquet, row_group, names, batch_rows):
                         skip = min(max(start_row - row, 0), table.num_rows)
                         row += table.num_rows
-                        yield table.slice(skip)
+                        if skip and not names and names is not None:  # as below
+                            yield pa.table({"": pa.nulls(table.num_rows - skip)}).select([])
+                        else:
+                            yield table.slice(skip)
                     if row < stop:
                         raise pa.ArrowInvalid(f"{stop - row} of its rows are missing")
                 except (OSError, pa.ArrowException) as error:
@@ -192,6 +195,10 @@ def _tables(
 
     The first rows are few, and say how many of the next are read at a time.
     """
+    if names == []:  # the rows are counted; Arrow loses them where it joins or cuts
+        for batch in parquet.iter_batches(batch_rows, [row_group], columns=[], use_threads=False):
+            yield pa.Table.from_batches([batch])
+        return
     size = min(batch_rows, _FIRST_ROWS)
     waiting: list[pa.Table] = []
     n_rows, n_bytes = 0, 0

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rankmill import parquet, storage
+
 _READING = """
 import os, sys
 from rankmill import parquet, storage
@@ -31,3 +33,9 @@ def test_reading_starts_no_threads_which_might_abort_the_process_at_its_end(
     command = [sys.executable, "-c", _READING, tmp_path / "t.parquet", where]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "0\n"
+
+
+def test_rows_are_counted_where_no_column_is_asked_for(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": range(10)}), tmp_path / "t.parquet", row_group_size=6)
+    tables = parquet.read_rows(storage.stat(str(tmp_path / "t.parquet")), [], 2, 3)
+    assert [table.num_rows for table in tables] == [1, 3, 3, 1]
