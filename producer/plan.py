@@ -273,8 +273,8 @@ def resolve_columns(
     """
     for column in schema.names:
         _field(column, schema)  # those left out too, which a rejected row has
-    for column in (spec.query_col, spec.document_col):
-        _check_text(column, schema)
+    _check_text(spec.query_col, schema, "--query-col")
+    _check_text(spec.document_col, schema, "--document-col")
     query_id = _id_column(spec.query_id_col, _QUERY_ID, schema)
     doc_id = _id_column(spec.doc_id_col, _DOC_ID, schema)
     texts = (spec.query_col, spec.document_col)
@@ -288,7 +288,7 @@ def resolve_columns(
     else:
         kept = own
     for column in kept:
-        _field(column, schema)
+        _field(column, schema, "--keep-cols")
     if spec.trec_run and not {query_id, doc_id} <= set(kept):
         raise InputError("--trec-run needs a query id and a document id, both kept")
     for name in (query_id, doc_id):
@@ -311,26 +311,33 @@ def resolve_columns(
     )
 
 
-def _field(column: str, schema: pa.Schema) -> pa.Field:
+def _field(column: str, schema: pa.Schema, flag: str | None = None) -> pa.Field:
+    """The column that a flag names; raises InputError where it is missing or there twice."""
     if schema.names.count(column) != 1:
         there = ", ".join(schema.names) or "none"
         what = "twice" if column in schema.names else "missing"
-        raise InputError(f"column '{column}' is {what}; the columns there are: {there}")
+        hint = f"; {flag} names another" if flag else ""
+        raise InputError(f"column '{column}' is {what}; the columns there are: {there}{hint}")
     return schema.field(column)
 
 
-def _check_text(column: str, schema: pa.Schema) -> None:
-    kind = _field(column, schema).type
+def _check_text(column: str, schema: pa.Schema, flag: str) -> None:
+    kind = _field(column, schema, flag).type
     if not is_text(kind):
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        raise InputError(f"column '{column}' is {kind}, not text; the columns there are: {columns}")
+        raise InputError(
+            f"column '{column}' is {kind}, not text; the columns there are: {columns}; "
+            f"{flag} names another"
+        )
 
 
 def _id_column(wanted: str | None, usual: str, schema: pa.Schema) -> str | None:
     if wanted is None and usual not in schema.names:
         return None
     name = wanted or usual
-    key_type(_field(name, schema).type, name)  # refuses what has none
+    key_type(
+        _field(name, schema, f"--{usual.replace('_', '-')}-col").type, name
+    )  # refuses what has none
     return name
 
 

@@ -69,6 +69,6 @@ def parse(contract: type[ContractT], content: bytes | Mapping[str, Any], where: 
             return contract.model_validate_json(content)
         return contract.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or contract.__name__
-        raise InputError(f"{where}: {field}: {first['msg']}") from error
+        field = ".".join(map(str, error.errors()[0]["loc"])) or contract.__name__
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {field}: {reason}") from error

@@ -17,6 +17,7 @@ from rankmill import models
 from rankmill.checkpoint import setting_files, weight_files
 from rankmill.devices import check_torch, choose
 from rankmill.errors import ModelUnavailable
+from rankmill.logs import get_logger
 from rankmill.models import is_null, locate, null_rate
 from rankmill.results import Scoring
 from rankmill.settings import settings
@@ -28,6 +29,8 @@ from worker.engine.threads import n_available_cores
 from worker.meters import meters
 from worker.null import NullScorer
 from worker.pulse import task_pulse
+
+log = get_logger(__name__)
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "pyarrow")
 
@@ -101,6 +104,9 @@ def _load(
             may_run_code=may_run_code,
             activation=None if activation == "auto" else activation,
         )
+    limit = scorer.info.max_length
+    if max_length is not None and max_length > limit:
+        log.warning("max_length is more than the model takes", asked=max_length, used=limit)
     weights = _sha256(weight_files(folder), folder)
     others = _sha256(setting_files(folder, with_code=may_run_code), folder)
     return _described(scorer, weights, others, model_id, revision, activation)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
-from rankmill.contract import parse
 from rankmill.devices import check_device
 from rankmill.errors import InputError
 from rankmill.settings import settings
@@ -64,7 +64,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
             value = given.pop(name)
             if value is not None:
                 values[name] = tuple(value.split(",")) if name in _LISTS else value
-        command(spec=parse(contract, values, "job options"), **given)
+        command(spec=_spec(contract, values), **given)
 
     parameters = [
         *first,
@@ -78,6 +78,21 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     with_spec.__name__ = command.__name__
     with_spec.__doc__ = command.__doc__
     return with_spec
+
+
+def _spec(contract: type[JobOptions], values: dict[str, Any]) -> JobOptions:
+    try:
+        return contract.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        if name in _ARGUMENTS:  # its text may hold a secret
+            lead = f"{_ARGUMENTS[name].upper()} "
+        else:
+            lead = f"{flag(name)} {str(first['input'])[:80]!r} "
+        # An error of ours names the flag already.
+        raise InputError(lead * (not reason.startswith("--")) + reason) from error
 
 
 def flag(field_name: str) -> str:

@@ -136,6 +136,10 @@ def result_facts(manifest: Manifest, report_uri: str | None) -> Text:
     for scoring in manifest.scoring:
         how = f"{scoring.path} {scoring.precision} on {scoring.device}"
         facts.append(("model", f"{scoring.model_id}, {scoring.architecture}, {how}"))
+        asked = manifest.spec.max_length
+        if asked is not None and asked > scoring.max_length > 0:  # `null` reads no tokens
+            limit = f"{scoring.max_length:,} tokens, all that the model takes, not {asked:,}"
+            facts.append(("max length", limit))
     if manifest.agreement:
         facts.append(("precision", _agreement(manifest.agreement)))
     elif manifest.no_agreement:

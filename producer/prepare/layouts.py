@@ -22,8 +22,16 @@ def check_layout(spec: JobSpec, uri: str, schema: pa.Schema) -> None:
         InputError: the columns are plainly those of another layout.
     """
     found = _layout_of(spec, schema)
+    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    ids = {spec.query_id_col or "query_id", spec.doc_id_col or "doc_id"}
+    texts = [field.name for field in schema if is_text(field.type) and field.name not in ids]
+    if found == "run" and spec.layout == "pairs" and len(texts) > 1:  # of a run, a tag at most
+        raise InputError(
+            f"{uri}: no text columns '{spec.query_col}' and '{spec.document_col}'; the columns "
+            f"there are: {columns}; name the texts with --query-col and --document-col, or "
+            f"{_ADVICE['run']} where they lie in other files"
+        )
     if found is not None and found != spec.layout:
-        columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise wrong_layout(uri, found, columns)
 
 

@@ -52,5 +52,6 @@ def test_final_states_are_those_without_a_way_on() -> None:
         JobState.SUCCEEDED_WITH_REJECTS,
         JobState.FAILED,
         JobState.CANCELLED,
+        JobState.INTERRUPTED,
     }
     assert set(LEGAL_MOVES) == set(JobState)

@@ -1,0 +1,52 @@
+"""What a first try gets wrong: names of columns, values of options, lengths; one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.command import rankmill
+from tests.inputs import everything_under, pairs, write
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--top-k", "0"), "--top-k '0' should be greater than or equal to 1"),
+        (("--max-reject-rate", "1.5"), "--max-reject-rate '1.5' should be less than or equal to 1"),
+        (("--revision", "../x"), "--revision '../x' is not a commit, a branch or a tag"),
+        (("--query-col", "q"), "column 'q' is missing; the columns there are: query_id, doc_id,"),
+        (("--doc-id-col", "d"), "; --doc-id-col names another"),
+    ],
+)
+def test_a_refused_option_is_named_with_its_value(
+    tmp_path: Path, options: tuple[str, ...], line: str
+) -> None:
+    write(pairs(2, 2), tmp_path / "in.parquet")
+    before = everything_under(tmp_path)
+    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo", *options)
+    assert done.returncode == 2, done.stderr
+    [shown] = done.stderr.strip().splitlines()
+    assert line in shown
+    assert everything_under(tmp_path) == before
+
+
+def test_texts_under_other_names_are_not_taken_for_a_run(tmp_path: Path) -> None:
+    table = {"query_id": ["a"], "doc_id": ["b"], "question": ["c"], "passage": ["d"]}
+    pq.write_table(pa.table(table), tmp_path / "in.parquet")
+    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo")
+    assert done.returncode == 2
+    [shown] = done.stderr.strip().splitlines()
+    assert "no text columns 'query' and 'document'; the columns there are: query_id" in shown
+    assert "name the texts with --query-col and --document-col" in shown
+
+
+def test_a_length_beyond_the_models_is_reported(tmp_path: Path) -> None:
+    write(pairs(2, 2), tmp_path / "in.parquet")
+    command = ("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo")
+    done = rankmill(*command, "--max-length", "100000")
+    assert done.returncode == 0, done.stderr
+    assert "160 tokens, all that the model takes, not 100,000" in done.stdout + done.stderr
