@@ -5,6 +5,7 @@ Exit 0 done, 1 the job failed, 2 bad use or bad input, 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -73,6 +74,9 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows a `?`
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         signal.signal(signal.SIGHUP, _interrupt)

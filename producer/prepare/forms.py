@@ -54,7 +54,10 @@ def form_of(file: FileStat) -> Form:
         return Form.TREC_RUN
     if "\t" in line:
         return Form.TSV
-    raise InputError(f"{file.uri}: neither Parquet nor JSONL nor TSV nor a TREC run")
+    advice = ""
+    if name.endswith(".csv"):
+        advice = "; CSV is not read: write it as Parquet, as by pandas.read_csv(…).to_parquet(…)"
+    raise InputError(f"{file.uri}: neither Parquet nor JSONL nor TSV nor a TREC run{advice}")
 
 
 def is_run_line(line: str) -> bool:

@@ -50,3 +50,21 @@ def test_a_length_beyond_the_models_is_reported(tmp_path: Path) -> None:
     done = rankmill(*command, "--max-length", "100000")
     assert done.returncode == 0, done.stderr
     assert "160 tokens, all that the model takes, not 100,000" in done.stdout + done.stderr
+
+
+def test_csv_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("query,document\na,b\n")
+    done = rankmill("run", tmp_path / "in.csv", tmp_path / "out", "--model", "demo")
+    assert done.returncode == 2
+    [shown] = done.stderr.strip().splitlines()
+    assert shown.endswith("write it as Parquet, as by pandas.read_csv(…).to_parquet(…)")
+
+
+def test_a_terminal_that_is_not_utf_8_gets_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    write(pairs(2, 2), tmp_path / "in.parquet")
+    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
