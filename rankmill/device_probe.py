@@ -43,8 +43,8 @@ def _torch() -> dict[str, Any]:
 
 def _driver() -> dict[str, Any]:
     """By the driver's own library, which knows CUDA_VISIBLE_DEVICES (CUDA driver API, cuda.h)."""
-    told = re.search(r"Kernel Module.*?\s(\d+\.\d+[.\d]*)", _read("/proc/driver/nvidia/version"))
-    facts: dict[str, Any] = {"driver": told[1] if told else None, "n_visible": 0}
+    found = re.search(r"Kernel Module.*?\s(\d+\.\d+[.\d]*)", _read("/proc/driver/nvidia/version"))
+    facts: dict[str, Any] = {"driver": found[1] if found else None, "n_visible": 0}
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -290,11 +290,11 @@ def _unread(environ: Mapping[str, str], n_used: int) -> list[str]:
 
 
 def _variables(environ: Mapping[str, str]) -> str:
-    told = [
+    stated = [
         f"{name}={environ[name] or '(empty)'}" if name in environ else f"{name} is not set"
         for name in (_VISIBLE, _LENT)
     ]
-    return ", ".join(told)
+    return ", ".join(stated)
 
 
 def _seems_meant(facts: DriverFacts, environ: Mapping[str, str]) -> bool:

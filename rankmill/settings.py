@@ -51,7 +51,8 @@ class Settings(BaseSettings):
         "visible GPU, or an error), cuda:N (the N-th visible one)",
     )
     device_reason: str | None = Field(
-        None, description="Why it is that one; `rankmill run` and `worker` tell it their workers"
+        None,
+        description="Why it is that device; set by `run` and `worker` for the workers they start",
     )
     threads: int = Field(
         0, ge=0, description="CPU threads of a worker; 0: as many as it may use cores"

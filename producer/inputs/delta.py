@@ -59,8 +59,8 @@ def open_delta(table: Table, version: str | None) -> TableVersion:
     except InputError:
         raise
     except Exception as error:  # the package has a class for nearly each
-        told = re.sub(r"\x1b\[\d+m", "", str(error)).partition("<unknown>")[0]
-        reason = " ".join(told.removesuffix("0: ").split())[:300]
+        message = re.sub(r"\x1b\[\d+m", "", str(error)).partition("<unknown>")[0]
+        reason = " ".join(message.removesuffix("0: ").split())[:300]
         wanted = "" if version is None else f" at --input-version {version}"
         where = f"the {table.kind} {table.place}{wanted}"
         raise InputError(f"{where} cannot be read: {reason}") from error

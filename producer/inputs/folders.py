@@ -100,8 +100,8 @@ def _of_glob(listing: Listing) -> list[FileStat]:
     visible = [file for file in listing.named if "/_" not in _path(listing, _folder(file.uri))]
     visible = [file for file in visible if "/." not in _path(listing, _folder(file.uri))]
     is_data = [_name(f.uri).startswith("_") and bool(kind_of(f.uri)) for f in visible]
-    told = [f for f, it in zip(visible, is_data, strict=True) if it or not _is_description(f.uri)]
-    return told or visible
+    data = [f for f, it in zip(visible, is_data, strict=True) if it or not _is_description(f.uri)]
+    return data or visible
 
 
 def _of_folder(listing: Listing) -> list[FileStat]:
