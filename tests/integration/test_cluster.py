@@ -173,7 +173,8 @@ def test_a_job_that_has_ended_behind_redis_back_is_ended_there_too(
     source = write(pairs(2, 2), tmp_path / "in.parquet")
     jobs = [submit(source, tmp_path / name, model_id=str(model_folder)) for name in "abc"]
     jobs[0].output.mark_cancelled()
-    shutil.rmtree(tmp_path / "b")
+    shutil.rmtree(tmp_path / "b", ignore_errors=True)
+    shutil.rmtree(tmp_path / "_rankmill" / "b")
     start_worker()
     assert jobs[2].wait(timeout_s=60).state == "succeeded"
     states = {"a": "cancelled", "b": "failed"}
@@ -208,7 +209,8 @@ def test_a_worker_that_does_not_see_the_output_ends_the_job(
 ) -> None:
     source = write(pairs(3, 4), tmp_path / "in.parquet")
     job = submit(source, tmp_path / "out", model_id=str(model_folder))
-    (tmp_path / "out").rename(tmp_path / "on another machine")
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    (tmp_path / "_rankmill").rename(tmp_path / "on another machine")
     start_worker()
     wait_for(lambda: _state_in_redis(job.ledger, job.job_id) == "failed")
     counts = job.ledger.counts(job.job_id)
