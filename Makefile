@@ -36,7 +36,7 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 programs:
 	apt-get update --quiet=2
-	apt-get install --quiet=2 --yes --no-install-recommends chromium chromium-driver default-jre-headless prometheus redis-tools
+	apt-get install --quiet=2 --yes --no-install-recommends chromium chromium-driver gcc libc6-dev default-jre-headless prometheus redis-tools
 
 demo: install
 	$(BIN)/rankmill run examples/packages.parquet $(OUT) --model demo --top-k 10

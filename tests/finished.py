@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from producer.follow import JobHandle
 from producer.submit import plan_job
 from rankmill.output import Job, Output
+from rankmill.settings import settings
 from rankmill.spec import JobSpec
 from tests.inputs import write
 from worker import models
 from worker.engine.scorer import PairWindow, WindowScores
+from worker.finalize import finalize
 from worker.null import NullScorer
 from worker.score import ShardWork
 from worker.shard import run_shard
@@ -70,3 +73,14 @@ def candidates(query_id: str, docs: Sequence[str], ranked: Sequence[str]) -> lis
         }
         for doc in docs
     ]
+
+
+def work_off(handle: JobHandle) -> list[int]:
+    """Run what has no report yet, and return which shards these were."""
+    job = Output(handle.output.uri).load_job()
+    work = ShardWork(models.load(job.spec), "test", 8, lambda *_: None, lambda: None)
+    todo = sorted(set(range(job.plan.n_shards)) - job.output.reported_shards())
+    for shard_index in todo:
+        run_shard(job, job.shard(shard_index), work)
+    finalize(handle.ledger, settings(), job.job_id, job.output.uri)
+    return todo

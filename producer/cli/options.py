@@ -91,7 +91,7 @@ def _spec(contract: type[JobOptions], values: dict[str, Any]) -> JobOptions:
             lead = f"{_ARGUMENTS[name].upper()} "
         else:
             lead = f"{flag(name)} {str(first['input'])[:80]!r} "
-        # An error of ours names the flag already.
+        # Our own checks name the flag already.
         raise InputError(lead * (not reason.startswith("--")) + reason) from error
 
 

@@ -12,6 +12,8 @@ from rankmill.errors import InputError
 
 
 class StoredFiles(FileIO):
+    """Read-only storage; pyiceberg's interface also asks for what writes, which is refused."""
+
     def new_input(self, location: str) -> InputFile:
         return StoredFile(location)
 

@@ -59,10 +59,10 @@ def test_a_device_that_fails_again_is_given_up_and_the_job_goes_on_elsewhere(
     job = submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=20)
     with running(worker_command("broken"), environment, log) as broken:
         assert broken.wait(timeout=120) == EXIT_DEVICE_LOST
-        told = health()
-        assert told.returncode == 1
+        shown = health()
+        assert shown.returncode == 1
         assert (
-            "broken@" in told.stdout and "is given up: the device failed: CUDA err" in told.stdout
+            "broken@" in shown.stdout and "is given up: the device failed: CUDA err" in shown.stdout
         )
         assert job.status().state == "running"
         start_worker("sound")

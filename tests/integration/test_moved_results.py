@@ -18,23 +18,8 @@ from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
 from rankmill.output import Output
 from rankmill.report import write_report
-from rankmill.settings import settings
+from tests.finished import work_off
 from tests.inputs import control, everything_under, pairs, part_bytes, write
-from worker import models
-from worker.finalize import finalize
-from worker.score import ShardWork
-from worker.shard import run_shard
-
-
-def work_off(handle: JobHandle) -> list[int]:
-    """Run what has no report yet, and return which shards these were."""
-    job = Output(handle.output.uri).load_job()
-    work = ShardWork(models.load(job.spec), "test", 8, lambda *_: None, lambda: None)
-    todo = sorted(set(range(job.plan.n_shards)) - job.output.reported_shards())
-    for shard_index in todo:
-        run_shard(job, job.shard(shard_index), work)
-    finalize(handle.ledger, settings(), job.job_id, job.output.uri)
-    return todo
 
 
 @pytest.fixture

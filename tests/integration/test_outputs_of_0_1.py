@@ -16,7 +16,7 @@ import pytest
 from producer.control import cancel, resume, retry_rejects
 from producer.drift.diff import diff
 from producer.evaluate import evaluate
-from producer.follow import JobHandle, find_job
+from producer.follow import find_job
 from producer.schedules import runs
 from producer.schedules.spec import Firing, FiringState, ScheduleSpec
 from producer.submit import check, submit
@@ -26,15 +26,12 @@ from rankmill.output import Output
 from rankmill.report import write_report
 from rankmill.settings import settings
 from rankmill.spec import JobOptions, JobSpec
+from tests.finished import work_off
 from tests.inputs import control, everything_under, part_bytes
-from worker import models
-from worker.finalize import finalize
-from worker.score import ShardWork
-from worker.shard import run_shard
 
 MADE_AT = "/data/v01"
 MADE = Path(__file__).parents[1] / "v0_1"
-TODO = [1]  # the shard that `unfinished` has not run
+NOT_RUN = [1]  # the shard that `unfinished` has not run
 
 
 @pytest.fixture
@@ -56,20 +53,10 @@ def old(tmp_path: Path) -> Path:
 def unfinished(old: Path) -> Path:
     for name in ("_SUCCESS", "_rankmill/manifest.json", "_rankmill/run.trec"):
         (old / name).unlink()
-    for shard_index in TODO:
+    for shard_index in NOT_RUN:
         (old / f"part-{shard_index:05d}.parquet").unlink()
         (old / "_rankmill/shards" / f"{shard_index:05d}.json").unlink()
     return old
-
-
-def work_off(handle: JobHandle) -> list[int]:
-    job = Output(handle.output.uri).load_job()
-    work = ShardWork(models.load(job.spec), "test", 8, lambda *_: None, lambda: None)
-    todo = sorted(set(range(job.plan.n_shards)) - job.output.reported_shards())
-    for shard_index in todo:
-        run_shard(job, job.shard(shard_index), work)
-    finalize(handle.ledger, settings(), job.job_id, job.output.uri)
-    return todo
 
 
 def test_it_is_read(old: Path, ledger: Ledger, tmp_path: Path) -> None:
@@ -103,7 +90,7 @@ def test_it_is_finished_where_it_is(unfinished: Path, ledger: Ledger) -> None:
     wanted = part_bytes(MADE / "out")
     handle = find_job(str(unfinished))
     resume(handle)
-    assert work_off(handle) == TODO
+    assert work_off(handle) == NOT_RUN
     assert part_bytes(unfinished) == wanted
     status = find_job(str(unfinished)).status()
     assert status.state is JobState.SUCCEEDED_WITH_REJECTS

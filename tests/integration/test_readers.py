@@ -173,7 +173,7 @@ def by_datasets(output: Path) -> pa.Table:
 
 READERS = [by_pyarrow, by_duckdb, by_polars, by_polars_lazily, by_pandas, by_datasets]
 JOBS = "pairs kept reused clustered partitions typed lists exploded run".split()
-# Spark reads no nanoseconds, whoever wrote them; a job writes them only where they came in.
+# Spark reads no nanoseconds, whatever wrote them; a job writes them only where they came in.
 NO_SPARK = ["nanos"]
 
 

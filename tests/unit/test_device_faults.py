@@ -95,7 +95,7 @@ def test_a_forward_that_breaks_while_a_refused_row_is_looked_for_blames_none(
                 raise ValueError("bad text")
             return encode(window)
 
-    scorer._encoder = Refusing()  # type: ignore[assignment]
+    scorer._encoder = Refusing()
     broken = RuntimeError("a kernel failed")
     with pytest.raises(ForwardError):
         run(job, lambda n, _: broken if n == 3 else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,6 +22,7 @@ from rankmill.devices import (
 )
 from rankmill.errors import InputError
 from rankmill.settings import Settings, settings
+from tests.programs import program
 
 TWO = DriverFacts(
     torch="2.13.0+cu130",
@@ -103,14 +103,14 @@ def test_visible_devices_are_read_as_cuda_reads_them(
 def refusal(facts: DriverFacts, wanted: str = "cuda", **environ: str) -> str:
     with pytest.raises(InputError) as caught:
         choice_of(wanted, facts, environ)
-    told = str(caught.value)
-    assert told.startswith(f"device {wanted} (RANKMILL_DEVICE or --device): no usable GPU: ")
-    assert "\n" not in told
+    line = str(caught.value)
+    assert line.startswith(f"device {wanted} (RANKMILL_DEVICE or --device): no usable GPU: ")
+    assert "\n" not in line
     # What is an error for cuda is the reason why auto came to the CPU.
     if wanted == "cuda":
         automatic = choice_of("auto", facts, environ)
-        assert automatic.gpus == () and automatic.reason in told
-    return told
+        assert automatic.gpus == () and automatic.reason in line
+    return line
 
 
 def test_a_gpu_that_cannot_be_used_is_refused_with_what_was_seen() -> None:
@@ -233,8 +233,8 @@ def test_a_driver_that_hangs_is_an_answer_too(
     monkeypatch.setattr("rankmill.devices._ASK_S", 0.5)
     assert ask_driver(is_tried=False).silence == "the NVIDIA driver did not answer within 0 s"
     (tmp_path / "sitecustomize.py").write_text("import os\nos.abort()")
-    told = str(ask_driver(is_tried=False).silence)
-    assert told.startswith("asking the NVIDIA driver failed (exit ")
+    line = str(ask_driver(is_tried=False).silence)
+    assert line.startswith("asking the NVIDIA driver failed (exit ")
 
 
 def test_asking_loads_neither_torch_nor_anything_of_ours_but_the_probe() -> None:
@@ -262,7 +262,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library with the driver's entry points (cuda.h), and an nvidia-smi."""
     (tmp_path / "cuda.c").write_text(LIBCUDA)
     library = tmp_path / "libcuda.so.1"
-    command = ["cc", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "cuda.c")]
+    command = [program("cc"), "-shared", "-fPIC", "-o", str(library), str(tmp_path / "cuda.c")]
     subprocess.run(command, check=True)
     smi = tmp_path / "nvidia-smi"
     smi.write_text(f'#!/bin/sh\necho "GPU 0: NVIDIA H100 (UUID: {A})"\n')
@@ -271,7 +271,6 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_the_drivers_own_library_is_asked(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = ask_driver(is_tried=True)
     assert (facts.has_library, facts.driver_cuda, facts.n_visible) == (True, "12.4", 3)

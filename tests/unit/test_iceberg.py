@@ -74,8 +74,9 @@ def test_only_what_the_snapshot_counts_is_read(lake: Table) -> None:
     metadata = normal_place(lake.metadata_location)
     for name in (str(place), f"{place}/", metadata, f"file://{metadata}"):
         assert ids(rows_of(spec(name))) == ids(table(4).to_pylist())
-    version = check(spec(place)).record.spec.input_version
-    assert version == str(lake.current_snapshot().snapshot_id)  # type: ignore[union-attr]
+    snapshot = lake.current_snapshot()
+    assert snapshot is not None
+    assert check(spec(place)).record.spec.input_version == str(snapshot.snapshot_id)
 
 
 def test_a_snapshot_branch_or_tag_is_what_it_was(lake: Table) -> None:

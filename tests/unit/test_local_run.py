@@ -85,7 +85,8 @@ def test_a_heartbeat_that_goes_on_is_not_taken_for_a_dead_one(
     output = output_of(tmp_path)
     with Hold() as hold, Hold() as other:
         hold.take(output, "job", "url")
-        hold._run = hold._run.model_copy(update={"boot": "elsewhere"})  # type: ignore[union-attr]
+        assert hold._run is not None
+        hold._run = hold._run.model_copy(update={"boot": "elsewhere"})
         long_ago = datetime.now(UTC) - timedelta(hours=1)  # its clock is wrong
         leave(output, boot="elsewhere", seen_at=long_ago)
         with pytest.raises(OutputTaken):

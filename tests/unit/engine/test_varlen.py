@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +109,11 @@ def test_packed_attention_is_near_fp32(
     (exact,) = Scorer.load(folder, precision="fp32").score([WINDOW])
     calls: list[int] = []
 
+    @wraps(version)  # its signature is read
     def counted(*arguments: Any, **options: Any) -> torch.Tensor:
         calls.append(1)
         return version(*arguments, **options)
 
-    counted.__wrapped__ = version  # type: ignore[attr-defined]  # where its signature is read
     monkeypatch.setattr(varlen, "varlen_attn", counted)
     monkeypatch.setattr(paths, "has_varlen", lambda device, dtype, head_dim: True)
     monkeypatch.setattr(TokenBatch, "filled_up", lambda self: self)  # as on CUDA
