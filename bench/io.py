@@ -142,7 +142,7 @@ def planning(rows: int | None) -> Row:
             os.link(first, Path(folder, f"{n:05d}.parquet"))
         _forget_peak()
         started = time.perf_counter()
-        source = read_source(folder, ("query", "document"))
+        source = read_source(folder)
         bounds = shard_bounds(source.group_rows, source.group_bytes, None)
         seconds = time.perf_counter() - started
     return {

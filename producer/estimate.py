@@ -161,8 +161,7 @@ def _files_and_pairs(
     files = find_inputs(spec, found)
     memory = settings().prepare_memory
     columns = prepare(spec, files, spec.output_uri, scratch, lambda *_: None, memory)
-    texts = (options.query_col, options.document_col)
-    return files, read_source([spec.output_uri], texts), columns
+    return files, read_source([spec.output_uri]), columns
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Source:
 
 def read_source(
     inputs: str | list[str] | Found,
-    text_columns: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
     in_all: Collection[str] = (),
 ) -> Source:
     """Find the input's files and read their footers, on S3 with a request for each file or two.
@@ -85,6 +85,7 @@ def read_source(
     Args:
         inputs: as a user names them, with commas between places, or found already; or a list of
             folders of our own.
+        columns: those whose bytes are counted in `group_bytes`, or all.
         in_all: columns that no file may lack where another has them.
 
     Raises:
@@ -103,7 +104,7 @@ def read_source(
         named = find(inputs) if isinstance(inputs, str) else inputs
         found, below, table = list(named.files), list(named.below), named.table
     with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
-        footers = list(pool.map(lambda file: read_footer(file, text_columns), found))
+        footers = list(pool.map(lambda file: read_footer(file, columns), found))
     if table is not None:
         return Source.of(*table.inputs(found, footers), footers)
     partitions = _partitions([file.uri for file in found], below)
@@ -119,15 +120,19 @@ def read_source(
 def read_pairs(options: JobOptions, found: Found | None = None) -> Source:
     """The source of pairs in Parquet; its texts and ids are in all files, or in none.
 
+    Its bytes are those of the columns that a worker reads.
+
     Args:
         found: the input, where it was found already.
 
     Raises:
         InputError: as `read_source`.
     """
-    texts = (options.query_col, options.document_col)
+    keys = key_columns(options)
     found = found or find(options.input_uri, options.input_version)
-    return read_source(found, texts, in_all=key_columns(options))
+    # Without a choice all but the texts are kept, or all.
+    columns = None if options.keep_cols is None else (*keys, *options.keep_cols)
+    return read_source(found, columns, in_all=keys)
 
 
 def key_columns(options: JobOptions) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Cuts rows into shards of about the same amount of text, at the edges of row groups if near."""
+"""Cuts rows into shards of about the same number of bytes, at the edges of row groups if near."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _N_SHARDS = 32
 _MIN_SHARD_PAIRS, _MAX_SHARD_PAIRS = 1024, 32768
 _MAX_SHARD_BYTES = 128 * 2**20
 
-# What a row costs beside its text, in bytes of text: its special tokens and its columns.
+# What a row costs besides its columns, in bytes: its special tokens and its results.
 _ROW_BYTES = 64
 # A row group's edge this near to a cut, in shards, is taken instead: a shard that begins within a
 # row group decodes what is before it for nothing.
@@ -21,12 +21,12 @@ def shard_bounds(
     """The row at which each shard begins, and the end; an empty input has one empty shard.
 
     Without a wish: about 32 shards, but none under 1,024 pairs (their overhead would show) or over
-    32,768 and 128 MB of text (a lost worker would lose too much). It depends on nothing but the
-    footers.
+    32,768 and 128 MB of their columns (a lost worker would lose too much). It depends on nothing
+    but the footers.
 
     Args:
         group_rows: int64 (n,), rows of each row group through all files.
-        group_bytes: int64 (n,), bytes of text in each.
+        group_bytes: int64 (n,), bytes of the columns that are read, in each.
         shard_pairs: rows in a shard on average, or None.
     """
     n_rows, n_bytes = int(group_rows.sum()), int(group_bytes.sum())

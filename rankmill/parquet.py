@@ -38,7 +38,8 @@ class Footer:
 
     Attributes:
         group_rows: int64 (n_row_groups,)
-        group_bytes: int64 (n_row_groups,), the uncompressed size of the columns asked for.
+        group_bytes: int64 (n_row_groups,), the uncompressed size of the columns asked for. A
+            dictionary counts once, however many rows have its values; no statistics say how many.
     """
 
     schema: pa.Schema
@@ -50,19 +51,26 @@ class Footer:
         return int(self.group_rows.sum())
 
 
-def read_footer(file: FileStat, columns: Sequence[str] = ()) -> Footer:
+def read_footer(file: FileStat, columns: Sequence[str] | None = None) -> Footer:
     """A file's schema and row groups.
+
+    Args:
+        columns: those whose size is wanted, or all.
 
     Raises:
         InputError: not Parquet, truncated, or changed since `file`.
     """
     with storage.open_file(file) as content, _opened(file, content) as parquet:
         metadata = parquet.metadata
-        leaves = _leaves(metadata, columns)
         groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
-        sizes = [
-            sum(group.column(leaf).total_uncompressed_size for leaf in leaves) for group in groups
-        ]
+        if columns is None:  # which may be thousands, each asked in every row group
+            sizes = [group.total_byte_size for group in groups]
+        else:
+            leaves = _leaves(metadata, columns)
+            sizes = [
+                sum(group.column(leaf).total_uncompressed_size for leaf in leaves)
+                for group in groups
+            ]
         return Footer(
             parquet.schema_arrow,
             np.array([group.num_rows for group in groups], np.int64),

@@ -57,7 +57,7 @@ def done(spec: JobSpec, changed: Callable[[LoadedModel], LoadedModel] = lambda m
 def _looked_up(record: JobRecord) -> Plan:
     spec = record.spec
     assert spec.reuse_from is not None
-    source = read_source(spec.input_uri, (spec.query_col, spec.document_col))
+    source = read_source(spec.input_uri)
     plan = make_plan(record.job_id, spec, source)
     with tempfile.TemporaryDirectory() as scratch:
         earlier = Earlier.open(spec.reuse_from)

@@ -123,7 +123,7 @@ def _plan_of_new_pairs(
     files = find_inputs(spec)
     _check_unchanged(record, files)
     columns = prepare(spec, files, target, scratch, progress, settings.prepare_memory)
-    source = read_source([target], (spec.query_col, spec.document_col))
+    source = read_source([target])
     return make_plan(record.job_id, spec, source, columns)
 
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from producer.plan import read_source, resolve_columns
+from producer.submit import plan_job
 from rankmill.errors import InputError
 from rankmill.spec import JobSpec
 from tests.inputs import pairs, write
@@ -160,3 +162,16 @@ def test_a_column_comes_from_all_folders_or_from_all_files(tmp_path: Path) -> No
         InputError, match=r"doc_id=2/in\.parquet: column 'doc_id' comes from its fold"
     ):
         read_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(("keep_cols", "n_shards"), [(None, 2), (("page",), 2), (("doc_id",), 1)])
+def test_shards_are_cut_by_the_bytes_of_all_columns_that_are_read(
+    tmp_path: Path, keep_cols: tuple[str, ...] | None, n_shards: int
+) -> None:
+    table = pa.Table.from_pylist(pairs(100, 10))
+    page = pa.repeat(pa.scalar("x" * 140_000), table.num_rows)
+    path = tmp_path / "in.parquet"
+    pq.write_table(table.append_column("page", page), path, use_dictionary=False)
+    values = {"input_uri": str(path), "output_uri": str(tmp_path / "out"), "model_id": "null"}
+    plan = plan_job(JobSpec(**values, keep_cols=keep_cols)).plan
+    assert len(plan.shard_bounds) - 1 == n_shards
