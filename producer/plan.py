@@ -17,6 +17,7 @@ from producer.prepare.order import key_type
 from producer.shards import shard_bounds
 from producer.text_columns import NO_TITLE, find_title, is_text
 from producer.unify import unified
+from producer.width import check_width
 from rankmill import storage
 from rankmill.columns import folded
 from rankmill.errors import InputError
@@ -105,11 +106,16 @@ def read_source(
         found, below, table = list(named.files), list(named.below), named.table
     with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(lambda file: read_footer(file, columns), found))
+    if not isinstance(inputs, list):
+        for file, footer in zip(found, footers, strict=True):
+            check_width(file.uri, footer.schema)
     if table is not None:
         return Source.of(*table.inputs(found, footers), footers)
     partitions = _partitions([file.uri for file in found], below)
     stored = [plain_schema(footer.schema) for footer in footers]
     schema = unified([file.uri for file in found], stored, in_all)
+    if not isinstance(inputs, list):
+        check_width(f"{found[0].uri} and {len(found) - 1} more", schema)
     input_files = tuple(
         _input_file(file, footer, partition, schema.names)
         for file, footer, partition in zip(found, footers, partitions, strict=True)

@@ -84,6 +84,12 @@ class Settings(BaseSettings):
     prepare_memory: str = Field(
         "1GB", description="Memory that joining and sorting may use before they take to the disk"
     )
+    max_columns: int = Field(
+        2000, ge=1, description="Columns that an input may have, each key of nested ones counted"
+    )
+    max_line_bytes: int = Field(
+        64 * 2**20, ge=1, description="Bytes that one line of JSONL, TSV or a TREC run may have"
+    )
     tick_s: float = Field(
         30.0, gt=0, description="Seconds between beat's looks for schedules that are due"
     )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from producer.prepare.database import Database, Feed
 from producer.prepare.lines import LINES_SCHEMA, first_lines, line_error, read_lines
 from producer.prepare.rows import with_status
+from producer.width import check_n_columns
 from rankmill.errors import InputError
 from rankmill.spec import REFUSAL_COLUMN, InputFile
 
@@ -106,8 +107,11 @@ def read_json(
         found = (_infer(file, first_lines(file.stat), database) for file in files)
         structure = next(filter(None, found), {})
     else:
-        found = (_infer(file, table, database) for file in files for table in read_lines(file.stat))
-        structure = reduce(_merged, found, {})
+        structure = {}
+        for file in files:
+            for table in read_lines(file.stat):
+                structure = _merged(structure, _infer(file, table, database))
+                check_n_columns(file.uri, _n_keys(structure))
     if not structure:
         others = f" or of {len(files) - 1} more files" if len(files) > 1 else ""
         raise InputError(f"{files[0].uri}: no line of it{others} has a key, so there is no column")
@@ -140,6 +144,7 @@ def _infer(file: InputFile, lines: pa.Table, database: Database) -> Structure:
     except (ValueError, duckdb.Error) as error:
         raise _somewhere_in(lines, file, error) from error
     if isinstance(structure, dict):
+        check_n_columns(file.uri, _n_keys(structure))
         return structure
     _check_objects(file, lines, database)
     return {}  # objects without a key
@@ -159,6 +164,11 @@ def _check_columns(kind: Any, depth: int = 0) -> None:
         kind = list(kind.values())
     for inner in kind if isinstance(kind, list) else ():
         _check_columns(inner, depth + 1)
+
+
+def _n_keys(kind: Any) -> int:
+    inner = kind.values() if isinstance(kind, dict) else kind if isinstance(kind, list) else ()
+    return max(1, sum(map(_n_keys, inner)))
 
 
 def _somewhere_in(lines: pa.Table, file: InputFile, error: Exception) -> InputError:

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 
 from rankmill import storage
 from rankmill.errors import InputError, StorageUnavailable, is_memory_shortage, unexpected
+from rankmill.settings import settings
 from rankmill.storage import FileStat
 
 LINES_SCHEMA = pa.schema([("line", pa.large_string()), ("row", pa.int64())])
 
 _BLOCK_BYTES = 4 * 2**20
-_MAX_LINE_BYTES = 64 * 2**20
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -27,13 +27,18 @@ def read_lines(file: FileStat, block_bytes: int = _BLOCK_BYTES) -> Iterator[pa.T
     """Tables of LINES_SCHEMA; lines that are blank are counted and left out.
 
     Raises:
-        InputError: not UTF-8, a damaged or truncated archive, or changed since `file`.
+        InputError: not UTF-8, a line too long, a damaged or truncated archive, or changed since
+            `file`.
     """
     row = 0
     for block in _blocks(file, block_bytes):
         lines = pc.split_pattern(pa.array([block], pa.large_binary()), b"\n").values
         rows = np.arange(row, row + len(lines))
         row += len(lines)
+        if len(block) > settings().max_line_bytes:
+            too_long = pc.greater(pc.binary_length(lines), settings().max_line_bytes)
+            if (at := pc.index(too_long, True).as_py()) >= 0:
+                raise _too_long(file.uri, rows[at])
         lines = _as_text(lines, rows, file.uri)
         if b"\r" in block:
             lines = pc.ascii_rtrim(lines, "\r")
@@ -53,20 +58,30 @@ def line_error(uri: str, row: int, what: str) -> InputError:
 
 def _blocks(file: FileStat, block_bytes: int) -> Iterator[bytes]:
     """Whole lines, the last one's end left off."""
-    rest = b""
+    limit = settings().max_line_bytes
+    row = 0
     with _opened(file) as content:
-        rest = content.read(block_bytes).removeprefix(_BYTE_ORDER_MARK)
+        begun = [content.read(block_bytes).removeprefix(_BYTE_ORDER_MARK)]
         while block := content.read(block_bytes):
-            whole, newline, begun = block.rpartition(b"\n")
+            whole, newline, after = block.rpartition(b"\n")
             if newline:
-                yield rest + whole
-                rest = begun
+                lines = b"".join([*begun, whole])
+                yield lines
+                row += lines.count(b"\n") + 1
+                begun = [after]
             else:
-                rest += block
-            if len(rest) > _MAX_LINE_BYTES:
-                raise InputError(f"{file.uri}: a line is longer than {_MAX_LINE_BYTES} bytes")
-    if rest:
+                begun.append(block)
+            # Of these bytes only the first block may have ends of lines.
+            if sum(map(len, begun)) > block_bytes + limit:
+                raise _too_long(file.uri, row + begun[0].count(b"\n"))
+    if rest := b"".join(begun):
         yield rest.removesuffix(b"\n")
+
+
+def _too_long(uri: str, row: int) -> InputError:
+    limit = settings().max_line_bytes
+    what = f"is longer than {limit} bytes; split it, or set RANKMILL_MAX_LINE_BYTES higher"
+    return line_error(uri, row, what)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from producer.prepare.lines import first_lines, read_lines
 from rankmill import storage
 from rankmill.errors import InputError
+from rankmill.settings import settings as limits
 
 
 @settings(max_examples=100)
@@ -50,6 +51,40 @@ def test_a_line_in_a_later_block_is_named_by_its_number(tmp_path: Path) -> None:
     path.write_bytes(b"line\n" * 1000 + b"\xff\n")
     with pytest.raises(InputError, match="file: line 1001 is not UTF-8"):
         list(read_lines(storage.stat(str(path)), 100))
+
+
+@pytest.mark.parametrize("block_bytes", [7, 40, 4096])
+@pytest.mark.parametrize("end", ["\n", "", "\nmore\n"])
+def test_a_line_over_the_limit_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, end: str
+) -> None:
+    monkeypatch.setenv("RANKMILL_MAX_LINE_BYTES", "50")
+    limits.cache_clear()
+    path = tmp_path / "file.gz"
+    try:
+        path.write_bytes(gzip.compress(("line\n" * 30 + "x" * 50 + end).encode()))
+        assert sum(t.num_rows for t in read_lines(storage.stat(str(path)), block_bytes)) >= 31
+        path.write_bytes(gzip.compress(("line\n" * 30 + "x" * 51 + end).encode()))
+        with pytest.raises(InputError, match=r"file\.gz: line 31 is longer than 50 bytes; "):
+            list(read_lines(storage.stat(str(path)), block_bytes))
+    finally:
+        limits.cache_clear()
+
+
+def test_a_line_without_end_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit bounds the memory, whatever comes out of an archive."""
+    monkeypatch.setenv("RANKMILL_MAX_LINE_BYTES", "100")
+    limits.cache_clear()
+    path = tmp_path / "file.gz"
+    whole = gzip.compress(b"line\n" + b"x" * 20_000_000)
+    path.write_bytes(whole[: len(whole) // 2])  # whose end would be refused as truncated
+    try:
+        with pytest.raises(InputError, match="line 2 is longer than 100 bytes"):
+            list(read_lines(storage.stat(str(path)), 1000))
+    finally:
+        limits.cache_clear()
 
 
 def test_zstd_that_ends_too_early_is_refused(tmp_path: Path) -> None:
