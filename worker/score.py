@@ -34,6 +34,8 @@ log = get_logger(__name__)
 # The device waits for a shard's first window to be tokenized, so that is a small one.
 _FIRST_WINDOW_PAIRS = 256
 
+_PLAIN_PAIR = PairWindow(["a"], ["a"])
+
 # Told after each window: pairs and tokens of the shard scored so far.
 Progress = Callable[[int, int], None]
 
@@ -99,8 +101,8 @@ class Scored:
 def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) -> Scored:
     """Score all that a shard owns; what is kept of its rows is gone when `stack` is closed.
 
-    A row that the tokenizer refuses, or whose pair alone exhausts the device's memory, is rejected,
-    and the shard scored again without it.
+    A row that the tokenizer or the model's forward refuses, or whose pair alone exhausts the
+    device's memory, is rejected, and the shard scored again without it.
 
     Raises:
         InputError: as `owned_rows`, or a query names a document twice.
@@ -125,7 +127,7 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
         except Exception as error:
             if not _may_blame_rows(error):
                 raise
-            found = _refused_rows(work, waiting, job.plan.columns)
+            found = _refused_rows(work, waiting[0], job.plan.columns) if waiting else {}
             if not found:
                 raise
             log.warning("rows cannot be scored", rows=sorted(found), error=str(error))
@@ -133,27 +135,45 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
 
 
 def _may_blame_rows(error: Exception) -> bool:
-    """Only what the tokenizer raises: a forward, a device and memory fail for their own reasons."""
-    return not (is_memory_shortage(error) or isinstance(error, ForwardError) or fault_of(error))
+    """Only what the tokenizer and the forward raise: devices and memory have their own reasons."""
+    return not (is_memory_shortage(error) or fault_of(error))
 
 
-def _refused_rows(work: ShardWork, waiting: deque[Window], columns: Columns) -> dict[int, str]:
-    """The rows of the window at which scoring broke off that break it alone; none if all do."""
-    if not waiting:
+def _refused_rows(work: ShardWork, window: Window, columns: Columns) -> dict[int, str]:
+    """The rows of the window at which scoring broke off that break it alone, found by halving.
+
+    None of them where even the plainest pair cannot be scored: then the model is broken.
+    """
+    if _refusal(work, _PLAIN_PAIR) is not None:
         return {}
-    window = waiting[0]
     pairs = window.pairs(columns)
-    found = {}
-    for at, pair in enumerate(zip(pairs.queries, pairs.documents, strict=True)):
-        try:
-            list(work.model.scorer.score([PairWindow([pair[0]], [pair[1]])]))
-        except PairTooLargeError:
-            pass
-        except Exception as error:
-            if not _may_blame_rows(error):
-                raise
-            found[window.row(at)] = f"{REFUSED}: {type(error).__name__}"
-    return found if len(found) < len(pairs.queries) else {}
+    suspects, found = [(0, len(pairs.queries))], {}
+    while suspects:
+        start, stop = suspects.pop()
+        some = PairWindow(pairs.queries[start:stop], pairs.documents[start:stop])
+        reason = _refusal(work, some)
+        if reason is None:
+            continue
+        if stop - start > 1:
+            middle = (start + stop) // 2
+            suspects += [(start, middle), (middle, stop)]
+        elif _refusal(work, some) == reason:  # and did not fail for once
+            found[window.row(start)] = reason
+    return found
+
+
+def _refusal(work: ShardWork, pairs: PairWindow) -> str | None:
+    """Why pairs cannot be scored, or None where they can."""
+    try:
+        list(work.model.scorer.score([pairs]))
+    except PairTooLargeError:
+        return TOO_LARGE
+    except Exception as error:
+        if not _may_blame_rows(error):
+            raise
+        cause = error.__cause__ if isinstance(error, ForwardError) else None
+        return f"{REFUSED}: {type(cause or error).__name__}"
+    return None
 
 
 def _score(

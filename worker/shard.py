@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Container
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from worker.device import device_errors
 from worker.engine.faults import DeviceFullError
 from worker.part import write_part
 from worker.rank import activate
-from worker.rejects import refusals, write_rejected
+from worker.rejects import write_rejected
 from worker.rows import owned_rows
 from worker.saved import write_scores
 from worker.score import Scored, ShardWork, score_rows
@@ -43,7 +44,7 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
     with ExitStack() as stack:
         with device_errors():
             scored = score_rows(job, shard, work, stack)
-            agreement, no_agreement = _agreement(job, shard, work)
+            agreement, no_agreement = _agreement(job, shard, work, scored.rejected)
         work.guard()
         rejected = write_rejected(job, shard.shard_index, scored.rejected)
         work.guard()
@@ -97,7 +98,9 @@ def _histograms(scored: Scored, work: ShardWork) -> tuple[Histogram, Histogram]:
     )
 
 
-def _agreement(job: Job, shard: ShardSpec, work: ShardWork) -> tuple[Agreement | None, str | None]:
+def _agreement(
+    job: Job, shard: ShardSpec, work: ShardWork, rejected: Container[int]
+) -> tuple[Agreement | None, str | None]:
     """How the precision ranks the job's first pairs compared with fp32, or why that is not known.
 
     Neither in fp32 itself, nor for another shard than the first.
@@ -111,7 +114,8 @@ def _agreement(job: Job, shard: ShardSpec, work: ShardWork) -> tuple[Agreement |
     if first is None:
         return None, None
     unknown = np.zeros(first.table.num_rows, np.uint64)
-    pairs = Window.of(first, refusals(first.table, columns), unknown).pairs(columns)
+    unfit = [at for at in range(len(first.groups)) if first.first_row + at in rejected]
+    pairs = Window.of(first, unfit, unknown).pairs(columns)
     try:
         return Agreement(precision=precision, **asdict(work.model.scorer.agreement(pairs))), None
     except DeviceFullError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from rankmill.errors import DeviceFault, DeviceFull, ModelUnavailable, TransientError
 from rankmill.output import Job
@@ -21,6 +22,8 @@ from tests.unit.engine.checkpoints import bert
 from tests.unit.engine.test_room import Failing, out_of_memory
 from tests.unit.test_shard import planned
 from worker import models
+from worker.engine.batching import TokenBatch
+from worker.engine.runner import Runner
 from worker.engine.scorer import ForwardError, PairWindow, Scorer
 from worker.finalize import make_manifest
 from worker.models import load
@@ -80,6 +83,54 @@ def test_a_forward_that_breaks_is_no_rows_fault(tmp_path: Path, own_model: Path)
     assert not [name for name in everything_under(tmp_path) if name.startswith("out")]
 
 
+def test_rows_that_break_a_forward_alone_are_rejected_however_many(
+    tmp_path: Path, own_model: Path
+) -> None:
+    """As an id beyond the vocabulary does; in reduced precision, where rows are compared, too."""
+    rows = pairs(5, 8)
+    bad = [1, 9, *range(16, 24), 39]  # a window of 8 among them
+    for row in bad:
+        rows[row]["document"] = f"[MASK] {row}"
+    job = planned(rows, tmp_path, own_model, precision="bf16")
+    report = run_without_mask(job)
+    assert report.rejects_by_reason == {"the model refuses it: IndexError": len(bad)}
+    assert [row["row"] for row in read_rejected(tmp_path / "out")] == bad
+    assert report.n_scored == 40 - len(bad)
+    assert report.agreement is not None
+
+
+def run_without_mask(job: Job) -> ShardReport:
+    model = load(job.spec)
+    assert isinstance(model.scorer, Scorer)
+    mask = AutoTokenizer.from_pretrained(job.spec.model_id).mask_token_id
+    load_exact = model.scorer._load_exact
+
+    class WithoutMask:
+        def __init__(self, inner: Any) -> None:
+            self.forward_of_others = inner.forward
+
+        def forward(self, batch: TokenBatch) -> torch.Tensor:
+            if (batch.ids == mask).any():
+                raise IndexError("index out of range in self")
+            logits: torch.Tensor = self.forward_of_others(batch)
+            return logits
+
+    def narrowed(runner: Runner) -> Runner:
+        runner._forward = WithoutMask(runner._forward)
+        return runner
+
+    narrowed(model.scorer._runner)
+    model.scorer._load_exact = lambda: narrowed(load_exact())
+    return run_shard(job, job.shard(0), ShardWork(model, "t", 8, lambda *_: None, lambda: None))
+
+
+def test_a_model_that_cannot_score_any_pair_fails_the_job(tmp_path: Path, own_model: Path) -> None:
+    job = planned(pairs(4, 5), tmp_path, own_model)
+    with pytest.raises(ForwardError, match="RuntimeError: no such shape"):
+        run(job, lambda n, _: RuntimeError("no such shape"))
+    assert not [name for name in everything_under(tmp_path) if name.startswith("out")]
+
+
 def test_a_forward_that_breaks_while_a_refused_row_is_looked_for_blames_none(
     tmp_path: Path, own_model: Path
 ) -> None:
@@ -97,7 +148,7 @@ def test_a_forward_that_breaks_while_a_refused_row_is_looked_for_blames_none(
 
     scorer._encoder = Refusing()
     broken = RuntimeError("a kernel failed")
-    with pytest.raises(ForwardError):
+    with pytest.raises(ValueError, match="bad text"):
         run(job, lambda n, _: broken if n == 3 else None)
     assert not [name for name in everything_under(tmp_path) if name.startswith("out")]
 

@@ -105,7 +105,10 @@ class DeviceFullError(RuntimeError):
 
 
 class ForwardError(RuntimeError):
-    """The model's forward failed for a reason that is not the device's, nor any single row's."""
+    """The model's forward failed for a reason that is not the device's: the model's, or a row's.
+
+    Its cause is what the forward raised.
+    """
 
 
 def first_line(error: BaseException) -> str:
