@@ -34,6 +34,7 @@ from producer.shards import shard_bounds
 from rankmill import models
 from rankmill.ids import with_id_types
 from rankmill.measure import MeasureRequest
+from rankmill.model_folder import check_max_length
 from rankmill.settings import settings
 from rankmill.spec import Columns, InputFile, JobOptions, JobSpec
 
@@ -189,7 +190,9 @@ def _rate_of_null(options: JobOptions) -> float | None:
 def _model_folder(options: JobOptions) -> str | None:
     if models.is_null(options.model_id):
         return None
-    return str(models.locate(options.model_id, options.model_revision).absolute())
+    folder = models.locate(options.model_id, options.model_revision)
+    check_max_length(options.max_length, options.model_id, folder)
+    return str(folder.absolute())
 
 
 def _candidates(groups: GroupSizes) -> Spread | None:

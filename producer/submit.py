@@ -117,15 +117,12 @@ def check_options(spec: JobSpec) -> JobSpec:
     """The part of `check` that needs no input: the spec with absolute paths.
 
     Raises:
-        InputError: bad output or model.
+        InputError: bad output, model or length.
     """
     spec = _with_absolute_paths(spec)
     _check_output(spec)
     models.check_allowed(spec.model_id)
-    if models.is_null(spec.model_id):
-        models.null_rate(spec.model_id)
-    elif spec.model_id == models.DEMO or models.is_local(spec.model_id):
-        models.locate(spec.model_id)
+    models.check_here(spec.model_id, spec.model_revision, spec.max_length)
     return spec
 
 

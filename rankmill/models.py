@@ -13,6 +13,8 @@ from rankmill import hub
 from rankmill.checkpoint import CODE, SAFE_FILES, check_checkpoint
 from rankmill.contract import check_revision
 from rankmill.errors import ModelUnavailable
+from rankmill.layers import check_layers
+from rankmill.model_folder import check_causal, check_max_length
 from rankmill.settings import CHECKOUT, settings
 from rankmill.storage.allowed import check_path, is_under
 from rankmill.store import model_store
@@ -42,7 +44,27 @@ def locate(model_id: str, revision: str | None = None) -> Path:
     else:
         folder = hub.cached(model_id, revision, wanted_files(model_id))
     check_checkpoint(folder, may_run_code=may_run_code(model_id))
+    if not may_run_code(model_id):
+        check_causal(folder)
+        check_layers(folder)
     return folder
+
+
+def check_here(model_id: str, revision: str | None, max_length: int | None) -> None:
+    """Refuse a model, or a length for it, by the files that are on this machine already.
+
+    Raises:
+        ModelUnavailable: as `locate`.
+        InputError: `max_length` is more than the model takes.
+    """
+    if is_null(model_id):
+        null_rate(model_id)
+        return
+    store = None if is_built_in(model_id) or is_local(model_id) else model_store()
+    stored = store.read(model_id) if store is not None else None
+    is_stored = stored is not None and stored.resolve(revision) is not None
+    if is_stored or model_id == DEMO or is_local(model_id):
+        check_max_length(max_length, model_id, locate(model_id, revision))
 
 
 def check_allowed(model_id: str) -> None:

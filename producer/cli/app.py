@@ -43,6 +43,7 @@ from rankmill.errors import RankmillError, unexpected
 from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
 from rankmill.local_run import Hold
+from rankmill.model_folder import check_max_length
 from rankmill.report import write_report
 from rankmill.settings import settings, unknown_variables
 from rankmill.spec import JobOptions, JobSpec
@@ -105,7 +106,8 @@ def run(
 
     job = check(spec)  # bad input is told before anything is started
     if not models.is_null(spec.model_id):
-        models.locate(spec.model_id, spec.model_revision)
+        folder = models.locate(spec.model_id, spec.model_revision)
+        check_max_length(spec.max_length, spec.model_id, folder)
     control.check_not_elsewhere(job.output)
     _run_here(lambda hold: submit_checked(job, overwrite=overwrite, hold=hold), as_json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 
 from tests.command import rankmill
 from tests.inputs import everything_under, pairs, write
+from tests.unit.engine.checkpoints import bert
 
 
 @pytest.mark.parametrize(
@@ -44,12 +46,41 @@ def test_texts_under_other_names_are_not_taken_for_a_run(tmp_path: Path) -> None
     assert "name the texts with --query-col and --document-col" in shown
 
 
-def test_a_length_beyond_the_models_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["run", "submit", "estimate", "schedule add"])
+def test_a_length_beyond_the_models_is_refused(
+    tmp_path: Path, command: str, broker_url: str
+) -> None:
     write(pairs(2, 2), tmp_path / "in.parquet")
-    command = ("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo")
-    done = rankmill(*command, "--max-length", "100000")
+    before = everything_under(tmp_path)
+    places = [tmp_path / "in.parquet", tmp_path / "out"][: 1 if command == "estimate" else 2]
+    if command == "schedule add":
+        places = ["nightly", *places, "--cron", "0 2 * * *"]
+    options = ("--model", "demo", "--max-length", "161")
+    done = rankmill(*command.split(), *places, *options)
+    assert done.returncode == 2 and done.stdout == ""
+    [shown] = done.stderr.strip().splitlines()
+    assert "--max-length 161: demo takes at most 160 tokens" in shown
+    assert everything_under(tmp_path) == before
+
+
+def test_a_limit_that_no_file_states_is_reported(tmp_path: Path) -> None:
+    """A default of transformers, which only the worker has."""
+    write(pairs(2, 2), tmp_path / "in.parquet")
+    model = bert(tmp_path / "model", num_labels=1, max_position_embeddings=512)
+    for name, key in (
+        ("config", "max_position_embeddings"),
+        ("tokenizer_config", "model_max_length"),
+    ):
+        path = model / f"{name}.json"
+        content = json.loads(path.read_text())
+        del content[key]
+        path.write_text(json.dumps(content))
+    done = rankmill(
+        *("run", tmp_path / "in.parquet", tmp_path / "out", "--model", model),
+        *("--max-length", "100000"),
+    )
     assert done.returncode == 0, done.stderr
-    assert "160 tokens, all that the model takes, not 100,000" in done.stdout + done.stderr
+    assert "512 tokens, all that the model takes, not 100,000" in done.stdout + done.stderr
 
 
 def test_csv_is_refused_with_a_remedy(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from transformers import dynamic_module_utils
 
 from rankmill.checkpoint import check_checkpoint
 from rankmill.errors import ModelUnavailable
+from rankmill.model_folder import length_limit
 from tests.unit.engine.checkpoints import REPOSITORY
 from tests.unit.engine.popular import ZOO
 from tests.unit.engine.test_parity import mixed_window
@@ -64,6 +65,7 @@ def test_a_model_is_what_the_table_says(row: dict[str, Any], tmp_path: Path) -> 
     info = scorer.info
     found = (info.architecture, info.path, info.activation, info.max_length)
     assert found == (row["architecture"], row["path"], row["activation"], row["max_length"])
+    assert length_limit(folder) in (info.max_length, None)  # a default is not in the files
     peer = CrossEncoder(
         str(folder),
         device="cpu",
