@@ -161,6 +161,9 @@ def submit_checked(job: Checked, *, overwrite: bool = False, hold: Hold | None =
     if before is not None:
         go_on(ledger, output, before)
         return handle
+    if output.read_job() is not None:
+        dispatch.replace(ledger, settings(), output, job.record, job.plan)
+        return handle
     output.remove_result()
     try:
         output.write_job(job.record)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from rankmill.broker import send_finalize, send_prepare, send_report, send_shard
-from rankmill.errors import RankmillError
+from rankmill.errors import BrokerUnavailable, RankmillError
 from rankmill.ledger import Ledger
 from rankmill.lifecycle import JobState
 from rankmill.logs import get_logger
@@ -18,7 +19,7 @@ from rankmill.notify import end_event, failed_event, notify
 from rankmill.output import Job, Output
 from rankmill.results import Failure, ShardReport
 from rankmill.settings import Settings
-from rankmill.spec import JobRecord
+from rankmill.spec import JobRecord, Plan
 
 log = get_logger(__name__)
 
@@ -46,6 +47,35 @@ def start_again(ledger: Ledger, settings: Settings, output: Output) -> None:
         prepare(ledger, record)
     else:
         start(ledger, settings, output.load_job())
+
+
+def replace(
+    ledger: Ledger, settings: Settings, output: Output, record: JobRecord, plan: Plan | None
+) -> None:
+    """Put a new job to work on an output that holds an earlier result, which is removed.
+
+    Redis takes the job and its first messages before anything is removed, so that a failure leaves
+    the result whole. A worker that comes to such a message too early puts it off.
+
+    Raises:
+        BrokerUnavailable: Redis does not take the job; nothing on storage was changed.
+    """
+    try:
+        ledger.open_job(record, plan, (), replaces=True)
+        if plan is None:
+            send_prepare(record.job_id, output.uri)
+        else:
+            advance(ledger, settings, Job(record, plan, output))
+        output.remove_result()
+        if plan is not None:
+            output.write_plan(plan)
+        output.write_job(record)  # the last, since workers wait for it
+    except BaseException:
+        with suppress(BrokerUnavailable):
+            ledger.forget_job(record.job_id)
+        raise
+    with suppress(BrokerUnavailable):  # it expires
+        ledger.in_place(record.job_id)
 
 
 def advance(ledger: Ledger, settings: Settings, job: Job) -> None:

@@ -15,6 +15,7 @@
     └── TransientError           may pass by itself, so it is tried again
         ├── StorageUnavailable   time-out, reset, throttling
         ├── BrokerUnavailable    Redis does not answer
+        ├── OutputNotReady       an earlier result is being removed from the output
         ├── MemoryShort          an allocation failed; nothing is wrong with the rows
         ├── DeviceFull           the GPU has no room for now; nothing is wrong with the rows
         ├── DeviceFault          the GPU has failed; its process ends, and no row is to blame
@@ -136,6 +137,10 @@ class StorageUnavailable(TransientError):
 
 
 class BrokerUnavailable(TransientError):
+    pass
+
+
+class OutputNotReady(TransientError):
     pass
 
 

@@ -12,6 +12,8 @@ Times are Redis's own, so that no machine's clock matters.
     rankmill:job:ID:inflight       zset   shards sent, by time sent
     rankmill:turn:NAME             string who has had a turn lately; expires
     rankmill:late                  hash   due time of each schedule's run that misses its deadline
+    rankmill:job:ID:replaces       string time of submission of a job whose submitter is removing an
+                                          earlier result; expires
     rankmill:job:ID:live           hash   pairs and tokens scored so far of shards being run
 """
 
@@ -26,6 +28,7 @@ from typing import Any, cast
 import redis
 
 from rankmill.claims import Claims
+from rankmill.errors import OutputNotReady
 from rankmill.lifecycle import LEGAL_MOVES, JobState
 from rankmill.redis_client import JobKeys, broker_errors, connect
 from rankmill.results import ShardReport
@@ -38,6 +41,8 @@ _TAKERS = "rankmill:takers:"
 _RUNNING = "rankmill:running"
 _LATE = "rankmill:late"
 _WORKER_SEEN_S = 60.0
+# Longer than it takes to remove any result.
+_REPLACES_S = 3600
 
 # Moves shards from "not sent yet" into flight, as many as the window has room for.
 _TAKE_NEXT = """
@@ -162,11 +167,19 @@ class Ledger:
             pipe.execute()
 
     def open_job(
-        self, record: JobRecord, plan: Plan | None, reports: Iterable[ShardReport]
+        self,
+        record: JobRecord,
+        plan: Plan | None,
+        reports: Iterable[ShardReport],
+        *,
+        replaces: bool = False,
     ) -> None:
         """Make what Redis must know of a job from what storage knows; idempotent.
 
         A job without a plan is being prepared.
+
+        Args:
+            replaces: storage does not know the job yet, until an earlier result is removed.
         """
         job = JobKeys(record.job_id)
         done = list(reports)
@@ -194,6 +207,34 @@ class Ledger:
                 pipe.setbit(job.done, report.shard_index, 1)
             pipe.hset(_RUNNING, record.job_id, str(record.spec.priority))
             pipe.zadd(_JOBS, {record.job_id: now})
+            if replaces:
+                pipe.set(job.replaces, record.submitted_at.isoformat(), ex=_REPLACES_S)
+            pipe.execute()
+
+    def check_in_place(self, job_id: str, record: JobRecord | None) -> None:
+        """Check that an output's record is not the one that a new job is about to replace.
+
+        Raises:
+            OutputNotReady: it is.
+        """
+        with broker_errors():
+            submitted_at = self._redis.get(JobKeys(job_id).replaces)
+        is_job = record is not None and record.job_id == job_id
+        is_new = record is not None and record.submitted_at.isoformat() == submitted_at
+        if submitted_at is not None and not (is_job and is_new):
+            raise OutputNotReady(f"an earlier result makes room for job {job_id}")
+
+    def in_place(self, job_id: str) -> None:
+        """Note that storage knows a job that replaces an earlier one."""
+        with broker_errors():
+            self._redis.delete(JobKeys(job_id).replaces)
+
+    def forget_job(self, job_id: str) -> None:
+        """Take back `open_job`."""
+        with broker_errors(), self._redis.pipeline() as pipe:
+            pipe.hdel(_RUNNING, job_id)
+            pipe.zrem(_JOBS, job_id)
+            pipe.delete(*JobKeys(job_id).all)
             pipe.execute()
 
     def counts(self, job_id: str) -> JobCounts | None:

@@ -18,7 +18,7 @@ from rankmill.broker import (
     task_id_of,
 )
 from rankmill.claim import FINALIZATION, PREPARATION
-from rankmill.errors import BrokerUnavailable, InputError, NotAllowed, RankmillError
+from rankmill.errors import BrokerUnavailable, InputError, NotAllowed, OutputNotReady, RankmillError
 from rankmill.ledger import JobCounts, Ledger
 from rankmill.lifecycle import JobState
 from rankmill.logs import get_logger
@@ -77,6 +77,10 @@ class Reconciler:
             return
         output = Output(output_uri)
         record = output.read_job()
+        try:
+            self._ledger.check_in_place(job_id, record)
+        except OutputNotReady:
+            return
         if record is None:
             dispatch.end_unseen(self._ledger, self._settings, job_id, output.uri)
             self._running.pop(job_id, None)

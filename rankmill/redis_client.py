@@ -133,10 +133,14 @@ class JobKeys:
         return f"{self.hash}:faults"
 
     @property
+    def replaces(self) -> str:
+        return f"{self.hash}:replaces"
+
+    @property
     def all(self) -> list[str]:
         return [
             *(self.hash, self.done, self.inflight, self.tries),
-            *(self.live, self.trial, self.deadly, self.faults),
+            *(self.live, self.trial, self.deadly, self.faults, self.replaces),
         ]
 
     def claim(self, shard_index: int) -> str:

@@ -103,6 +103,7 @@ def _job_of(shard: ShardSpec) -> Job | None:
     """The shard's job, or None where it has ended or its output belongs to a later one."""
     output = Output(shard.output_uri)
     record = output.read_job()
+    ledger().check_in_place(shard.job_id, record)
     if record is None:
         dispatch.end_unseen(ledger(), settings(), shard.job_id, output.uri)
     if record is None or record.job_id != shard.job_id or output.has_ended():

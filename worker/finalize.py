@@ -32,6 +32,7 @@ def finalize(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -
     """
     output = Output(output_uri)
     try:
+        ledger.check_in_place(job_id, output.read_job())
         job = output.load_job()
     except JobUnknown:
         return

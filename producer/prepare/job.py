@@ -38,6 +38,7 @@ def prepare_job(ledger: Ledger, settings: Settings, job_id: str, output_uri: str
     output = Output(output_uri)
     try:
         record = output.read_job()
+        ledger.check_in_place(job_id, record)
     except RankmillError as error:
         if error.transient:
             raise

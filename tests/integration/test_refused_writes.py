@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,20 @@ import redis
 
 from producer.control import cancel, resume, retry_rejects
 from producer.follow import JobHandle
-from producer.submit import submit
-from rankmill.errors import BrokerUnavailable
+from producer.prepare.job import prepare_job
+from producer.submit import submit, submit_spec
+from rankmill import dispatch
+from rankmill.errors import BrokerUnavailable, OutputNotReady
 from rankmill.ledger import Ledger
-from rankmill.output import Output
+from rankmill.output import Job, Output
+from rankmill.reconcile import Reconciler
+from rankmill.settings import settings
+from tests.conftest import forget_settings
+from tests.denying_redis import denying_redis
 from tests.finished import finished, planned
 from tests.inputs import everything_under
-from worker.finalize import make_manifest
+from worker.delivery import deliver
+from worker.finalize import finalize, make_manifest
 
 ROWS = [
     {"query_id": f"q{n // 3}", "doc_id": f"d{n}", "query": f"q{n // 3}", "document": str(n)}
@@ -102,6 +111,65 @@ def test_a_job_that_did_not_succeed_stays_as_it_was(
         resume(handle)
     with unchanged(tmp_path):
         submit(job.spec.input_uri, job.spec.output_uri, model_id="null")
+
+
+@pytest.mark.parametrize("model", ["null", "null:1000"])
+def test_an_overwritten_result_goes_only_when_redis_has_the_new_job(
+    tmp_path: Path, ledger: Ledger, broker_url: str, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """Whatever command is the first that Redis refuses; the new job is the same or another one."""
+    output = done_with_rejects(tmp_path)
+    spec = output.load_job().spec.model_copy(update={"model_id": model})
+    before, refused = contents(tmp_path), set()
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+        denying_redis(broker_url, Path(folder)) as proxy,
+    ):
+        monkeypatch.setenv("RANKMILL_BROKER_URL", proxy.url)
+        for n_allowed in range(60):
+            forget_settings()
+            proxy.n_allowed, proxy.n_seen, proxy.refused = n_allowed, 0, []
+            try:
+                submit_spec(spec, overwrite=True)
+            except BrokerUnavailable:
+                assert contents(tmp_path) == before, proxy.refused
+                refused |= set(proxy.refused)
+                assert Output(output.uri).state() == "succeeded with rejects"
+                ledger._redis.flushall()
+                continue
+            break
+    new = Output(output.uri)
+    record = new.read_job()
+    assert record is not None and not new.has_ended() and not new.part_names()
+    assert record.job_id in ledger.job_ids() and len(ledger.queued("rankmill.score")) == 3
+    assert {b"HSET", b"EVALSHA", b"LPUSH"} <= refused
+
+
+def test_a_worker_waits_while_an_earlier_result_makes_room(tmp_path: Path, ledger: Ledger) -> None:
+    output = done_with_rejects(tmp_path)
+    job = output.load_job()
+    new = job.record.model_copy(update={"submitted_at": datetime.now(UTC)})
+    other = new.model_copy(update={"job_id": "0123456789ab"})
+    for record in (new, other):
+        plan = job.plan.model_copy(update={"job_id": record.job_id})
+        ledger.open_job(record, plan, (), replaces=True)
+        dispatch.advance(ledger, settings(), Job(record, plan))
+        before = contents(tmp_path)
+        with pytest.raises(OutputNotReady):
+            deliver(plan.shard(0, output.uri))
+        for early in (finalize, prepare_job):
+            with pytest.raises(OutputNotReady):
+                early(ledger, settings(), record.job_id, output.uri)
+        reconciler = Reconciler(ledger, settings())
+        reconciler.look()
+        counts = ledger.counts(record.job_id)
+        assert counts is not None and counts.state == "running"
+        assert contents(tmp_path) == before
+        ledger.end_turn("reconcile")
+    output.remove_result()
+    output.write_plan(plan)
+    output.write_job(other)
+    assert "scored" in deliver(plan.shard(0, output.uri))
 
 
 def test_a_redis_that_goes_half_way_through_changes_nothing(
