@@ -104,6 +104,8 @@ def read_source(
     else:
         named = find(inputs) if isinstance(inputs, str) else inputs
         found, below, table = list(named.files), list(named.below), named.table
+    if table is not None and columns is not None:
+        columns = table.stored_as(columns)
     with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(lambda file: read_footer(file, columns), found))
     if not isinstance(inputs, list):

@@ -76,7 +76,8 @@ def _read_file(
     file: InputFile, wanted: pa.Schema, row: int, batch_rows: int, damaged: Damaged
 ) -> Iterator[pa.Table]:
     """The file's rows from `row` on, those of a damaged row group without values."""
-    stored = [name for name in wanted.names if name not in file.partition]
+    there = [name for name in wanted.names if name not in file.partition]
+    stored = [file.names.get(name, name) for name in there]
     while row < file.n_rows:
         try:
             for table in parquet.read_rows(file.stat, stored, row, batch_rows):
@@ -98,7 +99,7 @@ def _as_planned(table: pa.Table, file: InputFile, first_row: int, wanted: pa.Sch
         if field.name in file.partition:
             arrays.append(_given(file.partition[field.name], field.type, table.num_rows))
             continue
-        stored = table[field.name]
+        stored = table[file.names.get(field.name, field.name)]
         try:
             arrays.append(exact_cast(stored, field.type))
         except Inexact as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import operator
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -32,7 +33,7 @@ REFUSAL_COLUMN = "_refusal"
 ORIGIN_COLUMNS = ("_file", "_row")
 STATUS_COLUMNS = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
 
-_LATER_OPTIONS = ("input_version", "title_col")
+_LATER_OPTIONS = ("input_version", "queries_version", "corpus_version", "title_col")
 
 
 class JobOptions(Contract):
@@ -61,6 +62,12 @@ class JobOptions(Contract):
         None, description="Queries of a run: Parquet, JSONL as BEIR has it, or TSV"
     )
     corpus: str | None = Field(None, description="Documents of a run, in the same forms")
+    queries_version: str | None = Field(
+        None, min_length=1, description="As --input-version, of a table that --queries is [newest]"
+    )
+    corpus_version: str | None = Field(
+        None, min_length=1, description="As --input-version, of a table that --corpus is [newest]"
+    )
     query_col: str = Field("query", description="Column with the query's text")
     document_col: str = Field("document", description="Column with the document's text")
     title_col: str | None = Field(
@@ -134,6 +141,7 @@ class InputFile(Contract):
         state: time of change of a local file, ETag of an object.
         partition: columns that it does not store: those that its path gives, as `…/lang=de/…` does,
             numbers where all are, or null; null for those that other files of the input store.
+        names: of columns that it stores by another name than the input has them by, that name.
     """
 
     uri: str
@@ -141,6 +149,9 @@ class InputFile(Contract):
     size_bytes: int
     state: str
     partition: Partition = Field(default_factory=dict)
+    names: dict[str, str] = Field(  # left out where empty, so that jobs keep their names
+        default_factory=dict, exclude_if=operator.not_
+    )
     role: InputRole = "input"
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,8 +28,7 @@ _READABLE = {
     "v2Checkpoint",
     "vacuumProtocolCheck",
 }
-_NESTED = ("fields", "type", "elementType", "keyType", "valueType")
-_PHYSICAL_NAME = "delta.columnMapping.physicalName"
+_PHYSICAL_NAME, _COLUMN_ID = b"delta.columnMapping.physicalName", b"delta.columnMapping.id"
 
 
 def open_delta(table: Table, version: str | None) -> TableVersion:
@@ -56,16 +55,19 @@ def open_delta(table: Table, version: str | None) -> TableVersion:
         _check_features(table, opened)
         schema = pa.schema(opened.schema().to_arrow())
         actions = pa.table(opened.get_add_actions())
+        deleted = _deleted(table, opened)
     except InputError:
         raise
     except Exception as error:  # the package has a class for nearly each
         message = re.sub(r"\x1b\[\d+m", "", str(error)).partition("<unknown>")[0]
         reason = " ".join(message.removesuffix("0: ").split())[:300]
-        wanted = "" if version is None else f" at --input-version {version}"
+        wanted = "" if version is None else f" at {table.version_flag} {version}"
         where = f"the {table.kind} {table.place}{wanted}"
         raise InputError(f"{where} cannot be read: {reason}") from error
-    counted = _counted(table, opened.metadata().partition_columns, actions)
-    return TableVersion(table, str(opened.version()), schema, counted)
+    counted = _counted(table, opened.metadata().partition_columns, actions, deleted)
+    return TableVersion(
+        table, str(opened.version()), schema, counted, *_column_names(table, opened, schema)
+    )
 
 
 def _version_at(table: Table, opened: Any, time: str) -> int:
@@ -76,8 +78,8 @@ def _version_at(table: Table, opened: Any, time: str) -> int:
         at = datetime.min
     if at.tzinfo is None:
         raise InputError(
-            f"--input-version {time} is neither a version of the {table.kind} {table.place} nor a "
-            "time with its zone, such as 2026-11-27T02:00:00Z"
+            f"{table.version_flag} {time} is neither a version of the {table.kind} {table.place} "
+            "nor a time with its zone, such as 2026-11-27T02:00:00Z"
         )
     commits = [each for each in opened.history() if each.get("timestamp") is not None]
     before = [
@@ -86,7 +88,8 @@ def _version_at(table: Table, opened: Any, time: str) -> int:
     if not before or at > datetime.now(UTC):
         when = "is yet to come" if before else "is before its first commit"
         raise InputError(
-            f"the {table.kind} {table.place} has no version at --input-version {time}, which {when}"
+            f"the {table.kind} {table.place} has no version at {table.version_flag} {time}, which "
+            f"{when}"
         )
     return int(max(before))
 
@@ -99,8 +102,8 @@ def _as_uri(place: str) -> str:
     """
     if "%" in place or "\\" in place:
         raise InputError(
-            f"{place} is a Delta table in a folder with a % or \\ in its name, which is not read; "
-            "rename it"
+            f"{place} is a Delta table in a folder with a % or \\ in its name, for which deltalake "
+            "would open another; rename it"
         )
     if storage.is_local(place):
         return Path(place).as_uri()
@@ -116,35 +119,58 @@ def _check_features(table: Table, opened: Any) -> None:
     if unknown or protocol.min_reader_version > 3:
         what = unknown[0] if unknown else f"reader version {protocol.min_reader_version}"
         raise _unread(table, what)
-    if "deletionVectors" in features and any(
-        batch.num_rows for batch in pa.RecordBatchReader.from_stream(opened.deletion_vectors())
-    ):
-        raise _unread(table, "deletion vectors", "REORG TABLE … APPLY (PURGE) removes them")
-    if opened.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
-        renamed = _renamed(json.loads(opened.schema().to_json()))
-        if renamed is not None:
-            raise _unread(table, f"column mapping (column '{renamed}' has another name in files)")
 
 
 def _unread(table: Table, feature: str, remedy: str = "write its rows to another") -> InputError:
     return InputError(f"the {table.kind} {table.place} uses {feature}, which is not read; {remedy}")
 
 
-def _renamed(kind: Any) -> str | None:
-    """The first column, at any depth, that files have by another name than the table."""
-    if isinstance(kind, list):
-        return next(filter(None, map(_renamed, kind)), None)
-    if not isinstance(kind, dict):
-        return None
-    physical = (kind.get("metadata") or {}).get(_PHYSICAL_NAME, kind.get("name"))
-    if physical != kind.get("name"):
-        return str(kind["name"])
-    return _renamed(
-        [kind.get(part) for part in ("fields", "type", "elementType", "keyType", "valueType")]
-    )
+def _column_names(
+    table: Table, opened: Any, schema: pa.Schema
+) -> tuple[dict[str, int], dict[str, tuple[str]] | None, dict[str, tuple[str]]]:
+    """By which ids or names files have the columns, as the last fields of `TableVersion`."""
+    mode = opened.metadata().configuration.get("delta.columnMapping.mode", "none")
+    if mode == "none":
+        return {}, {}, {}
+    physical = {}
+    for column in schema:
+        _check_nested(table, column)
+        physical[column.name] = (_physical_name(column),)
+    if mode == "name":
+        return {}, physical, physical
+    ids = {each.name: int(each.metadata[_COLUMN_ID]) for each in schema}
+    return ids, None, physical
 
 
-def _counted(table: Table, columns: list[str], actions: pa.Table) -> tuple[Counted, ...]:
+def _physical_name(column: pa.Field) -> str:
+    name: bytes = (column.metadata or {}).get(_PHYSICAL_NAME, column.name.encode())
+    return name.decode()
+
+
+def _check_nested(table: Table, column: pa.Field) -> None:
+    """Refuse a field inside a column that files have by another name than the table."""
+    for at in range(column.type.num_fields):
+        inner = column.type.field(at)
+        if _physical_name(inner) != inner.name:
+            where = f"column '{inner.name}' inside another has another name in files"
+            raise _unread(table, f"column mapping ({where})")
+        _check_nested(table, inner)
+
+
+def _deleted(table: Table, opened: Any) -> dict[str, np.ndarray]:
+    """Of each file with a deletion vector, the rows that it deletes."""
+    found = {}
+    for batch in pa.RecordBatchReader.from_stream(opened.deletion_vectors()):
+        kept = batch.column("selection_vector")
+        for at, path in enumerate(batch.column("filepath").to_pylist()):
+            mask = kept[at].values.to_numpy(zero_copy_only=False)
+            found[_uri(table, path)] = np.flatnonzero(~mask)
+    return found
+
+
+def _counted(
+    table: Table, columns: list[str], actions: pa.Table, deleted: dict[str, np.ndarray]
+) -> tuple[Counted, ...]:
     given: list[Partition] = [{} for _ in range(actions.num_rows)]
     if columns and actions.num_rows:
         values = actions["partition"].combine_chunks()
@@ -155,13 +181,15 @@ def _counted(table: Table, columns: list[str], actions: pa.Table) -> tuple[Count
             for each, text in zip(given, column.cast(pa.string()).to_pylist(), strict=True):
                 each[name] = text
     files = [
-        Counted(_uri(table, path), size, n_rows, values)
+        Counted(uri := _uri(table, path), size, n_rows, values, deleted.pop(uri, None))
         for path, size, n_rows, values in zip(
             *(actions[name].to_pylist() for name in ("path", "size_bytes", "num_records")),
             given,
             strict=True,
         )
     ]
+    if deleted:  # else those rows would be scored
+        raise _unread(table, f"deletion vectors of {min(deleted)}, which it does not count")
     return tuple(sorted(files, key=lambda file: file.uri))
 
 

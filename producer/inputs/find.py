@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from producer.inputs.delta import open_delta
 from producer.inputs.folders import data_files
@@ -35,13 +35,14 @@ def find(uris: str, version: str | None = None, flag: str = "INPUT") -> Found:
 
     Args:
         version: of the table that the input is, or else its newest.
-        flag: what named the input; only INPUT may be a table.
+        flag: what named the input.
 
     Raises:
         InputError: nothing is there, or a file twice, or files of several forms, or of none that
             is known; or files that are not an input's rows as they lie there; or a version of what
             has none.
     """
+    version_flag = "--input-version" if flag == "INPUT" else f"{flag}-version"
     files: list[FileStat] = []
     below: list[str] = []
     places = storage.places(uris)
@@ -49,14 +50,9 @@ def find(uris: str, version: str | None = None, flag: str = "INPUT") -> Found:
         listing = storage.list_place(place)
         table = named_table(listing)
         if table is not None:
-            if flag != "INPUT":
-                raise InputError(
-                    f"{flag} {place} is a table ({table.kind}), which only INPUT may be; write its "
-                    "rows to a folder of Parquet first"
-                )
             if len(places) > 1:
                 raise InputError(f"{place} is a table ({table.kind}); give it alone")
-            opened = open_table(table, version)
+            opened = open_table(replace(table, version_flag=version_flag), version)
             return Found(Form.PARQUET, opened.files(), table=opened)
         found = data_files(listing)
         check_plain(listing, found)
@@ -64,7 +60,7 @@ def find(uris: str, version: str | None = None, flag: str = "INPUT") -> Found:
         below += storage.paths_below(place, found)
     if version is not None:
         raise InputError(
-            f"--input-version {version}: {uris} has no versions; only Delta and Iceberg tables have"
+            f"{version_flag} {version}: {uris} has no versions; only Delta and Iceberg tables have"
         )
     [(uri, n_times)] = Counter(file.uri for file in files).most_common(1)
     if n_times > 1:

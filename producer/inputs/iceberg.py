@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from producer.inputs.marks import METADATA_FILE, Table
 from producer.inputs.table import Counted, TableVersion
 from rankmill import storage
 from rankmill.errors import InputError, RankmillError
+from rankmill.parquet import DamagedRowGroup, read_rows
 from rankmill.spec import Partition
 
 _NAMED = re.compile(r"iceberg://([^/]+)/([^/]+\.[^/]+)", re.IGNORECASE)
 _MAX_FORMAT = 2
+_EQUALITY = "equality deletes"
+_POSITIONS = pa.schema([("file_path", pa.string()), ("pos", pa.int64())])
+_BATCH_ROWS = 64 * 1024
 _NUMBER = re.compile(r"v?(\d+)[-.].*")
-_DELETES = {"POSITION_DELETES": "position deletes", "EQUALITY_DELETES": "equality deletes"}
 
 
 def located(place: str) -> str:
@@ -80,20 +87,22 @@ def open_iceberg(table: Table, version: str | None) -> TableVersion:
         tasks = list(opened.scan(snapshot_id=snapshot.snapshot_id).plan_files())
         schema = columns.as_arrow()
         specs = metadata.specs()
+        mapped = _mapped_names(metadata, columns)
     except RankmillError:
         raise
     except Exception as error:  # the package has a class for nearly each
         reason = " ".join(str(error).split())[:300]
         if "equality delete" in reason.lower():
-            raise _unread(table, "equality deletes") from error
+            raise _unread(table, _EQUALITY, "rewrite its data files") from error
         raise InputError(f"the {table.kind} {table.place} cannot be read: {reason}") from error
     return TableVersion(
-        Table(table.kind, location),
+        Table(table.kind, location, table.version_flag),
         f"{snapshot.snapshot_id}{'' if schema_id == snapshot.schema_id else f'@{schema_id}'}",
         schema,
         tuple(sorted(_counted(table, tasks, columns, specs), key=lambda file: file.uri)),
         {field.name: field.field_id for field in columns.fields},
-        takes_names="schema.name-mapping.default" in metadata.properties,
+        mapped,
+        _other_names(metadata, columns),
     )
 
 
@@ -148,9 +157,27 @@ def _snapshot(table: Table, metadata: Any, version: str | None) -> tuple[Any, in
         known = [*metadata.refs, *(each.snapshot_id for each in metadata.snapshots[-5:])]
         raise InputError(
             f"the {table.kind} {table.place} has no snapshot, branch or tag {version!r} "
-            f"(--input-version); it has {', '.join(map(str, known)) or 'none'}"
+            f"({table.version_flag}); it has {', '.join(map(str, known)) or 'none'}"
         )
     return found, schema_ids[schema]
+
+
+def _mapped_names(metadata: Any, columns: Any) -> dict[str, list[str]] | None:
+    """The names by which files without ids have each column; None where the table has none."""
+    mapping = metadata.name_mapping()
+    if mapping is None:
+        return None
+    by_id = {each.field_id: list(each.names) for each in mapping}
+    return {field.name: by_id.get(field.field_id, []) for field in columns.fields}
+
+
+def _other_names(metadata: Any, columns: Any) -> dict[str, set[str]]:
+    """The other names that each column has had."""
+    had: dict[int, set[str]] = defaultdict(set)
+    for schema in metadata.schemas:
+        for field in schema.fields:
+            had[field.field_id].add(field.name)
+    return {field.name: had[field.field_id] - {field.name} for field in columns.fields}
 
 
 def _counted(
@@ -158,19 +185,64 @@ def _counted(
 ) -> Iterable[Counted]:
     from producer.inputs.iceberg_files import normal_place
 
+    positions = _Positions(table)
     for task in tasks:
         file = task.file
-        for delete in task.delete_files:
-            kind = _DELETES.get(delete.content.name, delete.content.name)
-            raise _unread(table, kind, "rewrite its data files")
+        uri = storage.absolute(normal_place(file.file_path))
+        deletes = [positions.of(delete) for delete in task.delete_files]
+        found = [each[uri] for each in deletes if uri in each]
         if file.file_format.name != "PARQUET":
             raise _unread(table, f"{file.file_format.name} files")
         yield Counted(
-            storage.absolute(normal_place(file.file_path)),
+            uri,
             int(file.file_size_in_bytes),
             int(file.record_count),
             _identities(table, columns, specs[file.spec_id], file.partition),
+            np.unique(np.concatenate(found)) if found else None,
         )
+
+
+class _Positions:
+    """What files of position deletes hold, each read once."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._read: dict[str, dict[str, np.ndarray]] = {}
+
+    def of(self, delete: Any) -> dict[str, np.ndarray]:
+        """Of each data file by its URI, the rows that a file deletes."""
+        from producer.inputs.iceberg_files import normal_place
+
+        if delete.content.name != "POSITION_DELETES":
+            raise _unread(self._table, _EQUALITY, "rewrite its data files")
+        if delete.file_format.name != "PARQUET":
+            raise _unread(self._table, f"position deletes in {delete.file_format.name} files")
+        uri = storage.absolute(normal_place(delete.file_path))
+        if uri not in self._read:
+            rows = _positions_in(uri).group_by("file_path").aggregate([("pos", "list")])
+            paths, lists = rows["file_path"].to_pylist(), rows["pos_list"].combine_chunks()
+            self._read[uri] = {
+                storage.absolute(normal_place(path)): lists[at].values.to_numpy()
+                for at, path in enumerate(paths)
+            }
+        return self._read[uri]
+
+
+def _positions_in(uri: str) -> pa.Table:
+    """
+    Raises:
+        InputError: the file is gone, or is none of position deletes.
+    """
+    try:
+        tables = read_rows(storage.stat(uri), _POSITIONS.names, 0, _BATCH_ROWS)
+        found = pa.concat_tables(
+            [_POSITIONS.empty_table(), *(each.cast(_POSITIONS) for each in tables)]
+        )
+    except (InputError, DamagedRowGroup, pa.ArrowInvalid, ValueError, KeyError) as error:
+        raise InputError(
+            f"{error}: {uri}, which the table's metadata name for deleted rows"
+        ) from error
+    return found
 
 
 def _identities(table: Table, columns: Any, spec: Any, values: Any) -> Partition:

@@ -68,10 +68,12 @@ class Table:
 
     Attributes:
         place: its folder, or of Iceberg a metadata file.
+        version_flag: what names its version.
     """
 
     kind: Kind
     place: str
+    version_flag: str = "--input-version"
 
 
 def named_table(listing: Listing) -> Table | None:

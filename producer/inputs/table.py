@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 
 from producer.inputs.marks import Table
@@ -25,22 +27,28 @@ class Counted:
     Attributes:
         given: columns that the log gives, not the file; text is read in the column's type.
         n_rows: None where the log does not say.
+        deleted: int64 (n,), rows of the file that the table does not have any more; None of a file
+            whose rows all count.
     """
 
     uri: str
     size_bytes: int
     n_rows: int | None
     given: Partition = field(default_factory=dict)
+    deleted: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class TableVersion:
     """
     Attributes:
-        version: as --input-version takes it, and always the same rows.
+        version: as its flag takes it, and always the same rows.
         schema: the table's columns at that version.
-        field_ids: of Iceberg, the columns' ids, by which its files have them whatever the name.
-        takes_names: whether a file without ids has its columns by name.
+        field_ids: the columns' ids, by which files have them whatever the name; none where files
+            have columns by name alone.
+        names: of each column those that files may have it by; by names alone where there are no
+            ids, and of Iceberg in files without ids, which are refused where this is None.
+        other_names: all names that files may have a column by, other than the table's.
     """
 
     table: Table
@@ -48,10 +56,20 @@ class TableVersion:
     schema: pa.Schema
     counted: tuple[Counted, ...]
     field_ids: Mapping[str, int] = field(default_factory=dict)
-    takes_names: bool = True
+    names: Mapping[str, Sequence[str]] | None = field(default_factory=dict)
+    other_names: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.table.kind} {self.table.place} at version {self.version}"
+
+    @cached_property
+    def deleted(self) -> dict[str, np.ndarray]:
+        """Of each file that has some, the rows that do not count."""
+        return {each.uri: each.deleted for each in self.counted if each.deleted is not None}
+
+    def stored_as(self, columns: Sequence[str]) -> list[str]:
+        """All names that files may have these columns by."""
+        return [*columns, *(name for each in columns for name in self.other_names.get(each, ()))]
 
     def files(self) -> tuple[FileStat, ...]:
         """The counted files as they are now, from one listing of the table where they lie in it.
@@ -59,7 +77,9 @@ class TableVersion:
         Raises:
             InputError: there is none, or one is gone or is not as the log says.
         """
-        if not self.counted:
+        n_rows = [each.n_rows for each in self.counted]
+        n_deleted = sum(map(len, self.deleted.values()))
+        if not self.counted or (None not in n_rows and sum(filter(None, n_rows)) <= n_deleted):
             raise InputError(f"the {self} has no rows")
         folder = self.table.place.rpartition("/metadata/")[0] or self.table.place
         listing = storage.list_place(folder)
@@ -69,7 +89,7 @@ class TableVersion:
             if file.size_bytes != each.size_bytes:
                 raise InputError(
                     f"{file.uri} has {file.size_bytes:,} bytes, not the {each.size_bytes:,} of the "
-                    f"{self}; restore the file or give another --input-version"
+                    f"{self}; restore the file or give another {self.table.version_flag}"
                 )
         return files
 
@@ -82,12 +102,16 @@ class TableVersion:
             InputError: a file is not as the log says, or its types are other ones.
         """
         there = list(zip(self.counted, files, footers, strict=True))
-        stored = [self._stored(each, footer.n_rows, footer.schema) for each, _, footer in there]
+        names = [self._names_in(each, footer) for each, _, footer in there]
+        stored = [
+            self._stored(found, footer.schema)
+            for found, (_, _, footer) in zip(names, there, strict=True)
+        ]
         own = plain_schema(self.schema)
         schema = unified([self.table.place, *(file.uri for file in files)], [own, *stored])
         given = [
-            {name: each.given.get(name) for name in own.names if name not in columns.names}
-            for each, columns in zip(self.counted, stored, strict=True)
+            {name: each.given.get(name) for name in own.names if name not in found}
+            for each, found in zip(self.counted, names, strict=True)
         ]
         return tuple(
             InputFile(
@@ -96,58 +120,81 @@ class TableVersion:
                 size_bytes=file.size_bytes,
                 state=file.state,
                 partition=values,
+                names={name: other for name, other in found.items() if name != other},
             )
-            for (_, file, footer), values in zip(there, given, strict=True)
+            for (_, file, footer), values, found in zip(there, given, names, strict=True)
         ), schema
 
-    def _stored(self, each: Counted, n_rows: int, schema: pa.Schema) -> pa.Schema:
-        """The table's columns that a file stores, from the schema in its footer.
-
-        Raises:
-            InputError: the file has other rows than the log says, or a column by another name.
-        """
-        if each.n_rows is not None and each.n_rows != n_rows:
-            raise InputError(
-                f"{each.uri} has {n_rows:,} rows, not the {each.n_rows:,} of the {self}"
-            )
-        names = self._names_in(each, schema)
-        if not self.field_ids:  # whose files have the columns that they are partitioned by, too
-            names = [name for name in names if name not in each.given]
-        fields = [schema.field(name) for name in names]
+    def _stored(self, names: Mapping[str, str], schema: pa.Schema) -> pa.Schema:
+        """The table's columns that a file stores, from the schema in its footer."""
+        fields = [schema.field(stored).with_name(name) for name, stored in names.items()]
         return pa.schema([_in_zone(each, self.schema) for each in plain_schema(pa.schema(fields))])
 
-    def _check_case(self, each: Counted, schema: pa.Schema) -> None:
-        """Refuse a column that Spark would find by another case, and that is null here."""
-        stored = {name.lower(): name for name in schema.names}
-        for name in self.schema.names:
-            other = stored.get(name.lower(), name)
-            if name not in schema.names and other != name:
-                raise InputError(
-                    f"{each.uri}: column '{name}' of the {self} is called '{other}' in this file; "
-                    "rewrite the table's data files"
-                )
+    def _names_in(self, each: Counted, footer: Footer) -> dict[str, str]:
+        """The table's columns that a file stores, and by which name.
 
-    def _names_in(self, each: Counted, schema: pa.Schema) -> Sequence[str]:
-        ids = {_id_of(field): field for field in schema if _id_of(field) is not None}
-        if not self.field_ids or (not ids and self.takes_names):
-            self._check_case(each, schema)
-            return [name for name in self.schema.names if name in schema.names]
-        if not ids:
+        Raises:
+            InputError: the file has other rows than the log says, or a column that is not found
+                for sure.
+        """
+        if each.n_rows is not None and each.n_rows != footer.n_rows:
+            raise InputError(
+                f"{each.uri} has {footer.n_rows:,} rows, not the {each.n_rows:,} of the {self}"
+            )
+        if each.deleted is not None and each.deleted.max(initial=-1) >= footer.n_rows:
+            raise InputError(
+                f"{each.uri} has {footer.n_rows:,} rows, but the {self} deletes its row "
+                f"{each.deleted.max():,}; its metadata are damaged"
+            )
+        ids = {_id_of(field): field for field in footer.schema if _id_of(field) is not None}
+        if self.field_ids and ids:
+            return self._names_by_id(each, ids)
+        if self.names is None:
             raise InputError(
                 f"{each.uri}: its columns have no field ids, and the {self} has no name mapping "
                 "for them; rewrite the table's data files"
             )
-        found = []
+        found = self._names_by_name(each, footer.schema)
+        if not self.field_ids:  # whose files have the columns that they are partitioned by, too
+            found = {name: stored for name, stored in found.items() if name not in each.given}
+        return found
+
+    def _names_by_id(self, each: Counted, ids: Mapping[int | None, pa.Field]) -> dict[str, str]:
+        found = {}
         for name, number in self.field_ids.items():
             stored = ids.get(number)
             if stored is None:
                 continue
-            if stored.name != name or _ids_below(stored) - _ids_below(self.schema.field(name)):
+            inside = _ids_below(self.schema.field(name))
+            if any(each for _, each in inside) and _ids_below(stored) - inside:
                 raise InputError(
-                    f"{each.uri}: column '{name}' of the {self} was renamed, and is "
-                    f"'{stored.name}' in this file; rewrite the table's data files"
+                    f"{each.uri}: in column '{name}' of the {self} a field was renamed after this "
+                    "file was written; rewrite the table's data files"
                 )
-            found.append(name)
+            found[name] = stored.name
+        return found
+
+    def _names_by_name(self, each: Counted, schema: pa.Schema) -> dict[str, str]:
+        """Columns by name; one that Spark would find by another case is refused, not null."""
+        assert self.names is not None
+        there = {name.lower(): name for name in schema.names}
+        found = {}
+        for name in self.schema.names:
+            names = self.names.get(name, (name,))
+            stored = [other for other in names if other in schema.names]
+            cased = [there[other.lower()] for other in names if other.lower() in there]
+            if len(stored) > 1:
+                raise InputError(
+                    f"{each.uri}: both '{stored[0]}' and '{stored[1]}' are column '{name}' of the "
+                    f"{self}; rewrite the table's data files"
+                )
+            if cased and not stored:
+                raise InputError(
+                    f"{each.uri}: column '{name}' of the {self} is called '{cased[0]}' in this "
+                    "file; rewrite the table's data files"
+                )
+            if stored:
+                found[name] = stored[0]
         return found
 
 
@@ -180,5 +227,5 @@ def _stat(version: TableVersion, uri: str) -> FileStat:
     except InputError as error:
         raise InputError(
             f"{uri} is gone, which the {version} counts, perhaps by a vacuum; give a newer "
-            "--input-version, or restore the file"
+            f"{version.table.version_flag}, or restore the file"
         ) from error

@@ -26,11 +26,11 @@ _IDS = ("_id", "id")
 _QUERY_IDS, _DOC_IDS = ("query_id", *_IDS), ("doc_id", "docid", *_IDS)
 _TEXTS = ("text", "query", "document", "contents")
 # A row of lists becomes a thousand rows or more.
-_LIST_BATCH_ROWS = 64
+_BATCH_ROWS, _LIST_BATCH_ROWS = 4096, 64
 
 
 def needs_prepare(spec: JobSpec, found: Found | None = None) -> bool:
-    """Whether the input is anything but Parquet with pairs clustered by query.
+    """Whether the input is anything but Parquet with pairs clustered by query, which all count.
 
     Args:
         found: the input, where it was found already.
@@ -40,7 +40,8 @@ def needs_prepare(spec: JobSpec, found: Found | None = None) -> bool:
     """
     if spec.layout != "pairs" or spec.cluster:
         return True
-    return (found or find(spec.input_uri, spec.input_version)).form != Form.PARQUET
+    found = found or find(spec.input_uri, spec.input_version)
+    return found.form != Form.PARQUET or (found.table is not None and bool(found.table.deleted))
 
 
 def find_inputs(spec: JobSpec, found: Found | None = None) -> tuple[InputFile, ...]:
@@ -52,27 +53,54 @@ def find_inputs(spec: JobSpec, found: Found | None = None) -> tuple[InputFile, .
         InputError: nothing is there, another layout, columns missing or of the wrong type, ids
             that cannot be joined, and other faults that show in what is read.
     """
-    for flag, uris in (("--queries", spec.queries), ("--corpus", spec.corpus)):
+    for flag, uris, version in (
+        ("--queries", spec.queries, spec.queries_version),
+        ("--corpus", spec.corpus, spec.corpus_version),
+    ):
         if spec.layout == "run" and uris is None:
             raise InputError(f"a run needs its texts: give {flag}")
         if spec.layout != "run" and uris is not None:
             raise InputError(f"{flag} is for --layout run, not {spec.layout}")
+        if spec.layout != "run" and version is not None:
+            raise InputError(f"{flag}-version is for --layout run, not {spec.layout}")
     lists = USUAL_LISTS if spec.layout == "lists" else ()
     found = found or find(spec.input_uri, spec.input_version)
     files = [*_files(found, "input", (*key_columns(spec), *lists))]
-    if spec.queries is not None and spec.corpus is not None:
-        files += _files(find(spec.queries, flag="--queries"), "queries")
-        files += _files(find(spec.corpus, flag="--corpus"), "corpus")
+    texts = _found_texts(spec)
+    for role, named in texts.items():
+        files += _files(named, role)
     with Database() as database:
-        open_dataset(pinned(spec, found), tuple(files), database, only_beginning=True)
+        open_dataset(_pinned(spec, found, texts), tuple(files), database, only_beginning=True)
     return tuple(files)
 
 
 def pinned(spec: JobSpec, found: Found) -> JobSpec:
-    """The spec with the version of the table that its input is: later ones have other rows."""
-    if found.table is None:
-        return spec
-    return spec.model_copy(update={"input_version": found.table.version})
+    """The spec with the versions of the tables that its inputs are: later ones have other rows.
+
+    Raises:
+        InputError: as `find`, of queries and corpus.
+    """
+    return _pinned(spec, found, _found_texts(spec))
+
+
+def _pinned(spec: JobSpec, found: Found, texts: Mapping[InputRole, Found]) -> JobSpec:
+    named = {"input": found, **texts}
+    versions = {
+        f"{role}_version": each.table.version
+        for role, each in named.items()
+        if each.table is not None
+    }
+    return spec.model_copy(update=versions)
+
+
+def _found_texts(spec: JobSpec) -> dict[InputRole, Found]:
+    """The queries and the corpus of a run."""
+    if spec.queries is None or spec.corpus is None:
+        return {}
+    return {
+        "queries": find(spec.queries, spec.queries_version, "--queries"),
+        "corpus": find(spec.corpus, spec.corpus_version, "--corpus"),
+    }
 
 
 def open_dataset(
@@ -128,7 +156,13 @@ class _Reading:
     def rows(self, files: tuple[InputFile, ...]) -> Rows:
         form = form_of(files[0].stat)
         if form == Form.PARQUET:
-            return _parquet(files, self.spec)
+            return _parquet(
+                files,
+                self.spec.input_uri,
+                self.spec.input_version,
+                keep_damaged=self.spec.damaged == "reject",
+                batch_rows=_LIST_BATCH_ROWS if self.spec.layout == "lists" else _BATCH_ROWS,
+            )
         if form == Form.JSONL:
             texts = {"query": self.spec.query_col, "document": self.spec.document_col}
             if self.spec.layout == "pairs" and self.spec.title_col not in (NO_TITLE, ""):
@@ -147,17 +181,21 @@ class _Reading:
     def queries(self, files: tuple[InputFile, ...]) -> Texts:
         ids = _wanted_first(self.spec.query_id_col, _QUERY_IDS)
         texts = _wanted_first(self.spec.query_col, _TEXTS)
-        return Texts.of("--queries", self._texts(files), ids, texts)
+        rows = self._texts(files, self.spec.queries, self.spec.queries_version, "--queries")
+        return Texts.of("--queries", rows, ids, texts)
 
     def corpus(self, files: tuple[InputFile, ...]) -> Texts:
         ids = _wanted_first(self.spec.doc_id_col, _DOC_IDS)
         texts = _wanted_first(self.spec.document_col, _TEXTS)
-        return Texts.of("--corpus", self._texts(files), ids, texts, self.spec.title_col)
+        rows = self._texts(files, self.spec.corpus, self.spec.corpus_version, "--corpus")
+        return Texts.of("--corpus", rows, ids, texts, self.spec.title_col)
 
-    def _texts(self, files: tuple[InputFile, ...]) -> Rows:
+    def _texts(
+        self, files: tuple[InputFile, ...], uris: str | None, version: str | None, flag: str
+    ) -> Rows:
         form = form_of(files[0].stat)
         if form == Form.PARQUET:
-            return ParquetRows(files, input_schema(files))
+            return _parquet(files, str(uris), version, flag)
         return self._json(files) if form == Form.JSONL else self._delimited(tsv_rows(files))
 
     def _json(self, files: tuple[InputFile, ...], texts: Mapping[str, str] | None = None) -> Rows:
@@ -172,12 +210,17 @@ def _wanted_first(wanted: str | None, usual: tuple[str, ...]) -> tuple[str, ...]
     return usual if wanted is None else (wanted, *usual)
 
 
-def _parquet(files: tuple[InputFile, ...], spec: JobSpec) -> ParquetRows:
-    keeps = spec.damaged == "reject"
-    if spec.input_version is None:
-        schema = input_schema(files)
-    else:  # a table's, which has columns that its files lack
-        schema = read_source(find(spec.input_uri, spec.input_version)).schema
-    if spec.layout == "lists":
-        return ParquetRows(files, schema, keeps, _LIST_BATCH_ROWS)
-    return ParquetRows(files, schema, keeps)
+def _parquet(
+    files: tuple[InputFile, ...],
+    uris: str,
+    version: str | None,
+    flag: str = "INPUT",
+    *,
+    keep_damaged: bool = False,
+    batch_rows: int = _BATCH_ROWS,
+) -> ParquetRows:
+    if version is None:
+        return ParquetRows(files, input_schema(files), keep_damaged, batch_rows)
+    found = find(uris, version, flag)  # a table, which has columns that its files lack
+    deleted = found.table.deleted if found.table is not None else {}
+    return ParquetRows(files, read_source(found).schema, keep_damaged, batch_rows, deleted)

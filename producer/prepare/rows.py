@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,17 +95,23 @@ class ParquetRows:
     Attributes:
         schema: as `rankmill.parquet.plain_schema` has it, with the columns that paths give.
         keep_damaged: hand out the rows of a row group that cannot be read, refused and null.
+        deleted: of files by their URI, the rows that are left out.
     """
 
     files: tuple[InputFile, ...]
     schema: pa.Schema
     keep_damaged: bool = False
     batch_rows: int = 4096
+    deleted: Mapping[str, np.ndarray] | None = None
 
     def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
         damaged: Damaged = "reject" if self.keep_damaged else "fail"
         for file in self.files:
-            row = 0
+            row, deleted = 0, (self.deleted or {}).get(file.uri)
             for table in read_files([file], self.schema, names, 0, self.batch_rows, damaged):
-                yield _with_origin(table, file, np.arange(row, row + table.num_rows))
+                numbers = np.arange(row, row + table.num_rows)
                 row += table.num_rows
+                if deleted is not None:
+                    counts = ~np.isin(numbers, deleted)
+                    table, numbers = table.filter(pa.array(counts)), numbers[counts]
+                yield _with_origin(table, file, numbers)

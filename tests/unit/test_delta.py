@@ -8,6 +8,8 @@ import decimal
 import json
 import string
 import struct
+import uuid
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from pyroaring import BitMap64
 
+from producer.plan import read_pairs
 from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.submit import check
 from rankmill.errors import InputError
@@ -23,7 +26,7 @@ from rankmill.rows import read_files
 from rankmill.spec import JobSpec, Plan
 from tests.inputs import pairs
 from tests.lake import rows_of
-from tests.prepared import prepared
+from tests.prepared import prepared, write_lines
 
 # Of the Delta protocol: what a deletion vector begins with, and the alphabet of an inline one.
 _VECTOR_MAGIC = 1681511377
@@ -183,47 +186,159 @@ def use_features(entries: dict[str, Any], *features: str) -> None:
     }
 
 
-def test_deletion_vectors_are_refused_where_there_are_some(tmp_path: Path) -> None:
+def delete(place: Path, rows: list[int], *, in_a_file: bool = False) -> None:
+    """Delete rows of the first file, as Databricks and Spark do it."""
+    vector = struct.pack("<i", _VECTOR_MAGIC) + BitMap64(rows).serialize()
+    inline = base64.b85encode(vector + bytes(-len(vector) % 4)).translate(_Z85).decode()
+    vectors = {"storageType": "i", "pathOrInlineDv": inline}
+    if in_a_file:
+        name = uuid.uuid4()
+        content = b"\1" + struct.pack(">i", len(vector)) + vector
+        content += struct.pack(">I", zlib.crc32(vector))
+        (place / f"deletion_vector_{name}.bin").write_bytes(content)
+        encoded = base64.b85encode(name.bytes).translate(_Z85).decode()
+        vectors = {"storageType": "u", "pathOrInlineDv": encoded, "offset": 1}
+
+    def change(entries: dict[str, Any]) -> None:
+        use_features(entries, "deletionVectors")
+        facts = {"sizeInBytes": len(vector), "cardinality": len(rows)}
+        entries["add"]["deletionVector"] = vectors | facts
+
+    rewrite_log(place, change)
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+@pytest.mark.parametrize("name", ["t", "a b#ü[1]"])
+def test_rows_of_deletion_vectors_are_not_scored(
+    tmp_path: Path, name: str, in_a_file: bool
+) -> None:
+    place = tmp_path / "t"
+    write_deltalake(place, table(0).append_column("lang", [["de x"] * 10]), partition_by=["lang"])
+    delete(place, [3, 4, 9], in_a_file=in_a_file)
+    write_deltalake(place, table(2).append_column("lang", [["de x"] * 10]), mode="append")
+    place = place.rename(tmp_path / name)
+    given = check(spec(place)).record
+    assert given.prepares
+    found = prepared(given.spec, tmp_path)
+    assert found["doc_id"].to_pylist() == prepared(given.spec, tmp_path)["doc_id"].to_pylist()
+    left = [row for at, row in enumerate(table(0).to_pylist()) if at not in (3, 4, 9)]
+    assert ids(found.to_pylist()) == ids([*left, *table(2).to_pylist()])
+    for row in found.to_pylist():
+        stored = pa.parquet.read_table(row["_file"], partitioning=None).to_pylist()
+        assert stored[row["_row"]]["doc_id"] == row["doc_id"]
+
+
+def test_deletion_vectors_where_none_is_change_nothing(tmp_path: Path) -> None:
     place = tmp_path / "t"
     write_deltalake(place, table(0))
     rewrite_log(place, lambda entries: use_features(entries, "deletionVectors"))
+    assert not check(spec(place)).record.prepares
     assert len(rows_of(spec(place))) == 10
-
-    def delete(entries: dict[str, Any]) -> None:
-        vector = struct.pack("<i", _VECTOR_MAGIC) + BitMap64([3, 4]).serialize()
-        padded = vector + bytes(-len(vector) % 4)
-        entries["add"]["deletionVector"] = {
-            "storageType": "i",
-            "pathOrInlineDv": base64.b85encode(padded).translate(_Z85).decode(),
-            "sizeInBytes": len(vector),
-            "cardinality": 2,
-        }
-
-    rewrite_log(place, delete)
-    with pytest.raises(InputError, match=r"uses deletion vectors, which is not read; REORG"):
+    delete(place, list(range(10)))
+    with pytest.raises(InputError, match=r"^the Delta table .* has no rows"):
         check(spec(place))
 
 
-def test_column_mapping_is_refused_where_names_differ(tmp_path: Path) -> None:
+def test_a_deletion_vector_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     place = tmp_path / "t"
     write_deltalake(place, table(0))
+    delete(place, [3], in_a_file=True)
+    [vectors] = place.glob("*.bin")
+    vectors.write_bytes(vectors.read_bytes()[:12])
+    with pytest.raises(InputError, match=r"^the Delta table .* cannot be read: [^\n]+$"):
+        check(spec(place))
+    vectors.unlink()
+    with pytest.raises(InputError, match=r"^the Delta table .* cannot be read: [^\n]+$"):
+        check(spec(place))
+    delete(place, [10])
+    with pytest.raises(InputError, match=r"^the Delta table .* cannot be read: .* exceeds numRec"):
+        check(spec(place))
 
-    def map_columns(entries: dict[str, Any], physical: str) -> None:
+
+def map_columns(place: Path, mode: str, **physical: str) -> None:
+    """Give a table column mapping, and the names of columns other ones."""
+
+    def change(entries: dict[str, Any]) -> None:
         use_features(entries, "columnMapping")
-        entries["metaData"]["configuration"] = {"delta.columnMapping.mode": "name"}
+        entries["metaData"]["configuration"] = {"delta.columnMapping.mode": mode}
         schema = json.loads(entries["metaData"]["schemaString"])
         for number, column in enumerate(schema["fields"], 1):
-            name = physical if column["name"] == "document" else column["name"]
-            column["metadata"] = {
-                "delta.columnMapping.id": number,
-                "delta.columnMapping.physicalName": name,
-            }
+            name = column["name"]
+            facts = {"id": number, "physicalName": name}
+            column["metadata"] = {f"delta.columnMapping.{k}": v for k, v in facts.items()}
+            column["name"] = physical.get(name, name)
         entries["metaData"]["schemaString"] = json.dumps(schema)
 
-    rewrite_log(place, lambda entries: map_columns(entries, "document"))
-    assert len(rows_of(spec(place))) == 10
-    rewrite_log(place, lambda entries: map_columns(entries, "col-1"))
-    with pytest.raises(InputError, match=r"column mapping \(column 'document' has another name"):
+    rewrite_log(place, change)
+
+
+def write_with_ids(place: Path, rows: pa.Table) -> None:
+    """Write a table whose files have the columns' ids, as engines with column mapping do."""
+    fields = [
+        field.with_metadata({"PARQUET:field_id": str(number)})
+        for number, field in enumerate(rows.schema, 1)
+    ]
+    write_deltalake(place, rows)
+    [file] = place.glob("*.parquet")
+    pa.parquet.write_table(rows.cast(pa.schema(fields)), file)
+
+    def change(entries: dict[str, Any]) -> None:
+        entries["add"]["size"] = file.stat().st_size
+
+    rewrite_log(place, change)
+
+
+@pytest.mark.parametrize("mode", ["name", "id"])
+def test_mapped_columns_are_read_by_the_tables_names(tmp_path: Path, mode: str) -> None:
+    place = tmp_path / "t"
+    write_with_ids(place, table(0, extra="x"))
+    # Two have changed names, and one is called as the file calls another.
+    new = {"document": "Text", "doc_id": "query_id", "query_id": "doc_id", "query": "document"}
+    map_columns(place, mode, **new)
+    names = {"query_col": "document", "document_col": "Text"}
+    names |= {"query_id_col": "doc_id", "doc_id_col": "query_id"}
+    job = check(spec(place, **names))
+    assert not job.record.prepares
+    assert job.plan is not None
+    wanted = [{new.get(k, k): v for k, v in row.items()} for row in table(0, extra="x").to_pylist()]
+    assert rows_of(spec(place, **names)) == [row | {"_refusal": None} for row in wanted]
+    given = check(spec(place, cluster=True, **names)).record.spec
+    ordered = prepared(given, tmp_path).to_pylist()
+    assert [row["Text"] for row in ordered] == [row["Text"] for row in wanted]
+
+
+def test_mapped_texts_count_when_shards_are_cut(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "t", table(0))
+    map_columns(tmp_path / "t", "name")
+    before = read_pairs(spec(tmp_path / "t")).group_bytes
+    write_deltalake(tmp_path / "u", table(0))
+    map_columns(tmp_path / "u", "name", document="Text", query="Q")
+    renamed = read_pairs(spec(tmp_path / "u", document_col="Text", query_col="Q"))
+    assert renamed.group_bytes.tolist() == before.tolist()
+    assert before.tolist() > [0]
+
+
+def test_mapped_files_without_ids_are_refused_where_ids_say_which(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "t", table(0))
+    map_columns(tmp_path / "t", "id", document="Text")
+    with pytest.raises(InputError, match="columns have no field ids, and the Delta table"):
+        check(spec(tmp_path / "t", document_col="Text"))
+
+
+def test_column_mapping_inside_a_column_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "t"
+    write_deltalake(place, table(0, facts=[{"a": 1}]))
+
+    def change(entries: dict[str, Any]) -> None:
+        schema = json.loads(entries["metaData"]["schemaString"])
+        inner = schema["fields"][-1]["type"]["elementType"]["fields"][0]
+        inner["metadata"] = {"delta.columnMapping.id": 9}
+        inner["metadata"]["delta.columnMapping.physicalName"] = "col-9"
+        entries["metaData"]["schemaString"] = json.dumps(schema)
+
+    map_columns(place, "name")
+    rewrite_log(place, change)
+    with pytest.raises(InputError, match=r"uses column mapping \(column 'a' inside another has an"):
         check(spec(place))
 
 
@@ -271,7 +386,7 @@ def test_a_folder_that_the_package_would_mistake_is_refused(place: Path) -> None
     for name in ("a%20b", "a\\b"):
         moved = place.parent / name
         place.rename(moved)
-        with pytest.raises(InputError, match=r"a folder with a % or \\ in its name"):
+        with pytest.raises(InputError, match=r"a folder with a % or \\ in its name, for which deltalake would"):
             check(spec(moved))
         moved.rename(place)
 
@@ -281,9 +396,50 @@ def test_a_table_is_read_alone_and_as_input(place: Path, tmp_path: Path) -> None
     for places in (f"{place},{tmp_path}/u", f"{tmp_path}/u,{place}"):
         with pytest.raises(InputError, match=r"is a table \(Delta table\); give it alone"):
             check(spec(place).model_copy(update={"input_uri": places}))
-    texts = {"queries": str(tmp_path / "u"), "corpus": str(tmp_path / "u")}
-    with pytest.raises(InputError, match=r"--queries .* is a table \(Delta table\), which only"):
-        check(spec(place, layout="run", **texts))
+
+
+def test_texts_of_a_run_may_be_tables_of_one_version(tmp_path: Path) -> None:
+    rows = table(0)
+    write_lines(
+        tmp_path / "x.run", (f"{r['query_id']} Q0 {r['doc_id']} 1 2 x" for r in rows.to_pylist())
+    )
+    queries = rows.group_by(["query_id", "query"]).aggregate([])
+    write_deltalake(tmp_path / "q", queries)
+    write_deltalake(tmp_path / "d", rows.select(["doc_id", "document"]))
+    map_columns(tmp_path / "d", "name", document="contents")
+    texts = {"queries": str(tmp_path / "q"), "corpus": str(tmp_path / "d")}
+    given = spec(tmp_path / "x.run", layout="run", **texts)
+    job = check(given).record
+    assert (job.spec.queries_version, job.spec.corpus_version) == ("0", "0")
+    write_deltalake(tmp_path / "q", queries.slice(0, 1), mode="overwrite")
+    found = prepared(job.spec, tmp_path)
+    wanted = rows.select(["query_id", "doc_id", "query", "document"]).to_pylist()
+    assert found.select(["query_id", "doc_id", "query", "document"]).to_pylist() == wanted
+    assert check(given).record.job_id != job.job_id
+    assert check(given.model_copy(update={"queries_version": "0"})).record.job_id == job.job_id
+    with pytest.raises(InputError, match=r"at --queries-version 7 cannot be read"):
+        check(given.model_copy(update={"queries_version": "7"}))
+    with pytest.raises(InputError, match=r"^--corpus-version 7: .* has no versions; only Delta"):
+        update = {"corpus_version": "7", "corpus": str(tmp_path / "x.run")}
+        check(given.model_copy(update=update))
+    with pytest.raises(InputError, match=r"^--queries-version is for --layout run, not pairs"):
+        check(spec(tmp_path / "q", cluster=True, queries_version="0"))
+
+
+def test_deleted_texts_of_a_run_are_missing(tmp_path: Path) -> None:
+    rows = table(0)
+    write_lines(
+        tmp_path / "x.run", (f"{r['query_id']} Q0 {r['doc_id']} 1 2 x" for r in rows.to_pylist())
+    )
+    pa.parquet.write_table(
+        rows.group_by(["query_id", "query"]).aggregate([]), tmp_path / "q.parquet"
+    )
+    write_deltalake(tmp_path / "d", rows.select(["doc_id", "document"]))
+    delete(tmp_path / "d", [3])
+    texts = {"queries": str(tmp_path / "q.parquet"), "corpus": str(tmp_path / "d")}
+    given = check(spec(tmp_path / "x.run", layout="run", **texts)).record.spec
+    found = prepared(given, tmp_path).to_pylist()
+    assert [row["document"] is None for row in found] == [at == 3 for at in range(10)]
 
 
 def test_a_version_of_what_has_none_is_refused(tmp_path: Path) -> None:

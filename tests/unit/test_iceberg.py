@@ -26,12 +26,13 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, StringType
 
 from producer.inputs.iceberg_files import normal_place
+from producer.plan import read_pairs
 from producer.submit import check
 from rankmill.errors import InputError
 from rankmill.spec import JobSpec
 from tests.inputs import pairs
 from tests.lake import put, rows_of
-from tests.prepared import prepared
+from tests.prepared import prepared, write_lines
 
 
 def table(first: int, n_queries: int = 2, **columns: Any) -> pa.Table:
@@ -149,12 +150,61 @@ def test_columns_that_came_after_the_last_row_are_there(lake: Table) -> None:
             check(spec(place_of(lake), input_version=wrong))
 
 
-def test_a_renamed_column_is_refused(lake: Table) -> None:
+def test_a_renamed_column_is_read_from_older_files(lake: Table, tmp_path: Path) -> None:
+    # After this, a column is called as older files call another.
     with lake.update_schema() as columns:
+        columns.rename_column("document", "text").rename_column("query", "question")
+    with lake.update_schema() as columns:
+        columns.rename_column("doc_id", "query").add_column("document", StringType())
+    names = {"text": "document", "question": "query", "query": "doc_id"}
+    named = {"query_col": "question", "document_col": "text", "doc_id_col": "query"}
+    later = table(6).rename_columns(["query_id", "query", "question", "text"])
+    lake.append(later.append_column("document", [["new"] * 10]))
+    job = check(spec(place_of(lake), **named))
+    assert not job.record.prepares
+    wanted = [row | {"document": None} for row in renamed(table(4), names)]
+    wanted += [row | {"document": "new"} for row in renamed(table(6), names)]
+    for rows in (rows_of(spec(place_of(lake), **named)), prepared_rows(lake, tmp_path, **named)):
+        found = [{name: row[name] for name in wanted[0]} for row in rows]
+        assert sorted(found, key=str) == sorted(wanted, key=str)
+
+
+def renamed(rows: pa.Table, names: dict[str, str]) -> list[dict[str, Any]]:
+    new = {old: name for name, old in names.items()}
+    return [{new.get(name, name): value for name, value in row.items()} for row in rows.to_pylist()]
+
+
+def prepared_rows(made: Table, folder: Path, **options: Any) -> list[dict[str, Any]]:
+    given = check(spec(place_of(made), cluster=True, **options)).record.spec
+    rows: list[dict[str, Any]] = prepared(given, folder).to_pylist()
+    return rows
+
+
+def test_renamed_texts_count_when_shards_are_cut(lake: Table) -> None:
+    before = read_pairs(spec(place_of(lake))).group_bytes
+    with lake.update_schema() as columns:
+        columns.rename_column("document", "text").rename_column("query", "question")
+    after = read_pairs(spec(place_of(lake), query_col="question", document_col="text"))
+    assert after.group_bytes.tolist() == before.tolist()
+
+
+def test_a_field_renamed_inside_a_column_is_refused(tmp_path: Path) -> None:
+    made = create(tmp_path, table(0, facts={"a": "x"}))
+    made.append(table(0, facts={"a": "x"}))
+    with made.update_schema() as columns:
+        columns.rename_column("facts.a", "b")
+    with pytest.raises(InputError, match=r"in column 'facts' of the .* a field was renamed after"):
+        check(spec(place_of(made)))
+
+
+def test_renamed_columns_of_files_without_ids_are_those_of_the_name_mapping(tmp_path: Path) -> None:
+    made = create(tmp_path, table(0))
+    pa.parquet.write_table(table(2), tmp_path / "added.parquet")
+    made.add_files([f"file://{tmp_path}/added.parquet"])
+    with made.update_schema() as columns:
         columns.rename_column("document", "text")
-    lake.append(table(6).rename_columns(["query_id", "doc_id", "query", "text"]))
-    with pytest.raises(InputError, match=r"column 'text' of the .* was renamed, and is 'document'"):
-        check(spec(place_of(lake), document_col="text"))
+    found = rows_of(spec(place_of(made), document_col="text"))
+    assert [row["text"] for row in found] == table(2)["document"].to_pylist()
 
 
 def test_files_without_ids_are_read_by_the_name_mapping(tmp_path: Path) -> None:
@@ -193,18 +243,18 @@ class DeletesWriter(ManifestWriterV2):
         return super()._meta | {"content": "deletes"}
 
 
-def add_deletes(made: Table, content: DataFileContent) -> None:
+def add_deletes(made: Table, content: DataFileContent, deletes: Path) -> None:
     """Put a delete file into the current snapshot."""
     snapshot = made.current_snapshot()
     assert snapshot is not None
     folder = f"{made.location()}/metadata"
     file = DataFile.from_args(
         content=content,
-        file_path=f"{made.location()}/data/deletes.parquet",
+        file_path=f"file://{deletes}",
         file_format=FileFormat.PARQUET,
         partition=Record(),
         record_count=1,
-        file_size_in_bytes=100,
+        file_size_in_bytes=deletes.stat().st_size,
         equality_ids=[2] if content is DataFileContent.EQUALITY_DELETES else None,
     )
     file.spec_id = 0
@@ -233,20 +283,70 @@ def add_deletes(made: Table, content: DataFileContent) -> None:
         listed.add_manifests([*kept, writer.to_manifest_file()])
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (DataFileContent.POSITION_DELETES, "position deletes"),
-        (DataFileContent.EQUALITY_DELETES, "equality deletes"),
-    ],
-)
-def test_deletes_that_lie_next_to_the_data_are_refused(
-    lake: Table, content: DataFileContent, said: str
-) -> None:
-    assert len(rows_of(spec(place_of(lake)))) == 10
-    add_deletes(lake, content)
-    with pytest.raises(InputError, match=rf"uses {said}, which is not read; "):
+def write_positions(made: Table, path: Path, *rows: int) -> Path:
+    """A file that deletes rows of the table's data file, and of one that it does not count."""
+    [task] = made.scan().plan_files()
+    file = task.file.file_path
+    positions = [(file, row) for row in rows] + [(f"{file}.other", 0)]
+    names = ["file_path", "pos"]
+    pa.parquet.write_table(
+        pa.table(list(map(list, zip(*positions, strict=True))), names=names), path
+    )
+    return path
+
+
+def test_rows_of_position_deletes_are_not_scored(lake: Table, tmp_path: Path) -> None:
+    deletes = write_positions(lake, tmp_path / "deletes.parquet", 7, 0, 7)
+    add_deletes(lake, DataFileContent.POSITION_DELETES, deletes)
+    given = check(spec(place_of(lake))).record
+    assert given.prepares
+    found = prepared(given.spec, tmp_path).to_pylist()
+    assert found == prepared(given.spec, tmp_path).to_pylist()
+    left = [(at, row) for at, row in enumerate(table(4).to_pylist()) if at not in (0, 7)]
+    assert [(row["_row"], row["doc_id"]) for row in found] == [
+        (at, row["doc_id"]) for at, row in left
+    ]
+    previous = lake.snapshots()[-3].snapshot_id
+    assert not check(spec(place_of(lake), input_version=str(previous))).record.prepares
+
+
+def test_position_deletes_that_are_none_are_one_line(lake: Table, tmp_path: Path) -> None:
+    deletes = write_positions(lake, tmp_path / "deletes.parquet", 10)
+    add_deletes(lake, DataFileContent.POSITION_DELETES, deletes)
+    with pytest.raises(InputError, match=r"has 10 rows, but the Ice.* deletes its row 10; its"):
         check(spec(place_of(lake)))
+    pa.parquet.write_table(table(0), deletes)
+    with pytest.raises(InputError, match=r"^[^\n]*deletes.parquet[^\n]*for deleted rows$"):
+        check(spec(place_of(lake)))
+    deletes.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"^[^\n]*deletes.parquet[^\n]*for deleted rows$"):
+        check(spec(place_of(lake)))
+    deletes.unlink()
+    with pytest.raises(InputError, match=r"^[^\n]*deletes.parquet[^\n]*for deleted rows$"):
+        check(spec(place_of(lake)))
+
+
+def test_equality_deletes_are_refused(lake: Table, tmp_path: Path) -> None:
+    deletes = write_positions(lake, tmp_path / "deletes.parquet", 1)
+    add_deletes(lake, DataFileContent.EQUALITY_DELETES, deletes)
+    with pytest.raises(InputError, match=r"uses equality deletes, which is not read; "):
+        check(spec(place_of(lake)))
+
+
+def test_a_corpus_may_be_a_table_in_one_snapshot(lake: Table, tmp_path: Path) -> None:
+    rows = table(4)
+    lines = (f"{row['query_id']} Q0 {row['doc_id']} 1 2 x" for row in rows.to_pylist())
+    write_lines(tmp_path / "x.run", lines)
+    queries = rows.group_by(["query_id", "query"]).aggregate([])
+    pa.parquet.write_table(queries, tmp_path / "q.parquet")
+    texts = {"queries": str(tmp_path / "q.parquet"), "corpus": str(place_of(lake))}
+    given = check(
+        JobSpec(input_uri=str(tmp_path / "x.run"), output_uri="out", layout="run", **texts)
+    ).record.spec
+    assert given.corpus_version == str(lake.metadata.current_snapshot_id)
+    lake.overwrite(table(6))
+    found = prepared(given, tmp_path)
+    assert found["document"].to_pylist() == rows["document"].to_pylist()
 
 
 def metadata_of(made: Table) -> dict[str, Any]:
