@@ -171,6 +171,8 @@ def _refusal(work: ShardWork, pairs: PairWindow) -> str | None:
     except Exception as error:
         if not _may_blame_rows(error):
             raise
+        if isinstance(error, TimeoutError):
+            return f"{REFUSED}: {error}"
         cause = error.__cause__ if isinstance(error, ForwardError) else None
         return f"{REFUSED}: {type(cause or error).__name__}"
     return None

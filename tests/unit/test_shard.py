@@ -231,6 +231,7 @@ class _Picky:
     [
         (lambda at: PairTooLargeError(at, 9), "too long for the device's memory"),
         (lambda at: ValueError("bad text"), "the model refuses it: ValueError"),
+        (lambda at: TimeoutError("it does not end"), "the model refuses it: it does not end"),
     ],
 )
 def test_only_the_row_that_breaks_scoring_is_rejected(

@@ -7,10 +7,12 @@ last tokens of a pair that was cut, since that end is where the score is read.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from worker.engine.chat_loops import takes_linear_time
 from worker.engine.pairs import DistinctPairs, EncodedWindow
 from worker.engine.ragged import flatten, row_lengths
 from worker.engine.refusal import UnusableFolder, time_limit
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 # Signs that a template takes a message's content as a list of parts rather than a string.
 _PART_SIGNS = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
 
-# A template is a program; one that does not end is refused when it is first rendered.
-_LEARNING_S = 5.0
+# A template is a program, which may not end: for any text, or for some.
+_RENDERING_S = 5.0
 
 _FILLERS = ("0", "1 2 3 4")
 
@@ -39,7 +41,16 @@ class ChatEncoder:
         system_prompt: str | None = None,
         options: dict[str, Any] | None = None,
         message_format: str = "auto",
+        limit_s: float = _RENDERING_S,
     ) -> None:
+        """
+        Args:
+            limit_s: for rendering one pair.
+
+        Raises:
+            UnusableFolder: the template does not show both texts, or leaves no room for them.
+            TimeoutError: the template does not end.
+        """
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._system_prompt = system_prompt
@@ -48,9 +59,11 @@ class ChatEncoder:
         self._takes_parts = message_format == "structured" or (
             message_format == "auto" and any(sign in template for sign in _PART_SIGNS)
         )
-        with time_limit(_LEARNING_S, "the chat template"):
+        self._is_limited = not takes_linear_time(template)
+        self._limit_s = limit_s
+        with self._limit():
             self._end = self._learn_end()
-        shortest = self._render(_FILLERS[0], _FILLERS[0])
+            shortest = self._render(_FILLERS[0], _FILLERS[0])
         n_shortest = len(self._tokenize([shortest])[0])
         if n_shortest > max_length:
             raise UnusableFolder(
@@ -59,6 +72,10 @@ class ChatEncoder:
             )
 
     def encode(self, window: PairWindow) -> EncodedWindow:
+        """
+        Raises:
+            TimeoutError: the template does not end for some pair.
+        """
         pairs = DistinctPairs.of(window)
         rows = self._tokenize(
             [
@@ -96,7 +113,15 @@ class ChatEncoder:
         messages = [self._message("query", query), self._message("document", document)]
         if self._system_prompt is not None:
             messages.insert(0, self._message("system", self._system_prompt))
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **self._options))
+        with (
+            self._limit() if self._is_limited else nullcontext()
+        ):  # which takes longer than rendering
+            return str(
+                self._tokenizer.apply_chat_template(messages, tokenize=False, **self._options)
+            )
+
+    def _limit(self) -> AbstractContextManager[None]:
+        return time_limit(self._limit_s, "the chat template")
 
     def _message(self, role: str, text: str) -> dict[str, Any]:
         content = [{"type": "text", "text": text}] if self._takes_parts else text
