@@ -27,8 +27,8 @@ class Counted:
     Attributes:
         given: columns that the log gives, not the file; text is read in the column's type.
         n_rows: None where the log does not say.
-        deleted: int64 (n,), rows of the file that the table does not have any more; None of a file
-            whose rows all count.
+        deleted: int64 (n,), rows of the file, in order, that the table does not have any more;
+            None of a file whose rows all count.
     """
 
     uri: str

@@ -95,7 +95,7 @@ class ParquetRows:
     Attributes:
         schema: as `rankmill.parquet.plain_schema` has it, with the columns that paths give.
         keep_damaged: hand out the rows of a row group that cannot be read, refused and null.
-        deleted: of files by their URI, the rows that are left out.
+        deleted: of files by their URI, the rows that are left out, in order.
     """
 
     files: tuple[InputFile, ...]
@@ -109,9 +109,10 @@ class ParquetRows:
         for file in self.files:
             row, deleted = 0, (self.deleted or {}).get(file.uri)
             for table in read_files([file], self.schema, names, 0, self.batch_rows, damaged):
-                numbers = np.arange(row, row + table.num_rows)
-                row += table.num_rows
+                first, row = row, row + table.num_rows
+                numbers = np.arange(first, row)
                 if deleted is not None:
-                    counts = ~np.isin(numbers, deleted)
-                    table, numbers = table.filter(pa.array(counts)), numbers[counts]
+                    start, stop = np.searchsorted(deleted, (first, row))
+                    numbers = np.delete(numbers, deleted[start:stop] - first)
+                    table = table.take(pa.array(numbers - first))
                 yield _with_origin(table, file, numbers)

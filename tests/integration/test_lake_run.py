@@ -14,6 +14,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from rankmill.output import Output
 from tests.command import rankmill
 from tests.inputs import pairs, read_output
+from tests.lake import delete
 
 
 def table(n_queries: int) -> pa.Table:
@@ -49,6 +50,23 @@ def test_a_delta_table_is_scored_at_one_version(tmp_path: Path) -> None:
         refused = rankmill("run", which, tmp_path / "no", "--model", "null", *wrong)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1) and said in refused.stderr
         assert not (tmp_path / "no").exists()
+
+
+def test_a_table_with_deleted_rows_is_scored_without_them(tmp_path: Path) -> None:
+    place, out = tmp_path / "t", tmp_path / "out"
+    rows = table(2).set_column(3, "document", [["text"] * 7 + [None] * 3])
+    write_deltalake(place, rows)
+    delete(place, [0, 8])
+    done = rankmill("run", place, out, "--model", "null", "--max-reject-rate", 1)
+    assert done.returncode == 0, done.stderr
+    left = table(2)["doc_id"].to_pylist()[1:7]
+    assert sorted(row["doc_id"] for row in read_output(out)) == sorted(left)
+    rejects = pa.parquet.read_table(Output(str(out)).rejected_uri(0))
+    [file] = place.glob("*.parquet")
+    assert sorted(rejects["row"].to_pylist()) == [7, 9]
+    assert set(rejects["file"].to_pylist()) == {str(file)}
+    estimate = rankmill("estimate", place, "--model", "null", "--json")
+    assert json.loads(estimate.stdout)["n_rows"] == 8
 
 
 def test_an_iceberg_table_is_named_by_its_catalog(

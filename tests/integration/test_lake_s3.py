@@ -18,7 +18,8 @@ from rankmill.errors import InputError, NotAllowed
 from rankmill.settings import settings
 from rankmill.spec import JobSpec
 from tests.inputs import pairs
-from tests.lake import MARKS, put, rows_of
+from tests.lake import MARKS, delete, put, rows_of
+from tests.prepared import prepared
 from tests.s3 import SECRET, Faults
 
 WAYS = ["db/t", "db", "db/t/day=1", "db/t/day=1/x.parquet", "db/t/*/x*", "db/**/*.parquet", "d*"]
@@ -73,6 +74,18 @@ def test_what_may_not_be_seen_above_an_input_is_left_alone(
     finally:
         monkeypatch.undo()
         settings.cache_clear()
+
+
+@pytest.mark.parametrize(("name", "in_a_file"), [("t #1?", False), ("t", True)])
+def test_deleted_rows_are_left_out(s3: str, tmp_path: Path, name: str, in_a_file: bool) -> None:
+    place = f"{s3}/lake/{name}"
+    options = storage.connection_options(place)
+    write_deltalake(f"{s3}/lake/{quote(name)}", table(3), storage_options=options)
+    delete(place, [1, 4], in_a_file=in_a_file)
+    given = check(spec(place)).record
+    assert given.prepares
+    left = [row for at, row in enumerate(table(3)["doc_id"].to_pylist()) if at not in (1, 4)]
+    assert prepared(given.spec, tmp_path)["doc_id"].to_pylist() == left
 
 
 def test_a_delta_table_is_read_at_its_version(s3: str) -> None:

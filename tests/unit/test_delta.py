@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import decimal
 import json
-import string
-import struct
-import uuid
-import zlib
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from pyroaring import BitMap64
 
 from producer.plan import read_pairs
 from producer.prepare.inputs import find_inputs, needs_prepare
@@ -25,16 +19,8 @@ from rankmill.errors import InputError
 from rankmill.rows import read_files
 from rankmill.spec import JobSpec, Plan
 from tests.inputs import pairs
-from tests.lake import rows_of
+from tests.lake import delete, rewrite_log, rows_of, use_features
 from tests.prepared import prepared, write_lines
-
-# Of the Delta protocol: what a deletion vector begins with, and the alphabet of an inline one.
-_VECTOR_MAGIC = 1681511377
-_LETTERS = string.ascii_lowercase + string.ascii_uppercase
-_Z85 = bytes.maketrans(
-    f"{string.digits}{string.ascii_uppercase}{string.ascii_lowercase}!#$%&()*+-;<=>?@^_`{{|}}~".encode(),
-    f"{string.digits}{_LETTERS}.-:+=^!/*?&<>()[]{{}}@%$#".encode(),
-)
 
 
 def table(first: int, n_queries: int = 2, **columns: Any) -> pa.Table:
@@ -169,44 +155,6 @@ def test_a_file_that_is_not_as_the_log_says_is_refused(place: Path) -> None:
         check(spec(place))
 
 
-def rewrite_log(place: Path, change: Any) -> None:
-    """Change the first entry of a log as an engine that has more features writes it."""
-    path = place / "_delta_log" / "00000000000000000000.json"
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
-    change({name: value for entry in entries for name, value in entry.items()})
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-
-
-def use_features(entries: dict[str, Any], *features: str) -> None:
-    entries["protocol"] |= {
-        "minReaderVersion": 3,
-        "minWriterVersion": 7,
-        "readerFeatures": list(features),
-        "writerFeatures": list(features),
-    }
-
-
-def delete(place: Path, rows: list[int], *, in_a_file: bool = False) -> None:
-    """Delete rows of the first file, as Databricks and Spark do it."""
-    vector = struct.pack("<i", _VECTOR_MAGIC) + BitMap64(rows).serialize()
-    inline = base64.b85encode(vector + bytes(-len(vector) % 4)).translate(_Z85).decode()
-    vectors = {"storageType": "i", "pathOrInlineDv": inline}
-    if in_a_file:
-        name = uuid.uuid4()
-        content = b"\1" + struct.pack(">i", len(vector)) + vector
-        content += struct.pack(">I", zlib.crc32(vector))
-        (place / f"deletion_vector_{name}.bin").write_bytes(content)
-        encoded = base64.b85encode(name.bytes).translate(_Z85).decode()
-        vectors = {"storageType": "u", "pathOrInlineDv": encoded, "offset": 1}
-
-    def change(entries: dict[str, Any]) -> None:
-        use_features(entries, "deletionVectors")
-        facts = {"sizeInBytes": len(vector), "cardinality": len(rows)}
-        entries["add"]["deletionVector"] = vectors | facts
-
-    rewrite_log(place, change)
-
-
 @pytest.mark.parametrize("in_a_file", [False, True])
 @pytest.mark.parametrize("name", ["t", "a b#ü[1]"])
 def test_rows_of_deletion_vectors_are_not_scored(
@@ -270,6 +218,19 @@ def map_columns(place: Path, mode: str, **physical: str) -> None:
         entries["metaData"]["schemaString"] = json.dumps(schema)
 
     rewrite_log(place, change)
+
+
+def test_a_mapped_partition_column_is_read_by_the_tables_name(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "t", table(0, lang="de x"), partition_by=["lang"])
+    map_columns(tmp_path / "t", "name", lang="Language", document="Text")
+
+    def change(entries: dict[str, Any]) -> None:
+        entries["metaData"]["partitionColumns"] = ["Language"]
+
+    rewrite_log(tmp_path / "t", change)
+    found = rows_of(spec(tmp_path / "t", document_col="Text"))
+    assert {row["Language"] for row in found} == {"de x"}
+    assert [row["Text"] for row in found] == table(0)["document"].to_pylist()
 
 
 def write_with_ids(place: Path, rows: pa.Table) -> None:
