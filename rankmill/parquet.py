@@ -17,6 +17,7 @@ from rankmill import storage
 from rankmill.errors import InputError, StorageUnavailable, is_memory_shortage, unexpected
 from rankmill.int96 import UNIT, UNITS, check_int96, is_int96
 from rankmill.ranges import ByteRange, Fetched
+from rankmill.read_size import rows_at_once
 from rankmill.row_bytes import PIECE_BYTES, decoded_bytes, pieces
 from rankmill.storage import FileStat
 
@@ -180,7 +181,10 @@ def read_rows(
                 try:
                     if int96:
                         check_int96(file.uri, in_units, row_group, row, int96, batch_rows)
-                    for table in _tables(parquet, row_group, names, batch_rows):
+                    at_once = rows_at_once(
+                        file.uri, fetched or content, metadata, row_group, leaves
+                    )
+                    for table in _tables(parquet, row_group, names, batch_rows, at_once):
                         skip = min(max(start_row - row, 0), table.num_rows)
                         row += table.num_rows
                         if skip and not names and names is not None:  # as below
@@ -197,17 +201,17 @@ def read_rows(
 
 
 def _tables(
-    parquet: pq.ParquetFile, row_group: int, names: list[str] | None, batch_rows: int
+    parquet: pq.ParquetFile, row_group: int, names: list[str] | None, batch_rows: int, at_once: int
 ) -> Iterator[pa.Table]:
     """A row group in tables of `batch_rows`, or of fewer rows where those would be large.
 
-    The first rows are few, and say how many of the next are read at a time.
+    The first rows are few, and say how many of the next are read at a time, `at_once` at most.
     """
     if names == []:  # the rows are counted; Arrow loses them where it joins or cuts
         for batch in parquet.iter_batches(batch_rows, [row_group], columns=[], use_threads=False):
             yield pa.Table.from_batches([batch])
         return
-    size = min(batch_rows, _FIRST_ROWS)
+    size = min(batch_rows, _FIRST_ROWS, at_once)
     waiting: list[pa.Table] = []
     n_rows, n_bytes = 0, 0
     batches = parquet.iter_batches(size, [row_group], columns=names, use_threads=False)
@@ -222,7 +226,7 @@ def _tables(
             waiting, n_rows, n_bytes = [], 0, 0
             fitting = PIECE_BYTES * table.num_rows // max(1, read_bytes)
         # Arrow takes a new size for what it has yet to read; ParquetFile has no way to say one.
-        parquet.reader.set_batch_size(min(batch_rows - n_rows, max(1, fitting)))
+        parquet.reader.set_batch_size(min(batch_rows - n_rows, max(1, fitting), at_once))
     if waiting:
         yield from pieces(pa.concat_tables(waiting))
 
