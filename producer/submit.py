@@ -47,7 +47,7 @@ def submit(
         BrokerUnavailable: Redis does not answer, or takes no writes; nothing was changed.
     """
     values = {"input_uri": str(input_uri), "output_uri": str(output_uri), **options}
-    return submit_spec(parse(JobSpec, values, "job"), overwrite=overwrite)
+    return submit_spec(parse(JobSpec, values, "submit"), overwrite=overwrite)
 
 
 def submit_spec(spec: JobSpec, *, overwrite: bool = False) -> JobHandle:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rankmill.errors import InputError
+from rankmill.wrong_value import wrong_value
 
 # What a message carries is bounded, and nothing in it can pass for another key of Redis.
 JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
@@ -58,17 +59,25 @@ class Contract(BaseModel):
         return self.model_dump_json(indent=2).encode() + b"\n"
 
 
-def parse(contract: type[ContractT], content: bytes | Mapping[str, Any], where: str) -> ContractT:
+def parse(
+    contract: type[ContractT],
+    content: bytes | Mapping[str, Any],
+    where: str,
+    named: Callable[[str], str] = str,
+) -> ContractT:
     """Read a contract from JSON or plain values.
 
+    Args:
+        where: what holds the values; empty where `named` gives flags.
+        named: a field's name to what a user types.
+
     Raises:
-        InputError: naming `where`, the first wrong field and what is wrong with it.
+        InputError: naming `where`, the first wrong field, its value and what is allowed.
     """
     try:
         if isinstance(content, bytes):
             return contract.model_validate_json(content)
         return contract.model_validate(content)
     except ValidationError as error:
-        field = ".".join(map(str, error.errors()[0]["loc"])) or contract.__name__
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise InputError(f"{where}: {field}: {reason}") from error
+        line = wrong_value(error, named=named, known=contract.model_fields)
+        raise InputError(f"{where}: {line}" if where else line) from error

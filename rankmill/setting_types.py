@@ -52,12 +52,20 @@ def _check_device(text: str) -> str:
         raise _wrong(str(error)) from None
 
 
+def _check_memory(text: str) -> str:
+    """As DuckDB reads it, which would refuse it only once a job is being prepared."""
+    if not re.fullmatch(r"\s*0*[1-9]\d*(\.\d+)?\s*([kmgt]i?b|%)\s*", text, re.IGNORECASE):
+        raise _wrong(f"{text!r} is not an amount of memory; give one such as 800MB, 4GB or 2GiB")
+    return text
+
+
 def _wrong(why: str) -> PydanticCustomError:
     return PydanticCustomError("setting", "{why}", {"why": why})
 
 
 BrokerUrl = Annotated[str, AfterValidator(_check_url)]
 DeviceName = Annotated[str, AfterValidator(_check_device)]
+Memory = Annotated[str, AfterValidator(_check_memory)]
 Names = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)]
 Places = Annotated[
     tuple[str, ...] | None, NoDecode, BeforeValidator(_split), AfterValidator(_check_places)

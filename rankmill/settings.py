@@ -13,14 +13,17 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rankmill.errors import InputError
-from rankmill.setting_types import BrokerUrl, DeviceName, Names, Places
+from rankmill.setting_types import BrokerUrl, DeviceName, Memory, Names, Places
+from rankmill.wrong_value import wrong_value
+
+_SECRET_CHARS = 16
 
 
 class Settings(BaseSettings):
     """Read from `RANKMILL_…` variables; the README's table is made from these descriptions."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RANKMILL_", frozen=True, hide_input_in_errors=True
+        env_prefix="RANKMILL_", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
     )
 
     broker_url: BrokerUrl = Field(
@@ -81,7 +84,7 @@ class Settings(BaseSettings):
     scratch: str | None = Field(
         None, description="Folder on local disk for what does not fit in memory [the system's]"
     )
-    prepare_memory: str = Field(
+    prepare_memory: Memory = Field(
         "1GB", description="Memory that joining and sorting may use before they take to the disk"
     )
     max_columns: int = Field(
@@ -111,7 +114,6 @@ class Settings(BaseSettings):
     )
     webhook_secret: SecretStr | None = Field(
         None,
-        min_length=16,
         validate_default=True,
         description="What these messages are signed with; at least 16 characters",
     )
@@ -138,6 +140,8 @@ class Settings(BaseSettings):
     def _check_signed(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if secret is None and info.data.get("webhook_url") is not None:
             raise ValueError("is needed with RANKMILL_WEBHOOK_URL, to sign what is sent")
+        if secret is not None and len(secret.get_secret_value()) < _SECRET_CHARS:
+            raise ValueError(f"must have at least {_SECRET_CHARS} characters")
         return secret
 
     def secrets(self) -> list[str]:
@@ -166,9 +170,16 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "RANKMILL_" + ".".join(map(str, first["loc"])).upper()
-        raise InputError(f"{name}: {first['msg']}") from error
+        raise InputError(wrong_value(error, named=_variable, is_secret=_is_secret)) from error
+
+
+def _variable(field: str) -> str:
+    return f"{Settings.model_config['env_prefix']}{field.upper()}:"
+
+
+def _is_secret(field: str) -> bool:
+    """Whether a setting may hold a password or a token."""
+    return field == "broker_url" or "SecretStr" in str(Settings.model_fields[field].annotation)
 
 
 def unknown_variables() -> list[str]:

@@ -1,5 +1,6 @@
 """`celery -A tasks worker|beat|flower`: the app of rankmill.broker with the task shells."""
 
+import click
 from celery.signals import (
     celeryd_init,
     setup_logging,
@@ -9,11 +10,19 @@ from celery.signals import (
 )
 
 from rankmill import broker
+from rankmill.errors import RankmillError
 from tasks.logs import name_worker, set_up_logs
 from worker import life
 from worker.runtime import forget_beat, remember_job, start_reconciling
 
-app = broker.app()
+try:
+    app = broker.app()
+except RankmillError as error:
+    if click.get_current_context(silent=True) is None:
+        raise
+    # Celery's command line would show the traceback of any Exception.
+    click.echo(f"rankmill: {error}", err=True)
+    raise SystemExit(error.exit_code) from None
 app.conf.include = ["tasks.jobs"]
 celeryd_init.connect(name_worker)
 celeryd_init.connect(forget_beat)

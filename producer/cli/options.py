@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
+from rankmill.contract import parse
 from rankmill.devices import check_device
 from rankmill.errors import InputError
 from rankmill.settings import settings
@@ -64,7 +64,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
             value = given.pop(name)
             if value is not None:
                 values[name] = tuple(value.split(",")) if name in _LISTS else value
-        command(spec=_spec(contract, values), **given)
+        command(spec=parse(contract, values, "", flag), **given)
 
     parameters = [
         *first,
@@ -80,23 +80,10 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     return with_spec
 
 
-def _spec(contract: type[JobOptions], values: dict[str, Any]) -> JobOptions:
-    try:
-        return contract.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        if name in _ARGUMENTS:  # its text may hold a secret
-            lead = f"{_ARGUMENTS[name].upper()} "
-        else:
-            lead = f"{flag(name)} {str(first['input'])[:80]!r} "
-        # Our own checks name the flag already.
-        raise InputError(lead * (not reason.startswith("--")) + reason) from error
-
-
 def flag(field_name: str) -> str:
     """The command line's name of a job option."""
+    if field_name in _ARGUMENTS:
+        return _ARGUMENTS[field_name].upper()
     return _FLAGS.get(field_name, "--" + field_name.replace("_", "-"))
 
 

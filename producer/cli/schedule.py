@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from producer.cli.options import JsonFlag, takes_job
+from producer.cli.options import JsonFlag, flag, takes_job
 from producer.cli.schedule_view import changes_lines, firings_table, schedule_facts, schedules_table
 from producer.schedules import clock, hand
 from producer.schedules import show as facts
@@ -69,7 +69,7 @@ def add(
         **{"fail_if": tuple(fail_if or ()), "qrels": qrels},
     }
     job = JobOptions(**spec.model_dump(exclude_unset=True, exclude={"output_uri"}))
-    wanted = schedule_spec(name, job, spec.output_uri, own, f"schedule {name}")
+    wanted = schedule_spec(name, job, spec.output_uri, own, f"schedule {name}", _typed)
     ledger, store = _connect()
     planned = changes(store.specs(), [wanted])
     if planned.changed:
@@ -164,6 +164,10 @@ def history(
         print(json.dumps([facts.firing(each).model_dump(mode="json") for each in firings]))
     else:
         Console().print(firings_table(spec, firings))
+
+
+def _typed(field: str) -> str:
+    return "NAME" if field == "name" else flag(field)
 
 
 def _connect() -> tuple[Ledger, Store]:

@@ -15,6 +15,7 @@ Beside `input` and `output`, a key is a field of ScheduleSpec or a flag of `rank
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ from rankmill.errors import InputError
 from rankmill.spec import JobOptions
 
 _OWN = set(ScheduleSpec.model_fields) - {"version", "name", "job", "output_uri"}
-_NAMED_OTHERWISE = {"input_uri": "input", "model_id": "model", "model_revision": "revision"}
+_NAMED_OTHERWISE = {
+    **{"input_uri": "input", "output_uri": "output"},
+    **{"model_id": "model", "model_revision": "revision"},
+}
 _JOB = {_NAMED_OTHERWISE.get(n, n): n for n in JobOptions.model_fields if n != "version"}
 
 
@@ -54,28 +58,43 @@ def _spec(name: str, values: Any, path: str) -> ScheduleSpec:
     where = f"{path}: schedule.{name}"
     if not isinstance(values, dict):
         raise InputError(f"{where} is no table; write [schedule.{name}]")
-    for key in values:
-        if key not in _OWN | set(_JOB) | {"output"}:
-            near = get_close_matches(key, [*_OWN, *_JOB, "output"], 1)
+    for given in values:
+        if given not in _OWN | set(_JOB) | {"output"}:
+            near = get_close_matches(given, [*_OWN, *_JOB, "output"], 1)
             meant = f"; did you mean '{near[0]}'?" if near else ""
-            raise InputError(f"{where}: unknown key '{key}'{meant}")
-    missing = [key for key in ("cron", "input", "output") if key not in values]
+            raise InputError(f"{where}: unknown key '{given}'{meant}")
+    missing = [needed for needed in ("cron", "input", "output") if needed not in values]
     if missing:
         raise InputError(f"{where}: '{missing[0]}' is missing")
-    job = {_JOB[key]: value for key, value in values.items() if key in _JOB}
-    own = {key: value for key, value in values.items() if key in _OWN}
-    return schedule_spec(name, parse(JobOptions, job, where), values["output"], own, where)
+    job = {_JOB[given]: value for given, value in values.items() if given in _JOB}
+    own = {given: value for given, value in values.items() if given in _OWN}
+    options = parse(JobOptions, job, where, key)
+    return schedule_spec(name, options, values["output"], own, where, key)
+
+
+def key(field: str) -> str:
+    """The file's name of a field."""
+    return _NAMED_OTHERWISE.get(field, field)
 
 
 def schedule_spec(
-    name: str, job: JobOptions, output_uri: str, own: dict[str, Any], where: str
+    name: str,
+    job: JobOptions,
+    output_uri: str,
+    own: dict[str, Any],
+    where: str,
+    named: Callable[[str], str],
 ) -> ScheduleSpec:
     """A schedule whose paths mean the same to every worker; `own` are its further fields.
+
+    Args:
+        named: a field's name to the key or the flag that a user types.
 
     Raises:
         InputError: naming `where` and the field that is wrong.
     """
-    spec = parse(ScheduleSpec, {"name": name, "job": job, "output_uri": output_uri, **own}, where)
+    values = {"name": name, "job": job, "output_uri": output_uri, **own}
+    spec = parse(ScheduleSpec, values, where, named)
     paths = {
         field: templates.absolute(text)
         for field in ("input_uri", "queries", "corpus")

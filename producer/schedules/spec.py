@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from rankmill.contract import Contract
 from rankmill.spec import JobOptions
@@ -16,13 +17,28 @@ Overlap = Literal["skip", "queue"]
 Missed = Literal["skip", "latest"]
 
 
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
+        raise ValueError(
+            "is not a schedule's name; take letters, digits, '.', '_' and '-', a letter or a digit "
+            "first, 63 at most"
+        )
+    return name
+
+
+def _check_deadline(text: str) -> str:
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text):
+        raise ValueError("is not a time of day from 00:00 to 23:59, such as 06:00")
+    return text
+
+
 class ScheduleSpec(Contract):
     """A job, when it is due, and what to do when that is not simple.
 
     Paths of `job` and `output_uri` are templates, see `templates`.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    name: Annotated[str, AfterValidator(_check_name)]
     cron: str = Field(description="Minute, hour, day of month, month, day of week")
     tz: str = Field("UTC", description="IANA zone whose clock the cron line goes by")
     job: JobOptions
@@ -39,9 +55,8 @@ class ScheduleSpec(Contract):
     unless_unchanged: bool = Field(
         False, description="Run only if input or options changed since the last success"
     )
-    deadline: str | None = Field(
+    deadline: Annotated[str, AfterValidator(_check_deadline)] | None = Field(
         None,
-        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
         description="Time of day, as 06:00, past which a run that is not done raises an alert",
     )
     fail_if: tuple[str, ...] = Field(

@@ -166,7 +166,7 @@ def test_an_empty_input_comes_to_nothing(tmp_path: Path) -> None:
         (["in.parquet", "--model", "null:x"], "null:x: say null or null:PAIRS"),
         (["in.parquet", "--query-col", "q"], "the columns there are: query_id, doc_id"),
         (["in.parquet", "--layout", "lists"], "looks like"),
-        (["in.parquet", "--max-length", "1"], "--max-length '1'"),
+        (["in.parquet", "--max-length", "1"], "--max-length 1 should"),
         (["in.parquet", "--sample", "0"], "--sample"),
         (["in.parquet", "--precision", "fp8"], "fp8 needs a Hopper GPU"),
         (["nothing.parquet"], "nothing.parquet: no such file"),

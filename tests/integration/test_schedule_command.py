@@ -143,13 +143,17 @@ def test_apply_is_all_or_nothing(folder: Path) -> None:
         ("top_k = 5", "topk = 5", "schedule.nightly: unknown key 'topk'; did you mean 'top_k'?"),
         ("[schedule.weekly]", "[schedules.weekly]", "'schedules' means nothing here"),
         ('input = "in.parquet"\n', "", "schedule.nightly: 'input' is missing"),
-        ("top_k = 5", 'top_k = "five"', "schedule.nightly: top_k: Input should be a valid integer"),
-        ("top_k = 5", "top_k = 0", "schedule.nightly: top_k: Input should be greater"),
-        ('"06:00"', '"6 am"', "schedule.nightly: deadline"),
-        ('missed = "latest"', 'missed = "all"', "schedule.weekly: missed: Input should be 'skip'"),
+        ("top_k = 5", 'top_k = "five"', "schedule.nightly: top_k 'five' should be a valid integer"),
+        ("top_k = 5", "top_k = 0", "schedule.nightly: top_k 0 should be greater"),
+        ('"06:00"', '"6 am"', "schedule.nightly: deadline '6 am' is not a time of day"),
+        ('missed = "latest"', 'missed = "all"', "schedule.weekly: missed 'all' should be 'skip'"),
         ("top_k = 5", "top_k = ", "Invalid value (at line 8"),
-        ("[schedule.nightly]", '[schedule."night ly"]', "schedule.night ly: name"),
-        ('output = "out"', "output = 7", "schedule.nightly: output_uri"),
+        (
+            "[schedule.nightly]",
+            '[schedule."night ly"]',
+            "name 'night ly' is not a schedule's name",
+        ),
+        ('output = "out"', "output = 7", "schedule.nightly: output 7 should be a valid string"),
     ],
 )
 def test_a_bad_file_is_told_by_its_place(
@@ -174,6 +178,8 @@ def test_a_file_that_is_not_there() -> None:
         (("--cron", "15 2 * *"), "cron '15 2 * *': 4 fields"),
         (("--cron", "15 2 * * *", "--tz", "Europe/Berln"), "did you mean Europe/Berlin"),
         (("--cron", "15 2 * * *", "--model", "/no/model"), "no such model folder"),
+        (("--cron", "15 2 * * *", "--deadline", "6 am"), "--deadline '6 am' is not a time of day"),
+        (("--cron", "15 2 * * *", "--grace-min", "0"), "--grace-min 0 should be greater than or"),
     ],
 )
 def test_bad_use_is_one_line(folder: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -17,8 +17,8 @@ from tests.unit.engine.checkpoints import bert
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--top-k", "0"), "--top-k '0' should be greater than or equal to 1"),
-        (("--max-reject-rate", "1.5"), "--max-reject-rate '1.5' should be less than or equal to 1"),
+        (("--top-k", "0"), "--top-k 0 should be greater than or equal to 1"),
+        (("--max-reject-rate", "1.5"), "--max-reject-rate 1.5 should be less than or equal to 1"),
         (("--revision", "../x"), "--revision '../x' is not a commit, a branch or a tag"),
         (("--query-col", "q"), "column 'q' is missing; the columns there are: query_id, doc_id,"),
         (("--doc-id-col", "d"), "; --doc-id-col names another"),
