@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from producer.follow import JobHandle
+from collections.abc import Callable
+from functools import partial
+
+from producer.follow import JobHandle, JobStatus, succeeded
+from producer.here import Follow, Say, last_of, run_here, say_nothing
 from producer.submit import accepting, check, check_reject_rate, go_on
 from rankmill import dispatch
 from rankmill.errors import BrokerUnavailable, InputError, RankmillError
@@ -11,6 +15,8 @@ from rankmill.local_run import Hold, check_free, hand_to_cluster, last_run
 from rankmill.output import Output
 from rankmill.settings import settings
 from rankmill.spec import JobSpec
+
+Change = Callable[[JobHandle, Hold], object]
 
 
 def runs_here(handle: JobHandle) -> bool:
@@ -76,27 +82,39 @@ def cancel(handle: JobHandle) -> None:
 
 
 def resume(
-    handle: JobHandle, hold: Hold | None = None, *, max_reject_rate: float | None = None
+    handle: JobHandle,
+    hold: Hold | None = None,
+    *,
+    max_reject_rate: float | None = None,
+    local: bool | None = None,
 ) -> None:
     """Run what has no report yet of a job that failed, was cancelled or was lost; else nothing.
 
+    On a cluster it returns at once. On this machine it returns when the job has ended: it starts a
+    private Redis and workers, and changes RANKMILL_BROKER_URL of this process for as long.
     Twice at once is harmless: a shard is run by the one worker that has its claim.
 
     Args:
         hold: of a run on this machine, whose private cluster the handle is on.
+        local: on this machine or on the cluster of the settings; without it, where it ran before.
         max_reject_rate: instead of the job's own; where all rows are done nothing is scored again.
 
     Raises:
-        JobFailed: it is finished, with more rejects than that.
+        JobFailed: it is finished, with more rejects than that; or it failed on this machine.
         OutputTaken: a `rankmill run` is at work on it.
         BrokerUnavailable: Redis does not answer, or takes no writes; nothing was changed.
     """
+    if handle.output.is_success() and not handle.output.lost_parts():
+        if max_reject_rate is not None:
+            check_reject_rate(handle.output, max_reject_rate)
+        return
+    if hold is None and _goes_here(handle, local):
+        change = partial(resume, max_reject_rate=max_reject_rate)
+        succeeded(go_on_here(handle, change)[1])
+        return
     counts = handle.ledger.counts(handle.job_id)
     is_alive = counts is not None and not counts.state.is_final
-    is_done = handle.output.is_success() and not handle.output.lost_parts()
-    if is_done and max_reject_rate is not None:
-        check_reject_rate(handle.output, max_reject_rate)
-    if is_done or (is_alive and not handle.output.has_ended()):
+    if is_alive and not handle.output.has_ended():
         return
     record = handle.output.read_job()
     if record is None:
@@ -108,6 +126,25 @@ def resume(
     go_on(handle.ledger, handle.output, record)
 
 
+def go_on_here(
+    handle: JobHandle, change: Change, follow: Follow = last_of, say: Say = say_nothing
+) -> tuple[JobHandle, JobStatus]:
+    """Change the course of a job, and run what is then to be done on this machine."""
+    check_not_elsewhere(handle.output)
+    say(f"job {handle.job_id} goes on here, on this machine, as by rankmill run")
+
+    def start(hold: Hold) -> JobHandle:
+        here = JobHandle(handle.job_id, handle.output, Ledger.connect(settings()))
+        change(here, hold)
+        return here
+
+    return run_here(start, follow, say)
+
+
+def _goes_here(handle: JobHandle, local: bool | None) -> bool:
+    return runs_here(handle) if local is None else local
+
+
 def _content_id(spec: JobSpec) -> str | None:
     """The id by which the same command finds its job again; None where the input has gone."""
     try:
@@ -116,8 +153,10 @@ def _content_id(spec: JobSpec) -> str | None:
         return None
 
 
-def retry_rejects(handle: JobHandle, hold: Hold | None = None) -> int:
+def retry_rejects(handle: JobHandle, hold: Hold | None = None, *, local: bool | None = None) -> int:
     """Run the shards again that have rejects, and return how many these are.
+
+    Where it is done, and the arguments, are as in `resume`.
 
     Raises:
         InputError: the job is not over.
@@ -127,6 +166,9 @@ def retry_rejects(handle: JobHandle, hold: Hold | None = None) -> int:
     shards = rejected_shards(handle)
     if not shards:
         return 0
+    if hold is None and _goes_here(handle, local):
+        succeeded(go_on_here(handle, retry_rejects)[1])
+        return len(shards)
     job = handle.output.load_job()
     _take(handle, hold)
     with handle.output.kept_on_error(shards):

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import Annotated
 
@@ -24,7 +23,6 @@ from producer.cli.doctor import doctor
 from producer.cli.estimate_view import estimate_view
 from producer.cli.judging import compare_jobs, evaluate_job
 from producer.cli.options import DeviceFlag, JobArgument, JsonFlag, takes_job
-from producer.cli.private import settle
 from producer.cli.render import (
     jobs_table,
     preview_table,
@@ -36,16 +34,15 @@ from producer.cli.serve import exporter, flower, worker
 from producer.estimate import SAMPLE_PAIRS
 from producer.estimate import estimate as estimated
 from producer.follow import JobHandle, JobStatus, find_job, list_jobs, succeeded
+from producer.here import run_here
 from producer.preview import preview
 from producer.submit import check_reject_rate
 from rankmill import models, storage
 from rankmill.errors import RankmillError, unexpected
-from rankmill.ledger import Ledger
-from rankmill.lifecycle import JobState
 from rankmill.local_run import Hold
 from rankmill.model_folder import check_max_length
 from rankmill.report import write_report
-from rankmill.settings import settings, unknown_variables
+from rankmill.settings import unknown_variables
 from rankmill.spec import JobOptions, JobSpec
 
 app = typer.Typer(
@@ -109,7 +106,10 @@ def run(
         folder = models.locate(spec.model_id, spec.model_revision)
         check_max_length(spec.max_length, spec.model_id, folder)
     control.check_not_elsewhere(job.output)
-    _run_here(lambda hold: submit_checked(job, overwrite=overwrite, hold=hold), as_json)
+    handle, status = run_here(
+        lambda hold: submit_checked(job, overwrite=overwrite, hold=hold), _follow, _warn
+    )
+    _finish(handle, status, as_json, with_preview=True)
 
 
 @app.command()
@@ -196,7 +196,7 @@ def resume(
     """Go on with a job that failed, was cancelled or was lost: only what has no report yet."""
     handle = find_job(job)
     if not _goes_here(handle, place):
-        control.resume(handle, max_reject_rate=max_reject_rate)
+        control.resume(handle, max_reject_rate=max_reject_rate, local=False)
         print(handle.job_id)
     elif handle.output.state().is_success:
         if max_reject_rate is not None:
@@ -224,7 +224,7 @@ def retry_rejects(
     elif _goes_here(handle, place):
         _go_on_here(handle, lambda here, hold: control.retry_rejects(here, hold), as_json)
     else:
-        n_shards = control.retry_rejects(handle)
+        n_shards = control.retry_rejects(handle, local=False)
         print(f"{handle.job_id}: {n_shards} shards are run again")
 
 
@@ -261,53 +261,21 @@ def _goes_here(handle: JobHandle, is_local: bool | None) -> bool:
     return control.runs_here(handle) if is_local is None else is_local
 
 
-def _go_on_here(
-    handle: JobHandle, change: Callable[[JobHandle, Hold], object], as_json: bool
-) -> None:
+def _go_on_here(handle: JobHandle, change: control.Change, as_json: bool) -> None:
     """Change the course of a job and run what that makes of it on this machine."""
-    control.check_not_elsewhere(handle.output)
-    _say(f"job {handle.job_id} goes on here, on this machine, as by rankmill run")
-
-    def start(hold: Hold) -> JobHandle:
-        here = JobHandle(handle.job_id, handle.output, Ledger.connect(settings()))
-        change(here, hold)
-        return here
-
-    _run_here(start, as_json, with_preview=False)
+    _, status = control.go_on_here(handle, change, _follow, _warn)
+    _finish(handle, status, as_json, with_preview=False)
 
 
-def _run_here(
-    start: Callable[[Hold], JobHandle], as_json: bool, *, with_preview: bool = True
-) -> None:
-    """Put a job to work on a private cluster, and see it to its end."""
-    from producer.local import devices, local_cluster
-
-    found = devices(settings().device)
-    for surprise in sorted({each.surprise for each in found if each.surprise}):
-        _say(f"scoring on {', '.join(each.name for each in found)}: {surprise}", "yellow")
-    with Hold() as hold, local_cluster(found) as cluster:
-        _use_broker(cluster.broker_url)
-        handle = start(hold)
-
-        def statuses() -> Iterator[JobStatus]:
-            for current in handle.watch():
-                cluster.check()
-                hold.check()
-                if current.state is JobState.WAITING:  # for the private workers, which are starting
-                    changes = {"state": JobState.RUNNING, "reason": ""}
-                    current = current.model_copy(update=changes)
-                yield current
-
-        try:
-            status = show_progress(statuses(), _console)
-        except KeyboardInterrupt:
-            _say(
-                "interrupted; the same command goes on where this one stopped, or rankmill resume "
-                f"{handle.output.uri}"
-            )
-            sys.exit(130)
-        settle(handle, status.state, _console)
-    _finish(handle, status, as_json, with_preview=with_preview)
+def _follow(handle: JobHandle, statuses: Iterator[JobStatus]) -> JobStatus:
+    try:
+        return show_progress(statuses, _console)
+    except KeyboardInterrupt:
+        _say(
+            "interrupted; the same command goes on where this one stopped, or rankmill resume "
+            f"{handle.output.uri}"
+        )
+        sys.exit(130)
 
 
 def _finish(handle: JobHandle, status: JobStatus, as_json: bool, *, with_preview: bool) -> None:
@@ -331,16 +299,14 @@ def _print_status(status: JobStatus, as_json: bool) -> None:
         Console().print(status_facts(status), soft_wrap=True)
 
 
-def _use_broker(url: str) -> None:
-    """Point this process at the private broker, before anything has connected."""
-    os.environ["RANKMILL_BROKER_URL"] = url
-    settings.cache_clear()
-
-
 def _say(line: str, style: str = "") -> None:
     _console.print(
         f"rankmill: {line}", style=style, markup=False, highlight=False, emoji=False, soft_wrap=True
     )
+
+
+def _warn(line: str) -> None:
+    _say(line, "yellow")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

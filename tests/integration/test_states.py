@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 
+from producer.control import cancel, resume, retry_rejects
 from producer.follow import JobHandle, find_job
-from producer.submit import submit
+from producer.submit import plan_job, submit
+from rankmill.errors import BrokerUnavailable, JobFailed
 from rankmill.ledger import Ledger
+from rankmill.local_run import Hold
 from rankmill.output import Output
-from tests.conftest import StartWorker
+from rankmill.spec import JobSpec
+from tests.conftest import StartWorker, forget_settings
 from tests.inputs import pairs, part_bytes, read_output, read_rejected, wait_for, write
 
 SLOW = ("--model", "null:150", "--shard-pairs", "100")
@@ -138,6 +142,41 @@ def test_rejects_are_tried_again_without_a_redis(tmp_path: Path) -> None:
     away = rankmill("retry-rejects", output, "--cluster")
     assert away.returncode == 1 and "Redis does not answer" in away.stderr
     assert (part_bytes(output), (output / "_SUCCESS").stat().st_mtime_ns) == before
+
+
+def test_python_goes_on_and_cancels_without_a_redis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pairs(3, 5)
+    rows[3]["document"] = ""
+    write(rows, tmp_path / "in.parquet")
+    monkeypatch.delenv("RANKMILL_BROKER_URL", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    forget_settings()
+    values = {"input_uri": str(tmp_path / "in.parquet"), "output_uri": str(tmp_path / "out")}
+    spec = JobSpec(**values, model_id="null", shard_pairs=5, max_reject_rate=0.1)
+    job = plan_job(spec)
+    job.output.write_job(job.record)
+    job.output.write_plan(job.plan)
+    with Hold() as hold:
+        hold.take(job.output, job.job_id, "redis+socket:///gone")
+    handle = find_job(job.output.uri)
+    assert handle.status().state == "interrupted"
+    cancel(handle)
+    assert handle.status().state == "cancelled"
+    resume(handle)
+    assert "RANKMILL_BROKER_URL" not in os.environ
+    assert handle.status().state == "succeeded with rejects"
+    assert len(read_output(tmp_path / "out")) == 14
+    with pytest.raises(JobFailed, match="1 of 15 rows rejected"):
+        resume(handle, max_reject_rate=0)
+    first = handle.output.read_manifest()
+    assert retry_rejects(handle) == 1
+    again = handle.output.read_manifest()
+    assert first and again and again.finished_at > first.finished_at
+    with pytest.raises(BrokerUnavailable):
+        retry_rejects(handle, local=False)
+    assert handle.status().state == "succeeded with rejects"
 
 
 def test_a_job_without_a_worker_waits_and_says_so(
