@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -57,13 +58,12 @@ class JoinedRun:
         names = [self._query_id, self._doc_id, *self._others]
         run = workspace.watch("reading the run", self._run.tables(names))
         schema = schema_with_status(pa.schema([self._run.schema.field(name) for name in names]))
-        blocks = zip(
+        in_order = (
             shuffled(workspace.folder / "run", schema, run, order),
             texts_in_order(workspace, self._queries, "query", order),
             texts_in_order(workspace, self._corpus, "document", order),
-            strict=True,
         )
-        for own, query, document in blocks:
+        for own, query, document in _side_by_side(in_order):
             yield self._joined(own, query, document)
 
     def _own_schema(self) -> pa.Schema:
@@ -117,6 +117,18 @@ class JoinedRun:
             *(own[name] for name in STATUS_COLUMNS[1:]),
         ]
         return pa.table(arrays, self.schema)
+
+
+def _side_by_side(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Table]]:
+    """The same rows of each stream of tables, which are cut differently."""
+    held: list[Any] = [next(stream, None) for stream in streams]
+    while not all(table is None for table in held):
+        n_rows = min(table.num_rows for table in held)
+        yield [table.slice(0, n_rows) for table in held]
+        held = [
+            table.slice(n_rows) if table.num_rows > n_rows else next(stream, None)
+            for table, stream in zip(held, streams, strict=True)
+        ]
 
 
 def _id_column(run: Rows, wanted: str | None, usual: str) -> str:

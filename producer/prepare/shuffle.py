@@ -1,8 +1,9 @@
-"""Rows put in another order through a scratch file, in memory that their number does not bound.
+"""Rows put in another order through a scratch file, in memory that they do not bound.
 
 Rows are gathered, sorted by their new positions and written in slices, one for each block of
-positions that they fall in; a block is then read from its slices alone. Arrow writes and reads the
-slices, so that every type comes out as it went in.
+positions that they fall in; a block is then read from its slices alone. A block of many bytes is
+put in order in the same way, by blocks of fewer rows. Arrow writes and reads the slices, so that
+every type comes out as it went in.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 
-from rankmill.row_bytes import decoded_bytes, row_bytes, stops
+from rankmill.row_bytes import row_bytes
 
 BLOCK_ROWS = 16384
+# Of a block that is too large to be taken at once.
+_FINER = 16
 _GATHERED_BYTES = 128 * 2**20
-# Arrow cannot take rows of a column that has 2 GiB.
-_LARGE_BYTES = 2**30
 _POSITION = "_position"  # unlike any other column: it is the last one
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -31,17 +32,25 @@ class Shuffle:
     Args:
         schema: of the rows.
         n_rows: positions run from 0 to this; of rows with the same position one counts.
+        gathered_bytes: what is held at a time, but for one row that has more.
     """
 
     def __init__(
-        self, path: Path, schema: pa.Schema, n_rows: int, gathered_bytes: int = _GATHERED_BYTES
+        self,
+        path: Path,
+        schema: pa.Schema,
+        n_rows: int,
+        gathered_bytes: int = _GATHERED_BYTES,
+        block_rows: int = BLOCK_ROWS,
     ) -> None:
         self._schema = schema
         self._n_rows = n_rows
         self._gathered_bytes = gathered_bytes
         self._gathered: list[pa.Table] = []
         self._n_bytes = 0
-        self._slices = [array("q") for _ in range(0, n_rows, BLOCK_ROWS)]
+        self._block_rows = block_rows
+        self._slices = [array("q") for _ in range(0, n_rows, block_rows)]
+        self._block_bytes = np.zeros(len(self._slices), np.int64)
         self._path = path
         self._file = path.open("w+b")
 
@@ -70,30 +79,41 @@ class Shuffle:
             self._write_gathered()
 
     def blocks(self) -> Iterator[pa.Table]:
-        """All rows in order, BLOCK_ROWS at a time; nulls where a position was not given."""
+        """All rows in order, BLOCK_ROWS at a time or fewer; null where a position was not given."""
         self._write_gathered()
         for number, offsets in enumerate(self._slices):
-            first = number * BLOCK_ROWS
-            n_rows = min(BLOCK_ROWS, self._n_rows - first)
-            source = np.full(n_rows, -1, np.int64)
-            tables = [self._read(offset) for offset in offsets]
-            if not tables:
+            first = number * self._block_rows
+            n_rows = min(self._block_rows, self._n_rows - first)
+            if not offsets:
                 yield pa.table([pa.nulls(n_rows, f.type) for f in self._schema], self._schema)
                 continue
-            if sum(map(decoded_bytes, tables)) > _LARGE_BYTES:
-                yield pa.table(_in_pieces(tables, first, n_rows).columns[:-1], self._schema)
+            if self._block_bytes[number] > self._gathered_bytes and n_rows > 1:
+                yield from self._in_finer_blocks(offsets, first, n_rows)
                 continue
-            table = pa.concat_tables(tables)
+            source = np.full(n_rows, -1, np.int64)
+            table = pa.concat_tables(map(self._read, offsets))
             source[table.column(-1).to_numpy() - first] = np.arange(table.num_rows)
             in_order = table.take(pa.array(source, mask=source < 0))
             yield pa.table(in_order.columns[:-1], self._schema)
+
+    def _in_finer_blocks(
+        self, offsets: Iterable[int], first: int, n_rows: int
+    ) -> Iterator[pa.Table]:
+        path = self._path.with_name(f"{self._path.name}-{self._block_rows}")
+        block_rows = max(1, self._block_rows // _FINER)
+        with Shuffle(path, self._schema, n_rows, self._gathered_bytes, block_rows) as finer:
+            for table in map(self._read, offsets):
+                rows = pa.Table.from_arrays(table.columns[:-1], names=self._schema.names)
+                finer.add(rows, table.column(-1).to_numpy() - first)
+            yield from finer.blocks()
 
     def _write_gathered(self) -> None:
         if not self._gathered:
             return
         table = pa.concat_tables(self._gathered).combine_chunks()
         self._gathered, self._n_bytes = [], 0
-        blocks = table.column(-1).to_numpy() // BLOCK_ROWS
+        blocks = table.column(-1).to_numpy() // self._block_rows
+        np.add.at(self._block_bytes, blocks, row_bytes(table))
         order = np.argsort(blocks, kind="stable")
         starts = np.flatnonzero(np.diff(blocks[order], prepend=-1))
         for rows in np.split(order, starts[1:]):
@@ -105,25 +125,6 @@ class Shuffle:
         self._file.seek(offset)
         with pa.ipc.open_stream(self._file) as stream:
             return stream.read_all()
-
-
-def _in_pieces(tables: list[pa.Table], first: int, n_rows: int) -> pa.Table:
-    """A block that is too large to be taken at once: its columns are in pieces."""
-    sizes, found, start = np.zeros(n_rows, np.int64), [], 0
-    for table in tables:
-        sizes[table.column(-1).to_numpy() - first] = row_bytes(table)
-    for stop in stops(sizes, n_rows):
-        source = np.full(stop - start, -1, np.int64)
-        rows = pa.concat_tables(
-            table.filter(
-                (table.column(-1).to_numpy() - first - start).view(np.uint64) < stop - start
-            )
-            for table in tables
-        )
-        source[rows.column(-1).to_numpy() - first - start] = np.arange(rows.num_rows)
-        found.append(rows.take(pa.array(source, mask=source < 0)))
-        start = stop
-    return pa.concat_tables(found)
 
 
 def shuffled(

@@ -245,3 +245,15 @@ def test_a_text_has_one_tab(tmp_path: Path, line: str) -> None:
     message = r"corpus\.tsv: line 2 has [13] columns, where texts have 2: id<TAB>text"
     with pytest.raises(InputError, match=message):
         prepared(spec, tmp_path)
+
+
+def test_texts_of_many_bytes_meet_their_rows(tmp_path: Path) -> None:
+    """They are put in order in other pieces than the rows and the queries."""
+    corpus = [{"_id": f"d{n}", "text": str(n) * 100_000} for n in range(5)]
+    run = [f"q{n % 2} Q0 d{n % 5} 1 {n} tag" for n in range(2000)]
+    spec = paths(tmp_path, run, corpus=corpus).model_copy(update={"duplicates": "keep"})
+    found = prepared(spec, tmp_path)
+    rows = [*range(0, 2000, 2), *range(1, 2000, 2)]
+    assert found["_row"].to_pylist() == rows
+    assert [text[:2] for text in found["document"].to_pylist()] == [str(n % 5) * 2 for n in rows]
+    assert found["query"].to_pylist() == [None] * 1000 + ["one"] * 1000

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from producer.prepare.shuffle import BLOCK_ROWS, Shuffle
+from rankmill.row_bytes import decoded_bytes
 
 SCHEMA = pa.schema(
     [("n", pa.int64()), ("text", pa.dictionary(pa.int32(), pa.string())), ("n", pa.int8())]
@@ -18,7 +19,7 @@ def table_of(numbers: np.ndarray) -> pa.Table:
     return pa.table([pa.array(numbers), text, pa.array(numbers % 100, pa.int8())], SCHEMA)
 
 
-@pytest.mark.parametrize("gathered_bytes", [1, 200_000, 2**30])
+@pytest.mark.parametrize("gathered_bytes", [20_000, 200_000, 2**30])
 def test_rows_come_out_in_order_with_nulls_where_none_went(
     tmp_path: Path, gathered_bytes: int
 ) -> None:
@@ -30,7 +31,8 @@ def test_rows_come_out_in_order_with_nulls_where_none_went(
         for part in np.array_split(given, 20):
             shuffle.add(table_of(part), part)
         blocks = list(shuffle.blocks())
-    assert [block.num_rows for block in blocks] == [BLOCK_ROWS] * 3 + [5]
+    if gathered_bytes == 2**30:
+        assert [block.num_rows for block in blocks] == [BLOCK_ROWS] * 3 + [5]
     found = pa.concat_tables(blocks)
     assert found.schema.equals(SCHEMA)
     is_given = np.zeros(n_rows, bool)
@@ -47,15 +49,20 @@ def test_nothing_comes_of_nothing(tmp_path: Path) -> None:
         assert list(shuffle.blocks()) == []
 
 
-def test_a_block_of_more_than_arrow_takes_at_once(tmp_path: Path) -> None:
-    n_rows, text = 4096, "x" * 600_000
+def test_a_block_has_no_more_bytes_than_are_gathered_or_one_row(tmp_path: Path) -> None:
+    n_rows, text, n_bytes = 1024, "x" * 60_000, 2**20
+    longer = text * 20
     positions = np.random.default_rng(1).permutation(n_rows)
     schema = pa.schema([("n", pa.int64()), ("text", pa.string())])
-    with Shuffle(tmp_path / "rows", schema, n_rows) as shuffle:
+    with Shuffle(tmp_path / "rows", schema, n_rows, n_bytes) as shuffle:
         for at in np.split(positions, 32):
-            texts = pa.repeat(pa.scalar(text), len(at))
-            shuffle.add(pa.table([pa.array(at), texts], schema), at)
-        [block] = shuffle.blocks()
-    assert block.schema == schema
-    assert block["n"].to_pylist() == list(range(n_rows))
-    assert set(block["text"].slice(n_rows - 9).to_pylist()) == {text}
+            texts = [longer if position == 9 else text for position in at]
+            shuffle.add(pa.table([pa.array(at), pa.array(texts)], schema), at)
+        blocks = list(shuffle.blocks())
+        assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+    assert all(block.num_rows == 1 or decoded_bytes(block) <= n_bytes for block in blocks)
+    found = pa.concat_tables(blocks)
+    assert found.schema == schema
+    assert found["n"].to_pylist() == list(range(n_rows))
+    assert [n for n, each in enumerate(found["text"].to_pylist()) if each != text] == [9]
+    assert found["text"][9].as_py() == longer
