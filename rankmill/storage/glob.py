@@ -1,4 +1,8 @@
-"""Glob patterns over URIs, the same on disk and on S3: `*` and `?` within a name, `**` across."""
+"""Glob patterns over URIs, the same on disk and on S3: `*` and `?` within a name, `**` across.
+
+The time to match grows with the length of the name times that of the pattern, and no faster: a
+regular expression would try all ways in which `*a*a*a*b` might take a name apart.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,13 @@ from functools import lru_cache
 from rankmill.errors import InputError
 
 _TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]/]+\]")
-_MEANING = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+_MAX_LETTERS = 4096  # of a path on Linux; a key on S3 has 1024 at most
+# What a pattern remembers of how it went on from where; more is forgotten.
+_MAX_REMEMBERED = 10_000
 
 
 def is_glob(uri: str) -> bool:
-    return _TOKENS.search(uri) is not None
+    return _TOKENS.search(_short(uri)) is not None
 
 
 def fixed_start(pattern: str) -> tuple[str, str]:
@@ -29,9 +35,9 @@ def first_letters(pattern: str) -> str:
 def matches(uri: str, pattern: str) -> bool:
     """
     Raises:
-        InputError: the pattern has a range like `[9-0]`.
+        InputError: the pattern has a range like `[9-0]`, or is longer than any name.
     """
-    return _compiled(pattern).fullmatch(uri) is not None
+    return _compiled(pattern).matches(uri)
 
 
 def may_lead_to(uri: str, pattern: str) -> bool:
@@ -44,20 +50,81 @@ def may_lead_to(uri: str, pattern: str) -> bool:
     return True
 
 
+def _short(pattern: str) -> str:
+    if len(pattern) > _MAX_LETTERS:
+        raise InputError(f"{pattern[:100]}…: a name has {_MAX_LETTERS} letters at most")
+    return pattern
+
+
 def _literal_start(pattern: str) -> str:
-    first = _TOKENS.search(pattern)
+    first = _TOKENS.search(_short(pattern))
     return pattern[: first.start()] if first else pattern
 
 
+class _Glob:
+    """All ways to match at once: bit n of `places` says that the first n steps may be done.
+
+    `**/` takes whole names; within one, its place is held by a second bit, `inside`.
+    """
+
+    def __init__(self, steps: list[str]) -> None:
+        self._steps = steps
+        sets = {step for step in steps if step.startswith("[") and len(step) > 1}
+        self._sets = {step: re.compile(_one_of(step), re.DOTALL) for step in sets}
+        self._inside = len(steps) + 1
+        self._known: dict[tuple[int, str], int] = {}
+
+    def matches(self, uri: str) -> bool:
+        places = self._with_skips(1)
+        for letter in uri:
+            after = self._known.get((places, letter))
+            if after is None:
+                if len(self._known) >= _MAX_REMEMBERED:
+                    self._known.clear()
+                after = self._known[places, letter] = self._with_skips(self._after(places, letter))
+            if not after:
+                return False
+            places = after
+        return bool(places >> len(self._steps) & 1)
+
+    def _after(self, places: int, letter: str) -> int:
+        after = 0
+        for n, step in enumerate(self._steps):
+            if places >> self._inside + n & 1:
+                after |= 1 << (n if letter == "/" else self._inside + n)
+            if not places >> n & 1:
+                continue
+            if step == "**":
+                after |= 1 << n
+            elif step == "**/":
+                after |= (letter != "/") << self._inside + n
+            elif step == "*":
+                after |= (letter != "/") << n
+            else:
+                after |= self._takes(step, letter) << n + 1
+        return after
+
+    def _takes(self, step: str, letter: str) -> bool:
+        if step in self._sets:
+            return self._sets[step].match(letter) is not None
+        return letter != "/" if step == "?" else letter == step
+
+    def _with_skips(self, places: int) -> int:
+        """Whatever begins with `*` may stand for nothing."""
+        for n, step in enumerate(self._steps):
+            if step[0] == "*" and places >> n & 1:
+                places |= 1 << n + 1
+        return places
+
+
 @lru_cache(maxsize=64)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    parts, at = [], 0
-    for token in _TOKENS.finditer(pattern):
-        parts.append(re.escape(pattern[at : token.start()]))
-        parts.append(_MEANING.get(token[0]) or _one_of(token[0]))
+def _compiled(pattern: str) -> _Glob:
+    steps, at = [], 0
+    for token in _TOKENS.finditer(_short(pattern)):
+        steps += [*pattern[at : token.start()], token[0]]
         at = token.end()
     try:
-        return re.compile("".join([*parts, re.escape(pattern[at:])]), re.DOTALL)
+        return _Glob([*steps, *pattern[at:]])
     except re.error as error:
         raise InputError(f"{pattern}: a range in [] ends before it begins") from error
 

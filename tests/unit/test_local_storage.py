@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import IO
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rankmill import storage
 from rankmill.errors import InputError, StorageRefused, StorageUnavailable
-from rankmill.storage.glob import matches
+from rankmill.storage.glob import is_glob, matches
 
 
 def test_a_publish_that_fails_leaves_the_old_content_and_no_trace(tmp_path: Path) -> None:
@@ -144,3 +147,40 @@ def test_a_glob_looks_only_where_it_may_match(
     monkeypatch.setattr(os, "listdir", listing)
     assert len(storage.find_files(f"{tmp_path}/{pattern}", (".parquet",))) == 1
     assert "private" not in entered
+
+
+_PIECES = ["a", "b", "/", "*", "**", "**/", "?", "[ab]", "[!a]", "."]
+_AS_EXPRESSION = {
+    "**/": "(?:[^/]+/)*",
+    "**": ".*",
+    "*": "[^/]*",
+    "?": "[^/]",
+    "[ab]": "[ab]",
+    "[!a]": "[^a/]",
+}
+
+
+@settings(max_examples=1000)
+@given(pattern=st.lists(st.sampled_from(_PIECES), max_size=8).map("".join), data=st.data())
+def test_a_glob_matches_what_its_regular_expression_would(
+    pattern: str, data: st.DataObject
+) -> None:
+    tokens = re.findall(r"\*\*/|\*\*|\[!?\w+\]|.", pattern)
+    expression = "".join(_AS_EXPRESSION.get(token) or re.escape(token) for token in tokens)
+    for name in data.draw(st.lists(st.text("ab/.\n", max_size=8), max_size=8)):
+        assert matches(name, pattern) == (re.fullmatch(expression, name, re.DOTALL) is not None)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("piece", ["*a", "**a", "**/", "**/*", "*[!b]", "?*", "*?a"])
+def test_a_glob_that_would_be_tried_in_all_ways_is_matched_at_once(piece: str) -> None:
+    """A regular expression would take years."""
+    for name in ("a" * 250, "a/" * 120 + "a"):
+        assert not matches(name, piece * 30 + "b")
+        assert not matches(name, "**/" + piece * 30 + "b")
+
+
+@pytest.mark.timeout(60)
+def test_a_glob_that_is_longer_than_any_name_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^\[{100}…: a name has 4096 letters at most$"):
+        is_glob("[" * 1_000_000)
