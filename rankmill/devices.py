@@ -94,11 +94,12 @@ class Choice:
     is_surprising: bool = False
 
 
-def choose(wanted: str, *, is_tried: bool = True) -> Choice:
+def choose(wanted: str, *, is_tried: bool = True, limit_s: float | None = None) -> Choice:
     """What `wanted` comes to on this machine.
 
     Args:
         is_tried: let each GPU compute something, which loads torch (in another process).
+        limit_s: how long the driver may take to answer.
 
     Raises:
         InputError: a GPU is wanted and none, or not that one, can be used.
@@ -106,7 +107,7 @@ def choose(wanted: str, *, is_tried: bool = True) -> Choice:
     check_torch()
     if wanted == "cpu":
         return Choice()
-    return choice_of(wanted, ask_driver(is_tried=is_tried), os.environ)
+    return choice_of(wanted, ask_driver(is_tried=is_tried, limit_s=limit_s), os.environ)
 
 
 def choice_of(wanted: str, facts: DriverFacts, environ: Mapping[str, str]) -> Choice:
@@ -158,9 +159,9 @@ def check_torch() -> None:
         )
 
 
-def ask_driver(*, is_tried: bool) -> DriverFacts:
+def ask_driver(*, is_tried: bool, limit_s: float | None = None) -> DriverFacts:
     """Ask in a process of its own, and not for ever."""
-    limit_s = _TRY_S if is_tried else _ASK_S
+    limit_s = limit_s or (_TRY_S if is_tried else _ASK_S)
     command = [sys.executable, "-m", "rankmill.device_probe", *(["--try"] if is_tried else [])]
     child = subprocess.Popen(
         command,

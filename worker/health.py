@@ -17,6 +17,10 @@ from worker.signs import WorkerSign, check_folder, folder, read_task, read_worke
 
 # The main process ticks every two seconds, whatever else it does.
 _LATE_S = 60.0
+# Docker and Kubernetes wait 10 s for all of this check; a dead driver answers nobody. To it come
+# the start of Python, and a second for the end of the process that asks.
+ANSWER_S = 8.0
+DRIVER_S = 4.0
 
 
 def main() -> None:
@@ -25,7 +29,7 @@ def main() -> None:
         found = complaints(folder(settings()), settings().stall_s)
         if found and settings().device.startswith("cuda"):
             # A worker that does not start leaves no sign of why.
-            choose(settings().device, is_tried=False)
+            choose(settings().device, is_tried=False, limit_s=DRIVER_S)
     except RankmillError as error:
         found.append(str(error))
     print("; ".join(found) or "healthy")

@@ -16,6 +16,7 @@ from producer.cli.app import app
 from rankmill.broker import SCORE_QUEUE, score_queue
 from rankmill.settings import Settings, settings
 from tests.programs import program
+from worker import health
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -219,3 +220,21 @@ def test_only_the_files_that_an_image_needs_are_sent_to_its_build() -> None:
         any(source == each or source.startswith(f"{each}/") for each in kept) for source in copied
     )
     assert all((ROOT / source).exists() for source in copied)
+
+
+def test_every_health_check_of_a_worker_waits_longer_than_its_answer_takes() -> None:
+    limits = [
+        int(seconds)
+        for path in DOCKERFILES
+        for seconds in re.findall(
+            r"HEALTHCHECK .*--timeout=(\d+)s .*worker\.health", (ROOT / path).read_text()
+        )
+    ]
+    limits += [
+        container["livenessProbe"]["timeoutSeconds"]
+        for _, _, container in pods()
+        if "worker.health" in str(container.get("livenessProbe"))
+    ]
+    assert len(limits) >= 5
+    assert min(limits) >= health.ANSWER_S + 2
+    assert health.ANSWER_S >= health.DRIVER_S + 3  # Python's start, the end of who asks

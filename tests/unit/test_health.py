@@ -186,3 +186,20 @@ def test_the_check_loads_next_to_nothing_and_says_one_line(
     assert str(folder(Settings())) in done.stdout
     heavy = {"torch", "celery", "redis", "pyarrow", "numpy", "prometheus_client"}
     assert not heavy & set(done.stderr.split())
+
+
+def test_the_check_answers_in_time_where_the_driver_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\nexec sleep 60\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("RANKMILL_RUNTIME", str(tmp_path))
+    monkeypatch.setenv("RANKMILL_DEVICE", "cuda")
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.health"], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1 and done.stdout.count("\n") == 1
+    assert "no worker runs here" in done.stdout
+    assert "the NVIDIA driver did not answer within 4 s" in done.stdout
