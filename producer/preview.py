@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import groupby, islice
@@ -12,6 +13,7 @@ import pyarrow as pa
 from rankmill import parquet, storage
 from rankmill.logs import get_logger
 from rankmill.output import Job
+from rankmill.row_bytes import decoded_bytes
 from rankmill.rows import group_keys, read_files
 
 log = get_logger(__name__)
@@ -19,6 +21,7 @@ log = get_logger(__name__)
 _LABEL_CHARS = 60
 _BATCH_ROWS = 64 * 1024
 _INPUT_BATCH_ROWS, _INPUT_BATCHES = 2048, 16
+_MAX_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def _preview(job: Job, n_queries: int, n_candidates: int) -> list[QueryPreview]:
         return []
     names = [columns.kept[columns.group_key], columns.kept[label], "score"]
     part = storage.stat(job.output.part_uri(0))
-    tables = list(parquet.read_rows(part, names, 0, _BATCH_ROWS))
+    tables = list(_few(parquet.read_rows(part, names, 0, _BATCH_ROWS)))
     if not tables:
         return []
     scored = pa.concat_tables(tables).select(names)
@@ -95,8 +98,17 @@ def _first_input_rows(job: Job, label: str) -> pa.Table:
     columns = [plan.columns.group_key, label, plan.columns.query]
     names = sorted(set(columns))
     tables = read_files(plan.files, plan.schema, names, 0, _INPUT_BATCH_ROWS, damaged="reject")
-    table = pa.concat_tables(islice(tables, _INPUT_BATCHES))
+    table = pa.concat_tables(islice(_few(tables), _INPUT_BATCHES))
     return pa.Table.from_arrays([table[name] for name in columns], names=["key", "label", "query"])
+
+
+def _few(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    n_bytes = 0
+    for table in tables:
+        yield table
+        n_bytes += decoded_bytes(table)
+        if n_bytes >= _MAX_BYTES:
+            return
 
 
 def _rows(table: pa.Table) -> list[tuple[Any, ...]]:

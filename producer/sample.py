@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from producer.plan import Source
+from rankmill.row_bytes import decoded_bytes, pieces
 from rankmill.rows import Damaged, read_files
 from rankmill.spec import REFUSAL_COLUMN
 
@@ -18,6 +19,9 @@ from rankmill.spec import REFUSAL_COLUMN
 _N_PLACES = 16
 
 _BATCH_ROWS = 1024
+
+# A sample is held in memory, and again by the process that measures it.
+_MAX_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -53,38 +57,56 @@ def sample_places(n_rows: int, n_wanted: int) -> list[range]:
     return [range(ends[at] + skipped[at], ends[at + 1] + skipped[at]) for at in range(n_places)]
 
 
-def read_sample(source: Source, columns: Sequence[str], n_wanted: int, damaged: Damaged) -> Sample:
+def read_sample(
+    source: Source,
+    columns: Sequence[str],
+    n_wanted: int,
+    damaged: Damaged,
+    max_bytes: int = _MAX_BYTES,
+) -> Sample:
     """Read `n_wanted` rows, or all; places in the same row group in one go.
+
+    They are fewer where so many would take more than `max_bytes` by the footers, and a place ends
+    early where its rows take more than its share.
 
     Raises:
         InputError: as `read_files`.
     """
-    places = sample_places(source.n_rows, n_wanted)
+    row_bytes = int(source.group_bytes.sum()) / max(1, source.n_rows)
+    fitting = max(_N_PLACES, int(max_bytes / max(1, row_bytes)))
+    places = sample_places(source.n_rows, min(n_wanted, fitting))
+    share = max_bytes // max(1, len(places))
     edges = np.cumsum(source.group_rows)
     tables = [
         table
         for _, near in groupby(places, lambda rows: np.searchsorted(edges, rows.start, "right"))
-        for table in _read(source, columns, list(near), damaged)
+        for table in _read(source, columns, list(near), share, damaged)
     ]
     return Sample(
         table=pa.concat_tables(tables) if tables else _nothing(source, columns),
-        sizes=tuple(map(len, places)),
+        sizes=tuple(table.num_rows for table in tables),
         n_rows=source.n_rows,
     )
 
 
 def _read(
-    source: Source, columns: Sequence[str], places: list[range], damaged: Damaged
-) -> Iterator[pa.Table]:
+    source: Source, columns: Sequence[str], places: list[range], max_bytes: int, damaged: Damaged
+) -> list[pa.Table]:
+    """The first rows of each place that take as many bytes at most, or one row."""
+    found: list[list[pa.Table]] = [[] for _ in places]
+    room = [max_bytes] * len(places)
     row = places[0].start
     for table in read_files(source.files, source.schema, columns, row, _BATCH_ROWS, damaged):
-        for place in places:
+        for at, place in enumerate(places):
             start, stop = max(place.start, row), min(place.stop, row + table.num_rows)
-            if start < stop:
-                yield table.slice(start - row, stop - start)
+            if start < stop and room[at] > 0:
+                some = next(pieces(table.slice(start - row, stop - start), room[at]))
+                found[at].append(some)
+                room[at] -= decoded_bytes(some) if some.num_rows == stop - start else room[at]
         row += table.num_rows
         if row >= places[-1].stop:
-            return
+            break
+    return [pa.concat_tables(tables) for tables in found]
 
 
 def _nothing(source: Source, columns: Sequence[str]) -> pa.Table:

@@ -29,6 +29,7 @@ from producer.plan import Source, read_source
 from producer.sample import Sample, read_sample, sample_places
 from rankmill.errors import InputError
 from rankmill.measure import Calibration, Measurement
+from rankmill.row_bytes import decoded_bytes
 from rankmill.spec import Columns
 from tests.inputs import pairs, write
 
@@ -88,6 +89,23 @@ def test_a_sample_is_the_rows_of_its_places_through_all_files_and_row_groups(
         assert sample.table["lang"].to_pylist() == ["de" if row < 667 else "en" for row in numbers]
         assert sample.is_all == (n_wanted >= 1000)
         assert sum(sample.sizes) == len(numbers)
+
+
+@pytest.mark.parametrize("use_dictionary", [False, True])  # which hides how large the rows are
+def test_a_sample_has_as_many_bytes_as_it_may_from_all_places(
+    tmp_path: Path, use_dictionary: bool
+) -> None:
+    rows = [{"n": n, "document": str(n % 7) * 1000} for n in range(5000)]
+    path = write(rows, tmp_path / "in.parquet", use_dictionary=use_dictionary)
+    source = read_source(str(path))
+    sample = read_sample(source, ["n", "document"], 4096, "fail", max_bytes=320_000)
+    assert 250 <= sample.table.num_rows <= 320
+    assert decoded_bytes(sample.table) <= 320_000
+    assert len(sample.sizes) == 16 and not sample.is_all
+    for place in sample.places():
+        numbers = sample.table["n"][place].to_pylist()
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert sample.table["n"].to_pylist()[-1] > 4000
 
 
 def test_a_key_that_the_folder_names_is_counted(tmp_path: Path) -> None:

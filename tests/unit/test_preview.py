@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,15 @@ def test_an_error_shows_nothing(tmp_path: Path) -> None:
     job = done(write(ROWS, tmp_path / "in.parquet"), tmp_path)
     storage.remove_file(job.output.part_uri(0))
     assert preview(job) == []
+
+
+def test_no_more_is_read_than_can_be_shown_soon(tmp_path: Path) -> None:
+    """Long documents are labels where there are no ids."""
+    rows = [{"query": f"query {n // 2}", "document": str(n).ljust(600_000)} for n in range(400)]
+    job = done(write(rows, tmp_path / "in.parquet"), tmp_path)
+    tracemalloc.start()
+    found = preview(job)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 3
+    assert peak < 2.5 * 2**27
