@@ -31,6 +31,8 @@ from __future__ import annotations
 import errno
 from typing import ClassVar
 
+from rankmill.shown import error_line
+
 
 class RankmillError(Exception):
     """One line for the user: what was wrong, where, and what to do."""
@@ -38,6 +40,9 @@ class RankmillError(Exception):
     transient: ClassVar[bool] = False
     exit_code: int = 1
     quotes_input: ClassVar[bool] = True
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(error_line(message))
 
 
 def unexpected(error: Exception) -> RankmillError:

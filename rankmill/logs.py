@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -26,17 +25,11 @@ from structlog.typing import EventDict, WrappedLogger
 
 from rankmill.broker import work_of
 from rankmill.settings import Settings
+from rankmill.shown import HIDDEN, escaped, escaped_lines, masked
 
 # Others' loggers say what they warn of and no more: at lower levels botocore and httpx tell keys.
 _TOLD_IN_FULL = ("rankmill", "producer", "worker", "tasks", "celery", "flower", "redbeat")
 
-_HIDDEN = "***"
-_LOGIN = re.compile(r"(?<=://)[^/\s'\"]*@")
-_SIGNED = re.compile(
-    r"([?&](?:x-amz-[\w-]+|[\w-]*signature|[\w-]*token|awsaccesskeyid|key-pair-id|policy|sig)=)"
-    r"[^&\s'\"\\]+",
-    re.IGNORECASE,
-)
 _MIN_SECRET = 6  # characters; a shorter password is hidden where it stands in a URL
 
 
@@ -110,8 +103,8 @@ class LineFormatter(logging.Formatter):
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
-            text = text.replace(secret, _HIDDEN)
-        return _SIGNED.sub(rf"\1{_HIDDEN}", _LOGIN.sub(f"{_HIDDEN}@", text))
+            text = text.replace(secret, HIDDEN)
+        return masked(text)
 
 
 def _spellings(secrets: Iterable[str]) -> Iterator[str]:
@@ -142,4 +135,14 @@ def _for_people(*, colors: bool) -> Callable[[dict[str, Any]], str]:
     renderer = structlog.dev.ConsoleRenderer(
         colors=colors, exception_formatter=structlog.dev.plain_traceback
     )
-    return lambda line: renderer(None, "", line)
+
+    def render(line: dict[str, Any]) -> str:
+        shown = {
+            name: escaped(value) if isinstance(value, str) else value
+            for name, value in line.items()
+        }
+        if "exception" in line:
+            shown["exception"] = escaped_lines(line["exception"])
+        return renderer(None, "", shown)
+
+    return render

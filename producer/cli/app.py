@@ -14,11 +14,11 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from producer import control
 from producer.cli import models as models_commands
 from producer.cli import schedule
+from producer.cli.console import Console
 from producer.cli.doctor import doctor
 from producer.cli.estimate_view import estimate_view
 from producer.cli.judging import compare_jobs, evaluate_job

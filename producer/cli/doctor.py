@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from rich.console import Console
 from rich.text import Text
 
+from producer.cli.console import Console
 from producer.cli.options import DeviceFlag, JsonFlag
 from producer.doctor.finding import Finding
 

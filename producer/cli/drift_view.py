@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from producer.cli.console import Console
 from rankmill.drift import (
     ChangedQuery,
     Churn,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from producer.cli.console import Console
 from producer.cli.drift_view import show_drift
 from producer.cli.options import JobArgument, JsonFlag
 from producer.cli.render import evaluation_facts, evaluation_table

@@ -6,10 +6,10 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from producer.cli.console import Console
 from producer.cli.options import JsonFlag
 from producer.pull import pull, store
 from rankmill.errors import ModelUnavailable

@@ -7,15 +7,16 @@ from collections import deque
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from producer.cli.console import Console
 from producer.evaluate import Evaluation
 from producer.follow import JobStatus
 from producer.preview import QueryPreview
 from rankmill.results import Agreement, Manifest, Reuse
+from rankmill.shown import escaped
 
 _RATE_OVER_S = 10.0
 _PLAIN_EVERY_S = 5.0
@@ -246,4 +247,4 @@ def _facts(facts: list[tuple[str, str]]) -> Text:
 
 def _plain(text: str) -> str:
     """Text of users must not be read as markup."""
-    return text.replace("[", r"\[")
+    return escaped(text).replace("[", r"\[")

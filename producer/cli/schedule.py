@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperCommand
 
+from producer.cli.console import Console
 from producer.cli.options import JsonFlag, flag, takes_job
 from producer.cli.schedule_view import changes_lines, firings_table, schedule_facts, schedules_table
 from producer.schedules import clock, hand
