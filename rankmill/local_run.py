@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from rankmill import storage
+from rankmill import run_notes, storage
 from rankmill.contract import Contract, parse
 from rankmill.errors import OutputTaken, RankmillError
 from rankmill.output import Output
@@ -121,6 +121,7 @@ class Hold:
             raise _taken(output, last_run(output))
         self._output = output
         self._thread.start()
+        run_notes.note(output.uri)
 
     def check(self) -> None:
         """Raise OutputTaken where another run took over, which thought this one dead."""

@@ -6,13 +6,17 @@ the settings of plugins may be there without the plugins.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -24,6 +28,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests share their cores; 
 # this when it is imported, which nothing above does and a test's own imports may.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ.pop("HF_TOKEN", None)
+# So that no test's run is listed among those of the one who runs the tests.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="rankmill-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 if find_spec("hypothesis") is not None:
     import hypothesis
 
@@ -36,6 +43,12 @@ StartWorker = Callable[..., "subprocess.Popen[bytes]"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     if find_spec("pytest_timeout") is None:
         parser.addini("timeout", "pytest-timeout's, which is not here")
+
+
+@pytest.fixture(autouse=True)
+def own_run_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test list its own runs only."""
+    monkeypatch.setenv("XDG_STATE_HOME", os.path.join(os.environ["XDG_STATE_HOME"], uuid4().hex))
 
 
 @pytest.fixture(scope="session")

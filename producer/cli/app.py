@@ -35,14 +35,15 @@ from producer.estimate import SAMPLE_PAIRS
 from producer.estimate import estimate as estimated
 from producer.follow import JobHandle, JobStatus, find_job, list_jobs, succeeded
 from producer.here import run_here
+from producer.local_jobs import local_jobs
 from producer.preview import preview
 from producer.submit import check_reject_rate
 from rankmill import models, storage
-from rankmill.errors import RankmillError, unexpected
+from rankmill.errors import BrokerUnavailable, RankmillError, unexpected
 from rankmill.local_run import Hold
 from rankmill.model_folder import check_max_length
 from rankmill.report import write_report
-from rankmill.settings import unknown_variables
+from rankmill.settings import settings, unknown_variables
 from rankmill.spec import JobOptions, JobSpec
 
 app = typer.Typer(
@@ -237,14 +238,23 @@ def report(job: JobArgument, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def jobs(as_json: JsonFlag = False) -> None:
-    """List what runs now and what ran lately."""
-    listed = list_jobs()
+    """List what runs now and what ran lately: of the cluster, and of run on this machine."""
+    listed, away = local_jobs(), None
+    try:
+        listed = list_jobs() + listed
+    except BrokerUnavailable as error:
+        away = error
     if as_json:
         print(json.dumps([each.model_dump(mode="json") for each in listed]))
     else:
         # Off a terminal nothing is clipped or wrapped: a line is a job.
         out = Console()
         (out if out.is_terminal else Console(width=10_000)).print(jobs_table(listed))
+    if away is None:
+        return
+    if "broker_url" in settings().model_fields_set:
+        raise away
+    _say("these are the runs of this machine; no cluster is set in RANKMILL_BROKER_URL")
 
 
 app.command("eval")(evaluate_job)

@@ -56,6 +56,13 @@ def status(output: Path, **changes: str) -> dict[str, Any]:
     return facts
 
 
+def listed() -> dict[str, dict[str, Any]]:
+    """What `jobs` lists, by output."""
+    shown = rankmill("jobs", "--json")
+    assert shown.returncode == 0, shown.stderr
+    return {each["output_uri"]: each for each in json.loads(shown.stdout)}
+
+
 def start_run(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
     """A run of 3,000 pairs that has scored some of them."""
     write(pairs(120, 25), folder / "in.parquet")
@@ -74,6 +81,7 @@ def test_a_run_whose_process_has_gone_is_interrupted_and_resumes_without_a_redis
     tmp_path: Path, how: signal.Signals
 ) -> None:
     process, output = start_run(tmp_path)
+    assert listed()[str(output)]["state"] == "running"
     seen = status(output)
     assert seen["state"] == "running" and seen["exit_code"] is None, seen
     assert seen["model_id"] == "null:150" and seen["submitted_at"] and seen["started_at"]
@@ -83,6 +91,12 @@ def test_a_run_whose_process_has_gone_is_interrupted_and_resumes_without_a_redis
     seen = status(output)
     assert seen["state"] == "interrupted" and seen["exit_code"] == 1
     assert "rankmill resume" in seen["reason"] and seen["ended_at"] and seen["progress_at"]
+    assert listed()[str(output)]["state"] == "interrupted"
+    table = rankmill("jobs")
+    assert str(output) in table.stdout and "runs of this machine" in table.stderr
+    away = rankmill("jobs", "--json", RANKMILL_BROKER_URL="redis://127.0.0.1:9/0")
+    assert away.returncode == 1 and "Redis does not answer" in away.stderr
+    assert json.loads(away.stdout)[0]["output_uri"] == str(output)
     watched = rankmill("watch", output)
     assert watched.returncode == 1 and "interrupted" in watched.stderr, watched.stderr
     assert "goes on here" not in watched.stderr

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from rankmill import local_run, storage
+from producer.local_jobs import local_jobs
+from rankmill import local_run, run_notes, storage
 from rankmill.errors import OutputTaken
 from rankmill.local_run import Hold, check_free, hand_to_cluster, last_run
 from rankmill.output import Output
+from tests.finished import planned
+
+ROWS = [{"query": "q", "document": "1"}]
 
 
 def output_of(folder: Path) -> Output:
@@ -101,3 +105,34 @@ def test_a_cluster_takes_a_job_over(tmp_path: Path) -> None:
         hold.take(output, "job", "url")
     hand_to_cluster(output, "job")
     assert last_run(output) is None
+
+
+def test_a_run_is_listed_until_its_output_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    job = planned(ROWS, tmp_path)
+    job.output.write_job(job.record)
+    job.output.write_plan(job.plan)
+    with Hold() as hold:
+        hold.take(job.output, job.job_id, "redis+socket:///gone")
+    (seen,) = local_jobs()
+    assert (seen.output_uri, seen.state) == (job.output.uri, "interrupted")
+    hand_to_cluster(job.output, job.job_id)
+    assert local_jobs() == [] and list(run_notes.noted()) == []
+    run_notes.note(job.output.uri)
+    job.output.remove_result()
+    assert local_jobs() == [] and list(run_notes.noted()) == []
+
+
+@pytest.mark.parametrize("state", ["file", "read-only"])
+def test_a_run_does_without_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" if state == "file" else Path("/proc/1")
+    monkeypatch.setenv("XDG_STATE_HOME", str(place))
+    job = planned(ROWS, tmp_path)
+    with Hold() as hold:
+        hold.take(job.output, job.job_id, "redis+socket:///gone")
+    assert list(run_notes.noted()) == []
