@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -141,13 +141,21 @@ class DamagedRowGroup(InputError):
 
 
 def read_rows(
-    file: FileStat, columns: Sequence[str] | None, start_row: int, batch_rows: int
+    file: FileStat,
+    columns: Sequence[str] | None,
+    start_row: int,
+    batch_rows: int,
+    *,
+    may_be_large: bool = False,
 ) -> Iterator[pa.Table]:
     """The rows from `start_row` on; row groups before that are not touched.
 
+    Args:
+        may_be_large: give out strings as large ones where a row has more than 2 GiB in a list.
+
     Raises:
         DamagedRowGroup: a row group cannot be decoded; what came before it was given out.
-        InputError: microseconds cannot hold a timestamp of 96 bits.
+        InputError: microseconds cannot hold a timestamp of 96 bits, or a row has so large a list.
     """
     with storage.open_file(file) as content:
         with _opened(file, content) as opened:
@@ -156,7 +164,9 @@ def read_rows(
         chunks = [_chunks(metadata.row_group(n), leaves) for n in range(metadata.num_row_groups)]
         is_small = max(map(_n_bytes, chunks), default=0) <= _FETCH_BYTES
         fetched = Fetched(content) if is_small and not storage.is_local(file.uri) else None
-        reading = {"metadata": metadata, "buffer_size": 0 if is_small else _BUFFER_BYTES}
+        reading: dict[str, Any] = {"metadata": metadata}
+        reading["buffer_size"] = 0 if is_small else _BUFFER_BYTES
+        large = {"binary_type": pa.large_binary()} if may_be_large else {}
         names = None if columns is None else list(columns)
         ends = np.cumsum([metadata.row_group(n).num_rows for n in range(len(chunks))]).tolist()
         first = bisect_right(ends, start_row)
@@ -172,6 +182,10 @@ def read_rows(
                 for unit in UNITS
                 if int96
             ]
+
+            def reopened() -> pq.ParquetFile:
+                return stack.enter_context(_opened(file, fetched or content, **reading, **large))
+
             turns: Iterator[None] = repeat(None)
             if fetched:
                 turns = stack.enter_context(closing(fetched.in_turn(chunks[first:])))
@@ -184,7 +198,9 @@ def read_rows(
                     at_once = rows_at_once(
                         file.uri, fetched or content, metadata, row_group, leaves
                     )
-                    for table in _tables(parquet, row_group, names, batch_rows, at_once):
+                    for table in _tables_of_lists(
+                        parquet, reopened, row_group, names, batch_rows, at_once
+                    ):
                         skip = min(max(start_row - row, 0), table.num_rows)
                         row += table.num_rows
                         if skip and not names and names is not None:  # as below
@@ -195,9 +211,34 @@ def read_rows(
                         raise pa.ArrowInvalid(f"{stop - row} of its rows are missing")
                 except (OSError, pa.ArrowException) as error:
                     _check_is_damage(error)
+                    if _is_large_list(error):
+                        raise InputError(
+                            f"{file.uri}, row {row}: a list has more than 2 GiB; write its items "
+                            "as rows of their own, or leave the column out"
+                        ) from error
                     reason = str(error).partition("\n")[0]
                     lost = range(max(row, start_row), stop)
                     raise DamagedRowGroup(file.uri, row_group, lost, reason) from error
+
+
+def _tables_of_lists(
+    parquet: pq.ParquetFile,
+    reopened: Callable[[], pq.ParquetFile],
+    row_group: int,
+    names: list[str] | None,
+    batch_rows: int,
+    at_once: int,
+) -> Iterator[pa.Table]:
+    """As `_tables`; row by row, reopened, where lists have more than 2 GiB together."""
+    n_rows = 0
+    try:
+        for table in _tables(parquet, row_group, names, batch_rows, at_once):
+            yield table
+            n_rows += table.num_rows
+    except pa.ArrowNotImplementedError as error:
+        if not _is_large_list(error):
+            raise
+        yield from islice(_tables(reopened(), row_group, names, 1, 1), n_rows, None)
 
 
 def _tables(
@@ -251,6 +292,11 @@ def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[in
     inside = tuple(f"{column}." for column in columns)  # a column's own name may have dots
     paths = [f"{metadata.schema.column(leaf).path}." for leaf in range(metadata.num_columns)]
     return [leaf for leaf, path in enumerate(paths) if path.startswith(inside)]
+
+
+def _is_large_list(error: Exception) -> bool:
+    """Whether Arrow would have to cut a column of lists into chunks, which it cannot."""
+    return isinstance(error, pa.ArrowNotImplementedError) and "Nested data" in str(error)
 
 
 def _check_is_damage(error: Exception) -> None:

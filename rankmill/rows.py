@@ -78,9 +78,12 @@ def _read_file(
     """The file's rows from `row` on, those of a damaged row group without values."""
     there = [name for name in wanted.names if name not in file.partition]
     stored = [file.names.get(name, name) for name in there]
+    may_be_large = any(pa.types.is_large_list(kind) for kind in wanted.types)
     while row < file.n_rows:
         try:
-            for table in parquet.read_rows(file.stat, stored, row, batch_rows):
+            for table in parquet.read_rows(
+                file.stat, stored, row, batch_rows, may_be_large=may_be_large
+            ):
                 first_row, row = row, row + table.num_rows
                 yield _as_planned(table, file, first_row, wanted)
         except parquet.DamagedRowGroup as damage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from producer.inputs.find import Found, find
 from producer.plan import check_names, id_columns, input_schema, key_columns, read_source
@@ -15,7 +15,7 @@ from producer.prepare.joined import JoinedRun
 from producer.prepare.jsonl import JsonRows, read_json
 from producer.prepare.layouts import check_layout, wrong_layout
 from producer.prepare.lines import first_lines
-from producer.prepare.lists import USUAL_LISTS, ExplodedRows
+from producer.prepare.lists import USUAL_LISTS, ExplodedRows, list_columns
 from producer.prepare.rows import ParquetRows, Rows, RowsWithIds
 from producer.prepare.texts import Texts
 from producer.text_columns import NO_TITLE
@@ -156,13 +156,16 @@ class _Reading:
     def rows(self, files: tuple[InputFile, ...]) -> Rows:
         form = form_of(files[0].stat)
         if form == Form.PARQUET:
-            return _parquet(
+            is_lists = self.spec.layout == "lists"
+            found = _parquet(
                 files,
                 self.spec.input_uri,
                 self.spec.input_version,
                 keep_damaged=self.spec.damaged == "reject",
-                batch_rows=_LIST_BATCH_ROWS if self.spec.layout == "lists" else _BATCH_ROWS,
+                batch_rows=_LIST_BATCH_ROWS if is_lists else _BATCH_ROWS,
             )
+            candidates = tuple(list_columns(self.spec, found.schema)) if is_lists else ()
+            return replace(found, candidates=candidates)
         if form == Form.JSONL:
             texts = {"query": self.spec.query_col, "document": self.spec.document_col}
             if self.spec.layout == "pairs" and self.spec.title_col not in (NO_TITLE, ""):

@@ -74,16 +74,18 @@ class ExplodedRows:
             if self._counts_queries:
                 table = table.append_column(_QUERY_ID, numbers)
             for exploded in self._explode(table):
-                yield exploded.select(schema.names)
+                yield exploded.select(schema.names).cast(schema)
 
     def _explode(self, table: pa.Table) -> Iterator[pa.Table]:
         """A query's columns come again for each candidate, so that little can become much."""
-        parents, candidates, have_none = _flatten(table[self._list_column])
+        parents, items, source, have_none = _flatten(table[self._list_column])
         own = table.drop_columns([self._list_column])
-        sizes = row_bytes(own)[parents.to_numpy()] + row_bytes(pa.table({"": candidates}))
+        item_sizes = np.append(row_bytes(pa.table({"": items})), 0)
+        sizes = row_bytes(own)[parents.to_numpy()] + item_sizes[source]
         start = 0
         for stop in stops(sizes, max(1, len(sizes))):
-            parent, candidate = (each[start:stop] for each in (parents, candidates))
+            parent, at = parents[start:stop], source[start:stop]
+            candidate = items.take(pa.array(at, mask=at < 0))
             refusal = _refusals(own[REFUSAL_COLUMN].take(parent), candidate, have_none[start:stop])
             exploded = own.take(parent)
             for name, field in self._fields.items():
@@ -159,24 +161,26 @@ def _candidate_fields(
     return dict(columns), next((name for name, field in columns if title and field == title), None)
 
 
-def _flatten(lists: pa.ChunkedArray) -> tuple[pa.Array, pa.Array, np.ndarray]:
-    """Each candidate with its row's number, and one null for a row that has none.
+def _flatten(lists: pa.ChunkedArray) -> tuple[pa.Array, pa.Array, np.ndarray, np.ndarray]:
+    """Each candidate with its row's number, and a row that has none once.
 
     Returns:
         parent: int64 (n,)
-        candidate: (n,)
+        items: all candidates.
+        source: int64 (n,), which of them, or -1 for none.
         has_none: bool (n,), whether the row has no candidates.
     """
     kind = pa.large_list(lists.type.value_type)
-    array = lists.cast(kind).combine_chunks()
+    lists = lists.cast(kind)
+    array = lists.chunk(0) if lists.num_chunks == 1 else lists.combine_chunks()
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     counts = np.maximum(lengths, 1)
     parent = np.repeat(np.arange(len(lengths)), counts)
     nth = np.arange(len(parent)) - np.repeat(np.cumsum(counts) - counts, counts)
     source = np.repeat(np.cumsum(lengths) - lengths, counts) + nth
     has_none = np.repeat(lengths == 0, counts)
-    candidate = pc.list_flatten(array).take(pa.array(source, mask=has_none))
-    return pa.array(parent), candidate, has_none
+    source[has_none] = -1
+    return pa.array(parent), pc.list_flatten(array), source, has_none
 
 
 def _refusals(

@@ -95,6 +95,8 @@ class ParquetRows:
     Attributes:
         schema: as `rankmill.parquet.plain_schema` has it, with the columns that paths give.
         keep_damaged: hand out the rows of a row group that cannot be read, refused and null.
+        candidates: the columns of lists, a single one of which may have more than 2 GiB; they are
+            given out in large types.
         deleted: of files by their URI, the rows that are left out, in order.
     """
 
@@ -103,12 +105,17 @@ class ParquetRows:
     keep_damaged: bool = False
     batch_rows: int = 4096
     deleted: Mapping[str, np.ndarray] | None = None
+    candidates: tuple[str, ...] = ()
 
     def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
         damaged: Damaged = "reject" if self.keep_damaged else "fail"
+        schema = pa.schema(
+            field.with_type(_large(field.type)) if field.name in self.candidates else field
+            for field in self.schema
+        )
         for file in self.files:
             row, deleted = 0, (self.deleted or {}).get(file.uri)
-            for table in read_files([file], self.schema, names, 0, self.batch_rows, damaged):
+            for table in read_files([file], schema, names, 0, self.batch_rows, damaged):
                 first, row = row, row + table.num_rows
                 numbers = np.arange(first, row)
                 if deleted is not None:
@@ -116,3 +123,15 @@ class ParquetRows:
                     numbers = np.delete(numbers, deleted[start:stop] - first)
                     table = table.take(pa.array(numbers - first))
                 yield _with_origin(table, file, numbers)
+
+
+def _large(kind: pa.DataType) -> pa.DataType:
+    """The type for a column of lists, or their items, whose bytes 32 bits do not count."""
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_large(field.type)) for field in kind.fields])
+    if pa.types.is_string(kind):
+        return pa.large_string()
+    if pa.types.is_binary(kind):
+        return pa.large_binary()
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return pa.large_list(_large(kind.value_type)) if any(is_a(kind) for is_a in tests) else kind

@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
 from producer.prepare.database import Database
 from producer.prepare.inputs import find_inputs, open_dataset
+from producer.prepare.prepare import prepare
 from producer.prepare.workspace import Workspace
 from rankmill.errors import InputError
 from tests.prepared import damage, prepared, spec_of, write_jsonl, write_table
@@ -181,3 +184,24 @@ def test_a_query_s_long_column_is_not_repeated_in_one_piece(tmp_path: Path) -> N
         dataset = open_dataset(spec, find_inputs(spec), database)
         tables = dataset.tables(Workspace(tmp_path, database, lambda *_: None))
         assert sum(table.num_rows for table in tables) == 33_000
+
+
+def test_a_list_with_more_text_than_arrow_counts_in_32_bits(tmp_path: Path) -> None:
+    """2.2 GB of texts in one row, which take nearly nothing in the file."""
+    n_candidates, text_bytes = 32_000, 70_000
+    texts = pa.array([f"{n} ".ljust(text_bytes, "x") for n in range(5)])
+    coded = pa.DictionaryArray.from_arrays(pa.array(np.arange(n_candidates) % 5, pa.int32()), texts)
+    ids = pa.array(np.arange(n_candidates).astype(str))
+    candidates = pa.StructArray.from_arrays([ids, coded], ["id", "text"])
+    column = pa.ListArray.from_arrays(pa.array([0, 3, n_candidates], pa.int32()), candidates)
+    table = pa.table({"query": ["a", "b"], "candidates": column})
+    path = write_table(tmp_path / "in.parquet", table, store_schema=False)
+    spec = spec_of(path, layout="lists")
+    prepare(spec, find_inputs(spec), str(tmp_path / "out"), tmp_path / "scratch", lambda *_: None)
+    found = ds.dataset(tmp_path / "out")
+    assert found.schema.field("document").type == pa.string()
+    rows = found.to_table(columns=["doc_id", "_row"])
+    assert rows["doc_id"].to_pylist() == ids.to_pylist()
+    assert rows["_row"].to_pylist() == [0] * 3 + [1] * (n_candidates - 3)
+    last = found.to_table(columns=["document"], filter=ds.field("doc_id") == str(n_candidates - 1))
+    assert last["document"].to_pylist() == [texts[(n_candidates - 1) % 5].as_py()]
