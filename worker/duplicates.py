@@ -12,6 +12,8 @@ from rankmill.output import Job
 from worker.rows import OwnedRows
 from worker.texts import joined
 
+_SHOWN_CHARS = 80
+
 
 class DocumentIds:
     """The document ids of a shard, where the job asks for them to be distinct."""
@@ -20,6 +22,9 @@ class DocumentIds:
         columns = job.plan.columns
         self._wanted = job.spec.duplicates == "fail" and columns.query_id is not None
         self._column = columns.doc_id if self._wanted else None
+        self._query = columns.group_key
+        self._last_group = -1
+        self._queries: list[pa.Array] = []  # of each group, in their order
         self._doc_ids: list[pa.Array] = []
         self._groups: list[np.ndarray] = []
         self._rows: list[np.ndarray] = []
@@ -29,11 +34,14 @@ class DocumentIds:
             return
         ids = joined(rows.table[self._column])
         self._doc_ids.append(ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids)
+        begins = np.flatnonzero(np.diff(rows.groups, prepend=self._last_group))
+        self._last_group = int(rows.groups[-1])
+        self._queries += rows.table[self._query].take(pa.array(begins)).chunks
         self._groups.append(rows.groups)
         self._rows.append(rows.first_row + np.arange(len(rows.groups)))
 
     def check(self) -> None:
-        """Raise InputError naming the first document that comes again, and two of its rows."""
+        """Raise InputError naming the first document that comes again, its query and two rows."""
         if not self._doc_ids:
             return
         doc_ids = pa.chunked_array(self._doc_ids)
@@ -45,8 +53,14 @@ class DocumentIds:
         found = counts.aggregate([([], "count_all"), ("row", "min"), ("row", "max")])
         twice = found.filter(pc.field("count_all") > 1)
         if twice.num_rows:
+            query = named(pa.chunked_array(self._queries), twice["group"][0].as_py())
             raise InputError(
-                f"{self._column} {named(twice['doc_id'], 0)} stands twice or more under one "
-                f"query, in rows {twice['row_min'][0]} and {twice['row_max'][0]} from 0 on; "
+                f"{self._query} {_clipped(query)} has {self._column} "
+                f"{_clipped(named(twice['doc_id'], 0))} twice or more, in rows "
+                f"{twice['row_min'][0]} and {twice['row_max'][0]} counted from 0; "
                 "--duplicates keep ranks each of them"
             )
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"

@@ -90,7 +90,7 @@ def test_a_document_that_a_query_names_twice(tmp_path: Path) -> None:
     rows = pairs(3, 5)
     rows[7]["doc_id"] = rows[9]["doc_id"]
     source = write(rows, tmp_path / "in.parquet")
-    twice = "doc_id 'd1-4' stands twice or more under one query, in rows 7 and 9"
+    twice = "query_id 'q0001' has doc_id 'd1-4' twice or more, in rows 7 and 9"
     with pytest.raises(InputError, match=twice):
         run_all(job_over(source, tmp_path))
     run_all(job_over(source, tmp_path / "kept", duplicates="keep"))
@@ -182,7 +182,7 @@ def test_uuids_are_ids(tmp_path: Path) -> None:
     assert set(map(str, found.to_pylist())) == set(map(str, stored.cast(found.schema).to_pylist()))
     assert [row["rank"] for row in read_output(tmp_path / "out")] == [1, 2, 3, 4, 5] * 4
     pq.write_table(pa.concat_tables([table, table.slice(19)]), tmp_path / "in.parquet")
-    with pytest.raises(InputError, match=r"doc_id b.* stands twice"):
+    with pytest.raises(InputError, match=r"query_id b.* has doc_id b.* twice"):
         run_all(job_over(tmp_path / "in.parquet", tmp_path / "twice"))
 
 
