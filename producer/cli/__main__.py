@@ -1,3 +1,3 @@
-from producer.cli.app import main
+from producer.cli.entry import main
 
 main()

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 import sys
 from collections.abc import Iterator
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -69,16 +67,13 @@ OverwriteFlag = Annotated[
 
 
 def main() -> None:
-    """The console script: one line on stderr for every error of ours."""
+    """Run the command of sys.argv: one line on stderr for every error of ours."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows a `?`
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        signal.signal(signal.SIGHUP, _interrupt)
     for line in unknown_variables():
         _say(line, "yellow")
     try:
@@ -317,7 +312,3 @@ def _say(line: str, style: str = "") -> None:
 
 def _warn(line: str) -> None:
     _say(line, "yellow")
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
