@@ -7,6 +7,7 @@ from producer.doctor.finding import Finding, ok, problem, warning
 from producer.doctor.machine import look_at_machine
 from producer.doctor.model import look_at_models
 from producer.doctor.places import look_at_places
+from producer.doctor.schedules import look_at_schedules
 from rankmill.errors import InputError
 from rankmill.settings import settings, unknown_variables
 
@@ -23,6 +24,7 @@ def examine() -> list[Finding]:
         *(warning("settings", line, "rename or unset it") for line in unknown_variables()),
         *look_at_machine(found),
         *look_at_redis(found),
+        *look_at_schedules(found),
         *look_at_places(found),
         *look_at_models(found),
     ]

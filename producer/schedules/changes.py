@@ -99,7 +99,7 @@ def _is_due_otherwise(before: ScheduleSpec, after: ScheduleSpec) -> bool:
 
 def _check(spec: ScheduleSpec, everything: Iterable[ScheduleSpec], now: datetime) -> None:
     try:
-        _check_alone(spec, now)
+        check_alone(spec, now)
         for other in everything:
             if other.name != spec.name:
                 _check_apart(spec, other)
@@ -107,7 +107,12 @@ def _check(spec: ScheduleSpec, everything: Iterable[ScheduleSpec], now: datetime
         raise InputError(f"schedule {spec.name}: {error}") from error
 
 
-def _check_alone(spec: ScheduleSpec, now: datetime) -> None:
+def check_alone(spec: ScheduleSpec, now: datetime) -> None:
+    """Check what a schedule needs for its next run.
+
+    Raises:
+        InputError: its times, input, model, output or gates are wrong.
+    """
     cron, zone = Cron.parse(spec.cron), zone_named(spec.tz)
     due = next_due(cron, zone, now)
     if due is None:

@@ -83,7 +83,7 @@ def schedule_spec(
     output_uri: str,
     own: dict[str, Any],
     where: str,
-    named: Callable[[str], str],
+    named: Callable[[str], str] = key,
 ) -> ScheduleSpec:
     """A schedule whose paths mean the same to every worker; `own` are its further fields.
 

@@ -13,7 +13,8 @@ from producer.doctor.examine import examine
 from producer.doctor.finding import Finding
 from rankmill.settings import settings
 from tests.command import rankmill
-from tests.inputs import everything_under
+from tests.inputs import everything_under, pairs, write
+from tests.nights import FIRST, Nights
 
 
 @pytest.fixture
@@ -116,3 +117,28 @@ def test_a_store_is_asked_for_conditional_puts(
     assert findings[f"prefix {s3}/jobs/"].state == "ok"
     missing = findings["prefix s3://no-such-bucket"]
     assert missing.state == "problem" and "there is no such bucket" in missing.message
+
+
+def test_schedules_that_do_not_run_are_named(sound: Path, nights: Nights) -> None:
+    def schedules() -> list[Finding]:
+        return [each for each in examine() if each.name.startswith("schedule")]
+
+    assert schedules() == []
+    nights.output = sound / "out"
+    job = {"model_id": "demo", "input_uri": str(write(pairs(1, 2), sound / "in.parquet"))}
+    nights.add(job=job)
+    (fine,) = schedules()
+    assert fine.state == "ok" and fine.message.startswith("1;")
+    nights.add(job=job, paused=True)
+    paused = bad(schedules())["schedule nightly"]
+    assert "is paused" in paused.message and "schedule resume nightly" in paused.mend
+    nights.store.write([nights.spec(job={**job, "model_id": "not/allowed"})], {})
+    refused = bad(schedules())["schedule nightly"]
+    assert "would not be submitted" in refused.message and "not/allowed" in refused.message
+    nights.add(job=job)
+    (sound / "in.parquet").unlink()
+    nights.tick(FIRST)
+    (gone, missed, _) = schedules()
+    assert "would not be submitted" in gone.message and "in.parquet" in gone.message
+    assert "2026-11-21 01:15 UTC was not submitted" in missed.message
+    assert "in.parquet" in missed.message and "history nightly" in missed.mend
