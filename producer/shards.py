@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from rankmill.errors import InputError
+
 _N_SHARDS = 32
 _MIN_SHARD_PAIRS, _MAX_SHARD_PAIRS = 1024, 32768
 _MAX_SHARD_BYTES = 128 * 2**20
+
+# A plan is read by each worker; a footer of 500 bytes may name any number of rows.
+_MAX_SHARDS = 1_000_000
 
 # What a row costs besides its columns, in bytes: its special tokens and its results.
 _ROW_BYTES = 64
@@ -28,9 +33,18 @@ def shard_bounds(
         group_rows: int64 (n,), rows of each row group through all files.
         group_bytes: int64 (n,), bytes of the columns that are read, in each.
         shard_pairs: rows in a shard on average, or None.
+
+    Raises:
+        InputError: so many rows that the plan itself would be too large.
     """
-    n_rows, n_bytes = int(group_rows.sum()), int(group_bytes.sum())
+    n_rows, n_bytes = sum(group_rows.tolist()), sum(group_bytes.tolist())  # beyond 64 bits too
     n_shards = _n_shards(n_rows, n_bytes, shard_pairs)
+    if n_shards > _MAX_SHARDS:
+        raise InputError(
+            f"the input's footers name {n_rows:,} rows of {n_bytes:,} bytes, which makes "
+            f"{n_shards:,} shards, more than {_MAX_SHARDS:,}; if that is so, give a larger "
+            "--shard-pairs or several jobs"
+        )
     if n_shards == 1:
         return (0, n_rows)
     edges = np.concatenate([[0], np.cumsum(group_rows)])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.shards import shard_bounds
+from rankmill.errors import InputError
 
 ROW_GROUPS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**9)), max_size=50)
 
@@ -52,3 +53,18 @@ def test_without_a_wish_shards_are_neither_tiny_nor_huge(
 
 def test_tiny_files_share_a_shard() -> None:
     assert len(cut([(10, 1000)] * 10_000)) - 1 == 32
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("groups", "shard_pairs"),
+    [([(10**12, 500)], None), ([(2**62, 500)] * 4, None), ([(10**6 + 1, 500)], 1)],
+)
+def test_more_shards_than_a_plan_may_have_are_refused(
+    groups: list[tuple[int, int]], shard_pairs: int | None
+) -> None:
+    """A footer may name any number of rows."""
+    n_rows = sum(rows for rows, _ in groups)
+    with pytest.raises(InputError, match=rf"name {n_rows:,} rows of .* more than 1,000,000; "):
+        cut(groups, shard_pairs)
+    assert len(cut([(10**6, 500)], 1)) == 10**6 + 1
