@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from producer.follow import JobHandle, JobStatus
 from producer.local import devices, local_cluster
-from rankmill import broker, ledger
+from rankmill import broker, ledger, storage
 from rankmill.lifecycle import JobState
 from rankmill.local_run import Hold
 from rankmill.notify import end_event, wait_until_told
@@ -87,12 +87,13 @@ def _forget_connections() -> None:
 
 
 def _settle(handle: JobHandle, state: JobState, say: Say) -> None:
-    """Write the page of a job without success, and give the webhook a little time.
+    """Write the page of a job without success, leave no empty output, and notify the webhook.
 
     Nobody does it later, since the cluster ends with the job.
     """
     if not state.is_success:
         report_end(handle.job_id, handle.output.uri)
+        storage.remove_empty_folder(handle.output.uri)  # its record is next to it
     if settings().webhook_url is None:
         return
     event = end_event(handle.output, None)

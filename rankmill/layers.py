@@ -1,4 +1,4 @@
-"""Refuse weights that lack a layer, or a tensor that the other layers have.
+"""Refuse weights that lack their embeddings, a layer, or a tensor that the other layers have.
 
 Only the families whose layers are all alike are looked at; the engine checks every tensor of every
 model when it loads it.
@@ -18,6 +18,7 @@ _UNIFORM = {
     *("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"),
     *("deberta-v2", "modernbert", "gte", "llama", "mistral", "qwen2", "qwen3", "gemma"),
 }
+_EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight")
 _LAYER = re.compile(r"(?P<stack>(?:^|.*\.)(?:layers?|h|blocks?))\.(?P<number>\d+)\.(?P<rest>.+)")
 # The first layer of ModernBERT has no norm before its attention; the others are leftovers of
 # older versions, which no load reads.
@@ -33,15 +34,21 @@ def check_layers(folder: Path) -> None:
     if config.get("model_type") not in _UNIFORM:
         return
     stacks: dict[str, dict[int, set[str]]] = {}
-    for path in weight_files(folder):
-        for name in read_header(path) if path.parent == folder else ():
-            found = _LAYER.fullmatch(name)
-            if found is not None and not _NOT_IN_EACH.search(found["rest"]):
-                layers = stacks.setdefault(found["stack"], {})
-                layers.setdefault(int(found["number"]), set()).add(found["rest"])
+    bodies = [path for path in weight_files(folder) if path.parent == folder]
+    names = [name for path in bodies for name in read_header(path)]
+    for name in names:
+        found = _LAYER.fullmatch(name)
+        if found is not None and not _NOT_IN_EACH.search(found["rest"]):
+            layers = stacks.setdefault(found["stack"], {})
+            layers.setdefault(int(found["number"]), set()).add(found["rest"])
+    if not any(name.endswith(_EMBEDDINGS) for name in names):
+        raise ModelUnavailable(
+            f"{folder}: the weights lack the embeddings of tokens (*{_EMBEDDINGS[0]} or the like), "
+            "which config.json promises; take the config.json and the weights of one model"
+        )
     n_layers = config.get("num_hidden_layers") or config.get("n_layers")
     for stack, layers in stacks.items():
-        counts = Counter(rest for names in layers.values() for rest in names)
+        counts = Counter(rest for each in layers.values() for rest in each)
         usual = {rest for rest, n in counts.items() if 2 * n >= len(layers)}
         numbers = range(n_layers) if n_layers and len(stacks) == 1 else sorted(layers)
         for number in numbers:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.command import rankmill
 from tests.inputs import everything_under, pairs, write
@@ -81,6 +82,22 @@ def test_a_limit_that_no_file_states_is_reported(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "512 tokens, all that the model takes, not 100,000" in done.stdout + done.stderr
+
+
+def test_a_model_that_only_the_worker_can_refuse_leaves_no_output(tmp_path: Path) -> None:
+    write(pairs(2, 2), tmp_path / "in.parquet")
+    model = bert(tmp_path / "model", num_labels=1)
+    tensors = load_file(model / "model.safetensors")
+    lacking = [name for name in tensors if "intermediate.dense.weight" in name]  # of every layer
+    left = {name: each for name, each in tensors.items() if name not in lacking}
+    save_file(left, model / "model.safetensors", {"format": "pt"})
+    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", "--model", model)
+    assert done.returncode == 2
+    assert "the weights lack bert.encoder.layer.0.intermediate.dense.weight" in done.stderr
+    assert not (tmp_path / "out").exists()
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    again = rankmill("resume", tmp_path / "out")  # its record is not in the output
+    assert again.returncode == 0, again.stderr
 
 
 def test_csv_is_refused_with_a_remedy(tmp_path: Path) -> None:

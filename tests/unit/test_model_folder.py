@@ -97,6 +97,16 @@ def test_weights_that_lack_a_tensor_of_a_layer_are_refused(tmp_path: Path, name:
     check_layers(folder)
     tensors = load_file(folder / "model.safetensors")
     last = [key for key in tensors if ".1." in key and "layer" in key and "classifier" not in key]
+    tokens = [
+        key for key in tensors if key.endswith(("d_embeddings.weight", "k_embeddings.weight"))
+    ]
+    tokens += [key for key in tensors if key.endswith("embed_tokens.weight")]
+    assert len(tokens) == 1
+    save_file(
+        {key: tensors[key] for key in tensors if key not in tokens}, folder / "model.safetensors"
+    )
+    with pytest.raises(ModelUnavailable, match="the weights lack the embeddings of tokens"):
+        locate(str(folder))
     for lacking in ([last[0]], last):
         left = {key: value for key, value in tensors.items() if key not in lacking}
         save_file(left, folder / "model.safetensors", {"format": "pt"})
