@@ -18,7 +18,11 @@ _UNIFORM = {
     *("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"),
     *("deberta-v2", "modernbert", "gte", "llama", "mistral", "qwen2", "qwen3", "gemma"),
 }
-_EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight")
+# The last is tied to a language model's embeddings, and may be saved in their place.
+_EMBEDDINGS = (
+    *("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight"),
+    "lm_head.weight",
+)
 _LAYER = re.compile(r"(?P<stack>(?:^|.*\.)(?:layers?|h|blocks?))\.(?P<number>\d+)\.(?P<rest>.+)")
 # The first layer of ModernBERT has no norm before its attention; the others are leftovers of
 # older versions, which no load reads.

@@ -14,7 +14,8 @@ from transformers import dynamic_module_utils
 
 from rankmill.checkpoint import check_checkpoint
 from rankmill.errors import ModelUnavailable
-from rankmill.model_folder import length_limit
+from rankmill.layers import check_layers
+from rankmill.model_folder import check_causal, length_limit
 from tests.unit.engine.checkpoints import REPOSITORY
 from tests.unit.engine.popular import ZOO
 from tests.unit.engine.test_parity import mixed_window
@@ -61,6 +62,8 @@ def test_a_model_is_what_the_table_says(row: dict[str, Any], tmp_path: Path) -> 
             load(folder, runs_code=runs_code)
         assert str(caught.value).replace(str(folder), "MODEL") == row["refused"]
         return
+    check_causal(folder)
+    check_layers(folder)
     scorer = load(folder, runs_code=runs_code)
     info = scorer.info
     found = (info.architecture, info.path, info.activation, info.max_length)
