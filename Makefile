@@ -5,8 +5,10 @@
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
 # make bench-reuse   a night that reuses the scores of the one before
-# make lint    style, and make types: mypy
-# make docs    write the generated tables of README.md, docs/metrics.md and docs/models.md
+# make test-unit   the fast tests: no service, no worker, no big model
+# make lint    style and the strict build of the documentation; make types: mypy
+# make docs    write the generated parts of the documentation: options, settings, commands, metrics, models
+# make docs-site   build the documentation as a site in site/
 # make report-picture, flower-pictures   take the pictures of a report page and of Flower in docs/
 # make data    make the example and the demo model again, from PACKAGES=….parquet
 
@@ -16,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev programs demo test test-chaos bench-engine bench-gpu bench-system bench-io bench-reuse lint types docs report-picture flower-pictures data clean
+.PHONY: install install-dev programs demo test test-unit test-chaos bench-engine bench-gpu bench-system bench-io bench-reuse lint types docs docs-site report-picture flower-pictures data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -31,7 +33,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP_INSTALL) -e '.[worker,prepare,eval,report,flower,local,delta,iceberg,dev]'
+	$(PIP_INSTALL) -e '.[worker,prepare,eval,report,flower,local,delta,iceberg,docs,dev]'
 	@touch $@ $(VENV)/installed
 
 programs:
@@ -70,12 +72,16 @@ test-compose: install-dev
 lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mkdocs build --quiet --strict --site-dir "$${TMPDIR:-/tmp}/rankmill-site-$$(id -u)"
 
 types: install-dev
 	$(BIN)/mypy
 
 docs: install-dev
-	$(BIN)/python docs/tables.py README.md docs/metrics.md docs/models.md
+	$(BIN)/python docs/tables.py
+
+docs-site: install-dev
+	$(BIN)/mkdocs build --strict
 
 report-picture: install-dev demo
 	$(BIN)/python -m docs.screenshot $(OUT) docs/report.png

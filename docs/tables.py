@@ -1,6 +1,7 @@
-"""Write generated tables: settings, options and metrics from the code, models from their list.
+"""Write the generated parts of the documentation from the code, between pairs of markers.
 
-python docs/tables.py README.md docs/metrics.md docs/models.md
+python docs/tables.py            writes every Markdown file of README.md and docs/
+python docs/tables.py FILE …     writes these files
 """
 
 from __future__ import annotations
@@ -8,16 +9,21 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic.fields import FieldInfo
+from typer.main import get_command
 
+from producer.cli.app import app
 from producer.cli.options import flag
 from rankmill import metrics
 from rankmill.metrics import Metric
 from rankmill.settings import Settings
 from rankmill.spec import JobSpec
+
+ROOT = Path(__file__).parents[1]
 
 
 def settings_table() -> str:
@@ -30,11 +36,11 @@ def settings_table() -> str:
 
 def options_table() -> str:
     rows = (
-        (f"`{flag(name)}`", _default(field), field.description or "")
+        (f"`{flag(name)}`", f"`{name}`", _default(field), field.description or "")
         for name, field in JobSpec.model_fields.items()
         if field.description
     )
-    return _table(("option", "default", "meaning"), rows)
+    return _table(("option", "field", "default", "meaning"), rows)
 
 
 def metrics_table(declared: Iterable[Metric]) -> str:
@@ -46,7 +52,7 @@ def metrics_table(declared: Iterable[Metric]) -> str:
 
 
 def models_table() -> str:
-    """Of docs/models.json, each row of which tests/unit/engine/test_zoo.py loads and scores."""
+    """Return the table of docs/models.json; the zoo's test loads and scores each row."""
     models = json.loads(Path(__file__).with_name("models.json").read_text())
     header = ("model", "loaded as", "path", "activation", "`max_length`", "scores")
     return _table(header, map(_model_row, models))
@@ -60,9 +66,54 @@ def _model_row(row: dict[str, str]) -> tuple[str, ...]:
     return name, *facts, "equal"
 
 
+def commands_text() -> str:
+    """Return a section for each command: usage, help, and the options that are its own."""
+    return "\n".join(
+        _command_section(name, command) for name, command in commands() if not _children(command)
+    )
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Yield the name of every command and group, such as `schedule add`, and the command."""
+
+    def below(prefix: str, command: Any) -> Iterator[tuple[str, Any]]:
+        for name, child in _children(command).items():
+            yield prefix + name, child
+            yield from below(f"{prefix}{name} ", child)
+
+    return below("", get_command(app))
+
+
+def _children(command: Any) -> dict[str, Any]:
+    children: dict[str, Any] = getattr(command, "commands", {})
+    return children
+
+
+def _command_section(name: str, command: Any) -> str:
+    job_options = {flag(field) for field, each in JobSpec.model_fields.items() if each.description}
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option"]
+    takes_job = job_options <= {name for each in options for name in each.opts}
+    usage = " ".join(["rankmill", name, *(each.name.upper() for each in arguments)])
+    text = f"### {usage}\n\n{' '.join((command.help or '').split())}\n"
+    if takes_job:
+        text += "\nTakes every [job option](options.md).\n"
+    own = [each for each in options if not (takes_job and job_options & set(each.opts))]
+    rows = [_option_row(each) for each in own]
+    return text + (f"\n{_table(('option', 'default', 'meaning'), rows)}" if rows else "")
+
+
+def _option_row(option: Any) -> tuple[str, ...]:
+    names = "`, `".join((*option.opts, *option.secondary_opts))
+    default = option.default
+    has_default = default is not None and not callable(default) and default not in (False, "", (), [])
+    return f"`{names}`", f"`{default}`" if has_default else "", " ".join((option.help or "").split())
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "options": options_table,
+    "commands": commands_text,
     "worker metrics": lambda: metrics_table(metrics.OF_WORKER),
     "cluster metrics": lambda: metrics_table(metrics.OF_CLUSTER),
     "recorded metrics": lambda: metrics_table(metrics.OF_RULES),
@@ -71,13 +122,19 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def with_tables(text: str) -> str:
-    """The text with what stands between each pair of markers made anew."""
+    """Return the text with the content of each pair of markers generated again."""
     for name, table in TABLES.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        pattern = re.escape(begin) + ".*?" + re.escape(end)
-        replacement = f"{begin}\n{table()}{end}"
-        text = re.sub(pattern, lambda _, new=replacement: new, text, flags=re.DOTALL)
+        if begin in text:
+            pattern = re.escape(begin) + ".*?" + re.escape(end)
+            replacement = f"{begin}\n{table()}{end}"
+            text = re.sub(pattern, lambda _, new=replacement: new, text, flags=re.DOTALL)
     return text
+
+
+def pages() -> list[Path]:
+    """Return README.md and every Markdown file of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def _default(field: FieldInfo) -> str:
@@ -86,9 +143,10 @@ def _default(field: FieldInfo) -> str:
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    escaped = (tuple(cell.replace("|", "\\|") for cell in line) for line in lines)
+    return "".join("| " + " | ".join(line) + " |\n" for line in escaped)
 
 
 if __name__ == "__main__":
-    for path in map(Path, sys.argv[1:]):
+    for path in [Path(name) for name in sys.argv[1:]] or pages():
         path.write_text(with_tables(path.read_text()))

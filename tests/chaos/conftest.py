@@ -66,4 +66,6 @@ def table() -> Iterator[list[Outcome]]:
     print(f"\n{text}")
     target = os.environ.get("RANKMILL_CHAOS_TABLE")
     if target:
-        Path(target).write_text(text)
+        page = Path(target)
+        before = page.read_text().partition(_HEADER)[0] if page.exists() else ""
+        page.write_text(before + text)

@@ -27,7 +27,7 @@ NEW = [
     *candidates("b", ["b1", "b2"], ["b1", "b2"]),
 ]
 QRELS = "a 0 a2 1\nb 0 b1 1\n"
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "quality.md").read_text()
 
 
 def outputs_in(folder: str, tmp_path: Path) -> tuple[str, str]:
@@ -87,9 +87,9 @@ def test_a_gate_that_fails_is_exit_1_and_names_what_was_measured(tmp_path: Path)
     assert everything_under(tmp_path) == before
 
 
-def test_the_readme_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documentation_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its two nights are BM25's ranking, and the same with the right answers moved up."""
-    block = re.search(r"```console\n\$ rankmill (diff scored/.*)\n((?:.*\n)*?)```", README)
+    block = re.search(r"```console\n\$ rankmill (diff scored/.*)\n((?:.*\n)*?)```", PAGE)
     assert block
     rows = pq.read_table(ROOT / "examples" / "packages.parquet").to_pylist()
     for name, some, gain in (("monday", rows[:-150], 0), ("tuesday", rows[150:], 4)):
