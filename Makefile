@@ -47,6 +47,10 @@ demo: install
 test: install-dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
+# Without those that load a model, start a process or fill memory.
+test-unit: install-dev
+	$(BIN)/python -m pytest tests/unit -n 3 --dist loadfile --ignore=tests/unit/engine
+
 bench-engine: install-dev
 	$(BIN)/python -m bench.engine
 
@@ -72,7 +76,7 @@ test-compose: install-dev
 lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mkdocs build --quiet --strict --site-dir "$${TMPDIR:-/tmp}/rankmill-site-$$(id -u)"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir "$${TMPDIR:-/tmp}/rankmill-site-$$(id -u)"
 
 types: install-dev
 	$(BIN)/mypy
@@ -81,7 +85,7 @@ docs: install-dev
 	$(BIN)/python docs/tables.py
 
 docs-site: install-dev
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 report-picture: install-dev demo
 	$(BIN)/python -m docs.screenshot $(OUT) docs/report.png

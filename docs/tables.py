@@ -106,8 +106,14 @@ def _command_section(name: str, command: Any) -> str:
 def _option_row(option: Any) -> tuple[str, ...]:
     names = "`, `".join((*option.opts, *option.secondary_opts))
     default = option.default
-    has_default = default is not None and not callable(default) and default not in (False, "", (), [])
-    return f"`{names}`", f"`{default}`" if has_default else "", " ".join((option.help or "").split())
+    has_default = (
+        default is not None and not callable(default) and default not in (False, "", (), [])
+    )
+    return (
+        f"`{names}`",
+        f"`{default}`" if has_default else "",
+        " ".join((option.help or "").split()),
+    )
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -87,7 +87,9 @@ def test_a_gate_that_fails_is_exit_1_and_names_what_was_measured(tmp_path: Path)
     assert everything_under(tmp_path) == before
 
 
-def test_the_documentation_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documentation_shows_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its two nights are BM25's ranking, and the same with the right answers moved up."""
     block = re.search(r"```console\n\$ rankmill (diff scored/.*)\n((?:.*\n)*?)```", PAGE)
     assert block

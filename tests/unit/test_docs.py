@@ -21,7 +21,7 @@ AT_THE_ROOT = [README, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.
 PAGES = [*AT_THE_ROOT, *sorted((ROOT / "docs").rglob("*.md"))]
 NOW = [page for page in PAGES if page.name != "CHANGELOG.md"]  # the others speak of this version
 OPTIONS_OF_OTHERS = {"--build-arg", "--profile"}
-VARIABLES_OF_OTHERS = {"RANKMILL_DATA"}
+VARIABLES_OF_OTHERS = {"RANKMILL_DATA", "RANKMILL_VERSION"}
 # Words that a reader whose second language is English meets nowhere else in this sense.
 AVOIDED = re.compile(
     r"\b(told|tells?|telling|anew|whoever|beside|stands|stood|mend(s|ed|ing)?|what became of"
