@@ -18,11 +18,7 @@ _UNIFORM = {
     *("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"),
     *("deberta-v2", "modernbert", "gte", "llama", "mistral", "qwen2", "qwen3", "gemma"),
 }
-# The last is tied to a language model's embeddings, and may be saved in their place.
-_EMBEDDINGS = (
-    *("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight"),
-    "lm_head.weight",
-)
+_EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight")
 _LAYER = re.compile(r"(?P<stack>(?:^|.*\.)(?:layers?|h|blocks?))\.(?P<number>\d+)\.(?P<rest>.+)")
 # The first layer of ModernBERT has no norm before its attention; the others are leftovers of
 # older versions, which no load reads.
@@ -45,7 +41,9 @@ def check_layers(folder: Path) -> None:
         if found is not None and not _NOT_IN_EACH.search(found["rest"]):
             layers = stacks.setdefault(found["stack"], {})
             layers.setdefault(int(found["number"]), set()).add(found["rest"])
-    if not any(name.endswith(_EMBEDDINGS) for name in names):
+    # A language model's head may be saved in place of the embeddings that it is tied to.
+    is_tied = config.get("tie_word_embeddings", True) and "lm_head.weight" in names
+    if not is_tied and not any(name.endswith(_EMBEDDINGS) for name in names):
         raise ModelUnavailable(
             f"{folder}: the weights lack the embeddings of tokens (*{_EMBEDDINGS[0]} or the like), "
             "which config.json promises; take the config.json and the weights of one model"
