@@ -91,12 +91,6 @@ def test_a_run_whose_process_has_gone_is_interrupted_and_resumes_without_a_redis
     seen = status(output)
     assert seen["state"] == "interrupted" and seen["exit_code"] == 1
     assert "rankmill resume" in seen["reason"] and seen["ended_at"] and seen["progress_at"]
-    assert listed()[str(output)]["state"] == "interrupted"
-    table = rankmill("jobs")
-    assert str(output) in table.stdout and "runs of this machine" in table.stderr
-    away = rankmill("jobs", "--json", RANKMILL_BROKER_URL="redis://127.0.0.1:9/0")
-    assert away.returncode == 1 and "Redis does not answer" in away.stderr
-    assert json.loads(away.stdout)[0]["output_uri"] == str(output)
     watched = rankmill("watch", output)
     assert watched.returncode == 1 and "interrupted" in watched.stderr, watched.stderr
     assert "goes on here" not in watched.stderr
@@ -104,6 +98,12 @@ def test_a_run_whose_process_has_gone_is_interrupted_and_resumes_without_a_redis
     assert early.returncode == 2 and "interrupted" in early.stderr
     if how is not signal.SIGKILL:
         return
+    assert listed()[str(output)]["state"] == "interrupted"
+    table = rankmill("jobs")
+    assert str(output) in table.stdout and "runs of this machine" in table.stderr
+    away = rankmill("jobs", "--json", RANKMILL_BROKER_URL="redis://127.0.0.1:9/0")
+    assert away.returncode == 1 and "Redis does not answer" in away.stderr
+    assert json.loads(away.stdout)[0]["output_uri"] == str(output)
     kept = part_bytes(output)
     resumed = rankmill("resume", output)
     assert resumed.returncode == 0, resumed.stderr
