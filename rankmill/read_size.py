@@ -6,9 +6,11 @@ of fixed width takes its whole width: a file of 500 bytes may decode to gigabyte
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import BinaryIO
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill.errors import InputError
@@ -23,6 +25,13 @@ _MAX_ITEMS = 2**24
 _GROWTH = 4
 _DICTIONARY_PAGE = 2
 _SHARED_PREFIXES = "DELTA_BYTE_ARRAY"
+# Dictionaries this small allow thousands of rows at a time, whatever is in them.
+_SMALL_VALUE = 16 * 2**10
+_CODECS = {
+    "LZ4": "lz4_raw",
+    **{name: name.lower() for name in ("SNAPPY", "GZIP", "BROTLI", "ZSTD")},
+}
+_LENGTH = struct.Struct("<I")  # before each value of a dictionary
 
 
 def rows_at_once(
@@ -32,7 +41,8 @@ def rows_at_once(
     row_group: int,
     leaves: Sequence[int],
 ) -> int:
-    """
+    """Return how many rows of a row group may be decoded at a time.
+
     Raises:
         InputError: a row is too large, by the type of a column or the number of its values.
     """
@@ -57,31 +67,56 @@ def rows_at_once(
 
 
 def _largest_value(content: BinaryIO | Fetched, chunk: pq.ColumnChunkMetaData) -> int:
-    """A bound for the bytes of a value that is stored once for many rows; 0 where none is."""
-    start = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
-    content.seek(max(0, start))
-    kind, n_bytes = _page_header(content.read(16))
-    stored_once = n_bytes if kind == _DICTIONARY_PAGE else 0
+    """Bound the bytes of a value that is stored once for many rows; 0 if none is."""
     prefixed = chunk.total_uncompressed_size if _SHARED_PREFIXES in chunk.encodings else 0
-    return max(stored_once, prefixed)
+    start = chunk.dictionary_page_offset
+    if start is None or start >= chunk.data_page_offset:
+        start = chunk.data_page_offset
+    content.seek(max(0, start))
+    kind, n_bytes, n_stored = _page_header(content.read(32))
+    if kind != _DICTIONARY_PAGE:
+        return prefixed
+    # A dictionary ends where the first data page begins.
+    if n_bytes > _SMALL_VALUE and start < chunk.data_page_offset - n_stored:
+        content.seek(chunk.data_page_offset - n_stored)
+        n_bytes = _largest_entry(content.read(n_stored), chunk.compression, n_bytes)
+    return max(n_bytes, prefixed)
 
 
-def _page_header(content: bytes) -> tuple[int, int]:
-    """A page's type and uncompressed size: the first two fields, in Thrift's compact protocol.
+def _largest_entry(stored: bytes, compression: str, n_bytes: int) -> int:
+    """Return the length of a dictionary's largest value, or `n_bytes` if it cannot be read."""
+    page = stored
+    if compression != "UNCOMPRESSED":
+        try:
+            page = pa.Codec(_CODECS[compression]).decompress(stored, n_bytes, asbytes=True)
+        except (KeyError, OSError, pa.ArrowInvalid):
+            return n_bytes
+    length_at, at, largest, end = _LENGTH.unpack_from, 0, 0, len(page) - _LENGTH.size
+    while at <= end:
+        (length,) = length_at(page, at)
+        if length > largest:
+            largest = length
+        at += _LENGTH.size + length
+    return largest if at == len(page) else n_bytes
 
-    Arrow takes the size from here as well, so that it cannot be another. What is no header is of
-    no type: Arrow will say so.
+
+def _page_header(content: bytes) -> tuple[int, int, int]:
+    """Return a page's type, its uncompressed and its stored size.
+
+    They are the first three fields of the header, in Thrift's compact protocol. Arrow takes the
+    sizes from here as well, so that they cannot be others. A page without a valid header has type
+    -1: Arrow will report it.
     """
     values: list[int] = []
     at = 0
-    for _ in range(2):
+    for _ in range(3):
         if content[at : at + 1] != b"\x15":  # the next field, an integer of 32 bits
-            return -1, 0
+            return -1, 0, 0
         number, shift, at = 0, 0, at + 1
         while at < len(content):
             number |= (content[at] & 0x7F) << shift
             shift, at = shift + 7, at + 1
             if content[at - 1] < 0x80:
                 break
-        values.append(number >> 1)  # neither is negative
-    return values[0], values[1]
+        values.append(number >> 1)  # none is negative
+    return values[0], values[1], values[2]

@@ -126,3 +126,15 @@ def test_one_row_that_is_larger_than_any_memory_is_refused(
     with pytest.raises(InputError, match=rf"t\.parquet: row group 0: column {message}"):
         list(parquet.read_rows(storage.stat(str(path)), None, 0, 10))
     assert [t.num_rows for t in parquet.read_rows(storage.stat(str(path)), ["a"], 0, 10)] == [1]
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "zstd", "lz4"])
+def test_a_large_dictionary_of_short_texts_is_read_many_rows_at_a_time(
+    tmp_path: Path, codec: str
+) -> None:
+    texts = [f"document {n}" for n in range(20_000)]
+    pq.write_table(pa.table({"a": texts}), tmp_path / "t.parquet", compression=codec)
+    metadata = pq.read_metadata(tmp_path / "t.parquet")
+    assert metadata.row_group(0).column(0).dictionary_page_offset is not None
+    with (tmp_path / "t.parquet").open("rb") as file:
+        assert rows_at_once("t.parquet", file, metadata, 0, [0]) > 1_000_000
