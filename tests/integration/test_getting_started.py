@@ -1,0 +1,80 @@
+"""docs/getting-started.md works as printed: its commands run in order, on a small input."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from tests.command import rankmill
+from tests.conftest import forget_settings
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "getting-started.md").read_text()
+
+
+def blocks(heading: str, language: str) -> list[str]:
+    section = re.split(r"^## ", PAGE, flags=re.MULTILINE)
+    (text,) = (each for each in section if each.startswith(heading + "\n"))
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(*headings: str) -> Iterator[list[str]]:
+    """Yield the arguments of each `rankmill` command below some headings."""
+    for block in (each for heading in headings for each in blocks(heading, "console")):
+        for line in block.splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words[0] == "rankmill":
+                yield words[1:]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three queries of the demo, the same as candidates.parquet, and the demo model as bge."""
+    (tmp_path / "examples").mkdir()
+    rows = pq.read_table(ROOT / "examples" / "packages.parquet").slice(0, 150)
+    for name in ("examples/packages.parquet", "candidates.parquet"):
+        pq.write_table(rows, tmp_path / name)
+    shutil.copy(ROOT / "examples" / "packages.qrels", tmp_path / "examples")
+    (tmp_path / "BAAI").mkdir()
+    (tmp_path / "BAAI" / "bge-reranker-v2-m3").symlink_to(ROOT / "models" / "demo-reranker")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_commands_of_one_machine_work(folder: Path) -> None:
+    shown = list(commands("Install", "Rerank", "Estimate first", "Measure"))
+    assert [words[0] for words in shown] == ["doctor", "run", "run", "estimate", "eval"]
+    for words in shown:
+        done = rankmill(*words)
+        may_be_1 = words == ["doctor"]  # it finds no cluster here
+        assert done.returncode == 0 or (may_be_1 and done.returncode == 1), done.stderr
+    for output in ("demo-out", "scored"):
+        ranks = pq.read_table(folder / output)["rank"].to_pylist()
+        assert ranks == [*range(1, 11)] * 3
+    (block,) = blocks("Read the result", "python")
+    names: dict[str, pd.DataFrame] = {}
+    exec(block, names)
+    assert len(names["best"]) == 3
+
+
+def test_the_commands_of_a_cluster_work(
+    worked_redis: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = list(commands("On a cluster"))
+    assert [words[0] for words in shown] == ["worker", "submit", "watch"]
+    monkeypatch.setenv("RANKMILL_BROKER_URL", worked_redis)
+    forget_settings()
+    for words in shown[1:]:  # the worker runs
+        done = rankmill(*words)
+        assert done.returncode == 0, done.stderr
+    assert pq.read_table(folder / "scored").num_rows == 30
+    submit, _by_name = blocks("From Python", "python")
+    exec(submit, {})  # the same job: there is nothing left to do
+    forget_settings()
