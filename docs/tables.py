@@ -95,7 +95,7 @@ def _command_section(name: str, command: Any) -> str:
     options = [each for each in command.params if each.param_type_name == "option"]
     takes_job = job_options <= {name for each in options for name in each.opts}
     usage = " ".join(["rankmill", name, *(each.name.upper() for each in arguments)])
-    text = f"### {usage}\n\n{' '.join((command.help or '').split())}\n"
+    text = f"## {usage}\n\n{' '.join((command.help or '').split())}\n"
     if takes_job:
         text += "\nTakes every [job option](options.md).\n"
     own = [each for each in options if not (takes_job and job_options & set(each.opts))]
