@@ -26,7 +26,7 @@ from ir_measures import RR, R, ScoredDoc, nDCG
 from bench.s3_server import s3_bucket
 from examples.package_search import bm25_candidates
 from rankmill import storage
-from rankmill.output import Output
+from rankmill.output.output import Output
 
 _QUERIES, _CORPUS, _QRELS, _RUN = "queries.parquet", "corpus.parquet", "qrels.trec", "bm25.trec"
 _N_CANDIDATES = 100

@@ -29,12 +29,12 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from bench.workload import read_corpus
-from producer.plan import read_source
-from producer.shards import shard_bounds
-from producer.submit import plan_job
+from producer.inputs.source import read_source
+from producer.jobs.shards import shard_bounds
+from producer.jobs.submit import plan_job
 from rankmill import storage
-from rankmill.rows import read_files
-from rankmill.spec import JobSpec
+from rankmill.contract.job import JobSpec
+from rankmill.tables.files import read_files
 
 Row = dict[str, Any]
 

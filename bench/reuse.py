@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from bench.system import cluster
 from bench.workload import read_corpus
-from producer.submit import submit
-from rankmill.output import Output
-from rankmill.results import Manifest
+from producer.jobs.submit import submit
+from rankmill.contract.results import Manifest
+from rankmill.output.output import Output
 
 _ROWS, _RATE, _CHANGED = 1_000_000, 2000.0, 0.05
 _CANDIDATES = 100

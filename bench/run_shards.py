@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rankmill.output import Job
+from rankmill.output.output import Job
 from rankmill.settings import settings
 from worker import models
-from worker.score import ShardWork
-from worker.shard import run_shard
+from worker.shard.run import run_shard
+from worker.shard.score import ShardWork
 
 
 def run_all_shards(job: Job, after_each: Callable[[], None] = lambda: None) -> None:

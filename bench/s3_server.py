@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import boto3
 
 from rankmill import storage
-from tests.s3 import BUCKET, s3_endpoint, s3_environment
+from tests.support.s3 import BUCKET, s3_endpoint, s3_environment
 
 
 @contextmanager

@@ -25,15 +25,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from producer.local import running, start_redis, worker_command
-from producer.submit import submit
+from producer.cluster.local import running, start_redis, worker_command
+from producer.jobs.submit import submit
 from rankmill import dispatch
 from rankmill.broker import app
-from rankmill.ledger import Ledger
-from rankmill.output import Job, Output
-from rankmill.results import Manifest
+from rankmill.contract.job import Columns, JobRecord, JobSpec, Plan, encode_schema
+from rankmill.contract.results import Manifest
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.output import Job, Output
 from rankmill.settings import settings
-from rankmill.spec import Columns, JobRecord, JobSpec, Plan, encode_schema
 
 Row = dict[str, Any]
 

@@ -18,8 +18,8 @@ from rankmill.settings import CHECKOUT
 
 COMMON = (
     "producer.cli.app",
-    "producer.submit",
-    "producer.supervise",
+    "producer.jobs.submit",
+    "producer.cluster.supervise",
     "tasks.jobs",
     "worker.finalize",
     "celery.apps.worker",
@@ -29,7 +29,7 @@ COMMON = (
     "billiard.popen_spawn_posix",
 )
 CONTROL = (
-    "producer.prepare.job",
+    "producer.jobs.prepare_job",
     "producer.pull",
     "huggingface_hub.file_download",
     "huggingface_hub.hf_api",
@@ -73,11 +73,11 @@ def measure_and_draw() -> None:
 def score_the_demo() -> None:
     """A shard from rows to part, on this machine's CPU."""
 
-    from producer.submit import plan_job
-    from rankmill.spec import JobSpec
+    from producer.jobs.submit import plan_job
+    from rankmill.contract.job import JobSpec
     from worker import models
-    from worker.score import ShardWork
-    from worker.shard import run_shard
+    from worker.shard.run import run_shard
+    from worker.shard.score import ShardWork
 
     with tempfile.TemporaryDirectory() as folder:
         spec = JobSpec(

@@ -15,12 +15,12 @@ from pathlib import Path
 from PIL import Image
 from selenium.webdriver import Chrome
 
-from producer.local import running, start_redis, worker_command
-from producer.submit import submit
+from producer.cluster.local import running, start_redis, worker_command
+from producer.jobs.submit import submit
 from rankmill.settings import CHECKOUT
-from tests.browser import chromium
-from tests.dashboard import flower, rows, with_login
-from tests.inputs import wait_for
+from tests.support.browser import chromium
+from tests.support.dashboard import flower, rows, with_login
+from tests.support.inputs import wait_for
 
 _N_SHARDS_SEEN = 5
 _WIDTH = 1740

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.browser import chromium
+from tests.support.browser import chromium
 
 _WIDTH = 1000
 _COLOURS = 64

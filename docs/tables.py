@@ -19,9 +19,9 @@ from typer.main import get_command
 from producer.cli.app import app
 from producer.cli.options import flag
 from rankmill import metrics
+from rankmill.contract.job import JobSpec
 from rankmill.metrics import Metric
 from rankmill.settings import Settings
-from rankmill.spec import JobSpec
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from rankmill import hub, models
-from rankmill.checkpoint import MODULES, TEMPLATES, check_checkpoint, check_names, module_folders
-from rankmill.contract import check_revision
+from rankmill.contract.base import check_revision
 from rankmill.errors import InputError, ModelUnavailable
-from rankmill.hub import HubCommit, HubFile
-from rankmill.store import ModelStore, StoredCommit, StoredFile, model_store, sha256_of
+from rankmill.models import hub
+from rankmill.models import names as models
+from rankmill.models.checkpoint import (
+    MODULES,
+    TEMPLATES,
+    check_checkpoint,
+    check_names,
+    module_folders,
+)
+from rankmill.models.hub import HubCommit, HubFile
+from rankmill.models.store import ModelStore, StoredCommit, StoredFile, model_store, sha256_of
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from rankmill.contract.job import ShardSpec
 from rankmill.errors import BrokerUnavailable
-from rankmill.redis_client import broker_errors, tls_options
+from rankmill.ledger.client import broker_errors, tls_options
 from rankmill.settings import Settings, settings
-from rankmill.spec import ShardSpec
 
 SCORE_QUEUE = "rankmill.score"
 CONTROL_QUEUE = "rankmill.control"

@@ -11,15 +11,15 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from rankmill.broker import send_finalize, send_prepare, send_report, send_shard
+from rankmill.contract.job import JobRecord, Plan
+from rankmill.contract.job_state import JobState
+from rankmill.contract.results import Failure, ShardReport
 from rankmill.errors import BrokerUnavailable, RankmillError
-from rankmill.ledger import Ledger
-from rankmill.lifecycle import JobState
+from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.notify import end_event, failed_event, notify
-from rankmill.output import Job, Output
-from rankmill.results import Failure, ShardReport
+from rankmill.output.output import Job, Output
 from rankmill.settings import Settings
-from rankmill.spec import JobRecord, Plan
 
 log = get_logger(__name__)
 

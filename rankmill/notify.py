@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from rankmill.broker import send_notify
-from rankmill.contract import Contract
-from rankmill.ledger import JobCounts, Ledger
-from rankmill.lifecycle import JobState
-from rankmill.output import Output
-from rankmill.results import Failure, Manifest
+from rankmill.contract.base import Contract
+from rankmill.contract.job_state import JobState
+from rankmill.contract.results import Failure, Manifest
+from rankmill.ledger.jobs import JobCounts, Ledger
+from rankmill.output.output import Output
 from rankmill.settings import settings
 
 EventKind = Literal["succeeded", "failed", "gate", "deadline"]

@@ -17,14 +17,14 @@ from rankmill.broker import (
     shard_task_id,
     task_id_of,
 )
-from rankmill.claim import FINALIZATION, PREPARATION
+from rankmill.contract.job import JobRecord
+from rankmill.contract.job_state import JobState
 from rankmill.errors import BrokerUnavailable, InputError, NotAllowed, OutputNotReady, RankmillError
-from rankmill.ledger import JobCounts, Ledger
-from rankmill.lifecycle import JobState
+from rankmill.ledger.claim import FINALIZATION, PREPARATION
+from rankmill.ledger.jobs import JobCounts, Ledger
 from rankmill.logs import get_logger
-from rankmill.output import Job, Output
+from rankmill.output.output import Job, Output
 from rankmill.settings import Settings
-from rankmill.spec import JobRecord
 
 log = get_logger(__name__)
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
-from rankmill.devices import check_device
+from rankmill.devices.choice import check_device
 
 
 def _split(value: Any) -> Any:

@@ -12,8 +12,8 @@ from celery.signals import (
 from rankmill import broker
 from rankmill.errors import RankmillError
 from tasks.logs import name_worker, set_up_logs
-from worker import life
-from worker.runtime import forget_beat, remember_job, start_reconciling
+from worker import signals as life
+from worker.background import forget_beat, remember_job, start_reconciling
 
 try:
     app = broker.app()
@@ -29,7 +29,7 @@ celeryd_init.connect(forget_beat)
 setup_logging.connect(set_up_logs)
 worker_process_init.connect(name_worker)
 life.connect()
-app.conf.worker_consumer = "worker.inbox:CheckingConsumer"
+app.conf.worker_consumer = "worker.message_guard:CheckingConsumer"
 app.task_cls = "tasks.base:Shell"  # by name: the pool's process makes an app of its own
 worker_ready.connect(start_reconciling)
 task_received.connect(remember_job)

@@ -12,13 +12,13 @@ from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBMIT, TICK
-from rankmill.contract import parse
-from rankmill.devices import EXIT_DEVICE_LOST
+from rankmill.contract.base import parse
+from rankmill.contract.job import JobSpec, ShardSpec
+from rankmill.devices.choice import EXIT_DEVICE_LOST
 from rankmill.errors import DeviceFault, TransientError, WebhookRefused, WebhookUnavailable
-from rankmill.ledger import ledger
+from rankmill.ledger.jobs import ledger
 from rankmill.logs import get_logger
 from rankmill.settings import settings
-from rankmill.spec import JobSpec, ShardSpec
 from tasks.celery import app
 
 log = get_logger(__name__)
@@ -34,7 +34,7 @@ _NOTIFY_LIMIT_S = 20
 
 @app.task(name=SUBMIT, bind=True, max_retries=_MAX_RETRIES)
 def submit(self: Task, spec: dict[str, Any], overwrite: bool = False) -> str:
-    from producer.submit import submit_spec
+    from producer.jobs.submit import submit_spec
 
     job_spec = parse(JobSpec, spec, "rankmill.submit")
     try:
@@ -64,7 +64,7 @@ def score_shard(self: Task, shard: dict[str, Any]) -> str:
 
 @app.task(name=PREPARE, bind=True, max_retries=_MAX_RETRIES)
 def prepare(self: Task, job_id: str, output_uri: str) -> None:
-    from producer.prepare.job import prepare_job
+    from producer.jobs.prepare_job import prepare_job
 
     try:
         prepare_job(ledger(), settings(), job_id, output_uri)

@@ -21,7 +21,7 @@ from uuid import uuid4
 import pytest
 
 if TYPE_CHECKING:
-    from rankmill.ledger import Ledger
+    from rankmill.ledger.jobs import Ledger
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests share their cores; see producer/local
 # Whatever asks the hub gets no answer, at once and without leaving this machine. Its client reads
@@ -56,7 +56,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT cross-encoder with random weights."""
     import torch
 
-    from tests.unit.engine.checkpoints import bert
+    from tests.support.models.checkpoints import bert
 
     torch.manual_seed(0)
     return bert(tmp_path_factory.mktemp("model") / "bert", num_labels=1)
@@ -64,7 +64,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
-    from producer.local import start_redis
+    from producer.cluster.local import start_redis
 
     with start_redis() as (broker_url, _):
         yield broker_url
@@ -95,7 +95,7 @@ def forget_settings() -> None:
 
 @pytest.fixture
 def ledger(broker_url: str) -> Ledger:
-    from rankmill.ledger import Ledger
+    from rankmill.ledger.jobs import Ledger
     from rankmill.settings import settings
 
     return Ledger.connect(settings())
@@ -104,7 +104,7 @@ def ledger(broker_url: str) -> Ledger:
 @pytest.fixture
 def start_worker(broker_url: str, tmp_path: Path) -> Iterator[StartWorker]:
     """Start real worker processes; all are stopped when the test ends."""
-    from producer.local import running, worker_command
+    from producer.cluster.local import running, worker_command
 
     with ExitStack() as stack:
 

@@ -12,7 +12,8 @@ from functools import lru_cache
 from structlog.contextvars import bound_contextvars
 
 from rankmill import dispatch
-from rankmill.claim import Claim
+from rankmill.contract.job import Plan, ShardSpec
+from rankmill.contract.results import ShardReport
 from rankmill.errors import (
     BrokerUnavailable,
     ClaimLost,
@@ -22,21 +23,20 @@ from rankmill.errors import (
     RankmillError,
     unexpected,
 )
-from rankmill.ledger import ledger
+from rankmill.ledger.claim import Claim
+from rankmill.ledger.jobs import ledger
 from rankmill.logs import get_logger
-from rankmill.output import Job, Output
+from rankmill.output.output import Job, Output
 from rankmill.progress import ProgressEvents
-from rankmill.results import ShardReport
 from rankmill.settings import settings
-from rankmill.spec import Plan, ShardSpec
 from worker import models
-from worker.device import device_errors
-from worker.device_record import DeviceRecord, device_record
-from worker.reader import RowReader
-from worker.score import ShardWork
-from worker.shard import run_shard
-from worker.suspects import Suspects
-from worker.watch import Watch, watched
+from worker.device_errors import device_errors
+from worker.liveness.device_record import DeviceRecord, device_record
+from worker.shard.observer import Watch, watched
+from worker.shard.poison import Suspects
+from worker.shard.reader import RowReader
+from worker.shard.run import run_shard
+from worker.shard.score import ShardWork
 
 log = get_logger(__name__)
 

@@ -9,16 +9,16 @@ from itertools import chain
 from structlog.contextvars import bound_contextvars
 
 from rankmill import dispatch, storage
-from rankmill.claim import FINALIZATION, Claim
+from rankmill.contract.results import Manifest, PartSummary, Reuse, ShardReport
+from rankmill.contract.reuse import remarks as known_remarks
 from rankmill.errors import ClaimLost, JobFailed, JobUnknown, RankmillError, unexpected
-from rankmill.known import remarks as known_remarks
-from rankmill.ledger import Ledger
+from rankmill.ledger.claim import FINALIZATION, Claim
+from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
-from rankmill.output import Job, Output, part_name
+from rankmill.output.output import Job, Output, part_name
 from rankmill.report import report_success
-from rankmill.results import Manifest, PartSummary, Reuse, ShardReport
 from rankmill.settings import Settings
-from worker.queries import check_queries
+from worker.shard.query_digests import check_queries
 from worker.trec import write_trec_run
 
 log = get_logger(__name__)

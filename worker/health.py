@@ -10,10 +10,17 @@ import sys
 import time
 from pathlib import Path
 
-from rankmill.devices import choose
+from rankmill.devices.choice import choose
 from rankmill.errors import RankmillError
 from rankmill.settings import settings
-from worker.signs import WorkerSign, check_folder, folder, read_task, read_worker, task_paths
+from worker.liveness.files import (
+    WorkerSign,
+    check_folder,
+    folder,
+    read_task,
+    read_worker,
+    task_paths,
+)
 
 # The main process ticks every two seconds, whatever else it does.
 _LATE_S = 60.0

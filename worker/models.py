@@ -13,22 +13,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from rankmill import models
-from rankmill.checkpoint import setting_files, weight_files
-from rankmill.devices import check_torch, choose
+from rankmill.contract.job import Activation, JobSpec, Precision
+from rankmill.contract.results import Scoring
+from rankmill.devices.choice import check_torch, choose
 from rankmill.errors import ModelUnavailable
 from rankmill.logs import get_logger
-from rankmill.models import is_null, locate, null_rate
-from rankmill.results import Scoring
+from rankmill.models import names as models
+from rankmill.models.checkpoint import setting_files, weight_files
+from rankmill.models.names import is_null, locate, null_rate
 from rankmill.settings import settings
-from rankmill.spec import Activation, JobSpec, Precision
-from worker.device import device_errors
+from worker.device_errors import device_errors
 from worker.engine.refusal import UnusableFolder
 from worker.engine.scorer import BatchRun, Scorer
 from worker.engine.threads import n_available_cores
-from worker.meters import meters
-from worker.null import NullScorer
-from worker.pulse import task_pulse
+from worker.liveness.heartbeat import task_pulse
+from worker.metrics.counters import meters
+from worker.null_scorer import NullScorer
 
 log = get_logger(__name__)
 

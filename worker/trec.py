@@ -6,11 +6,12 @@ from typing import IO
 
 import pyarrow as pa
 
-from rankmill import parquet, storage
+from rankmill import storage
 from rankmill.errors import InputError
-from rankmill.exact import Inexact
-from rankmill.ids import as_text, comparable
-from rankmill.output import Job
+from rankmill.output.output import Job
+from rankmill.tables import parquet
+from rankmill.tables.casts import Inexact
+from rankmill.tables.ids import as_text, comparable
 
 _BATCH_ROWS = 64 * 1024
 _TAG = "rankmill"

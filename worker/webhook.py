@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
 from rankmill.errors import WebhookRefused, WebhookUnavailable
-from rankmill.ledger import Ledger
+from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.notify import Event, told
 from rankmill.settings import Settings

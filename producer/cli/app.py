@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-from producer import control
 from producer.cli import models as models_commands
 from producer.cli import schedule
 from producer.cli.console import Console
@@ -29,20 +28,22 @@ from producer.cli.render import (
     status_facts,
 )
 from producer.cli.serve import exporter, flower, worker
-from producer.estimate import SAMPLE_PAIRS
-from producer.estimate import estimate as estimated
-from producer.follow import JobHandle, JobStatus, find_job, list_jobs, succeeded
-from producer.here import run_here
-from producer.local_jobs import local_jobs
-from producer.preview import preview
-from producer.submit import check_reject_rate
-from rankmill import models, storage
+from producer.estimate.estimate import SAMPLE_PAIRS
+from producer.estimate.estimate import estimate as estimated
+from producer.jobs import control
+from producer.jobs.handle import JobHandle, JobStatus, find_job, list_jobs, succeeded
+from producer.jobs.here import run_here
+from producer.jobs.local_jobs import local_jobs
+from producer.jobs.preview import preview
+from producer.jobs.submit import check_reject_rate
+from rankmill import storage
+from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.errors import BrokerUnavailable, RankmillError, unexpected
-from rankmill.local_run import Hold
-from rankmill.model_folder import check_max_length
+from rankmill.models import names as models
+from rankmill.models.model_folder import check_max_length
+from rankmill.output.local_run import Hold
 from rankmill.report import write_report
 from rankmill.settings import settings, unknown_variables
-from rankmill.spec import JobOptions, JobSpec
 
 app = typer.Typer(
     help="Rerank very large candidate lists offline.",
@@ -95,7 +96,7 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Score a job on this machine: private Redis, a worker per device, then stop them."""
-    from producer.submit import check, submit_checked
+    from producer.jobs.submit import check, submit_checked
 
     job = check(spec)  # bad input is told before anything is started
     if not models.is_null(spec.model_id):
@@ -112,7 +113,7 @@ def run(
 @takes_job
 def submit(spec: JobSpec, overwrite: OverwriteFlag = False, as_json: JsonFlag = False) -> None:
     """Submit a job to the cluster of RANKMILL_BROKER_URL; prints the job's id."""
-    from producer.submit import submit_spec
+    from producer.jobs.submit import submit_spec
 
     handle = submit_spec(spec, overwrite=overwrite)
     facts = {"job_id": handle.job_id, "output_uri": handle.output.uri}

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.cli.console import Console
-from rankmill.drift import (
+from rankmill.contract.drift import (
     ChangedQuery,
     Churn,
     Comparison,

@@ -10,11 +10,11 @@ from producer.cli.console import Console
 from producer.cli.drift_view import show_drift
 from producer.cli.options import JobArgument, JsonFlag
 from producer.cli.render import evaluation_facts, evaluation_table
-from producer.drift.diff import diff
-from producer.drift.gate import parse as parse_gate
-from producer.evaluate import evaluate
-from producer.follow import find_job
-from producer.qrels import read_qrels
+from producer.jobs.handle import find_job
+from producer.quality.drift.diff import diff
+from producer.quality.drift.gate import parse as parse_gate
+from producer.quality.evaluate import evaluate
+from producer.quality.qrels import read_qrels
 from rankmill.errors import GateFailed
 
 

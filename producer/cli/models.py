@@ -13,7 +13,7 @@ from producer.cli.console import Console
 from producer.cli.options import JsonFlag
 from producer.pull import pull, store
 from rankmill.errors import ModelUnavailable
-from rankmill.store import StoredModel, how_to_pull
+from rankmill.models.store import StoredModel, how_to_pull
 
 app = typer.Typer(help="Keep models in the folder RANKMILL_MODELS.", no_args_is_help=True)
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from rankmill.contract import parse
-from rankmill.devices import check_device
+from rankmill.contract.base import parse
+from rankmill.contract.job import JobOptions
+from rankmill.devices.choice import check_device
 from rankmill.errors import InputError
 from rankmill.settings import settings
-from rankmill.spec import JobOptions
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout")]
 JobArgument = Annotated[str, typer.Argument(help="The job's output folder or its id")]

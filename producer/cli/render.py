@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.cli.console import Console
-from producer.evaluate import Evaluation
-from producer.follow import JobStatus
-from producer.preview import QueryPreview
-from rankmill.results import Agreement, Manifest, Reuse
+from producer.jobs.handle import JobStatus
+from producer.jobs.preview import QueryPreview
+from producer.quality.evaluate import Evaluation
+from rankmill.contract.results import Agreement, Manifest, Reuse
 from rankmill.shown import escaped
 
 _RATE_OVER_S = 10.0

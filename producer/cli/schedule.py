@@ -13,16 +13,16 @@ from typer.core import TyperCommand
 from producer.cli.console import Console
 from producer.cli.options import JsonFlag, flag, takes_job
 from producer.cli.schedule_view import changes_lines, firings_table, schedule_facts, schedules_table
-from producer.schedules import clock, hand
-from producer.schedules import show as facts
+from producer.schedules import clock, facts
+from producer.schedules import commands as hand
 from producer.schedules.changes import changes, check_changes, make
 from producer.schedules.file import read_file, schedule_spec
 from producer.schedules.spec import Missed, Overlap, ScheduleSpec
 from producer.schedules.store import Store
+from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.errors import InputError
-from rankmill.ledger import Ledger
+from rankmill.ledger.jobs import Ledger
 from rankmill.settings import settings
-from rankmill.spec import JobOptions, JobSpec
 
 app = typer.Typer(
     help="Jobs that submit themselves by the clock: celery -A tasks beat sets the pace.",

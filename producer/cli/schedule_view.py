@@ -10,7 +10,7 @@ from rich.text import Text
 
 from producer.schedules.changes import Changes
 from producer.schedules.due import zone_named
-from producer.schedules.show import ScheduleFacts, differences
+from producer.schedules.facts import ScheduleFacts, differences
 from producer.schedules.spec import Firing, ScheduleSpec
 
 

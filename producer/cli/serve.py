@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from producer.cli.options import DeviceFlag
-from producer.local import Device, devices, worker_command
+from producer.cluster.local import Device, devices, worker_command
 from rankmill.broker import SCORE_QUEUE, Role, queues_of, score_queue
 from rankmill.errors import InputError
 from rankmill.settings import CHECKOUT, settings
@@ -43,7 +43,7 @@ def worker(
     commands = [worker_command(f"{name or 'rankmill'}-{each.name}", queues) for each in found]
     if len(found) == 1:
         _become(commands[0], found[0])
-    from producer.supervise import WorkerStart, supervise
+    from producer.cluster.supervise import WorkerStart, supervise
 
     sys.exit(
         supervise(
@@ -57,7 +57,7 @@ def worker(
 
 def exporter() -> None:
     """Serve the cluster's metrics to Prometheus: jobs, queues, workers, Redis."""
-    from producer.exporter import serve
+    from producer.cluster.exporter import serve
 
     try:
         serve(settings())
@@ -78,7 +78,7 @@ def flower(
     ] = False,
 ) -> None:
     """Show workers and shards in a browser; RANKMILL_FLOWER_BASIC_AUTH says who may look."""
-    from producer.dashboard import Dashboard, serve
+    from producer.cluster.flower import Dashboard, serve
 
     where = None if history is None else history.absolute()
     serve(Dashboard(address, port, where, allow_control), settings())

@@ -8,8 +8,8 @@ from typing import Any
 from producer.doctor.finding import Finding, ok, problem, warning
 from rankmill.broker import CONTROL_QUEUE, score_queues
 from rankmill.errors import BrokerUnavailable, InputError
-from rankmill.ledger import Ledger
-from rankmill.redis_client import broker_errors, connect
+from rankmill.ledger.client import broker_errors, connect
+from rankmill.ledger.jobs import Ledger
 from rankmill.settings import Settings
 
 _OLDEST = (6, 2)

@@ -7,8 +7,8 @@ import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+from producer.cluster.local import devices
 from producer.doctor.finding import Finding, ok, problem, warning
-from producer.local import devices
 from rankmill.errors import InputError
 from rankmill.settings import Settings
 

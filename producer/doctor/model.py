@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from producer.doctor.finding import Finding, ok, problem, warning
-from rankmill import models
+from rankmill.contract.job import JobOptions
 from rankmill.errors import RankmillError
+from rankmill.models import names as models
 from rankmill.settings import Settings
-from rankmill.spec import JobOptions
 
 
 def look_at_models(settings: Settings) -> Iterator[Finding]:

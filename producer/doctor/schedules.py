@@ -10,7 +10,7 @@ from producer.schedules.changes import check_alone
 from producer.schedules.spec import FiringState
 from producer.schedules.store import Store
 from rankmill.errors import BrokerUnavailable, RankmillError
-from rankmill.ledger import Ledger
+from rankmill.ledger.jobs import Ledger
 from rankmill.settings import Settings
 
 

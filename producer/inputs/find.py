@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from producer.inputs.delta import open_delta
+from producer.formats.forms import Form, form_of
 from producer.inputs.folders import data_files
-from producer.inputs.iceberg import located, open_iceberg
-from producer.inputs.marks import Kind, Table, check_plain, named_table
-from producer.inputs.table import TableVersion
-from producer.prepare.forms import Form, form_of
+from producer.lake.delta import open_delta
+from producer.lake.iceberg import located, open_iceberg
+from producer.lake.marks import Kind, Table, check_plain, named_table
+from producer.lake.table import TableVersion
 from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.storage import FileStat

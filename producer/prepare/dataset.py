@@ -7,12 +7,12 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from producer.plan import resolve_columns
+from producer.formats.rows import Rows, schema_with_status
+from producer.inputs.columns import resolve_columns
 from producer.prepare.order import load_keys, positions
-from producer.prepare.rows import Rows, schema_with_status
-from producer.prepare.shuffle import shuffled
-from producer.prepare.workspace import Workspace
-from rankmill.spec import Columns, JobSpec
+from producer.tables.shuffle import shuffled
+from producer.tables.workspace import Workspace
+from rankmill.contract.job import Columns, JobSpec
 
 
 class Dataset(Protocol):

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from producer.prepare.database import Feed
-from producer.prepare.order import ROW_NUMBER, TABLE, as_key, key_type
-from producer.prepare.shuffle import Shuffle
+from producer.prepare.order import ROW_NUMBER, TABLE
 from producer.prepare.texts import Texts
-from producer.prepare.workspace import Workspace
+from producer.tables.database import Feed
+from producer.tables.keys import as_key, key_type
+from producer.tables.shuffle import Shuffle
+from producer.tables.workspace import Workspace
 from rankmill.errors import InputError
 
 _SCHEMA = pa.schema([("text", pa.large_binary()), ("is_there", pa.bool_())])

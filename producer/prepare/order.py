@@ -7,12 +7,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from producer.prepare.database import Feed
-from producer.prepare.rows import Rows
-from producer.prepare.workspace import Workspace
-from rankmill import ids
-from rankmill.errors import InputError
-from rankmill.exact import Inexact
+from producer.formats.rows import Rows
+from producer.tables.database import Feed
+from producer.tables.keys import as_key, key_type
+from producer.tables.workspace import Workspace
 
 TABLE = "rows"
 ROW_NUMBER = "n"
@@ -59,27 +57,6 @@ def positions(workspace: Workspace, key: str, n_rows: int) -> np.ndarray:
         found[table[ROW_NUMBER].to_numpy()] = np.arange(position, position + table.num_rows)
         position += table.num_rows
     return found
-
-
-def key_type(kind: pa.DataType, name: str) -> pa.DataType:
-    """What `as_key` makes of a column of this type."""
-    return as_key(pa.chunked_array([], kind), name).type
-
-
-def as_key(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Values that DuckDB compares as Arrow does, as `rankmill.ids` has them.
-
-    Raises:
-        InputError: the column is a list or a struct, say, or has a fraction.
-    """
-    try:
-        return ids.as_key(column)
-    except Inexact as error:
-        raise InputError(
-            f"column '{name}' has the id {error}, which is not whole; write it as text"
-        ) from error
-    except pa.ArrowNotImplementedError as error:
-        raise InputError(f"column '{name}' is {column.type}, which cannot be an id") from error
 
 
 def _numbered(

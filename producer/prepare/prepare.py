@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from producer.prepare.database import Database
-from producer.prepare.inputs import open_dataset
 from producer.prepare.parts import write_parts
-from producer.prepare.workspace import Progress, Workspace
+from producer.prepare.sources import open_dataset
+from producer.tables.database import Database
+from producer.tables.workspace import Progress, Workspace
 from rankmill import storage
+from rankmill.contract.job import Columns, InputFile, JobSpec
 from rankmill.errors import InputError
-from rankmill.spec import Columns, InputFile, JobSpec
 
 
 def prepare(

@@ -8,10 +8,10 @@ from typing import Self
 
 import pyarrow as pa
 
-from producer.prepare.rows import Rows, RowsWithIds
-from producer.text_columns import NO_TITLE, find_title, is_text
+from producer.formats.rows import Rows, RowsWithIds
+from producer.tables.text_columns import NO_TITLE, find_title, is_text
 from rankmill.errors import InputError
-from rankmill.titles import with_titles
+from rankmill.tables.titles import with_titles
 
 
 @dataclass(frozen=True)

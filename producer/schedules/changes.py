@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from producer.drift.gate import check_answerable
-from producer.drift.gate import parse as parse_gate
-from producer.qrels import read_qrels
+from producer.jobs.submit import check, check_options
+from producer.quality.drift.gate import check_answerable
+from producer.quality.drift.gate import parse as parse_gate
+from producer.quality.qrels import read_qrels
 from producer.schedules import runs, templates
 from producer.schedules.cron import Cron
 from producer.schedules.due import next_due, zone_named
 from producer.schedules.spec import ScheduleSpec
 from producer.schedules.store import Store
-from producer.submit import check, check_options
 from rankmill import storage
 from rankmill.errors import InputError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from rankmill.ledger import Ledger
+from rankmill.ledger.jobs import Ledger
 
 
 def now(ledger: Ledger) -> datetime:

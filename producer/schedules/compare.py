@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from producer.drift.diff import diff
-from producer.drift.gate import parse
-from producer.qrels import read_qrels
+from producer.quality.drift.diff import diff
+from producer.quality.drift.gate import parse
+from producer.quality.qrels import read_qrels
 from producer.schedules import runs
 from producer.schedules.events import fields_of, tell
 from producer.schedules.spec import Firing, FiringState, Latest, ScheduleSpec
 from producer.schedules.step import Step, take
 from producer.schedules.store import Store
-from rankmill.claim import COMPARISON
-from rankmill.drift import Drift
-from rankmill.ledger import Ledger
+from rankmill.contract.drift import Drift
+from rankmill.ledger.claim import COMPARISON
+from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
-from rankmill.output import Output
+from rankmill.output.output import Output
 from rankmill.report import report_anew
 from rankmill.settings import Settings
 

@@ -23,9 +23,9 @@ from typing import Any
 from producer.schedules import templates
 from producer.schedules.spec import ScheduleSpec
 from rankmill import storage
-from rankmill.contract import parse
+from rankmill.contract.base import parse
+from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError
-from rankmill.spec import JobOptions
 
 _OWN = set(ScheduleSpec.model_fields) - {"version", "name", "job", "output_uri"}
 _NAMED_OTHERWISE = {

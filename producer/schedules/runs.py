@@ -14,9 +14,9 @@ from producer.schedules import templates
 from producer.schedules.due import zone_named
 from producer.schedules.spec import Firing, Latest, ScheduleSpec
 from rankmill import storage
-from rankmill.contract import parse
-from rankmill.output import Output
-from rankmill.spec import JobSpec
+from rankmill.contract.base import parse
+from rankmill.contract.job import JobSpec
+from rankmill.output.output import Output
 
 _LATEST = "latest.json"
 _RUN = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d.*")

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
-from rankmill.contract import Contract
-from rankmill.spec import JobOptions
+from rankmill.contract.base import Contract
+from rankmill.contract.job import JobOptions
 
 Overlap = Literal["skip", "queue"]
 Missed = Literal["skip", "latest"]

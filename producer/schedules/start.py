@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from producer.jobs.submit import check, submit_checked
 from producer.schedules import runs
 from producer.schedules.events import fields_of, tell
 from producer.schedules.spec import Firing, FiringState, Latest, ScheduleSpec
 from producer.schedules.step import Step, take
 from producer.schedules.store import Store
-from producer.submit import check, submit_checked
-from rankmill.claim import FIRING
+from rankmill.contract.job import InputFile, JobSpec, job_id_for
 from rankmill.errors import RankmillError
-from rankmill.ledger import Ledger
+from rankmill.ledger.claim import FIRING
+from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.settings import Settings
-from rankmill.spec import InputFile, JobSpec, job_id_for
 
 log = get_logger(__name__)
 

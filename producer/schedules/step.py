@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from producer.schedules import clock, runs
 from producer.schedules.spec import Firing, FiringState, ScheduleSpec
 from producer.schedules.store import Store
-from rankmill.claim import Claim
 from rankmill.errors import RankmillError
-from rankmill.ledger import Ledger
+from rankmill.ledger.claim import Claim
+from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.settings import Settings
 

@@ -17,9 +17,9 @@ from typing import cast
 import redis
 
 from producer.schedules.spec import Firing, ScheduleSpec, due_key
-from rankmill.contract import parse
+from rankmill.contract.base import parse
 from rankmill.errors import JobUnknown
-from rankmill.redis_client import broker_errors, connect
+from rankmill.ledger.client import broker_errors, connect
 from rankmill.settings import Settings
 
 _SPECS = "rankmill:schedules"

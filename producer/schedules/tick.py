@@ -13,13 +13,13 @@ from producer.schedules import clock
 from producer.schedules.compare import compare
 from producer.schedules.cron import Cron
 from producer.schedules.due import due_between, zone_named
-from producer.schedules.follow import follow, reopened
 from producer.schedules.policy import decide
+from producer.schedules.running import follow, reopened
 from producer.schedules.spec import Firing, FiringState, ScheduleSpec, due_key
 from producer.schedules.start import start
 from producer.schedules.store import KEPT_FIRINGS, Store
 from rankmill.errors import BrokerUnavailable
-from rankmill.ledger import Ledger
+from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.settings import Settings
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rankmill import storage
+from rankmill.contract.results import Manifest, ShardReport
 from rankmill.errors import InputError
 from rankmill.logs import get_logger
-from rankmill.output import Output
-from rankmill.report.facts import gather
-from rankmill.results import Manifest, ShardReport
+from rankmill.output.output import Output
+from rankmill.report.gather import gather
 
 log = get_logger(__name__)
 

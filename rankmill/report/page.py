@@ -9,10 +9,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rankmill.lifecycle import JobState
-from rankmill.report.facts import JobFacts
+from rankmill.contract.job import JobSpec
+from rankmill.contract.job_state import JobState
+from rankmill.report.gather import JobFacts
 from rankmill.report.plots import histogram_plot, throughput_plot
-from rankmill.spec import JobSpec
 
 _MAX_WORKERS = 24
 _SECONDS = ((86400, "d"), (3600, "h"), (60, "min"))

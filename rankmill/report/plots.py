@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rankmill.report.tally import Throughput, WorkerTally
-from rankmill.results import Histogram
+from rankmill.contract.results import Histogram
+from rankmill.report.totals import Throughput, WorkerTally
 
 # The page is made without plots where matplotlib is not installed; loading it takes a while.
 if TYPE_CHECKING:

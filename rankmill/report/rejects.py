@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from rankmill import parquet, storage
-from rankmill.ids import comparable
-from rankmill.output import Output
-from rankmill.spec import REJECT_COLUMNS, Columns
+from rankmill import storage
+from rankmill.contract.job import REJECT_COLUMNS, Columns
+from rankmill.output.output import Output
+from rankmill.tables import parquet
+from rankmill.tables.ids import comparable
 
 _EXAMPLES = 3
 _ROWS_A_FILE = 1024

@@ -18,7 +18,8 @@ from functools import lru_cache
 from typing import IO, BinaryIO
 
 from rankmill.errors import InputError, NoConditionalPuts, StorageRefused
-from rankmill.storage.contract import (
+from rankmill.storage.glob import fixed_start, is_glob, matches
+from rankmill.storage.protocol import (
     CONTROL_FOLDER,
     TEMPORARY_SUFFIX,
     FileStat,
@@ -26,7 +27,6 @@ from rankmill.storage.contract import (
     Store,
     Write,
 )
-from rankmill.storage.glob import fixed_start, is_glob, matches
 
 __all__ = ["CONTROL_FOLDER", "FileStat", "Published"]
 

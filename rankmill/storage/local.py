@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 from rankmill.errors import InputError, StorageRefused, StorageUnavailable
 from rankmill.storage.allowed import check_path
-from rankmill.storage.contract import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
 from rankmill.storage.glob import may_lead_to
+from rankmill.storage.protocol import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
 
 _Identity = tuple[int, int]
 

@@ -34,11 +34,11 @@ from rankmill.errors import (
     StorageRefused,
     StorageUnavailable,
 )
-from rankmill.ranges import RangeFile
 from rankmill.storage.allowed import check_key
-from rankmill.storage.contract import FileStat, Published, Store, Write
 from rankmill.storage.endpoint import NO_URL, check_endpoint
 from rankmill.storage.glob import first_letters
+from rankmill.storage.protocol import FileStat, Published, Store, Write
+from rankmill.storage.ranges import RangeFile
 
 _PART_BYTES = 16 * 2**20
 _IN_MEMORY_BYTES = 64 * 2**20

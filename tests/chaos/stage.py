@@ -16,12 +16,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from producer.follow import JobHandle
-from producer.local import redis_command, running, wait_for_redis, worker_command
-from producer.submit import submit
-from rankmill.ledger import Ledger
+from producer.cluster.local import redis_command, running, wait_for_redis, worker_command
+from producer.jobs.handle import JobHandle
+from producer.jobs.submit import submit
+from rankmill.ledger.jobs import Ledger
 from rankmill.settings import CHECKOUT, settings
-from tests.inputs import part_bytes, read_output, read_rejected, wait_for
+from tests.support.inputs import part_bytes, read_output, read_rejected, wait_for
 
 N_SHARDS = 48
 

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from producer.control import cancel, resume
-from producer.follow import JobHandle
+from producer.jobs.control import cancel, resume
+from producer.jobs.handle import JobHandle
 from rankmill.errors import JobFailed
+from rankmill.settings import CHECKOUT
 from tests.chaos.stage import N_SHARDS, Outcome, Stage
-from tests.inputs import everything_under, wait_for
+from tests.support.inputs import everything_under, wait_for
 
-FAULTS = Path(__file__).parents[1] / "faults"
+FAULTS = CHECKOUT / "tests" / "faults"
 RECOVERS_WITHIN_S = 60
 
 Fault = Callable[[Stage, JobHandle], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from threading import Event
 
-from tests.hub import running_hub
+from tests.support.hub import running_hub
 
 FOLDER = Path("/app/models/demo-reranker")
 

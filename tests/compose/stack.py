@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from rankmill.settings import CHECKOUT
+
 # Short, so that a test sees a worker hang.
 STALL_S = 20
 _FLOWER_USER = "ops"
@@ -30,7 +31,7 @@ class Stack:
 
     def write_env(self, **variables: str) -> None:
         """`.env.example` with what it leaves open filled in."""
-        lines = (ROOT / ".env.example").read_text().splitlines()
+        lines = (CHECKOUT / ".env.example").read_text().splitlines()
         filled = {
             "COMPOSE_PROFILES": "gpu",  # that --profile on the command line goes before
             **{f"REDIS_PASSWORD_{role}": self.password for role in _ROLES},
@@ -63,7 +64,7 @@ class Stack:
         environment = {name: os.environ[name] for name in os.environ if _is_dockers(name)}
         return subprocess.run(
             command,
-            cwd=ROOT,
+            cwd=CHECKOUT,
             env=environment,
             capture_output=True,
             text=True,

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.compose.stack import ROOT, STALL_S, Stack, wait_until
+from rankmill.settings import CHECKOUT
+from tests.compose.stack import STALL_S, Stack, wait_until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(2400)]
 
@@ -115,7 +116,7 @@ def test_models_are_pulled_once_and_scored_with(stack: Stack) -> None:
     image = stack.inspect("control")["Config"]["Image"]
     hub = [
         *("docker", "run", "--detach", "--rm", "--network", network, "--network-alias", "hub"),
-        *("--volume", f"{ROOT}/tests:/app/tests:ro", "--env", "PYTHONPATH=/app"),
+        *("--volume", f"{CHECKOUT}/tests:/app/tests:ro", "--env", "PYTHONPATH=/app"),
         *(image, "python", "-m", "tests.compose.serve_hub"),
     ]
     container = subprocess.run(hub, check=True, capture_output=True, text=True).stdout.strip()
@@ -215,6 +216,6 @@ def test_nothing_starts_without_its_secrets(stack: Stack) -> None:
 def test_the_stack_without_a_profile_is_that_with_gpus(stack: Stack) -> None:
     command = ["docker", "compose", "--env-file", str(stack.folder / "compose.env"), "config"]
     done = subprocess.run(
-        [*command, "--services"], cwd=ROOT, capture_output=True, text=True, check=True
+        [*command, "--services"], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
     assert "worker-gpu" in done.stdout and "worker-cpu" not in done.stdout

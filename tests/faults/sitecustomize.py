@@ -115,7 +115,7 @@ _CHANGED = {
     **({"worker.engine.scorer": _kill_at_deadly_text} if _DEADLY else {}),
     **({"worker.engine.runner": _break_device} if _BREAKS else {}),
     **({"worker.engine.scorer": _break_device_at_text} if is_by_text else {}),
-    **({"rankmill.devices": _answer_as_driver} if _DRIVER else {}),
+    **({"rankmill.devices.choice": _answer_as_driver} if _DRIVER else {}),
     **({"producer.schedules.clock": _hurry} if _CLOCK else {}),
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.engine.checkpoints import CORPUS, bert, modernbert, roberta
+from tests.support.models.checkpoints import CORPUS, bert, modernbert, roberta
 from worker.engine.faults import fault_of
 from worker.engine.precision import Precision
 from worker.engine.room import asks_too_much

@@ -9,16 +9,16 @@ from typing import Any
 import boto3
 import pytest
 
-from producer.local import running, start_redis, worker_command
+from producer.cluster.local import running, start_redis, worker_command
 from producer.schedules import clock
 from producer.schedules.store import Store
 from rankmill import notify, storage
-from rankmill.ledger import Ledger
+from rankmill.ledger.jobs import Ledger
 from rankmill.settings import settings
 from tests.conftest import forget_settings
-from tests.inputs import pairs, write
-from tests.nights import Nights
-from tests.s3 import BUCKET, Faults, faulty_proxy, s3_endpoint, s3_environment
+from tests.support.inputs import pairs, write
+from tests.support.nights import Nights
+from tests.support.s3 import BUCKET, Faults, faulty_proxy, s3_endpoint, s3_environment
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from producer.control import resume
-from producer.submit import submit
+from producer.jobs.control import resume
+from producer.jobs.submit import submit
+from rankmill.contract.results import Failure
 from rankmill.errors import InputError, JobFailed, OutputTaken
-from rankmill.ledger import Ledger
-from rankmill.output import Output
-from rankmill.results import Failure
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.output import Output
 from rankmill.settings import settings
-from tests.finished import finished, planned
-from tests.inputs import part_bytes
+from tests.support.finished import finished, planned
+from tests.support.inputs import part_bytes
 from worker.finalize import finalize
 
 ROWS = [
@@ -69,7 +69,7 @@ def test_the_same_command_with_a_higher_rate_accepts_what_is_scored(failed: Outp
 
 
 def test_resume_takes_a_higher_rate(failed: Output, ledger: Ledger) -> None:
-    from producer.follow import find_job
+    from producer.jobs.handle import find_job
 
     handle = find_job(failed.uri)
     resume(handle, max_reject_rate=0.1)

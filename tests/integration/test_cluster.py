@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from producer.submit import submit
+from producer.jobs.submit import submit
 from rankmill.errors import BrokerUnavailable, JobFailed
-from rankmill.ledger import Ledger
-from rankmill.output import Output
-from rankmill.redis_client import JobKeys
+from rankmill.ledger.client import JobKeys
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.output import Output
 from rankmill.settings import settings
 from tests.conftest import StartWorker
-from tests.inputs import pairs, part_bytes, read_output, wait_for, write
+from tests.support.inputs import pairs, part_bytes, read_output, wait_for, write
 
 # What a pipeline that must not install Rankmill runs: Celery and nothing of ours.
 FOREIGN = """

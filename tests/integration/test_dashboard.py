@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from producer.follow import JobHandle
-from producer.submit import submit
+from producer.jobs.handle import JobHandle
+from producer.jobs.submit import submit
 from rankmill.settings import CHECKOUT
-from tests.browser import chromium
-from tests.command import rankmill
 from tests.conftest import StartWorker
-from tests.dashboard import LOGIN, ask, flower, rows, with_login
-from tests.inputs import control, pairs, read_output, wait_for, write
+from tests.support.browser import chromium
+from tests.support.command import rankmill
+from tests.support.dashboard import LOGIN, ask, flower, rows, with_login
+from tests.support.inputs import control, pairs, read_output, wait_for, write
 
 HOST = socket.gethostname()
 SHARD_PAIRS = 250

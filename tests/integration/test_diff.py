@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankmill import storage
-from rankmill.drift import Drift
-from tests.command import rankmill
-from tests.finished import candidates, finished, planned
-from tests.inputs import everything_under, write
+from rankmill.contract.drift import Drift
+from rankmill.settings import CHECKOUT
+from tests.support.command import rankmill
+from tests.support.finished import candidates, finished, planned
+from tests.support.inputs import everything_under, write
 
-ROOT = Path(__file__).parents[2]
 OLD = [
     *candidates("a", ["a1", "a2", "a3"], ["a2", "a1", "a3"]),
     *candidates("b", ["b1", "b2"], ["b1", "b2"]),
@@ -27,7 +27,7 @@ NEW = [
     *candidates("b", ["b1", "b2"], ["b1", "b2"]),
 ]
 QRELS = "a 0 a2 1\nb 0 b1 1\n"
-PAGE = (ROOT / "docs" / "quality.md").read_text()
+PAGE = (CHECKOUT / "docs" / "quality.md").read_text()
 
 
 def outputs_in(folder: str, tmp_path: Path) -> tuple[str, str]:
@@ -93,12 +93,12 @@ def test_the_documentation_shows_what_is_printed(
     """Its two nights are BM25's ranking, and the same with the right answers moved up."""
     block = re.search(r"```console\n\$ rankmill (diff scored/.*)\n((?:.*\n)*?)```", PAGE)
     assert block
-    rows = pq.read_table(ROOT / "examples" / "packages.parquet").to_pylist()
+    rows = pq.read_table(CHECKOUT / "examples" / "packages.parquet").to_pylist()
     for name, some, gain in (("monday", rows[:-150], 0), ("tuesday", rows[150:], 4)):
         scored = [{**row, "document": str(row["bm25"] + gain * row["is_answer"])} for row in some]
         output = str(tmp_path / "scored" / name)
         finished(planned(scored, tmp_path / name, output_uri=output, top_k=10))
-    shutil.copy(ROOT / "examples" / "packages.qrels", tmp_path)
+    shutil.copy(CHECKOUT / "examples" / "packages.qrels", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     told = rankmill(*shlex.split(block[1]))

@@ -12,9 +12,9 @@ import redis
 from producer.doctor.examine import examine
 from producer.doctor.finding import Finding
 from rankmill.settings import settings
-from tests.command import rankmill
-from tests.inputs import everything_under, pairs, write
-from tests.nights import FIRST, Nights
+from tests.support.command import rankmill
+from tests.support.inputs import everything_under, pairs, write
+from tests.support.nights import FIRST, Nights
 
 
 @pytest.fixture

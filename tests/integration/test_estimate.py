@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from producer.estimate import estimate
+from producer.estimate.estimate import estimate
 from rankmill import storage
+from rankmill.contract.job import JobOptions
 from rankmill.settings import CHECKOUT
-from rankmill.spec import JobOptions
-from tests.inputs import everything_under, pairs, read_output, read_rejected, write
 from tests.integration.test_run import rankmill
-from tests.prepared import write_jsonl, write_lines
+from tests.support.inputs import everything_under, pairs, read_output, read_rejected, write
+from tests.support.prepared import write_jsonl, write_lines
 
 DEMO = CHECKOUT / "models" / "demo-reranker"
 

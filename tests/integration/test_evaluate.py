@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from rankmill import storage
-from tests.finished import candidates, finished, planned
-from tests.inputs import write
+from tests.support.finished import candidates, finished, planned
+from tests.support.inputs import write
 
 ROWS = [
     *candidates("a", ["a1", "a2", "a3"], ["a2", "a1", "a3"]),

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from producer.local import running, worker_command
-from producer.submit import submit
-from rankmill.devices import EXIT_DEVICE_LOST
+from producer.cluster.local import running, worker_command
+from producer.jobs.submit import submit
+from rankmill.devices.choice import EXIT_DEVICE_LOST
 from rankmill.settings import CHECKOUT
 from tests.conftest import StartWorker
-from tests.inputs import pairs, read_output, read_rejected, wait_for, write
+from tests.support.inputs import pairs, read_output, read_rejected, wait_for, write
 
 ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_THREADS": "1"}
 
@@ -123,7 +123,7 @@ def test_workers_of_a_machine_outlive_the_device_of_one(tmp_path: Path) -> None:
 
 SUPERVISED = """
 import sys
-from producer.supervise import WorkerStart, supervise
+from producer.cluster.supervise import WorkerStart, supervise
 end = "import sys, time, pathlib\\n"
 wait = end + "while not pathlib.Path(sys.argv[1]).exists(): time.sleep(.05)\\n"
 lost = "sys.exit(3)"

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from producer.prepare.job import prepare_job
-from producer.submit import submit
+from producer.jobs.prepare_job import prepare_job
+from producer.jobs.submit import submit
 from rankmill import dispatch, storage
-from rankmill.claim import FINALIZATION, Claim
+from rankmill.contract.job_state import JobState
 from rankmill.errors import ClaimLost, JobFailed
-from rankmill.ledger import Ledger
-from rankmill.lifecycle import JobState
-from rankmill.output import Job, Output
+from rankmill.ledger.claim import FINALIZATION, Claim
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.output import Job, Output
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
-from tests.inputs import control, everything_under, pairs, write
-from tests.unit.test_report import scored
+from tests.support.inputs import control, everything_under, pairs, write
+from tests.unit.rankmill.report.test_report import scored
 from worker.finalize import finalize
 
 
@@ -129,7 +129,7 @@ def test_a_bug_in_preparing_fails_the_job(
     def buggy(*_: object) -> None:
         raise ValueError("what nobody foresaw")
 
-    monkeypatch.setattr("producer.prepare.job.prepare", buggy)
+    monkeypatch.setattr("producer.jobs.prepare_job.prepare", buggy)
     source = write(pairs(2, 3), tmp_path / "in.parquet")
     handle = submit(source, tmp_path / "out", model_id="null", cluster=True)
     prepare_job(ledger, settings(), handle.job_id, handle.output.uri)

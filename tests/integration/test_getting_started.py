@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tests.command import rankmill
+from rankmill.settings import CHECKOUT
 from tests.conftest import forget_settings
+from tests.support.command import rankmill
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "getting-started.md").read_text()
+PAGE = (CHECKOUT / "docs" / "getting-started.md").read_text()
 
 
 def blocks(heading: str, language: str) -> list[str]:
@@ -38,12 +38,12 @@ def commands(*headings: str) -> Iterator[list[str]]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three queries of the demo, the same as candidates.parquet, and the demo model as bge."""
     (tmp_path / "examples").mkdir()
-    rows = pq.read_table(ROOT / "examples" / "packages.parquet").slice(0, 150)
+    rows = pq.read_table(CHECKOUT / "examples" / "packages.parquet").slice(0, 150)
     for name in ("examples/packages.parquet", "candidates.parquet"):
         pq.write_table(rows, tmp_path / name)
-    shutil.copy(ROOT / "examples" / "packages.qrels", tmp_path / "examples")
+    shutil.copy(CHECKOUT / "examples" / "packages.qrels", tmp_path / "examples")
     (tmp_path / "BAAI").mkdir()
-    (tmp_path / "BAAI" / "bge-reranker-v2-m3").symlink_to(ROOT / "models" / "demo-reranker")
+    (tmp_path / "BAAI" / "bge-reranker-v2-m3").symlink_to(CHECKOUT / "models" / "demo-reranker")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from producer.local import start_redis
-from producer.submit import submit
+from producer.cluster.local import start_redis
+from producer.jobs.submit import submit
 from rankmill.settings import settings
 from tests.conftest import StartWorker
-from tests.inputs import pairs, wait_for, write
+from tests.support.inputs import pairs, wait_for, write
 from worker.health import complaints
-from worker.signs import TaskSign, folder, read_task, read_worker, task_paths
+from worker.liveness.files import TaskSign, folder, read_task, read_worker, task_paths
 
 STALL_S = 10
 

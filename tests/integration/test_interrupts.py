@@ -49,5 +49,5 @@ def test_a_signal_while_it_imports(tmp_path: Path, at: str, how: signal.Signals)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_a_command_runs(tmp_path: Path, how: signal.Signals) -> None:
     """`exporter` imports the module inside its command."""
-    done = interrupted(tmp_path, "producer.exporter", how, "exporter")
+    done = interrupted(tmp_path, "producer.cluster.exporter", how, "exporter")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -11,10 +11,10 @@ import pytest
 from deltalake import write_deltalake
 from pyiceberg.catalog.sql import SqlCatalog
 
-from rankmill.output import Output
-from tests.command import rankmill
-from tests.inputs import pairs, read_output
-from tests.lake import delete
+from rankmill.output.output import Output
+from tests.support.command import rankmill
+from tests.support.inputs import pairs, read_output
+from tests.support.lake import delete
 
 
 def table(n_queries: int) -> pa.Table:

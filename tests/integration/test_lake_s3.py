@@ -12,15 +12,15 @@ from deltalake import DeltaTable, write_deltalake
 from pyiceberg.catalog.sql import SqlCatalog
 
 from producer.inputs.find import find
-from producer.submit import check
+from producer.jobs.submit import check
 from rankmill import storage
+from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError, NotAllowed
 from rankmill.settings import settings
-from rankmill.spec import JobSpec
-from tests.inputs import pairs
-from tests.lake import MARKS, delete, put, rows_of
-from tests.prepared import prepared
-from tests.s3 import SECRET, Faults
+from tests.support.inputs import pairs
+from tests.support.lake import MARKS, delete, put, rows_of
+from tests.support.prepared import prepared
+from tests.support.s3 import SECRET, Faults
 
 WAYS = ["db/t", "db", "db/t/day=1", "db/t/day=1/x.parquet", "db/t/*/x*", "db/**/*.parquet", "d*"]
 

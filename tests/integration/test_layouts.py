@@ -13,11 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.submit import submit
-from tests.command import rankmill
+from producer.jobs.submit import submit
 from tests.conftest import StartWorker
-from tests.inputs import everything_under, pairs, part_bytes, read_output, read_rejected, write
-from tests.inputs import wait_for as wait
+from tests.support.command import rankmill
+from tests.support.inputs import (
+    everything_under,
+    pairs,
+    part_bytes,
+    read_output,
+    read_rejected,
+    write,
+)
+from tests.support.inputs import wait_for as wait
 
 
 def scores(rows: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[float, int]]:

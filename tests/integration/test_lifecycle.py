@@ -13,16 +13,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from producer.control import cancel, resume, retry_rejects
-from producer.submit import submit
+from producer.jobs.control import cancel, resume, retry_rejects
+from producer.jobs.submit import submit
 from rankmill.dispatch import window_for
 from rankmill.errors import InputError, JobFailed
-from rankmill.ledger import Ledger, ledger
+from rankmill.ledger.jobs import Ledger, ledger
+from rankmill.settings import CHECKOUT
 from tests.conftest import StartWorker
-from tests.inputs import pairs, part_bytes, read_output, read_rejected, wait_for, write
-from worker import runtime
+from tests.support.inputs import pairs, part_bytes, read_output, read_rejected, wait_for, write
+from worker import background as runtime
 
-FAULTS = Path(__file__).parents[1] / "faults"
+FAULTS = CHECKOUT / "tests" / "faults"
 
 
 def rankmill(*arguments: object) -> subprocess.CompletedProcess[str]:

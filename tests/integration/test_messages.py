@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import redis
 
-from producer.submit import submit
+from producer.jobs.submit import submit
 from rankmill.broker import CONTROL_QUEUE, FINALIZE, PREPARE, SCORE_SHARD, SUBMIT, app
-from rankmill.ledger import Ledger
+from rankmill.ledger.jobs import Ledger
 from tests.conftest import StartWorker
-from tests.inputs import pairs, wait_for, write
+from tests.support.inputs import pairs, wait_for, write
 
 JOB = {"job_id": "0123456789ab", "output_uri": "/nowhere"}
 SHARD = {**JOB, "shard_index": 0, "n_shards": 1, "start_row": 0, "stop_row": 1}

@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from producer.local import running
-from producer.submit import submit
+from producer.cluster.local import running
+from producer.jobs.submit import submit
 from rankmill import metrics
 from rankmill.metrics import Metric
 from rankmill.settings import settings
 from tests.conftest import StartWorker
-from tests.inputs import pairs, wait_for, write
-from worker.signs import counters_path, folder
+from tests.support.inputs import pairs, wait_for, write
+from worker.liveness.files import counters_path, folder
 
 Samples = dict[str, dict[tuple[str, ...], float]]
 

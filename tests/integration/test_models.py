@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from producer.submit import submit
+from producer.jobs.submit import submit
 from rankmill.errors import JobFailed, ModelUnavailable
-from rankmill.models import locate
+from rankmill.models.names import locate
 from rankmill.settings import CHECKOUT, settings
-from tests.command import rankmill
 from tests.conftest import StartWorker
-from tests.hub import Files, Hub, running_hub
-from tests.inputs import pairs, read_output, wait_for, write
-from tests.unit.engine.checkpoints import BUILDERS
+from tests.support.command import rankmill
+from tests.support.hub import Files, Hub, running_hub
+from tests.support.inputs import pairs, read_output, wait_for, write
+from tests.support.models.checkpoints import BUILDERS
 
 DEMO = {
     path.name: path.read_bytes()

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from producer.control import resume
-from producer.follow import JobHandle, find_job
-from producer.rankings import finished_job
-from producer.submit import submit
+from producer.jobs.control import resume
+from producer.jobs.handle import JobHandle, find_job
+from producer.jobs.submit import submit
+from producer.quality.rankings import finished_job
+from rankmill.contract.job_state import JobState
 from rankmill.errors import InputError, JobUnknown, OutputTaken
-from rankmill.ledger import Ledger
-from rankmill.lifecycle import JobState
-from rankmill.output import Output
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.output import Output
 from rankmill.report import write_report
-from tests.finished import work_off
-from tests.inputs import control, everything_under, pairs, part_bytes, write
+from tests.support.finished import work_off
+from tests.support.inputs import control, everything_under, pairs, part_bytes, write
 
 
 @pytest.fixture

@@ -9,23 +9,23 @@ from typing import Any
 
 import pytest
 
-from producer import control
-from producer.follow import JobHandle
-from producer.submit import submit
+from producer.jobs import control
+from producer.jobs.handle import JobHandle
+from producer.jobs.submit import submit
 from rankmill import dispatch
 from rankmill.broker import NOTIFY, app
-from rankmill.contract import parse
+from rankmill.contract.base import parse
+from rankmill.contract.job_state import JobState
 from rankmill.errors import JobFailed
-from rankmill.ledger import Ledger
-from rankmill.lifecycle import JobState
+from rankmill.ledger.jobs import Ledger
 from rankmill.notify import Event, notify
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
-from tests.command import rankmill
 from tests.conftest import StartWorker
-from tests.inputs import pairs, wait_for, write
-from tests.unit.test_report import scored
-from tests.webhook import SECRET, Receiver, receiver
+from tests.support.command import rankmill
+from tests.support.inputs import pairs, wait_for, write
+from tests.support.webhook import SECRET, Receiver, receiver
+from tests.unit.rankmill.report.test_report import scored
 from worker.finalize import make_manifest
 
 

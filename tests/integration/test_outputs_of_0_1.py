@@ -13,24 +13,24 @@ from pathlib import Path
 
 import pytest
 
-from producer.control import cancel, resume, retry_rejects
-from producer.drift.diff import diff
-from producer.evaluate import evaluate
-from producer.follow import find_job
+from producer.jobs.control import cancel, resume, retry_rejects
+from producer.jobs.handle import find_job
+from producer.jobs.submit import check, submit
+from producer.quality.drift.diff import diff
+from producer.quality.evaluate import evaluate
 from producer.schedules import runs
 from producer.schedules.spec import Firing, FiringState, ScheduleSpec
-from producer.submit import check, submit
-from rankmill.ledger import Ledger
-from rankmill.lifecycle import JobState
-from rankmill.output import Output
+from rankmill.contract.job import JobOptions, JobSpec
+from rankmill.contract.job_state import JobState
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.output import Output
 from rankmill.report import write_report
-from rankmill.settings import settings
-from rankmill.spec import JobOptions, JobSpec
-from tests.finished import work_off
-from tests.inputs import control, everything_under, part_bytes
+from rankmill.settings import CHECKOUT, settings
+from tests.support.finished import work_off
+from tests.support.inputs import control, everything_under, part_bytes
 
 MADE_AT = "/data/v01"
-MADE = Path(__file__).parents[1] / "v0_1"
+MADE = CHECKOUT / "tests" / "v0_1"
 NOT_RUN = [1]  # the shard that `unfinished` has not run
 
 

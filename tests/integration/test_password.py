@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import redis
 
-from producer.submit import submit
+from producer.jobs.submit import submit
 from rankmill.broker import app
 from rankmill.errors import InputError
-from rankmill.redis_client import connect
+from rankmill.ledger.client import connect
 from rankmill.settings import settings
-from tests.bare_flower import flower
-from tests.command import rankmill
 from tests.conftest import StartWorker
-from tests.inputs import pairs, wait_for, write
-from tests.redis_server import redis_server
+from tests.support.bare_flower import flower
+from tests.support.command import rankmill
+from tests.support.inputs import pairs, wait_for, write
+from tests.support.redis_server import redis_server
 
 PASSWORD = "s3cr3t"
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.prepare.inputs import find_inputs, needs_prepare
 from producer.prepare.prepare import prepare
+from producer.prepare.sources import find_inputs, needs_prepare
 from rankmill import storage
 from rankmill.errors import InputError
-from tests.prepared import spec_of
-from tests.s3 import BUCKET, s3_endpoint, s3_environment
+from tests.support.prepared import spec_of
+from tests.support.s3 import BUCKET, s3_endpoint, s3_environment
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from producer.local import running
-from producer.submit import submit
+from producer.cluster.local import running
+from producer.jobs.submit import submit
 from rankmill import metrics
+from rankmill.settings import CHECKOUT
 from tests.conftest import StartWorker
-from tests.inputs import pairs, wait_for, write
 from tests.integration.test_metrics import exporting, free_port, scrape
-from tests.programs import program
+from tests.support.inputs import pairs, wait_for, write
+from tests.support.programs import program
 
-ROOT = Path(__file__).parents[2]
-RULES = ROOT / "docker" / "prometheus" / "rules.yml"
+RULES = CHECKOUT / "docker" / "prometheus" / "rules.yml"
 
 
 def promtool(*arguments: object) -> str:
@@ -45,7 +45,7 @@ def test_promtool_passes_the_configuration_and_each_alert_fires_in_its_fault() -
 
 def test_rules_and_dashboard_name_only_metrics_that_there_are() -> None:
     declared = {each.name for each in (*metrics.OF_WORKER, *metrics.OF_CLUSTER, *metrics.OF_RULES)}
-    for path in (RULES, *(ROOT / "docker" / "grafana" / "dashboards").glob("*.json")):
+    for path in (RULES, *(CHECKOUT / "docker" / "grafana" / "dashboards").glob("*.json")):
         named = set(re.findall(r"rankmill[:_][a-z0-9_:]+", path.read_text()))
         assert named, path
         assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} <= declared
@@ -107,7 +107,7 @@ def test_every_query_finds_data_while_a_job_runs(
     ):
         wait_for(lambda: value(url, "rankmill_shards_total"))
         job = submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=128)
-        check = [sys.executable, str(ROOT / "docker" / "grafana" / "check.py"), url]
+        check = [sys.executable, str(CHECKOUT / "docker" / "grafana" / "check.py"), url]
 
         def shown() -> bool:
             assert not job.status().state.is_final, "the job was over too soon"

@@ -20,19 +20,19 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from producer.prepare.job import prepare_job
-from producer.submit import submit
-from rankmill.ledger import Ledger
-from rankmill.output import Output
+from producer.jobs.prepare_job import prepare_job
+from producer.jobs.submit import submit
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.output import Output
 from rankmill.settings import settings
 from tests.conftest import forget_settings
-from tests.inputs import control, pairs, write
-from tests.prepared import write_jsonl, write_lines
-from tests.programs import program
+from tests.support.inputs import control, pairs, write
+from tests.support.prepared import write_jsonl, write_lines
+from tests.support.programs import program
 from worker import models
 from worker.finalize import finalize
-from worker.score import ShardWork
-from worker.shard import run_shard
+from worker.shard.run import run_shard
+from worker.shard.score import ShardWork
 
 # Of ids and texts, none of which these types' columns are.
 CARRIED = {

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 import redis
 
-from producer.control import cancel, resume
-from producer.follow import find_job, list_jobs
-from producer.local import running
-from producer.submit import submit
+from producer.cluster.local import running
+from producer.cluster.snapshot import Surveyor
+from producer.jobs.control import cancel, resume
+from producer.jobs.handle import find_job, list_jobs
+from producer.jobs.submit import submit
 from rankmill.broker import CONTROL_QUEUE, TICK, app
 from rankmill.settings import CHECKOUT, Settings, settings
-from rankmill.survey import Surveyor
-from tests.bare_flower import flower
-from tests.command import rankmill
 from tests.conftest import StartWorker
-from tests.inputs import pairs, wait_for, write
-from tests.redis_server import client_of, redis_server
+from tests.support.bare_flower import flower
+from tests.support.command import rankmill
+from tests.support.inputs import pairs, wait_for, write
+from tests.support.redis_server import client_of, redis_server
 
 ROLES = ("worker", "producer", "beat", "flower", "monitor")
 RENDER = CHECKOUT / "docker" / "redis" / "render-acl"

@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 import redis
 
-from producer.control import cancel, resume, retry_rejects
-from producer.follow import JobHandle
-from producer.prepare.job import prepare_job
-from producer.submit import submit, submit_spec
+from producer.jobs.control import cancel, resume, retry_rejects
+from producer.jobs.handle import JobHandle
+from producer.jobs.prepare_job import prepare_job
+from producer.jobs.submit import submit, submit_spec
 from rankmill import dispatch
 from rankmill.errors import BrokerUnavailable, OutputNotReady
-from rankmill.ledger import Ledger
-from rankmill.output import Job, Output
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.output import Job, Output
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
 from tests.conftest import forget_settings
-from tests.denying_redis import denying_redis
-from tests.finished import finished, planned
-from tests.inputs import everything_under
+from tests.support.denying_redis import denying_redis
+from tests.support.finished import finished, planned
+from tests.support.inputs import everything_under
 from worker.delivery import deliver
 from worker.finalize import finalize, make_manifest
 

@@ -15,8 +15,8 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from rankmill.report import write_report
-from tests.browser import chromium
-from tests.unit.test_report import EVIL, scored
+from tests.support.browser import chromium
+from tests.unit.rankmill.report.test_report import EVIL, scored
 
 PHONE, DESK = 375, 1200
 

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from producer.submit import submit
+from producer.jobs.submit import submit
 from rankmill import storage
-from rankmill.claim import PREPARATION
-from rankmill.ledger import Ledger
-from tests.command import rankmill
+from rankmill.ledger.claim import PREPARATION
+from rankmill.ledger.jobs import Ledger
 from tests.conftest import StartWorker
-from tests.inputs import pairs, part_bytes, read_output, wait_for, write
+from tests.support.command import rankmill
+from tests.support.inputs import pairs, part_bytes, read_output, wait_for, write
 
 
 def test_the_command_says_what_was_reused_or_why_nothing(

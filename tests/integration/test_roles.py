@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from producer.local import running
-from producer.submit import submit
+from producer.cluster.local import running
+from producer.jobs.submit import submit
 from rankmill.broker import CONTROL_QUEUE, SCORE_QUEUE, app, score_queue
-from rankmill.ledger import Ledger
+from rankmill.ledger.jobs import Ledger
 from rankmill.settings import CHECKOUT, settings
-from tests.command import rankmill
-from tests.inputs import pairs, read_output, wait_for, write
+from tests.support.command import rankmill
+from tests.support.inputs import pairs, read_output, wait_for, write
 
 TWO_GPUS = {"torch": "2.13.0", "torch_cuda": "13.0", "has_library": True, "n_visible": 2}
 

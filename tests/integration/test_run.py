@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rankmill.output import Output
-from tests.inputs import everything_under, pairs, part_bytes, read_output, wait_for, write
+from rankmill.output.output import Output
+from tests.support.inputs import everything_under, pairs, part_bytes, read_output, wait_for, write
 
 ENVIRONMENT = {**os.environ, "RANKMILL_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 

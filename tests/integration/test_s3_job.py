@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rankmill import parquet, storage
-from rankmill.output import Output
-from tests.command import rankmill
-from tests.inputs import pairs, part_bytes, write
-from tests.s3 import BUCKET, SECRET, Faults
+from rankmill import storage
+from rankmill.output.output import Output
+from rankmill.tables import parquet
+from tests.support.command import rankmill
+from tests.support.inputs import pairs, part_bytes, write
+from tests.support.s3 import BUCKET, SECRET, Faults
 
 
 def test_a_job_on_s3_gives_the_parts_of_a_local_one_through_faults(

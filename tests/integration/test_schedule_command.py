@@ -18,7 +18,7 @@ import pytest
 from producer.cli.app import main
 from producer.schedules.file import read_file
 from rankmill.errors import InputError
-from tests.inputs import pairs, write
+from tests.support.inputs import pairs, write
 
 FILE = """
 [schedule.nightly]
@@ -50,7 +50,7 @@ def folder(tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def schedule(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """As tests.command, but in this process: a process each would take a minute in all."""
+    """As tests.support.command, but in this process: a process each would take a minute in all."""
     command = ["rankmill", "schedule", *map(str, arguments)]
     out, err = StringIO(), StringIO()
     on_term = signal.getsignal(signal.SIGTERM)

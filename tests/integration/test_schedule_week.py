@@ -21,17 +21,17 @@ from typing import Any
 
 import pytest
 
-from producer.local import running
+from producer.cluster.local import running
 from producer.schedules.store import Store
 from rankmill import storage
-from rankmill.ledger import Ledger
-from rankmill.output import Output
-from rankmill.settings import settings
-from tests.command import rankmill
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.output import Output
+from rankmill.settings import CHECKOUT, settings
 from tests.conftest import StartWorker
-from tests.inputs import pairs, wait_for, write
+from tests.support.command import rankmill
+from tests.support.inputs import pairs, wait_for, write
 
-FAULTS = Path(__file__).parents[1] / "faults"
+FAULTS = CHECKOUT / "tests" / "faults"
 BEAT = [*(sys.executable, "-m", "celery", "-A", "tasks", "beat", "-S", "redbeat.RedBeatScheduler")]
 # Berlin's clocks go back on Sunday the 25th, at three.
 BEGIN, END = datetime(2026, 10, 22, tzinfo=UTC), datetime(2026, 10, 29, tzinfo=UTC)

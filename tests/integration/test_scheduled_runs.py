@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from producer.control import resume
-from producer.follow import find_job
-from producer.schedules import hand
+from producer.jobs.control import resume
+from producer.jobs.handle import find_job
+from producer.schedules import commands as hand
 from producer.schedules.spec import Firing, FiringState
 from rankmill.errors import InputError
-from rankmill.output import Output
-from tests.inputs import control, pairs, read_output, wait_for, write
-from tests.nights import FIRST, SECOND, THIRD, Nights, states
+from rankmill.output.output import Output
+from tests.support.inputs import control, pairs, read_output, wait_for, write
+from tests.support.nights import FIRST, SECOND, THIRD, Nights, states
 
 
 def test_a_due_time_becomes_one_job_and_latest_names_it(working: Nights) -> None:

@@ -11,22 +11,23 @@ from typing import Any
 
 import pytest
 
-from producer.control import cancel
-from producer.follow import find_job
-from producer.schedules import clock, hand, runs, start
+from producer.jobs.control import cancel
+from producer.jobs.handle import find_job
+from producer.schedules import clock, runs, start
+from producer.schedules import commands as hand
 from producer.schedules.changes import changes, make
 from producer.schedules.file import schedule_spec
 from producer.schedules.spec import Firing, FiringState
 from producer.schedules.tick import tick
 from rankmill import storage
-from rankmill.claim import FIRING, Claim
+from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError, StorageUnavailable
-from rankmill.ledger import Ledger
-from rankmill.output import Output
+from rankmill.ledger.claim import FIRING, Claim
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.output import Output
 from rankmill.settings import settings
-from rankmill.spec import JobOptions
-from tests.inputs import pairs, write
-from tests.nights import BEGIN, FIRST, SECOND, THIRD, Nights, states
+from tests.support.inputs import pairs, write
+from tests.support.nights import BEGIN, FIRST, SECOND, THIRD, Nights, states
 
 
 class _AlwaysItsTurn(Ledger):

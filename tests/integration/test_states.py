@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from producer.control import cancel, resume, retry_rejects
-from producer.follow import JobHandle, find_job
-from producer.submit import plan_job, submit
+from producer.jobs.control import cancel, resume, retry_rejects
+from producer.jobs.handle import JobHandle, find_job
+from producer.jobs.submit import plan_job, submit
+from rankmill.contract.job import JobSpec
 from rankmill.errors import BrokerUnavailable, JobFailed
-from rankmill.ledger import Ledger
-from rankmill.local_run import Hold
-from rankmill.output import Output
-from rankmill.spec import JobSpec
+from rankmill.ledger.jobs import Ledger
+from rankmill.output.local_run import Hold
+from rankmill.output.output import Output
 from tests.conftest import StartWorker, forget_settings
-from tests.inputs import pairs, part_bytes, read_output, read_rejected, wait_for, write
+from tests.support.inputs import pairs, part_bytes, read_output, read_rejected, wait_for, write
 
 SLOW = ("--model", "null:150", "--shard-pairs", "100")
 

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rankmill import parquet, storage
+from rankmill import storage
 from rankmill.errors import InputError, NoConditionalPuts, StorageRefused, StorageUnavailable
-from tests.s3 import BUCKET, SECRET, Faults
+from rankmill.tables import parquet
+from tests.support.s3 import BUCKET, SECRET, Faults
 
 
 @pytest.fixture(params=["local", "s3"])

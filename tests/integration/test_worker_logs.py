@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import redis
 
-from producer.local import redis_command, running
-from producer.submit import submit
+from producer.cluster.local import redis_command, running
+from producer.jobs.submit import submit
 from rankmill.broker import SCORE_QUEUE, app
-from rankmill.ledger import Ledger
+from rankmill.ledger.jobs import Ledger
 from rankmill.settings import settings
 from tests.conftest import StartWorker
-from tests.inputs import pairs, wait_for, write
 from tests.integration.test_cluster import children
+from tests.support.inputs import pairs, wait_for, write
 
 PASSWORD = "in-no-line-of-any-log"
 
@@ -109,7 +109,7 @@ def test_a_private_clusters_worker_says_in_plain_words_why_it_stopped(tmp_path: 
     """`rankmill run` shows the last line of its workers' log when one has gone."""
     script = (
         "import os, signal, time\n"
-        "from producer.local import devices, local_cluster\n"
+        "from producer.cluster.local import devices, local_cluster\n"
         "with local_cluster(devices('cpu')) as cluster:\n"
         "    while b'ready' not in cluster.log_path.read_bytes(): time.sleep(0.05)\n"
         "    print(cluster.log_path.read_text())\n"

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from producer.local import devices, running, worker_command
-from producer.submit import submit
-from rankmill.output import Output
-from rankmill.results import Scoring
+from producer.cluster.local import devices, running, worker_command
+from producer.jobs.submit import submit
+from rankmill.contract.results import Scoring
+from rankmill.output.output import Output
 from rankmill.settings import CHECKOUT, settings
-from tests.command import rankmill
-from tests.inputs import pairs, wait_for, write
+from tests.support.command import rankmill
+from tests.support.inputs import pairs, wait_for, write
 
 NO_GPU = "no usable GPU: "
 LENT = {"torch": "2.13.0+cu130", "torch_cuda": "13.0", "driver": "550.54", "driver_cuda": "12.4"}

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.command import rankmill
-from tests.inputs import everything_under, pairs, write
-from tests.unit.engine.checkpoints import bert
+from tests.support.command import rankmill
+from tests.support.inputs import everything_under, pairs, write
+from tests.support.models.checkpoints import bert
 
 
 @pytest.mark.parametrize(

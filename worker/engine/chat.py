@@ -16,7 +16,7 @@ from worker.engine.chat_loops import takes_linear_time
 from worker.engine.pairs import DistinctPairs, EncodedWindow
 from worker.engine.ragged import flatten, row_lengths
 from worker.engine.refusal import UnusableFolder, time_limit
-from worker.engine.window import PairWindow
+from worker.engine.values import PairWindow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -19,7 +19,7 @@ from worker.engine.pairs import DistinctPairs, EncodedWindow
 from worker.engine.ragged import flatten, row_lengths
 from worker.engine.refusal import reading
 from worker.engine.template import PairTemplate
-from worker.engine.window import PairWindow
+from worker.engine.values import PairWindow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

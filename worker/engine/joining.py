@@ -12,7 +12,7 @@ from worker.engine.pairs import DistinctPairs, EncodedWindow
 from worker.engine.ragged import exclusive_cumsum, flatten, ragged_arange, row_lengths
 from worker.engine.refusal import UnusableFolder
 from worker.engine.template import PairTemplate, longest_first
-from worker.engine.window import PairWindow
+from worker.engine.values import PairWindow
 
 
 class JoinEncoder:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.engine.ragged import exclusive_cumsum
-from worker.engine.window import PairWindow
+from worker.engine.values import PairWindow
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from worker.engine.probe import check_forward
 from worker.engine.refusal import UnusableFolder
 from worker.engine.varlen import VarlenAttention, has_varlen
 
-# Shown by tests/unit/engine/test_determinism.py.
+# Shown by tests/unit/worker/engine/test_determinism.py.
 _INVARIANT_ON_CPU = ("fp32", "bf16", "int8")
 
 # With more than one thread SDPA rounded narrower heads (8, measured) by the place in the batch.

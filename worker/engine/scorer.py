@@ -36,7 +36,7 @@ from worker.engine.prefetch import ahead
 from worker.engine.room import PAUSES_S, release
 from worker.engine.runner import PairTooLargeError, Runner
 from worker.engine.stats import BatchRun, OnBatch, ScorerStats, unheard
-from worker.engine.window import PairWindow, WindowScores
+from worker.engine.values import PairWindow, WindowScores
 
 __all__ = [
     "Activation",

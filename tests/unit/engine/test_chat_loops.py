@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from tests.unit.engine.checkpoints import CHAT_TEMPLATE
+from tests.support.models.checkpoints import CHAT_TEMPLATE
 from worker.engine.chat import ChatEncoder
 from worker.engine.chat_loops import takes_linear_time
-from worker.engine.window import PairWindow
+from worker.engine.values import PairWindow
 
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 SOMETIMES = f"{CHAT_TEMPLATE}{{% if 'again' in messages[1].content %}}{ENDLESS}{{% endif %}}"

@@ -1,0 +1,1 @@
+"""A cluster at hand: start one here, watch one, show one."""

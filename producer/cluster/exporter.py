@@ -1,0 +1,105 @@
+"""The cluster's metrics over HTTP: one process for all workers, which asks Redis at each scrape.
+
+A second one is harmless: each tells the same, under an instance of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from producer.cluster.snapshot import JobSurvey, Survey, Surveyor
+from rankmill import logs, metrics
+from rankmill.errors import BrokerUnavailable, InputError
+from rankmill.logs import get_logger
+from rankmill.metrics import Metric
+from rankmill.settings import Settings
+
+log = get_logger(__name__)
+
+DEFAULT_PORT = 9808
+
+Sample = tuple[tuple[str, ...], float]
+
+
+def serve(settings: Settings) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        InputError: the port is taken, or the address is not this machine's.
+    """
+    logs.set_up(settings)
+    port = settings.metrics_port or DEFAULT_PORT
+    registry = CollectorRegistry()
+    registry.register(ClusterMetrics(Surveyor.connect(settings)))
+    try:
+        start_http_server(port, settings.metrics_host, registry)
+    except OSError as error:
+        raise InputError(
+            f"no metrics at {settings.metrics_host}:{port}: {error}; set RANKMILL_METRICS_PORT and "
+            "RANKMILL_METRICS_HOST"
+        ) from error
+    threading.Event().wait()
+
+
+class ClusterMetrics(Collector):
+    """`metrics.OF_CLUSTER`, looked up anew at each scrape."""
+
+    def __init__(self, surveyor: Surveyor) -> None:
+        self._surveyor = surveyor
+        self._lock = threading.Lock()  # of scrapes at once, the later ones wait
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Names alone, so that registering asks nobody."""
+        return [_family(metric, ()) for metric in metrics.OF_CLUSTER]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        with self._lock:
+            try:
+                survey = self._surveyor.look()
+            except BrokerUnavailable as error:
+                log.warning("no metrics of the cluster", error=str(error))
+                yield _family(metrics.REDIS_UP, [((), 0)])
+                return
+        for metric, samples in _samples(survey).items():
+            yield _family(metric, samples)
+
+
+def _samples(survey: Survey) -> dict[Metric, list[Sample]]:
+    found: dict[Metric, list[Sample]] = {
+        metrics.REDIS_UP: [((), 1)],
+        metrics.REDIS_USED: [((), survey.memory_used)],
+        metrics.REDIS_MAX: [((), survey.memory_max)],
+        metrics.WORKERS: [((), survey.n_workers)],
+        metrics.QUEUE: [(key, n_messages) for key, n_messages in survey.queues.items()],
+        metrics.JOBS: [((), survey.n_jobs)],
+        metrics.LATE: [((), survey.n_late)],
+    }
+    for job in survey.jobs:
+        for metric, samples in _job_samples(job).items():
+            found.setdefault(metric, []).extend(samples)
+    return found
+
+
+def _job_samples(job: JobSurvey) -> dict[Metric, list[Sample]]:
+    counts = job.counts
+    name = (counts.job_id,)
+    return {
+        metrics.JOB_INFO: [((*name, str(counts.state), str(job.priority)), 1)],
+        metrics.JOB_PAIRS: [(name, counts.n_rows)],
+        metrics.JOB_DONE: [(name, counts.n_pairs_done)],
+        metrics.JOB_REJECTED: [(name, counts.n_rejected)],
+        metrics.JOB_SHARDS: [((*name, state), n) for state, n in job.shards.items()],
+        metrics.JOB_WAITING: [(name, job.oldest_queued_s)],
+    }
+
+
+def _family(metric: Metric, samples: Iterable[Sample]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+    for label_values, value in samples:
+        family.add_metric(label_values, value)
+    return family

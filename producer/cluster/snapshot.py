@@ -1,0 +1,132 @@
+"""All of a cluster at one glance, as Redis knows it: jobs, queues, workers, memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import cast
+
+import redis
+
+from rankmill.broker import queues_of, task_id_of
+from rankmill.ledger.client import broker_errors, connect
+from rankmill.ledger.jobs import JobCounts, Ledger
+from rankmill.settings import Settings
+
+# Jobs that are looked at one by one, oldest first; with more, each look would cost Redis too much.
+_MOST_JOBS = 100
+
+# Kombu's sets of the queues that it has declared, and what it parts their fields with.
+_BINDINGS = "_kombu.binding.*"
+_FIELD_END = "\x06\x16"
+
+
+@dataclass(frozen=True)
+class JobSurvey:
+    """A job that is not over.
+
+    Attributes:
+        n_queued: shards that were sent and that no worker has.
+        oldest_queued_s: since when the first of them has waited; 0 without such.
+    """
+
+    counts: JobCounts
+    priority: int
+    n_running: int
+    n_queued: int
+    oldest_queued_s: float
+
+    @property
+    def shards(self) -> dict[str, int]:
+        """How many are in each state."""
+        done = self.counts.n_shards_done
+        begun = done + self.n_running + self.n_queued
+        return {
+            "unsent": max(0, self.counts.n_shards - begun),
+            "queued": self.n_queued,
+            "running": self.n_running,
+            "done": done,
+        }
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The cluster.
+
+    Attributes:
+        jobs: those that are not over, a hundred at most of `n_jobs`.
+        queues: messages that wait, by queue and the priority of their job; "none" is for those that
+            belong to no job that runs.
+        n_late: schedules whose run misses its deadline.
+        memory_used, memory_max: bytes of Redis; 0 is no limit.
+    """
+
+    jobs: list[JobSurvey]
+    n_jobs: int
+    queues: dict[tuple[str, str], int]
+    n_workers: int
+    n_late: int
+    memory_used: int
+    memory_max: int
+
+
+class Surveyor:
+    """Each look raises BrokerUnavailable when Redis does not answer."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._ledger = Ledger(client)
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Surveyor:
+        return cls(connect(settings))
+
+    def look(self) -> Survey:
+        priorities = self._ledger.priorities()
+        now = self._ledger.now()
+        oldest_first = [each for each in reversed(self._ledger.job_ids()) if each in priorities]
+        jobs = [self._job(each, priorities[each], now) for each in oldest_first[:_MOST_JOBS]]
+        with broker_errors():
+            memory = self._redis.info("memory")
+        return Survey(
+            jobs=[job for job in jobs if job is not None],
+            n_jobs=len(priorities),
+            queues=self._waiting(priorities),
+            n_workers=self._ledger.n_workers(),
+            n_late=len(self._ledger.late_schedules()),
+            memory_used=int(memory["used_memory"]),
+            memory_max=int(memory["maxmemory"]),
+        )
+
+    def _job(self, job_id: str, priority: int, now: float) -> JobSurvey | None:
+        counts = self._ledger.counts(job_id)
+        if counts is None or counts.state.is_final:
+            return None
+        sent = self._ledger.in_flight(job_id)
+        running = self._ledger.claims.held(job_id, sent)
+        waiting = [now - at for shard_index, at in sent.items() if shard_index not in running]
+        return JobSurvey(
+            counts=counts,
+            priority=priority,
+            n_running=len(running),
+            n_queued=len(waiting),
+            oldest_queued_s=max(0.0, *waiting) if waiting else 0.0,
+        )
+
+    def _waiting(self, priorities: dict[str, int]) -> dict[tuple[str, str], int]:
+        found: Counter[tuple[str, str]] = Counter()
+        for queue in self._queues():
+            found[queue, "none"] = 0
+            for message in self._ledger.queued(queue):
+                job_id = task_id_of(message).partition("-")[0]
+                found[queue, str(priorities.get(job_id, "none"))] += 1
+        return dict(found)
+
+    def _queues(self) -> list[str]:
+        """Those that somebody has declared, for there may be more than the settings here know."""
+        names = set(queues_of("all"))
+        with broker_errors():
+            for key in self._redis.scan_iter(_BINDINGS, count=1000):
+                for binding in cast(set[str], self._redis.smembers(key)):
+                    names.add(binding.rpartition(_FIELD_END)[2])
+        return sorted(name for name in names if name.startswith("rankmill."))

@@ -1,0 +1,1 @@
+"""What a job would cost, from a sample, without writing anything."""

@@ -1,0 +1,193 @@
+"""What a job would come to before it is run: rows, tokens, waste and time. Writes nothing.
+
+from producer.estimate.estimate import estimate
+
+found = estimate(JobOptions(input_uri="candidates.parquet", model_id="demo"))
+print(found.tokens, found.pace)
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from producer.cluster.local import devices
+from producer.estimate.engine import measure
+from producer.estimate.forecast import Facts, Pace, SeenRows, Spread, Tokens, tokens_of
+from producer.estimate.groups import GroupSizes, group_sizes
+from producer.estimate.sample import Sample, read_sample
+from producer.inputs.columns import resolve_columns
+from producer.inputs.find import find
+from producer.inputs.layouts import check_layout
+from producer.inputs.source import Source, read_pairs, read_source
+from producer.jobs.shards import shard_bounds
+from producer.prepare.prepare import prepare
+from producer.prepare.sources import find_inputs, needs_prepare, pinned
+from rankmill.contract.estimate import MeasureRequest
+from rankmill.contract.job import Columns, InputFile, JobOptions, JobSpec
+from rankmill.models import names as models
+from rankmill.models.model_folder import check_max_length
+from rankmill.settings import settings
+from rankmill.tables.ids import with_id_types
+
+SAMPLE_PAIRS = 4096
+_CALIBRATE_S = 8.0
+
+
+class Estimate(Facts):
+    """What `rankmill estimate` prints: totals of the whole input, shares of the sample.
+
+    Attributes:
+        candidates: of a query group; None where groups were inferred from the sample.
+        n_returning_groups: those whose query was there before, with other queries in between.
+        rejected_by_reason: rows of the sample.
+        duplicate_share: rows of the sample whose texts an earlier one has too.
+        tokens: None for a model that scores nothing, or where no row can be scored.
+        pace: None where it was neither calibrated nor given.
+        title_col: the column that goes before each document's text, if there is one.
+    """
+
+    input_uri: str
+    n_files: int
+    n_bytes: int
+    n_rows: int
+    n_query_groups: int
+    candidates: Spread | None
+    n_returning_groups: int
+    n_shards: int
+    n_sample_rows: int
+    n_sample_places: int
+    rejected_by_reason: dict[str, int]
+    duplicate_share: float
+    model_id: str
+    path: str
+    path_reason: str
+    precision: str
+    device: str
+    tokens: Tokens | None
+    pace: Pace | None
+    title_col: str | None = None
+
+
+def estimate(
+    options: JobOptions,
+    *,
+    n_sample: int = SAMPLE_PAIRS,
+    device: str | None = None,
+    n_devices: int | None = None,
+    pairs_per_s: float | None = None,
+    calibrate: bool = True,
+) -> Estimate:
+    """Read the input's footers, keys and a sample, and show the sample to the engine.
+
+    What a job would have to turn into pairs first is turned into pairs here too, in the scratch
+    folder, for as long as it takes to look at them.
+
+    Args:
+        device: where to calibrate; else as the settings say.
+        n_devices: as many as will score; else those of this machine.
+        pairs_per_s: what a device is known to do, which is then not calibrated.
+
+    Raises:
+        InputError: bad input or options, or a model that cannot be had.
+    """
+    model_folder = _model_folder(options)
+    given = pairs_per_s or _rate_of_null(options)
+    with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings().scratch) as scratch:
+        files, source, columns = _files_and_pairs(options, Path(scratch))
+        sampled = _sampled(options, source, columns, n_sample)
+        found = devices(device or settings().device)
+        request = MeasureRequest(
+            options=options,
+            columns=sampled.columns,
+            model_folder=model_folder,
+            calibrate_s=_CALIBRATE_S if calibrate and given is None else 0,
+        )
+        measurement = measure(request, sampled.sample.table, found[0])
+    seen = SeenRows.of(sampled.sample, sampled.columns, measurement)
+    if measurement.calibration is not None:
+        given = seen.pairs_per_s(measurement.calibration)
+    pace = None
+    if given is not None:
+        pace = Pace.of(given, source.n_rows, n_devices or len(found), measurement.calibration)
+    bounds = shard_bounds(source.group_rows, source.group_bytes, options.shard_pairs)
+    return Estimate(
+        input_uri=options.input_uri,
+        n_files=len(files),
+        n_bytes=sum(file.size_bytes for file in files),
+        n_rows=source.n_rows,
+        n_query_groups=sampled.groups.n_groups,
+        candidates=_candidates(sampled.groups),
+        n_returning_groups=sampled.groups.n_returning,
+        n_shards=len(bounds) - 1,
+        n_sample_rows=len(seen.n_tokens),
+        n_sample_places=len(sampled.sample.sizes),
+        rejected_by_reason=dict(sorted(Counter(measurement.refused.values()).items())),
+        duplicate_share=seen.duplicate_share,
+        model_id=options.model_id,
+        path=measurement.path,
+        path_reason=measurement.path_reason,
+        precision=measurement.precision,
+        device=measurement.device,
+        tokens=tokens_of(sampled.sample, seen, measurement),
+        pace=pace,
+        title_col=sampled.columns.title or sampled.columns.corpus_title,
+    )
+
+
+def _files_and_pairs(
+    options: JobOptions, scratch: Path
+) -> tuple[tuple[InputFile, ...], Source, Columns]:
+    """The input's files, and its pairs: those files, or what a job would prepare of them.
+
+    Scattered pairs in Parquet are not brought together for this; they can be counted as they are.
+    """
+    spec = JobSpec(
+        **{**options.model_dump(), "cluster": False, "output_uri": str(scratch / "pairs")}
+    )
+    found = find(spec.input_uri, spec.input_version)
+    spec = pinned(spec, found)
+    if not needs_prepare(spec, found):
+        source = read_pairs(spec, found)
+        check_layout(spec, source.files[0].uri, source.schema)
+        return source.files, source, resolve_columns(options, source.schema)
+    files = find_inputs(spec, found)
+    memory = settings().prepare_memory
+    columns = prepare(spec, files, spec.output_uri, scratch, lambda *_: None, memory)
+    return files, read_source([spec.output_uri]), columns
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """What was read of the pairs."""
+
+    columns: Columns
+    sample: Sample
+    groups: GroupSizes
+
+
+def _sampled(options: JobOptions, source: Source, columns: Columns, n_sample: int) -> _Sampled:
+    schema = with_id_types(source.schema, (columns.query_id, columns.doc_id))
+    source = replace(source, schema=schema)
+    needed = sorted({columns.group_key, *columns.texts})
+    sample = read_sample(source, needed, n_sample, options.damaged)
+    groups = group_sizes(source, columns, sample, options.damaged, cluster=options.cluster)
+    return _Sampled(columns, sample, groups)
+
+
+def _rate_of_null(options: JobOptions) -> float | None:
+    return models.null_rate(options.model_id) if models.is_null(options.model_id) else None
+
+
+def _model_folder(options: JobOptions) -> str | None:
+    if models.is_null(options.model_id):
+        return None
+    folder = models.locate(options.model_id, options.model_revision)
+    check_max_length(options.max_length, options.model_id, folder)
+    return str(folder.absolute())
+
+
+def _candidates(groups: GroupSizes) -> Spread | None:
+    return Spread.of(groups.sizes) if groups.sizes is not None and groups.n_groups else None

@@ -1,0 +1,1 @@
+"""Read the rows of one file format each: Parquet, JSONL, TREC runs, lists."""

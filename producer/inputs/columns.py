@@ -1,0 +1,151 @@
+"""Decide which column plays which part, and what each is called in the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from producer.tables.keys import key_type
+from producer.tables.text_columns import NO_TITLE, find_title, is_text
+from rankmill.contract.job import (
+    CANDIDATES_COLUMN,
+    RESULT_COLUMNS,
+    STATUS_COLUMNS,
+    Columns,
+    JobOptions,
+)
+from rankmill.errors import InputError
+from rankmill.tables.columns import folded
+
+_QUERY_ID, _DOC_ID = "query_id", "doc_id"
+
+
+def key_columns(options: JobOptions) -> tuple[str, ...]:
+    """The names of texts and ids, whether they are there or not."""
+    title = "title" if options.title_col is None else options.title_col
+    texts = (options.query_col, options.document_col)
+    return (*texts, *id_columns(options), *([title] if title not in (NO_TITLE, "") else []))
+
+
+def id_columns(options: JobOptions) -> tuple[str, str]:
+    """The names of the ids, whether they are there or not."""
+    return options.query_id_col or _QUERY_ID, options.doc_id_col or _DOC_ID
+
+
+def check_names(uri: str, schema: pa.Schema) -> None:
+    """Raise InputError where an input's column is called like one that preparing adds."""
+    reserved = [name for name in STATUS_COLUMNS if name in schema.names]
+    if reserved:
+        raise InputError(f"{uri}: column '{reserved[0]}' needs another name")
+
+
+def resolve_columns(
+    spec: JobOptions,
+    schema: pa.Schema,
+    candidates: tuple[str, ...] | None = None,
+    title: str | None = None,
+) -> Columns:
+    """Which column plays which part; ids and titles are taken up where they are called as usual.
+
+    Args:
+        candidates: of lists, the columns that describe a candidate, to be folded again.
+        title: of lists, the column with a candidate's title; that of pairs is found.
+
+    Raises:
+        InputError: a column is missing, twice there, of the wrong type, or would be written twice.
+    """
+    for column in schema.names:
+        _field(column, schema)  # those left out too, which a rejected row has
+    _check_text(spec.query_col, schema, "--query-col")
+    _check_text(spec.document_col, schema, "--document-col")
+    query_id = _id_column(spec.query_id_col, _QUERY_ID, schema)
+    doc_id = _id_column(spec.doc_id_col, _DOC_ID, schema)
+    texts = (spec.query_col, spec.document_col)
+    if spec.layout == "pairs":
+        title = find_title(spec.title_col, schema, (*texts, query_id), "the pairs")
+    own = [name for name in schema.names if name not in STATUS_COLUMNS]
+    if spec.keep_cols is not None:
+        kept = list(spec.keep_cols)
+    elif query_id and doc_id:
+        kept = [name for name in own if name not in texts]
+    else:
+        kept = own
+    for column in kept:
+        _field(column, schema, "--keep-cols")
+    if spec.trec_run and not {query_id, doc_id} <= set(kept):
+        raise InputError("--trec-run needs a query id and a document id, both kept")
+    for name in (query_id, doc_id):
+        if spec.trec_run and pa.types.is_timestamp(_field(str(name), schema).type):
+            raise InputError(f"--trec-run: column '{name}' is a timestamp, which is not one word")
+    if spec.layout == "lists" and not spec.explode:
+        if spec.trec_run:
+            raise InputError("--trec-run needs --explode, a row for each candidate")
+        for name in kept:
+            if folded(name) == CANDIDATES_COLUMN and name != spec.document_col:
+                raise _written_twice(name)
+    return Columns(
+        query=spec.query_col,
+        document=spec.document_col,
+        query_id=query_id,
+        doc_id=doc_id,
+        kept=_names_in_parts(kept),
+        candidates=candidates,
+        title=title,
+    )
+
+
+def _field(column: str, schema: pa.Schema, flag: str | None = None) -> pa.Field:
+    """The column that a flag names; raises InputError where it is missing or there twice."""
+    if schema.names.count(column) != 1:
+        there = ", ".join(schema.names) or "none"
+        what = "twice" if column in schema.names else "missing"
+        hint = f"; {flag} names another" if flag else ""
+        raise InputError(f"column '{column}' is {what}; the columns there are: {there}{hint}")
+    return schema.field(column)
+
+
+def _check_text(column: str, schema: pa.Schema, flag: str) -> None:
+    kind = _field(column, schema, flag).type
+    if not is_text(kind):
+        columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise InputError(
+            f"column '{column}' is {kind}, not text; the columns there are: {columns}; "
+            f"{flag} names another"
+        )
+
+
+def _id_column(wanted: str | None, usual: str, schema: pa.Schema) -> str | None:
+    if wanted is None and usual not in schema.names:
+        return None
+    name = wanted or usual
+    key_type(
+        _field(name, schema, f"--{usual.replace('_', '-')}-col").type, name
+    )  # refuses what has none
+    return name
+
+
+def _names_in_parts(kept: Sequence[str]) -> dict[str, str]:
+    """Input column to output column; one called like a result gets `input_` before its name.
+
+    Names are compared as `folded` has them: most readers of parts take no notice of case.
+    """
+    results = set(map(folded, RESULT_COLUMNS))
+    names = {column: f"input_{column}" if folded(column) in results else column for column in kept}
+    if len(names) < len(kept):
+        raise _written_twice(next(c for c in kept if list(kept).count(c) > 1))
+    seen: dict[str, str] = {}
+    for name in (*RESULT_COLUMNS, *names.values()):
+        same = seen.setdefault(folded(name), name)
+        if same == name and list(names.values()).count(name) > 1:
+            raise _written_twice(name)
+        if same != name:
+            raise InputError(
+                f"columns {same!r} and {name!r} would be written, which readers such as DuckDB and "
+                "Spark take for one; leave one out with --keep-cols, or rename it"
+            )
+    return names
+
+
+def _written_twice(column: str) -> InputError:
+    return InputError(f"column '{column}' would be written twice; choose with --keep-cols")

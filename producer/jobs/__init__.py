@@ -1,0 +1,1 @@
+"""Submit, plan, follow and control jobs."""

@@ -1,0 +1,1 @@
+"""Read Delta and Iceberg tables through their logs, at a fixed version."""

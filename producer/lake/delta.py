@@ -1,0 +1,201 @@
+"""Read a Delta table's log: which files count at a version, and with which partition values."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from producer.lake.marks import Table
+from producer.lake.table import Counted, TableVersion
+from rankmill import storage
+from rankmill.contract.job import Partition
+from rankmill.errors import InputError
+
+# Features that change nothing in what the files hold, or that are looked at one by one.
+_READABLE = {
+    "deletionVectors",
+    "columnMapping",
+    "timestampNtz",
+    "typeWidening",
+    "typeWidening-preview",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+}
+_PHYSICAL_NAME, _COLUMN_ID = b"delta.columnMapping.physicalName", b"delta.columnMapping.id"
+
+
+def open_delta(table: Table, version: str | None) -> TableVersion:
+    """A Delta table as its log has it at a version or a time; the newest if none is given.
+
+    Raises:
+        InputError: the package is missing, there is no such version, the log is damaged, or the
+            table uses what would be read wrong.
+    """
+    try:
+        from deltalake import DeltaTable
+    except ImportError as error:
+        raise InputError(
+            f"{table.place} is a {table.kind}, which is read through its log: "
+            "pip install 'rankmill[delta]'"
+        ) from error
+    options = storage.connection_options(table.place)
+    uri = _as_uri(table.place)
+    try:
+        number = int(version) if version is not None and version.isdecimal() else None
+        opened = DeltaTable(uri, version=number, storage_options=options)
+        if version is not None and number is None:
+            opened.load_as_version(_version_at(table, opened, version))
+        _check_features(table, opened)
+        schema = pa.schema(opened.schema().to_arrow())
+        actions = pa.table(opened.get_add_actions())
+        deleted = _deleted(table, opened)
+    except InputError:
+        raise
+    except Exception as error:  # the package has a class for nearly each
+        message = re.sub(r"\x1b\[\d+m", "", str(error)).partition("<unknown>")[0]
+        reason = " ".join(message.removesuffix("0: ").split())[:300]
+        wanted = "" if version is None else f" at {table.version_flag} {version}"
+        where = f"the {table.kind} {table.place}{wanted}"
+        raise InputError(f"{where} cannot be read: {reason}") from error
+    counted = _counted(table, opened.metadata().partition_columns, actions, deleted)
+    return TableVersion(
+        table, str(opened.version()), schema, counted, *_column_names(table, opened, schema)
+    )
+
+
+def _version_at(table: Table, opened: Any, time: str) -> int:
+    """The version that the table had at a time, by the times that commits have noted."""
+    try:
+        at = datetime.fromisoformat(time)
+    except ValueError:
+        at = datetime.min
+    if at.tzinfo is None:
+        raise InputError(
+            f"{table.version_flag} {time} is neither a version of the {table.kind} {table.place} "
+            "nor a time with its zone, such as 2026-11-27T02:00:00Z"
+        )
+    commits = [each for each in opened.history() if each.get("timestamp") is not None]
+    before = [
+        each["version"] for each in commits if each["timestamp"] <= round(at.timestamp() * 1000)
+    ]
+    if not before or at > datetime.now(UTC):
+        when = "is yet to come" if before else "is before its first commit"
+        raise InputError(
+            f"the {table.kind} {table.place} has no version at {table.version_flag} {time}, which "
+            f"{when}"
+        )
+    return int(max(before))
+
+
+def _as_uri(place: str) -> str:
+    """The place as the package takes it: as a URI, where a `#` or `?` ends the path.
+
+    Raises:
+        InputError: the package would open another folder.
+    """
+    if "%" in place or "\\" in place:
+        raise InputError(
+            f"{place} is a Delta table in a folder with a % or \\ in its name, for which deltalake "
+            "would open another; rename it"
+        )
+    if storage.is_local(place):
+        return Path(place).as_uri()
+    scheme, _, path = place.partition("://")
+    return f"{scheme}://{quote(path)}"
+
+
+def _check_features(table: Table, opened: Any) -> None:
+    """Refuse what the files alone do not show."""
+    protocol = opened.protocol()
+    features = set(protocol.reader_features or ())
+    unknown = sorted(features - _READABLE)
+    if unknown or protocol.min_reader_version > 3:
+        what = unknown[0] if unknown else f"reader version {protocol.min_reader_version}"
+        raise _unread(table, what)
+
+
+def _unread(table: Table, feature: str, remedy: str = "write its rows to another") -> InputError:
+    return InputError(f"the {table.kind} {table.place} uses {feature}, which is not read; {remedy}")
+
+
+def _column_names(
+    table: Table, opened: Any, schema: pa.Schema
+) -> tuple[dict[str, int], dict[str, tuple[str]] | None, dict[str, tuple[str]]]:
+    """By which ids or names files have the columns, as the last fields of `TableVersion`."""
+    mode = opened.metadata().configuration.get("delta.columnMapping.mode", "none")
+    if mode == "none":
+        return {}, {}, {}
+    physical = {}
+    for column in schema:
+        _check_nested(table, column)
+        physical[column.name] = (_physical_name(column),)
+    if mode == "name":
+        return {}, physical, physical
+    ids = {each.name: int(each.metadata[_COLUMN_ID]) for each in schema}
+    return ids, None, physical
+
+
+def _physical_name(column: pa.Field) -> str:
+    name: bytes = (column.metadata or {}).get(_PHYSICAL_NAME, column.name.encode())
+    return name.decode()
+
+
+def _check_nested(table: Table, column: pa.Field) -> None:
+    """Refuse a field inside a column that files have by another name than the table."""
+    for at in range(column.type.num_fields):
+        inner = column.type.field(at)
+        if _physical_name(inner) != inner.name:
+            where = f"column '{inner.name}' inside another has another name in files"
+            raise _unread(table, f"column mapping ({where})")
+        _check_nested(table, inner)
+
+
+def _deleted(table: Table, opened: Any) -> dict[str, np.ndarray]:
+    """Of each file with a deletion vector, the rows that it deletes."""
+    found = {}
+    for batch in pa.RecordBatchReader.from_stream(opened.deletion_vectors()):
+        kept = batch.column("selection_vector")
+        for at, path in enumerate(batch.column("filepath").to_pylist()):
+            mask = kept[at].values.to_numpy(zero_copy_only=False)
+            found[_uri(table, path)] = np.flatnonzero(~mask)
+    return found
+
+
+def _counted(
+    table: Table, columns: list[str], actions: pa.Table, deleted: dict[str, np.ndarray]
+) -> tuple[Counted, ...]:
+    given: list[Partition] = [{} for _ in range(actions.num_rows)]
+    if columns and actions.num_rows:
+        values = actions["partition"].combine_chunks()
+        for name in columns:
+            column = pc.struct_field(values, [name])
+            if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+                raise _unread(table, f"a partition column of bytes ('{name}')")
+            for each, text in zip(given, column.cast(pa.string()).to_pylist(), strict=True):
+                each[name] = text
+    files = [
+        Counted(uri := _uri(table, path), size, n_rows, values, deleted.pop(uri, None))
+        for path, size, n_rows, values in zip(
+            *(actions[name].to_pylist() for name in ("path", "size_bytes", "num_records")),
+            given,
+            strict=True,
+        )
+    ]
+    if deleted:  # else those rows would be scored
+        raise _unread(table, f"deletion vectors of {min(deleted)}, which it does not count")
+    return tuple(sorted(files, key=lambda file: file.uri))
+
+
+def _uri(table: Table, path: str) -> str:
+    """A file's place: the log has it as a URI, in the table's folder unless it says another."""
+    name = unquote(path)
+    if "://" in path or path.startswith("file:/"):
+        return storage.absolute(name.replace("file:/", "/", 1) if name[5:8] == "/" else name)
+    return storage.absolute(name) if name.startswith("/") else f"{table.place}/{name}"

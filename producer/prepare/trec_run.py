@@ -1,0 +1,170 @@
+"""A run with the texts that its ids stand for: each text is read once, and none is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from producer.formats.rows import Rows, RowsWithIds, schema_with_status
+from producer.inputs.columns import resolve_columns
+from producer.prepare.lookup import texts_in_order
+from producer.prepare.order import ROW_NUMBER, TABLE, load_keys, positions
+from producer.prepare.texts import Texts
+from producer.tables.keys import id_family
+from producer.tables.shuffle import shuffled
+from producer.tables.workspace import Workspace
+from rankmill.contract.job import ORIGIN_COLUMNS, REFUSAL_COLUMN, STATUS_COLUMNS, JobSpec
+from rankmill.errors import InputError
+from rankmill.tables.ids import named
+
+
+class JoinedRun:
+    """
+    Attributes:
+        schema: ids, texts, what else the run has, STATUS_COLUMNS.
+    """
+
+    def __init__(self, spec: JobSpec, run: Rows, queries: Texts, corpus: Texts) -> None:
+        """
+        Raises:
+            InputError: a column is missing, or the ids cannot be those of the texts.
+        """
+        self._query_id = _id_column(run, spec.query_id_col, "query_id")
+        self._doc_id = _id_column(run, spec.doc_id_col, "doc_id")
+        ids = (self._query_id, self._doc_id)
+        run = RowsWithIds.of(run, ids)
+        self._spec, self._run, self._queries, self._corpus = spec, run, queries, corpus
+        for name, texts in zip(ids, (queries, corpus), strict=True):
+            _check_same_type(run, name, texts)
+        self._others = [
+            name
+            for name in run.schema.names
+            if name not in ids and (spec.keep_cols is None or name in spec.keep_cols)
+        ]
+        self.schema = schema_with_status(self._own_schema())
+        _check_names(run, self.schema)
+        columns = resolve_columns(spec, self.schema)
+        self.columns = columns.model_copy(update={"corpus_title": corpus.title_column})
+
+    def tables(self, workspace: Workspace) -> Iterator[pa.Table]:
+        ids = {"query": self._query_id, "document": self._doc_id}
+        n_rows = load_keys(workspace, self._run, ids)
+        if self._spec.duplicates == "fail":
+            self._check_pairs_once(workspace)
+        order = positions(workspace, "query", n_rows)
+        names = [self._query_id, self._doc_id, *self._others]
+        run = workspace.watch("reading the run", self._run.tables(names))
+        schema = schema_with_status(pa.schema([self._run.schema.field(name) for name in names]))
+        in_order = (
+            shuffled(workspace.folder / "run", schema, run, order),
+            texts_in_order(workspace, self._queries, "query", order),
+            texts_in_order(workspace, self._corpus, "document", order),
+        )
+        for own, query, document in _side_by_side(in_order):
+            yield self._joined(own, query, document)
+
+    def _own_schema(self) -> pa.Schema:
+        field = self._run.schema.field
+        return pa.schema(
+            [
+                field(self._query_id).with_name(self._spec.query_id_col or "query_id"),
+                field(self._doc_id).with_name(self._spec.doc_id_col or "doc_id"),
+                pa.field(self._spec.query_col, pa.string()),
+                pa.field(self._spec.document_col, pa.string()),
+                *map(field, self._others),
+            ]
+        )
+
+    def _check_pairs_once(self, workspace: Workspace) -> None:
+        twice = workspace.database.rows(
+            f"select min({ROW_NUMBER}), max({ROW_NUMBER}) from {TABLE} "
+            "where query is not null and document is not null "
+            "group by query, document having count(*) > 1 order by 1 limit 1"
+        )
+        if twice:
+            (query_id, doc_id, *first), (*_, file, row) = map(self._row, twice[0])
+            raise InputError(
+                f"{self._query_id} {query_id} has {self._doc_id} {doc_id} twice: row {first[1]} of "
+                f"{first[0]} and row {row} of {file}, counted from 0; --duplicates keep allows it"
+            )
+
+    def _row(self, number: int) -> tuple[str, str, str, int]:
+        """Both ids of a row as people read them, its file and its number there."""
+        for table in self._run.tables([self._query_id, self._doc_id]):
+            if number < table.num_rows:
+                query_id, doc_id = (named(table.column(at), number) for at in (0, 1))
+                file, row = (table[name][number].as_py() for name in ORIGIN_COLUMNS)
+                return query_id, doc_id, file, row
+            number -= table.num_rows
+        raise AssertionError("the run has become shorter")
+
+    def _joined(self, own: pa.Table, query: pa.Table, document: pa.Table) -> pa.Table:
+        refusal = pc.coalesce(
+            own[REFUSAL_COLUMN],
+            _missing(query["is_there"], "query is not in --queries"),
+            _missing(document["is_there"], "document is not in --corpus"),
+        )
+        arrays = [
+            own[self._query_id],
+            own[self._doc_id],
+            _as_string(query["text"]),
+            _as_string(document["text"]),
+            *(own[name] for name in self._others),
+            refusal,
+            *(own[name] for name in STATUS_COLUMNS[1:]),
+        ]
+        return pa.table(arrays, self.schema)
+
+
+def _side_by_side(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Table]]:
+    """The same rows of each stream of tables, which are cut differently."""
+    held: list[Any] = [next(stream, None) for stream in streams]
+    while not all(table is None for table in held):
+        n_rows = min(table.num_rows for table in held)
+        yield [table.slice(0, n_rows) for table in held]
+        held = [
+            table.slice(n_rows) if table.num_rows > n_rows else next(stream, None)
+            for table, stream in zip(held, streams, strict=True)
+        ]
+
+
+def _id_column(run: Rows, wanted: str | None, usual: str) -> str:
+    """The wanted column may be that of the texts alone, to which the run has its usual name."""
+    for name in (wanted, usual):
+        if name in run.schema.names:
+            return str(name)
+    there = ", ".join(run.schema.names) or "none"
+    raise InputError(
+        f"{run.files[0].uri}: column '{wanted or usual}' is missing; the columns there are: {there}"
+    )
+
+
+def _check_same_type(run: Rows, name: str, texts: Texts) -> None:
+    ours = run.schema.field(name).type
+    if id_family(ours) != id_family(texts.id_type):
+        raise InputError(
+            f"{run.files[0].uri}: column '{name}' is {ours}, but '{texts.id_column}' of "
+            f"{texts.flag} {texts.rows.files[0].uri} is {texts.id_type}; ids must be of one type"
+        )
+
+
+def _check_names(run: Rows, schema: pa.Schema) -> None:
+    twice = [name for name in schema.names if schema.names.count(name) > 1]
+    if twice:
+        raise InputError(
+            f"{run.files[0].uri}: the run has a column '{twice[0]}' of its own; "
+            "leave it out by --keep-cols, or name the texts otherwise"
+        )
+
+
+def _missing(is_there: pa.ChunkedArray, reason: str) -> pa.Array:
+    return pc.if_else(is_there.is_null(), pa.scalar(reason), pa.scalar(None, pa.string()))
+
+
+def _as_string(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether it is UTF-8 is asked where it is scored: one bad text fails no job."""
+    options = pc.CastOptions(target_type=pa.string(), allow_invalid_utf8=True)
+    return pc.cast(column, options=options)

@@ -1,0 +1,96 @@
+"""The queries whose order changed most, with what stood first before and after, by name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from producer.quality.drift.joined import Joined, PlaceKey
+from producer.quality.drift.ranked import ROW, Ranked, part_and_row
+from rankmill.contract.drift import ChangedQuery, Place
+
+_TEXT_CHARS = 200
+# Rows of a query stand together, so that few are read in vain.
+_BATCH_ROWS = 1024
+
+# A column's part, query or document, and whether it is its id or its text, to a row's value.
+_Names = dict[tuple[str, str], Any]
+
+
+def most_changed(
+    joined: Joined, old: Ranked, new: Ranked, n_queries: int, n_places: int
+) -> tuple[ChangedQuery, ...]:
+    chosen = joined.choose_changed(n_queries)
+    before = joined.places("old", "new", n_places)
+    after = joined.places("new", "old", n_places)
+    names_before, names_after = _read_names(old, before), _read_names(new, after)
+    query = {
+        each.number: names
+        for places, names_of in ((before, names_before), (after, names_after))
+        for each, names in zip(places, names_of, strict=True)
+    }
+    return tuple(
+        ChangedQuery(
+            query_id=_id(query[each.number].get(("query", "id"))),
+            query=_text(query[each.number].get(("query", "text"))),
+            rbo=each.rbo,
+            n_before=each.n_before,
+            n_after=each.n_after,
+            before=_places(each.number, before, names_before),
+            after=_places(each.number, after, names_after),
+        )
+        for each in chosen
+    )
+
+
+def _places(number: int, places: Iterable[PlaceKey], names: Iterable[_Names]) -> tuple[Place, ...]:
+    return tuple(
+        Place(
+            place=each.place,
+            doc_id=_id(own.get(("document", "id"))),
+            document=_text(own.get(("document", "text"))),
+            score=each.score,
+            other_place=each.other_place,
+        )
+        for each, own in zip(places, names, strict=True)
+        if each.number == number
+    )
+
+
+def _read_names(side: Ranked, places: list[PlaceKey]) -> list[_Names]:
+    """The ids and texts of each place's row, as far as they were kept."""
+    wanted: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for each in places:
+        shard_index, row = part_and_row(each.stands_at)
+        wanted[each.number, shard_index].add(row)
+    found: dict[tuple[int, int, int], _Names] = {}
+    for (_, shard_index), rows in wanted.items():
+        for row, rank, names in _rows_between(side, shard_index, min(rows), max(rows)):
+            if row in rows:
+                found[shard_index, row, rank] = names
+    return [found[(*part_and_row(each.stands_at), each.rank)] for each in places]
+
+
+def _rows_between(
+    side: Ranked, shard_index: int, first: int, last: int
+) -> Iterable[tuple[int, int, _Names]]:
+    """A part's rows from first to last with their ranks; of lists, all that are in them."""
+    columns = list(dict.fromkeys(side.kept.values()))
+    for table in side.rows(shard_index, [*columns, "rank"], first, _BATCH_ROWS):
+        for row in table.to_pylist():
+            if row[ROW] > last:
+                return
+            yield row[ROW], row["rank"], {part: row[name] for part, name in side.kept.items()}
+
+
+def _id(value: Any) -> int | str | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _text(value: str | None) -> str | None:
+    if value is None or len(value) <= _TEXT_CHARS:
+        return value
+    return value[: _TEXT_CHARS - 1] + "…"

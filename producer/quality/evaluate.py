@@ -1,0 +1,207 @@
+"""How well a finished job ranks judged queries, beside the order that its input had.
+
+The measures are ir-measures' own, which are those of trec_eval: a grade of 1 and more is relevant,
+nDCG takes grades as gains, and a document without a judgment is not relevant. Means are taken over
+the queries of the judgments that have a relevant document, found or not, as `trec_eval -c` does: a
+query without candidates counts as 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from producer.quality.qrels import Qrels
+from producer.quality.rankings import (
+    Run,
+    job_with_ids,
+    order_before,
+    ranked_after,
+    ranked_before,
+    top,
+)
+from rankmill.contract.drift import Comparison
+from rankmill.errors import InputError
+from rankmill.output.output import Output
+
+if TYPE_CHECKING:
+    from ir_measures import Measure
+
+_CUTOFF = 10  # of nDCG and MRR
+_N_FLIPS = 100_000
+_SIGNS_AT_ONCE = 2**22
+_ROUNDING = 1e-9
+
+
+class Evaluation(BaseModel):
+    """What `eval --json` prints.
+
+    Attributes:
+        top_k: rows that the job kept of each query, beyond which nothing can be found after.
+        before_by: what the candidates were ordered by before, the input's `score` or its rows.
+        n_judged: queries of the judgments.
+        n_queries: those of them with a relevant document, which the means are taken over.
+        n_in_input: those of `n_queries` that the input has candidates of.
+        n_in_parts: those of `n_queries` that the parts have rows of.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    output_uri: str
+    top_k: int | None
+    before_by: Literal["score", "rows"]
+    n_judged: int
+    n_queries: int
+    n_in_input: int
+    n_in_parts: int
+    comparisons: tuple[Comparison, ...]
+
+
+def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) -> Evaluation:
+    """Compare the order of a finished job's input with that of its parts.
+
+    Before are all candidates of the input, those too that were rejected or cut by `top_k`: by its
+    column `score` from high to low if there is one, else as the rows stand. After is by rank.
+    Equal scores keep the order of the rows, where trec_eval takes that of the document ids. Where a
+    query names a document twice, the better place counts.
+
+    Args:
+        recall_at: the cutoffs of recall, at least 1.
+
+    Raises:
+        InputError: the job is not finished or has no ids, its input has changed or has none of the
+            judged queries, or ir-measures is not installed.
+        JobUnknown: no job was submitted there.
+    """
+    if min(recall_at, default=1) < 1:
+        raise InputError(f"recall at {min(recall_at)}: a cutoff is at least 1")
+    measures = _measures([_CUTOFF], [_CUTOFF], dict.fromkeys(recall_at))
+    job = job_with_ids(output)
+    judged = _with_relevant(qrels)
+    depth = max((_CUTOFF, *recall_at))
+    before_by = order_before(job.plan.schema)
+    before = top(ranked_before(job, before_by, judged), depth)
+    if not before:
+        raise InputError(
+            f"{output.uri}: the input has none of the {len(judged):,} queries that have relevant "
+            f"documents; is its column '{job.plan.columns.query_id}' what the judgments name?"
+        )
+    after = top(ranked_after(output, job, judged), depth)
+    return Evaluation(
+        job_id=job.job_id,
+        output_uri=output.uri,
+        top_k=job.spec.top_k,
+        before_by=before_by,
+        n_judged=len(qrels),
+        n_queries=len(judged),
+        n_in_input=len(before),
+        n_in_parts=len(after),
+        comparisons=_compare(measures, judged, before, after),
+    )
+
+
+def compare_ndcg(
+    old: Output, new: Output, qrels: Qrels, cutoffs: Sequence[int]
+) -> tuple[Comparison, ...]:
+    """nDCG of two finished jobs, OLD before and NEW after, at each cutoff; as `evaluate` has it.
+
+    Raises:
+        InputError: as `evaluate`, or neither job has any of the judged queries.
+        JobUnknown: no job was submitted there.
+    """
+    measures = _measures(cutoffs)
+    judged = _with_relevant(qrels)
+    before, after = (
+        top(ranked_after(output, job_with_ids(output), judged), max(cutoffs))
+        for output in (old, new)
+    )
+    if not before and not after:
+        raise InputError(
+            f"{old.uri} and {new.uri} have none of the {len(judged):,} queries that have relevant "
+            "documents; do the judgments name other queries?"
+        )
+    return _compare(measures, judged, before, after)
+
+
+def sign_flip_test(differences: np.ndarray, n_flips: int = _N_FLIPS, seed: int = 0) -> list[float]:
+    """Two-sided p-values of paired differences, by permutation: no distribution is assumed.
+
+    If before and after were the same system, each query's difference would as likely have the other
+    sign. The p-value is the share of `n_flips` random choices of signs whose sum is at least as
+    large as the one that was seen; that one counts as a choice too, so that no p-value is 0.
+
+    The test is the randomization test of Smucker, Allan and Carterette, "A comparison of
+    statistical significance tests for information retrieval evaluation", CIKM 2007; the count is
+    Phipson and Smyth's, "Permutation p-values should never be zero", 2010.
+
+    Args:
+        differences: float64 (n_queries, n_measures); the measures share their choices of signs.
+    """
+    rng = np.random.default_rng(seed)
+    seen = np.abs(differences.sum(axis=0)) - _ROUNDING
+    n_as_large = np.ones(differences.shape[1])
+    n_at_once = max(1, _SIGNS_AT_ONCE // len(differences))
+    for start in range(0, n_flips, n_at_once):
+        shape = (min(n_at_once, n_flips - start), len(differences))
+        signs = 2.0 * rng.integers(0, 2, shape, dtype=np.int8) - 1
+        n_as_large += (np.abs(signs @ differences) >= seen).sum(axis=0)
+    p_values: list[float] = (n_as_large / (n_flips + 1)).tolist()
+    return p_values
+
+
+def _measures(
+    ndcg_at: Iterable[int], rr_at: Iterable[int] = (), recall_at: Iterable[int] = ()
+) -> list[Measure]:
+    try:
+        from ir_measures import RR, R, nDCG  # an extra, and nothing else needs it
+    except ImportError as error:
+        raise InputError(
+            "evaluation needs ir-measures, which is not there: pip install ir-measures"
+        ) from error
+    cutoffs = ((nDCG, ndcg_at), (RR, rr_at), (R, recall_at))
+    return [measure @ cutoff for measure, those in cutoffs for cutoff in those]
+
+
+def _with_relevant(qrels: Qrels) -> Qrels:
+    """The queries that a measure can tell something of."""
+    judged = {query: docs for query, docs in qrels.items() if any(g > 0 for g in docs.values())}
+    if not judged:
+        raise InputError("the judgments have no relevant document: no grade is 1 or more")
+    return judged
+
+
+def _compare(
+    measures: Sequence[Measure], judged: Qrels, before: Run, after: Run
+) -> tuple[Comparison, ...]:
+    values = [_by_query(measures, judged, run) for run in (before, after)]
+    differences = values[1] - values[0]
+    return tuple(
+        Comparison(
+            measure=str(measure),
+            before=float(values[0][:, n].mean()),
+            after=float(values[1][:, n].mean()),
+            p_value=p_value,
+            n_better=int(np.sum(differences[:, n] > 0)),
+            n_worse=int(np.sum(differences[:, n] < 0)),
+            n_equal=int(np.sum(differences[:, n] == 0)),
+        )
+        for n, (measure, p_value) in enumerate(
+            zip(measures, sign_flip_test(differences), strict=True)
+        )
+    )
+
+
+def _by_query(measures: Sequence[Measure], judged: Qrels, run: Run) -> np.ndarray:
+    """float64 (n_queries, n_measures); 0 where the run has nothing of a query."""
+    import ir_measures  # an extra, and nothing else needs it
+
+    rows = {query: row for row, query in enumerate(judged)}
+    columns = {measure: column for column, measure in enumerate(measures)}
+    values = np.zeros((len(rows), len(columns)))
+    for metric in ir_measures.iter_calc(measures, judged, run):
+        values[rows[metric.query_id], columns[metric.measure]] = metric.value
+    return values

@@ -1,0 +1,1 @@
+"""Take scores from an earlier output instead of computing them again."""

@@ -1,0 +1,180 @@
+"""An earlier job's output as a source of scores: found, finished, whole, its pairs told by hash."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from producer.inputs.source import Source, read_source
+from rankmill import storage
+from rankmill.contract.job import Columns, InputFile, JobSpec
+from rankmill.contract.results import Manifest, Scoring
+from rankmill.contract.reuse import fingerprint
+from rankmill.errors import InputError, StorageRefused
+from rankmill.output.output import Output, part_name
+from rankmill.tables import parquet
+from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, SAVED_SCHEMA, pair_hashes
+from rankmill.tables.titles import scored_documents
+
+LATEST = "latest"
+_POINTER = "latest.json"
+# How far above an output the pointer may stand: year, month, day, hour and run are folders.
+_MAX_DEPTH = 6
+_BATCH_ROWS = 16 * 1024
+
+
+def find_earlier(spec: JobSpec) -> tuple[JobSpec, str | None]:
+    """The spec with the output that `reuse_from` comes to; why nothing can be reused, or None.
+
+    Raises:
+        InputError: a named output is no finished job, or its scores are damaged or cannot be told
+            apart; of `latest` that is a reason, since a schedule's first job has nothing before it.
+    """
+    if spec.reuse_from is None:
+        return spec, None
+    try:
+        uri = _resolved(spec, spec.reuse_from)
+        if storage.lies_in(spec.output_uri, uri):
+            raise InputError(f"--reuse-from {uri}: that is the output itself")
+        Earlier.open(uri)
+    except (InputError, StorageRefused) as error:
+        if spec.reuse_from != LATEST:
+            raise
+        return spec, str(error)
+    return spec.model_copy(update={"reuse_from": uri}), None
+
+
+def _resolved(spec: JobSpec, wanted: str) -> str:
+    if wanted != LATEST:
+        named = storage.absolute(wanted)
+        return _pointed(named) or named
+    folder = spec.output_uri.rstrip("/")
+    for _ in range(_MAX_DEPTH):
+        folder = folder.rpartition("/")[0]
+        if not folder or folder.endswith("/"):  # a bucket has nothing above it
+            break
+        try:
+            found = _pointed(folder)
+        except StorageRefused:  # so far above that it is not ours to read
+            break
+        if found is not None:
+            return found
+    raise InputError(f"there is no earlier success: no {_POINTER} stands above {spec.output_uri}")
+
+
+def _pointed(folder: str) -> str | None:
+    """The output that a folder's latest.json names, or None where there is no such file."""
+    place = storage.child(folder, _POINTER)
+    content = storage.read_bytes(place)
+    if content is None:
+        return None
+    try:
+        return storage.absolute(str(json.loads(content)["output_uri"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{place}: no JSON with an output_uri") from error
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """
+    Attributes:
+        files: those of `source` whose scores are told by `scoring`; of several, the most rows'.
+        texts: the columns of the parts with query, document and title, where no hashes were kept.
+    """
+
+    uri: str
+    manifest: Manifest
+    scoring: Scoring
+    files: tuple[InputFile, ...]
+    texts: Columns | None
+
+    @classmethod
+    def open(cls, uri: str) -> Earlier:
+        """
+        Raises:
+            InputError: as `find_earlier`.
+        """
+        output = Output(uri)
+        record = output.read_job()
+        if record is None:
+            raise InputError(f"--reuse-from {output.no_job()}")
+        manifest = output.read_manifest()
+        if manifest is None or not output.is_success():
+            state = output.state()
+            failure = output.read_failure()
+            why = f" ({failure.message})" if failure else ""
+            raise InputError(
+                f"--reuse-from {uri}: its job is {state}{why}; only a success is reused: rankmill "
+                f"resume {uri} first"
+            )
+        texts = None if record.spec.for_reuse else _kept_texts(output)
+        source = read_source([uri if texts else output.scores_uri])
+        _check_whole(uri, manifest, source, manifest.n_written if texts else manifest.n_scored)
+        scoring, names = _most_common(output, manifest)
+        files = tuple(file for file in source.files if _name(file) in names)
+        return cls(uri, manifest, scoring, files, texts)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The scores by hash, columns as in SAVED_SCHEMA; a pair may come several times."""
+        texts = [PAIR_HASH_COLUMN] if self.texts is None else self.texts.texts
+        names = [*texts, *SAVED_SCHEMA.names[1:]]
+        for file in self.files:
+            for table in parquet.read_rows(file.stat, names, 0, _BATCH_ROWS):
+                yield table if self.texts is None else _hashed(table, self.texts)
+
+
+def _kept_texts(output: Output) -> Columns:
+    plan = output.read_plan()
+    columns = plan.columns if plan else None
+    if columns is None or columns.candidates is not None or not {*columns.texts} <= {*columns.kept}:
+        raise InputError(
+            f"--reuse-from {output.uri}: its job kept neither hashes nor all texts of its pairs; "
+            "run it again with --for-reuse"
+        )
+    parts = ("query", "document", "title")
+    names = {part: columns.kept.get(getattr(columns, part)) for part in parts}
+    return columns.model_copy(update=names)
+
+
+def _check_whole(uri: str, manifest: Manifest, source: Source, n_rows: int) -> None:
+    there = {_name(file) for file in source.files}
+    missing = [part.name for part in manifest.parts if part.name not in there]
+    if missing or source.n_rows != n_rows:
+        folder = source.files[0].uri.rpartition("/")[0]
+        what = (
+            f"{missing[0]} is missing in {folder}"
+            if missing
+            else f"{folder} has {source.n_rows:,} rows, not {n_rows:,}"
+        )
+        raise InputError(f"--reuse-from {uri}: damaged: {what}; run without it")
+
+
+def _most_common(output: Output, manifest: Manifest) -> tuple[Scoring, set[str]]:
+    """How most rows were scored, and the names of the parts with those."""
+    if len({fingerprint(each) for each in manifest.scoring}) == 1:
+        return manifest.scoring[0], {part.name for part in manifest.parts}
+    n_rows: Counter[tuple[object, ...]] = Counter()
+    scoring: dict[tuple[object, ...], Scoring] = {}
+    names: dict[tuple[object, ...], set[str]] = {}
+    for report in output.reports(manifest.job_id):
+        key = fingerprint(report.scoring)
+        n_rows[key] += report.n_scored
+        scoring.setdefault(key, report.scoring)
+        names.setdefault(key, set()).add(part_name(report.shard_index))
+    if not n_rows:
+        raise InputError(f"--reuse-from {output.uri}: damaged: it has no shard reports")
+    [(key, _)] = n_rows.most_common(1)
+    return scoring[key], names[key]
+
+
+def _hashed(table: pa.Table, texts: Columns) -> pa.Table:
+    hashes = pair_hashes(table[texts.query], scored_documents(table, texts))
+    return table.drop_columns(texts.texts).add_column(0, PAIR_HASH_COLUMN, hashes)
+
+
+def _name(file: InputFile) -> str:
+    return file.uri.rpartition("/")[2]

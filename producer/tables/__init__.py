@@ -1,0 +1,1 @@
+"""Work on tables larger than memory: a scratch database, keys, schemas, shuffles."""

@@ -1,0 +1,40 @@
+"""Turn key columns into values that DuckDB and Arrow compare alike."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from producer.tables.text_columns import is_text
+from rankmill.errors import InputError
+from rankmill.tables import ids
+from rankmill.tables.casts import Inexact
+
+
+def key_type(kind: pa.DataType, name: str) -> pa.DataType:
+    """What `as_key` makes of a column of this type."""
+    return as_key(pa.chunked_array([], kind), name).type
+
+
+def as_key(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Values that DuckDB compares as Arrow does, as `rankmill.tables.ids` has them.
+
+    Raises:
+        InputError: the column is a list or a struct, say, or has a fraction.
+    """
+    try:
+        return ids.as_key(column)
+    except Inexact as error:
+        raise InputError(
+            f"column '{name}' has the id {error}, which is not whole; write it as text"
+        ) from error
+    except pa.ArrowNotImplementedError as error:
+        raise InputError(f"column '{name}' is {column.type}, which cannot be an id") from error
+
+
+def id_family(kind: pa.DataType) -> str:
+    """What two columns of ids must have in common to be joined."""
+    if is_text(kind):
+        return "text"
+    is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    key = key_type(kind, "id") if is_number else kind
+    return "integer" if pa.types.is_integer(key) else str(kind)

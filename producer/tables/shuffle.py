@@ -1,0 +1,145 @@
+"""Rows put in another order through a scratch file, in memory that they do not bound.
+
+Rows are gathered, sorted by their new positions and written in slices, one for each block of
+positions that they fall in; a block is then read from its slices alone. A block of many bytes is
+put in order in the same way, by blocks of fewer rows. Arrow writes and reads the slices, so that
+every type comes out as it went in.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+
+from rankmill.tables.row_bytes import row_bytes
+
+BLOCK_ROWS = 16384
+# Of a block that is too large to be taken at once.
+_FINER = 16
+_GATHERED_BYTES = 128 * 2**20
+_POSITION = "_position"  # unlike any other column: it is the last one
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+class Shuffle:
+    """A scratch file of rows.
+
+    Args:
+        schema: of the rows.
+        n_rows: positions run from 0 to this; of rows with the same position one counts.
+        gathered_bytes: what is held at a time, but for one row that has more.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        n_rows: int,
+        gathered_bytes: int = _GATHERED_BYTES,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
+        self._schema = schema
+        self._n_rows = n_rows
+        self._gathered_bytes = gathered_bytes
+        self._gathered: list[pa.Table] = []
+        self._n_bytes = 0
+        self._block_rows = block_rows
+        self._slices = [array("q") for _ in range(0, n_rows, block_rows)]
+        self._block_bytes = np.zeros(len(self._slices), np.int64)
+        self._path = path
+        self._file = path.open("w+b")
+
+    def __enter__(self) -> Shuffle:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def add(self, table: pa.Table, positions: np.ndarray) -> None:
+        """
+        Args:
+            positions: int64 (n,), where each row goes.
+        """
+        plain = [_without_dictionary(column) for column in table.columns]
+        names = [*table.column_names, _POSITION]
+        self._gathered.append(pa.Table.from_arrays([*plain, pa.array(positions)], names=names))
+        self._n_bytes += self._gathered[-1].nbytes
+        if self._n_bytes >= self._gathered_bytes:
+            self._write_gathered()
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """All rows in order, BLOCK_ROWS at a time or fewer; null where a position was not given."""
+        self._write_gathered()
+        for number, offsets in enumerate(self._slices):
+            first = number * self._block_rows
+            n_rows = min(self._block_rows, self._n_rows - first)
+            if not offsets:
+                yield pa.table([pa.nulls(n_rows, f.type) for f in self._schema], self._schema)
+                continue
+            if self._block_bytes[number] > self._gathered_bytes and n_rows > 1:
+                yield from self._in_finer_blocks(offsets, first, n_rows)
+                continue
+            source = np.full(n_rows, -1, np.int64)
+            table = pa.concat_tables(map(self._read, offsets))
+            source[table.column(-1).to_numpy() - first] = np.arange(table.num_rows)
+            in_order = table.take(pa.array(source, mask=source < 0))
+            yield pa.table(in_order.columns[:-1], self._schema)
+
+    def _in_finer_blocks(
+        self, offsets: Iterable[int], first: int, n_rows: int
+    ) -> Iterator[pa.Table]:
+        path = self._path.with_name(f"{self._path.name}-{self._block_rows}")
+        block_rows = max(1, self._block_rows // _FINER)
+        with Shuffle(path, self._schema, n_rows, self._gathered_bytes, block_rows) as finer:
+            for table in map(self._read, offsets):
+                rows = pa.Table.from_arrays(table.columns[:-1], names=self._schema.names)
+                finer.add(rows, table.column(-1).to_numpy() - first)
+            yield from finer.blocks()
+
+    def _write_gathered(self) -> None:
+        if not self._gathered:
+            return
+        table = pa.concat_tables(self._gathered).combine_chunks()
+        self._gathered, self._n_bytes = [], 0
+        blocks = table.column(-1).to_numpy() // self._block_rows
+        np.add.at(self._block_bytes, blocks, row_bytes(table))
+        order = np.argsort(blocks, kind="stable")
+        starts = np.flatnonzero(np.diff(blocks[order], prepend=-1))
+        for rows in np.split(order, starts[1:]):
+            self._slices[blocks[rows[0]]].append(self._file.tell())
+            with pa.ipc.new_stream(self._file, table.schema, options=_OPTIONS) as stream:
+                stream.write_table(table.take(pa.array(rows)))
+
+    def _read(self, offset: int) -> pa.Table:
+        self._file.seek(offset)
+        with pa.ipc.open_stream(self._file) as stream:
+            return stream.read_all()
+
+
+def shuffled(
+    path: Path, schema: pa.Schema, tables: Iterable[pa.Table], positions: np.ndarray
+) -> Iterator[pa.Table]:
+    """Rows in the order of their positions, given for all rows of the tables one after another."""
+    with Shuffle(path, schema, len(positions)) as shuffle:
+        row = 0
+        for table in tables:
+            shuffle.add(table, positions[row : row + table.num_rows])
+            row += table.num_rows
+        yield from shuffle.blocks()
+
+
+def _without_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A slice would carry all of a dictionary along."""
+    is_dictionary = pa.types.is_dictionary(column.type)
+    return column.cast(column.type.value_type) if is_dictionary else column

@@ -1,0 +1,1 @@
+"""What is written down and sent: every message, file and result, as frozen models."""

@@ -1,0 +1,83 @@
+"""Scores known from an earlier job: when they are ours, and 8 bytes for each row of a plan."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rankmill.contract.base import Contract
+from rankmill.contract.results import Scoring
+
+# What decides a score beside the texts. The tokenizer's digest covers the model's configuration and
+# its templates; path and device are there because they round differently.
+_FINGERPRINT = {
+    "weights_sha256": "the weights",
+    "tokenizer_sha256": "the tokenizer, configuration or template",
+    "architecture": "the architecture",
+    "max_length": "max_length",
+    "precision": "the precision",
+    "path": "the way through the model",
+    "device": "the kind of device",
+}
+_SHOWN = ("max_length", "precision", "path", "device")
+
+
+class KnownScores(Contract):
+    """`known.json`: of whom the scores in `known` are, and how they came about."""
+
+    job_id: str
+    source_uri: str
+    source_job_id: str
+    scoring: Scoring
+    n_known: int
+
+
+def fingerprint(scoring: Scoring) -> tuple[object, ...]:
+    """Equal where equal pairs get equal scores."""
+    return tuple(getattr(scoring, name) for name in _FINGERPRINT)
+
+
+def difference(then: Scoring, now: Scoring) -> str | None:
+    """Why scores of then are not those of now, for people; None where they are."""
+    names = [name for name in _FINGERPRINT if getattr(then, name) != getattr(now, name)]
+    if not names:
+        return None
+    told = [
+        f"{_FINGERPRINT[name]} ({getattr(then, name)} then, {getattr(now, name)} now)"
+        if name in _SHOWN
+        else _FINGERPRINT[name]
+        for name in names
+    ]
+    return f"the earlier job differs in {', '.join(told)}"
+
+
+def remarks(then: Scoring, now: Scoring) -> tuple[str, ...]:
+    """What may make equal fingerprints round differently."""
+    found = []
+    if not (then.deterministic and now.deterministic):
+        found.append("the model is not deterministic here: another run might round differently")
+    for name in sorted(then.versions.keys() | now.versions.keys()):
+        old, new = then.versions.get(name, "none"), now.versions.get(name, "none")
+        if name != "pyarrow" and old != new:
+            found.append(f"{name} was {old} and is {new}, which may round differently")
+    return tuple(found)
+
+
+def pack(logits: np.ndarray, n_tokens: np.ndarray, truncated: np.ndarray) -> np.ndarray:
+    """Scores as uint64 (n,), never 0, which stands for an unknown one.
+
+    Args:
+        logits: float32 (n,)
+        n_tokens: int32 (n,), below 2**30.
+        truncated: bool (n,)
+    """
+    low = n_tokens.astype(np.uint64) << np.uint64(2) | truncated.astype(np.uint64) << np.uint64(1)
+    high = logits.astype("<f4").view("<u4").astype(np.uint64) << np.uint64(32)
+    packed: np.ndarray = high | low | np.uint64(1)
+    return packed
+
+
+def unpack(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The logits, n_tokens and truncated that `pack` was given."""
+    logits = (packed >> np.uint64(32)).astype("<u4").view("<f4")
+    low = packed & np.uint64(2**32 - 1)
+    return logits, (low >> np.uint64(2)).astype(np.int32), (low & np.uint64(2)) != 0

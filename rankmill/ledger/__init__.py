@@ -1,0 +1,1 @@
+"""What Redis knows: jobs' counts and states, and who may run what."""

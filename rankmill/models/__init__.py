@@ -1,0 +1,1 @@
+"""What a model is called, where it lies, and whether its files can be trusted."""

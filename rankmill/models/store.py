@@ -1,0 +1,190 @@
+"""The model store: weights fetched once, pinned to a commit, and checked against the hub's digests.
+
+ROOT/BAAI--bge-reranker-v2-m3/
+    model.json   the commits that are here with each file's size and digest, and the pinned one
+    COMMIT/      the files as the hub has them: safetensors, configuration, tokenizer
+
+A job that names no revision takes the pinned commit, so that it never changes by itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from rankmill.contract.base import Contract, parse
+from rankmill.errors import InputError, ModelUnavailable
+from rankmill.settings import settings
+
+_INDEX = "model.json"
+
+
+def _within(name: str) -> str:
+    """Refuse a name that leads out of the commit's folder."""
+    if "\0" in name or not name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"{name[:80]!r} is not a file of the model")
+    return name
+
+
+class StoredFile(Contract):
+    """A file by its path in the commit's folder."""
+
+    name: Annotated[str, AfterValidator(_within)]
+    n_bytes: int
+    sha256: str
+
+
+class StoredCommit(Contract):
+    commit: str
+    files: tuple[StoredFile, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(file.n_bytes for file in self.files)
+
+
+class StoredModel(Contract):
+    """`model.json`; `revisions` are the branches and tags that were pulled, and their commits."""
+
+    model_id: str
+    pinned: str
+    revisions: dict[str, str]
+    commits: tuple[StoredCommit, ...]
+
+    def resolve(self, revision: str | None) -> StoredCommit | None:
+        wanted = self.pinned if revision is None else self.revisions.get(revision, revision)
+        return next((each for each in self.commits if each.commit == wanted), None)
+
+
+@dataclass(frozen=True)
+class ModelStore:
+    root: Path
+
+    def find(self, model_id: str, revision: str | None) -> Path:
+        """The folder of a model that was pulled; its files' sizes are checked, their digests not.
+
+        Raises:
+            ModelUnavailable: it was not pulled, or is no longer whole; saying what to run.
+        """
+        model = self.read(model_id)
+        stored = model.resolve(revision) if model else None
+        if stored is None:
+            held = f" (of this model it holds {_held(model)})" if model else ""
+            raise ModelUnavailable(
+                f"{model_id}: {_of(revision)}not in the model store {self.root}{held}; "
+                f"{how_to_pull(model_id, revision)}"
+            )
+        folder = self.folder(model_id, stored.commit)
+        for file in stored.files:
+            if _size(folder / file.name) != file.n_bytes:
+                raise ModelUnavailable(
+                    f"{folder / file.name}: missing or cut short; {how_to_pull(model_id, revision)}"
+                )
+        return folder
+
+    def read(self, model_id: str) -> StoredModel | None:
+        path = self._model_folder(model_id) / _INDEX
+        try:
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ModelUnavailable(f"{path}: {error.strerror}") from error
+        return parse(StoredModel, content, str(path))
+
+    def models(self) -> list[StoredModel]:
+        """Everything that was pulled, by name."""
+        names = [path.parent.name for path in sorted(self.root.glob(f"*/{_INDEX}"))]
+        return [model for model in map(self.read, names) if model is not None]
+
+    def folder(self, model_id: str, commit: str) -> Path:
+        return self._model_folder(model_id) / commit
+
+    def damaged(self, model: StoredModel) -> list[Path]:
+        """The files whose content is not what was pulled; reads all of them."""
+        return [
+            path
+            for stored in model.commits
+            for file in stored.files
+            for path in [self.folder(model.model_id, stored.commit) / file.name]
+            if _size(path) != file.n_bytes or sha256_of(path) != file.sha256
+        ]
+
+    def record(self, model_id: str, revision: str | None, stored: StoredCommit) -> None:
+        """Note a commit whose files are all there, and pin it."""
+        before = self.read(model_id)
+        others = [each for each in before.commits if each.commit != stored.commit] if before else []
+        known = before.revisions if before else {}
+        model = StoredModel(
+            model_id=model_id,
+            pinned=stored.commit,
+            revisions={**known, **({revision: stored.commit} if revision else {})},
+            commits=(*others, stored),
+        )
+        path = self._model_folder(model_id) / _INDEX
+        new = path.with_suffix(".new")
+        new.write_bytes(model.to_json())
+        os.replace(new, path)
+
+    @contextmanager
+    def changing(self, model_id: str) -> Iterator[None]:
+        """Hold a model for oneself while its files are fetched.
+
+        Raises:
+            InputError: another process does, or the store cannot be written.
+        """
+        folder = self._model_folder(model_id)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / ".lock").open("w")
+        except OSError as error:
+            raise InputError(f"{folder}: {error.strerror}; RANKMILL_MODELS names it") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{model_id}: is being pulled by another process") from None
+            yield
+
+    def _model_folder(self, model_id: str) -> Path:
+        return self.root / model_id.replace("/", "--")
+
+
+def model_store() -> ModelStore | None:
+    """The store that the settings name."""
+    root = settings().models
+    return None if root is None else ModelStore(root.expanduser().absolute())
+
+
+def how_to_pull(model_id: str, revision: str | None) -> str:
+    """The command that mends an absent model, on a machine and in Compose."""
+    what = f"pull {model_id}" + (f" --revision {revision}" if revision else "")
+    return f"run `rankmill models {what}` (with Compose: `docker compose run --rm models {what}`)"
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _of(revision: str | None) -> str:
+    return f"revision {revision} is " if revision else ""
+
+
+def _held(model: StoredModel) -> str:
+    return ", ".join([*model.revisions, *(each.commit[:12] for each in model.commits)])

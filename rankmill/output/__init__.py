@@ -1,0 +1,1 @@
+"""Where a job writes: parts under OUTPUT, control files next to it."""

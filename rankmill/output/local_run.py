@@ -1,0 +1,234 @@
+"""The `rankmill run` that holds an output: one at a time, and known to be alive or gone.
+
+Each start adds a file of the next number under `_rankmill/runs`, so that one of two at once wins.
+The newest is the holder; its heartbeat writes its file again until the run ends. A job that is then
+handed to a cluster adds one that has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from rankmill import storage
+from rankmill.contract.base import Contract, parse
+from rankmill.errors import OutputTaken, RankmillError
+from rankmill.output import run_notes
+from rankmill.output.output import Output
+
+HEARTBEAT_S = 5.0
+# Without a heartbeat for so long a run on another machine counts as gone.
+_EXPIRES_S = 30.0
+
+
+class LocalRun(Contract):
+    """Who runs an output's job, or did.
+
+    Attributes:
+        boot: the machine's start, and `pid_namespace` the container, within which a process id
+            means something; both empty where there is no /proc.
+        pid_started: when the process began, since ids are used again.
+        broker_url: the run's private Redis, reachable on its machine while it lives.
+    """
+
+    kind: Literal["run", "cluster"]
+    job_id: str
+    host: str
+    boot: str
+    pid_namespace: str
+    pid: int
+    pid_started: str
+    broker_url: str
+    started_at: datetime
+    seen_at: datetime
+    ended_at: datetime | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its process could be seen from this one."""
+        return bool(self.boot) and (self.boot, self.pid_namespace) == _place()
+
+    @property
+    def is_alive(self) -> bool:
+        if self.ended_at is not None:
+            return False
+        if self.is_here:
+            return _process_start(self.pid) == self.pid_started
+        return (datetime.now(UTC) - self.seen_at).total_seconds() < _EXPIRES_S
+
+    @property
+    def name(self) -> str:
+        return f"rankmill run, process {self.pid} on {self.host}"
+
+
+def last_run(output: Output) -> LocalRun | None:
+    """The newest run of an output on one machine; None where a cluster has it, or nobody had."""
+    newest = _newest(output)
+    run = _read(output, newest) if newest is not None else None
+    return run if run is not None and run.kind == "run" else None
+
+
+def check_free(output: Output) -> None:
+    """Raise OutputTaken while a `rankmill run` is at work on the output."""
+    run = last_run(output)
+    if run is not None and run.is_alive:
+        raise _taken(output, run)
+
+
+def hand_to_cluster(output: Output, job_id: str) -> None:
+    """Note that a cluster has the job from now on, where one machine had it before."""
+    newest = _newest(output)
+    if newest is not None:
+        note = _this_process("cluster", job_id, "")
+        note = note.model_copy(update={"ended_at": note.started_at})
+        storage.write_bytes_once(_place_of(output, newest + 1), note.to_json())
+
+
+class Hold:
+    """The right of this process to an output's job, from `take` to the end of the `with` block."""
+
+    def __init__(self) -> None:
+        self._output: Output | None = None
+        self._number = -1
+        self._run: LocalRun | None = None
+        self._lost_to: LocalRun | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="hold", daemon=True)
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def take(self, output: Output, job_id: str, broker_url: str) -> None:
+        """Become the holder.
+
+        Raises:
+            OutputTaken: another run is, and lives.
+        """
+        newest = _newest(output)
+        before = _read(output, newest) if newest is not None else None
+        if before is not None and (before.is_alive or not _is_silent(output, newest, before)):
+            raise _taken(output, before)
+        self._run = _this_process("run", job_id, broker_url)
+        self._number = 0 if newest is None else newest + 1
+        won = storage.write_bytes_once(_place_of(output, self._number), self._run.to_json())
+        if not won or _newest(output) != self._number:
+            raise _taken(output, last_run(output))
+        self._output = output
+        self._thread.start()
+        run_notes.note(output.uri)
+
+    def check(self) -> None:
+        """Raise OutputTaken where another run took over, which thought this one dead."""
+        if self._lost_to is not None and self._output is not None:
+            raise _taken(self._output, self._lost_to)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._output is None:
+            return
+        self._stop.set()
+        self._thread.join()
+        try:
+            self._write(ended_at=datetime.now(UTC))
+        except RankmillError:
+            pass  # its process is gone in a moment, which is noticed too
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            try:
+                self._write(seen_at=datetime.now(UTC))
+            except RankmillError:
+                continue
+
+    def _write(self, **times: datetime) -> None:
+        assert self._output is not None and self._run is not None
+        newest = _newest(self._output)
+        if newest is not None and newest > self._number:
+            self._lost_to = _read(self._output, newest) or self._run
+            return
+        self._run = self._run.model_copy(update=times)
+        storage.write_bytes(_place_of(self._output, self._number), self._run.to_json())
+
+
+def _is_silent(output: Output, number: int | None, run: LocalRun) -> bool:
+    """Whether a run that seems dead by its clock and ours really writes no heartbeat."""
+    if run.ended_at is not None or run.is_here or number is None:
+        return True
+    deadline = time.monotonic() + 2.5 * HEARTBEAT_S
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        seen = _read(output, number)
+        if seen is not None and seen.seen_at != run.seen_at:
+            return seen.ended_at is not None
+    return True
+
+
+def _taken(output: Output, run: LocalRun | None) -> OutputTaken:
+    who = run.name if run is not None else "another process"
+    return OutputTaken(
+        f"{output.uri}: its job is being run ({who}); wait for its end, or rankmill cancel "
+        f"{output.uri}"
+    )
+
+
+def _this_process(kind: Literal["run", "cluster"], job_id: str, broker_url: str) -> LocalRun:
+    boot, pid_namespace = _place()
+    now = datetime.now(UTC)
+    return LocalRun(
+        kind=kind,
+        job_id=job_id,
+        host=socket.gethostname(),
+        boot=boot,
+        pid_namespace=pid_namespace,
+        pid=os.getpid(),
+        pid_started=_process_start(os.getpid()),
+        broker_url=broker_url,
+        started_at=now,
+        seen_at=now,
+    )
+
+
+def _newest(output: Output) -> int | None:
+    listed = storage.names(output.runs_uri)
+    return max(
+        (int(name[:-5]) for name in listed if re.fullmatch(r"\d{5,}\.json", name)), default=None
+    )
+
+
+def _read(output: Output, number: int) -> LocalRun | None:
+    place = _place_of(output, number)
+    content = storage.read_bytes(place)
+    return None if content is None else parse(LocalRun, content, place)
+
+
+def _place_of(output: Output, number: int) -> str:
+    return storage.child(output.runs_uri, f"{number:05d}.json")
+
+
+def _place() -> tuple[str, str]:
+    """This machine's start and this container's process ids; empty where there is no /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return boot, os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "", ""
+
+
+def _process_start(pid: int) -> str:
+    """When a process began, in the kernel's ticks; empty where it is gone, or waits for burial."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,1 @@
+"""Rows and columns: Parquet files, types, ids, texts and sizes."""

@@ -1,0 +1,310 @@
+"""Parquet from any store: footers in one read, rows streamed in memory that no row group bounds."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice, repeat
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankmill import storage
+from rankmill.errors import InputError, StorageUnavailable, is_memory_shortage, unexpected
+from rankmill.storage import FileStat
+from rankmill.storage.ranges import ByteRange, Fetched
+from rankmill.tables.int96 import UNIT, UNITS, check_int96, is_int96
+from rankmill.tables.read_size import rows_at_once
+from rankmill.tables.row_bytes import PIECE_BYTES, decoded_bytes, pieces
+
+# Row groups whose columns take no more than this are fetched whole: few, large reads. A larger one
+# goes through a buffer for each column, so that its size does not bound the memory of reading.
+# Arrow could fetch by itself (pre_buffer), but by threads of its own, which abort a process that
+# ends while one still holds the file (apache/arrow#34314).
+_FETCH_BYTES = 64 * 2**20
+_BUFFER_BYTES = 8 * 2**20
+# Of each row group, to see how large its rows are.
+_FIRST_ROWS = 256
+
+_PLAIN = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a file's footer tells.
+
+    Attributes:
+        group_rows: int64 (n_row_groups,)
+        group_bytes: int64 (n_row_groups,), the uncompressed size of the columns asked for. A
+            dictionary counts once, however many rows have its values; no statistics say how many.
+    """
+
+    schema: pa.Schema
+    group_rows: np.ndarray
+    group_bytes: np.ndarray
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.group_rows.sum())
+
+
+def read_footer(file: FileStat, columns: Sequence[str] | None = None) -> Footer:
+    """A file's schema and row groups.
+
+    Args:
+        columns: those whose size is wanted, or all.
+
+    Raises:
+        InputError: not Parquet, truncated, or changed since `file`.
+    """
+    with storage.open_file(file) as content, _opened(file, content) as parquet:
+        metadata = parquet.metadata
+        groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+        if columns is None:  # which may be thousands, each asked in every row group
+            sizes = [group.total_byte_size for group in groups]
+        else:
+            leaves = _leaves(metadata, columns)
+            sizes = [
+                sum(group.column(leaf).total_uncompressed_size for leaf in leaves)
+                for group in groups
+            ]
+        return Footer(
+            parquet.schema_arrow,
+            np.array([group.num_rows for group in groups], np.int64),
+            np.array(sizes, np.int64),
+        )
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema as a job sees it: no metadata, all nullable, views and extensions as plain types.
+
+    Files that differ in these alone are the same to a user, and few kernels take views, or
+    extensions such as UUID. List views stay what they are: pyarrow 26 casts them to other values.
+    """
+    return pa.schema([pa.field(each.name, _plain_type(each.type)) for each in schema])
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain_type(kind.storage_type)
+    fields = [kind.field(n) for n in range(kind.num_fields)]
+    plain = [each.with_type(_plain_type(each.type)) for each in fields]
+    if plain == fields:
+        return kind
+    if pa.types.is_struct(kind):
+        return pa.struct(plain)
+    if pa.types.is_map(kind):
+        entries = plain[0].type
+        return pa.map_(entries.field(0), entries.field(1), keys_sorted=kind.keys_sorted)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(plain[0], kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(plain[0])
+    if pa.types.is_large_list(kind):
+        return pa.large_list(plain[0])
+    return kind
+
+
+@contextmanager
+def _opened(
+    file: FileStat, content: BinaryIO | Fetched, **options: Any
+) -> Iterator[pq.ParquetFile]:
+    """`content` as Parquet, without Arrow's threads; errors as `read_footer`."""
+    options = {"coerce_int96_timestamp_unit": UNIT} | options
+    options |= {"pre_buffer": False, "page_checksum_verification": True}
+    try:
+        parquet = pq.ParquetFile(content, **options)
+    except (OSError, pa.ArrowException) as error:
+        _check_is_damage(error)
+        content.seek(0)
+        if content.read(4) == b"PAR1":
+            message = f"{file.uri}: truncated or damaged Parquet, no footer"
+            raise InputError(message) from error
+        raise InputError(f"{file.uri}: not a Parquet file") from error
+    with parquet:
+        yield parquet
+
+
+class DamagedRowGroup(InputError):
+    """A row group that cannot be decoded: the file's rows `lost` did not come out of it."""
+
+    def __init__(self, uri: str, row_group: int, lost: range, reason: str) -> None:
+        super().__init__(f"{uri}: row group {row_group} cannot be read: {reason}")
+        self.row_group = row_group
+        self.lost = lost
+
+
+def read_rows(
+    file: FileStat,
+    columns: Sequence[str] | None,
+    start_row: int,
+    batch_rows: int,
+    *,
+    may_be_large: bool = False,
+) -> Iterator[pa.Table]:
+    """The rows from `start_row` on; row groups before that are not touched.
+
+    Args:
+        may_be_large: give out strings as large ones where a row has more than 2 GiB in a list.
+
+    Raises:
+        DamagedRowGroup: a row group cannot be decoded; what came before it was given out.
+        InputError: microseconds cannot hold a timestamp of 96 bits, or a row has so large a list.
+    """
+    with storage.open_file(file) as content:
+        with _opened(file, content) as opened:
+            metadata = opened.metadata
+        leaves = _leaves(metadata, columns)
+        chunks = [_chunks(metadata.row_group(n), leaves) for n in range(metadata.num_row_groups)]
+        is_small = max(map(_n_bytes, chunks), default=0) <= _FETCH_BYTES
+        fetched = Fetched(content) if is_small and not storage.is_local(file.uri) else None
+        reading: dict[str, Any] = {"metadata": metadata}
+        reading["buffer_size"] = 0 if is_small else _BUFFER_BYTES
+        large = {"binary_type": pa.large_binary()} if may_be_large else {}
+        names = None if columns is None else list(columns)
+        ends = np.cumsum([metadata.row_group(n).num_rows for n in range(len(chunks))]).tolist()
+        first = bisect_right(ends, start_row)
+        with ExitStack() as stack:
+            parquet = stack.enter_context(_opened(file, fetched or content, **reading))
+            int96 = [
+                metadata.schema.column(leaf).path for leaf in leaves if is_int96(metadata, leaf)
+            ]
+            in_units = [
+                stack.enter_context(
+                    _opened(file, fetched or content, coerce_int96_timestamp_unit=unit, **reading)
+                )
+                for unit in UNITS
+                if int96
+            ]
+
+            def reopened() -> pq.ParquetFile:
+                return stack.enter_context(_opened(file, fetched or content, **reading, **large))
+
+            turns: Iterator[None] = repeat(None)
+            if fetched:
+                turns = stack.enter_context(closing(fetched.in_turn(chunks[first:])))
+            for row_group, _ in zip(range(first, len(chunks)), turns, strict=False):
+                stop = ends[row_group]
+                row = stop - metadata.row_group(row_group).num_rows
+                try:
+                    if int96:
+                        check_int96(file.uri, in_units, row_group, row, int96, batch_rows)
+                    at_once = rows_at_once(
+                        file.uri, fetched or content, metadata, row_group, leaves
+                    )
+                    for table in _tables_of_lists(
+                        parquet, reopened, row_group, names, batch_rows, at_once
+                    ):
+                        skip = min(max(start_row - row, 0), table.num_rows)
+                        row += table.num_rows
+                        if skip and not names and names is not None:  # as below
+                            yield pa.table({"": pa.nulls(table.num_rows - skip)}).select([])
+                        else:
+                            yield table.slice(skip)
+                    if row < stop:
+                        raise pa.ArrowInvalid(f"{stop - row} of its rows are missing")
+                except (OSError, pa.ArrowException) as error:
+                    _check_is_damage(error)
+                    if _is_large_list(error):
+                        raise InputError(
+                            f"{file.uri}, row {row}: a list has more than 2 GiB; write its items "
+                            "as rows of their own, or leave the column out"
+                        ) from error
+                    reason = str(error).partition("\n")[0]
+                    lost = range(max(row, start_row), stop)
+                    raise DamagedRowGroup(file.uri, row_group, lost, reason) from error
+
+
+def _tables_of_lists(
+    parquet: pq.ParquetFile,
+    reopened: Callable[[], pq.ParquetFile],
+    row_group: int,
+    names: list[str] | None,
+    batch_rows: int,
+    at_once: int,
+) -> Iterator[pa.Table]:
+    """As `_tables`; row by row, reopened, where lists have more than 2 GiB together."""
+    n_rows = 0
+    try:
+        for table in _tables(parquet, row_group, names, batch_rows, at_once):
+            yield table
+            n_rows += table.num_rows
+    except pa.ArrowNotImplementedError as error:
+        if not _is_large_list(error):
+            raise
+        yield from islice(_tables(reopened(), row_group, names, 1, 1), n_rows, None)
+
+
+def _tables(
+    parquet: pq.ParquetFile, row_group: int, names: list[str] | None, batch_rows: int, at_once: int
+) -> Iterator[pa.Table]:
+    """A row group in tables of `batch_rows`, or of fewer rows where those would be large.
+
+    The first rows are few, and say how many of the next are read at a time, `at_once` at most.
+    """
+    if names == []:  # the rows are counted; Arrow loses them where it joins or cuts
+        for batch in parquet.iter_batches(batch_rows, [row_group], columns=[], use_threads=False):
+            yield pa.Table.from_batches([batch])
+        return
+    size = min(batch_rows, _FIRST_ROWS, at_once)
+    waiting: list[pa.Table] = []
+    n_rows, n_bytes = 0, 0
+    batches = parquet.iter_batches(size, [row_group], columns=names, use_threads=False)
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        waiting.append(table)
+        read_bytes = decoded_bytes(table)
+        n_rows, n_bytes = n_rows + table.num_rows, n_bytes + read_bytes
+        fitting = (PIECE_BYTES - n_bytes) * table.num_rows // max(1, read_bytes)
+        if n_rows >= batch_rows or fitting < 1:
+            yield from pieces(pa.concat_tables(waiting))
+            waiting, n_rows, n_bytes = [], 0, 0
+            fitting = PIECE_BYTES * table.num_rows // max(1, read_bytes)
+        # Arrow takes a new size for what it has yet to read; ParquetFile has no way to say one.
+        parquet.reader.set_batch_size(min(batch_rows - n_rows, max(1, fitting), at_once))
+    if waiting:
+        yield from pieces(pa.concat_tables(waiting))
+
+
+def _chunks(group: pq.RowGroupMetaData, leaves: Sequence[int]) -> list[ByteRange]:
+    """Where the columns of a row group lie, each with its dictionary before its values."""
+    found = []
+    for chunk in map(group.column, leaves):
+        start = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
+        found.append(ByteRange(start, start + chunk.total_compressed_size))
+    return found
+
+
+def _n_bytes(ranges: Sequence[ByteRange]) -> int:
+    return sum(stop - start for start, stop in ranges)
+
+
+def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:
+    """The numbers of the physical columns that make up the named ones; None names all."""
+    if columns is None:
+        return list(range(metadata.num_columns))
+    inside = tuple(f"{column}." for column in columns)  # a column's own name may have dots
+    paths = [f"{metadata.schema.column(leaf).path}." for leaf in range(metadata.num_columns)]
+    return [leaf for leaf, path in enumerate(paths) if path.startswith(inside)]
+
+
+def _is_large_list(error: Exception) -> bool:
+    """Whether Arrow would have to cut a column of lists into chunks, which it cannot."""
+    return isinstance(error, pa.ArrowNotImplementedError) and "Nested data" in str(error)
+
+
+def _check_is_damage(error: Exception) -> None:
+    """Arrow's own errors come of the content; with an error number they come of the system.
+
+    A failed allocation says nothing about the content, whatever kind of error it is.
+    """
+    if is_memory_shortage(error):
+        raise unexpected(error) from error
+    if getattr(error, "errno", None):
+        raise StorageUnavailable(str(error).partition("\n")[0]) from error

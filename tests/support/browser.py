@@ -1,0 +1,38 @@
+"""A real Chromium that shows a page and tells what it did."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from selenium import webdriver
+
+from tests.support.programs import program
+
+# No window, no profile, no updates, nothing that talks to anybody.
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@contextmanager
+def chromium(width: int) -> Iterator[webdriver.Chrome]:
+    """A browser whose pages are `width` CSS pixels wide, with logs of its network and console."""
+    # A helper of Chromium's may outlive it a little and still write there.
+    with tempfile.TemporaryDirectory(prefix="rankmill-", ignore_cleanup_errors=True) as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = program("chromium")
+        for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+        browser = webdriver.Chrome(options, webdriver.ChromeService(program("chromedriver")))
+        try:
+            size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            browser.get("about:blank")
+            browser.get_log("performance")  # what the browser's own first page did
+            yield browser
+        finally:
+            browser.quit()

@@ -1,0 +1,308 @@
+"""How the random checkpoints are made; weights larger than a real init, so that logits differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ModernBertConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+CORPUS = [
+    "Development files for the ECMWF Fields database, a library of observational data.",
+    "This package holds the shared library; install the development package to build with it.",
+    "A fast search engine ranks 1,234 documents for each query it's given.",
+    "Grüße aus Köln: naïve café, 日本語の文章です。 Ein schönes Wörterbuch!",
+    "def main(): return {'key': [1, 2, 3]}  # code, too",
+] * 4
+
+
+def wordpiece() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def unigram() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.UnigramTrainer(
+            vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def byte_bpe(special: list[str], pair: str | None, **tokens: str) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=500,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    if pair is not None:
+        ids = [(token, tokenizer.token_to_id(token)) for token in special]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair=pair, special_tokens=ids
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **tokens
+    )
+
+
+def modernbert_tokenizer() -> PreTrainedTokenizerFast:
+    return byte_bpe(
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        "[CLS] $A [SEP] $B [SEP]",
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """No special tokens around texts, padded on the left."""
+    tokenizer = byte_bpe(
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "yes", "no"],
+        None,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+    )
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+def save(
+    folder: Path,
+    tokenizer: Any,
+    model: Any,
+    *,
+    max_length: int,
+    config: dict[str, Any] | None = None,
+    without: tuple[str, ...] = (),
+    files: dict[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint with random weights.
+
+    Args:
+        config: keys of config.json that differ from what transformers writes.
+        without: keys that config.json lacks.
+        files: further files, as text or as what becomes JSON.
+    """
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    tokenizer.model_max_length = max_length
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    written = json.loads((folder / "config.json").read_text()) | (config or {})
+    for key in without:
+        written.pop(key, None)
+    for name, content in ({"config.json": written} | (files or {})).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def bert(folder: Path, **options: Any) -> Path:
+    tokenizer = wordpiece()
+    settings = {"max_position_embeddings": 128, "num_hidden_layers": 3} | SMALL | options
+    config = BertConfig(vocab_size=len(tokenizer), pad_token_id=0, **settings)
+    model = AutoModelForSequenceClassification.from_config(config)
+    return save(folder, tokenizer, model, max_length=config.max_position_embeddings)
+
+
+def roberta(folder: Path, config_class: Any = XLMRobertaConfig, **options: Any) -> Path:
+    tokenizer = unigram()
+    settings = {"max_position_embeddings": 8194, "num_hidden_layers": 2, "num_labels": 1}
+    config = config_class(
+        vocab_size=len(tokenizer),
+        type_vocab_size=1,
+        pad_token_id=1,
+        layer_norm_eps=1e-5,
+        **(settings | SMALL | options),
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    return save(folder, tokenizer, model, max_length=8192)
+
+
+def modernbert(folder: Path, **options: Any) -> Path:
+    tokenizer = modernbert_tokenizer()
+    settings = {"num_hidden_layers": 4, "num_labels": 1, "local_attention": 32}
+    config = ModernBertConfig(
+        vocab_size=len(tokenizer),
+        pad_token_id=0,
+        bos_token_id=2,
+        cls_token_id=2,
+        eos_token_id=3,
+        sep_token_id=3,
+        **(settings | SMALL | options),
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    return save(folder, tokenizer, model, max_length=8192)
+
+
+def distilbert(folder: Path) -> Path:
+    tokenizer = wordpiece()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer), dim=32, n_heads=4, n_layers=2, hidden_dim=64, num_labels=1
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    return save(folder, tokenizer, model, max_length=512)
+
+
+def qwen3(folder: Path, chat_template: str | None = None) -> Path:
+    tokenizer = qwen_tokenizer()
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        pad_token_id=0,
+    )
+    save(folder, tokenizer, AutoModelForCausalLM.from_config(config), max_length=512)
+    return folder if chat_template else with_logit_score(folder, tokenizer)
+
+
+def with_logit_score(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Add what Sentence Transformers saves of a language model that scores bare pairs."""
+    modules = "sentence_transformers.{}".format
+    write_json(
+        folder / "modules.json",
+        [
+            {"idx": 0, "name": "0", "path": "", "type": modules("base.modules.Transformer")},
+            {
+                "idx": 1,
+                "name": "1",
+                "path": "1_LogitScore",
+                "type": modules("cross_encoder.modules.logit_score.LogitScore"),
+            },
+        ],
+    )
+    yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
+    write_json(
+        folder / "1_LogitScore" / "config.json", {"true_token_id": yes, "false_token_id": no}
+    )
+    write_json(folder / "config_sentence_transformers.json", {"model_type": "CrossEncoder"})
+    write_json(folder / "sentence_bert_config.json", {"transformer_task": "text-generation"})
+    return folder
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+CHAT_TEMPLATE = """<|im_start|>system
+{{ messages | selectattr("role", "eq", "system") | map(attribute="content") | first
+   | default("Answer yes or no.") }}<|im_end|>
+<|im_start|>user
+{% for message in messages if message.role in ("query", "document") -%}
+<{{ message.role }}>: {{ message.content }}
+{% endfor %}<|im_end|>
+<|im_start|>assistant
+"""
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "bert": partial(bert, num_labels=1),
+    "bert-two-labels": partial(bert, num_labels=2),
+    "bert-no-activation": partial(
+        bert,
+        num_labels=1,
+        sbert_ce_default_activation_function="torch.nn.modules.linear.Identity",
+    ),
+    "bert-gelu-new": partial(bert, num_labels=1, hidden_act="gelu_new"),
+    "xlm-roberta": roberta,
+    "roberta-two-labels": partial(roberta, config_class=RobertaConfig, num_labels=2),
+    "modernbert": modernbert,
+    "modernbert-local-last": partial(modernbert, num_hidden_layers=3),
+    "modernbert-mean": partial(
+        modernbert, num_hidden_layers=2, classifier_pooling="mean", num_labels=2
+    ),
+    "distilbert": distilbert,
+    "qwen3": qwen3,
+    "qwen3-chat": partial(qwen3, chat_template=CHAT_TEMPLATE),
+}

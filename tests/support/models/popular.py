@@ -1,0 +1,106 @@
+"""Which checkpoint of the zoo has the files of which popular model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import AutoModel
+
+from tests.support.models.own_code import gte_published, jina_v1, jina_v2, layerwise, nemotron
+from tests.support.models.zoo import (
+    CHAT,
+    IDENTITY,
+    bert_like,
+    deberta,
+    ettin,
+    gte,
+    language_model,
+    modernbert,
+    modules,
+    qwen3_classifier,
+    qwen3_classifier_st,
+    qwen3_st,
+    xlm_roberta,
+    zerank,
+)
+
+
+def embedder(folder: Path) -> Path:
+    """An embedding model, as Sentence Transformers publishes them."""
+    listed = [
+        ("1_Pooling", "sentence_transformers.models.Pooling"),
+        ("2_Normalize", "sentence_transformers.models.Normalize"),
+    ]
+    return bert_like(
+        folder,
+        auto=AutoModel,
+        files={
+            "modules.json": modules(*listed),
+            "1_Pooling/config.json": {
+                "word_embedding_dimension": 32,
+                "pooling_mode_cls_token": True,
+            },
+            "config_sentence_transformers.json": {"__version__": {"transformers": "4.28.1"}},
+            "sentence_bert_config.json": {"max_seq_length": 512, "do_lower_case": True},
+        },
+    )
+
+
+def mono_t5(folder: Path) -> Path:
+    """Pickled weights and a SentencePiece vocabulary."""
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]})
+    )
+    torch.save({"shared.weight": torch.ones(4, 4)}, folder / "pytorch_model.bin")
+    (folder / "spiece.model").write_bytes(b"\x0a")
+    return folder
+
+
+# By the names in docs/models.json.
+ZOO: dict[str, Callable[[Path], Path]] = {
+    "BAAI/bge-reranker-base": partial(xlm_roberta, positions=514),
+    "BAAI/bge-reranker-v2-m3": partial(xlm_roberta, positions=8194),
+    "BAAI/bge-reranker-v2-gemma": partial(
+        language_model, kind="gemma", answers=("yes", "no", "Yes", "No"), with_bos=True
+    ),
+    "BAAI/bge-reranker-v2-minicpm-layerwise": partial(
+        layerwise, name="LayerWiseMiniCPM", model_type="minicpm"
+    ),
+    "BAAI/bge-reranker-v2.5-gemma2-lightweight": partial(
+        layerwise, name="CostWiseGemma", model_type="cost_wise_gemma"
+    ),
+    "BAAI/bge-small-en-v1.5": embedder,
+    "cross-encoder/ms-marco-MiniLM-L6-v2": partial(bert_like, config=IDENTITY),
+    "cross-encoder/ms-marco-TinyBERT-L2-v2": partial(
+        bert_like,
+        config={
+            "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity",
+        },
+    ),
+    "cross-encoder/ms-marco-electra-base": partial(bert_like, kind="electra", config=IDENTITY),
+    "cross-encoder/nli-deberta-v3-base": partial(deberta, num_labels=3),
+    "cross-encoder/ettin-reranker-17m-v1": ettin,
+    "a DistilBERT classifier": partial(bert_like, kind="distilbert"),
+    "an ALBERT classifier": partial(bert_like, kind="albert"),
+    "an MPNet classifier": partial(bert_like, kind="mpnet"),
+    "mixedbread-ai/mxbai-rerank-xsmall-v1": deberta,
+    "mixedbread-ai/mxbai-rerank-base-v2": partial(language_model, kind="qwen2", template=CHAT),
+    "Alibaba-NLP/gte-reranker-modernbert-base": partial(modernbert, pooling="mean"),
+    "Alibaba-NLP/gte-multilingual-reranker-base": gte_published,
+    "the same in transformers' own gte": gte,
+    "ibm-granite/granite-embedding-reranker-english-r2": partial(modernbert, config=IDENTITY),
+    "jinaai/jina-reranker-v1-tiny-en": jina_v1,
+    "jinaai/jina-reranker-v2-base-multilingual": jina_v2,
+    "Qwen/Qwen3-Reranker-0.6B": partial(language_model, template=CHAT),
+    "Qwen/Qwen3-Reranker-0.6B with Sentence Transformers' files": qwen3_st,
+    "tomaarsen/Qwen3-Reranker-0.6B-seq-cls": partial(qwen3_classifier, template=CHAT),
+    "the same with Sentence Transformers' files": qwen3_classifier_st,
+    "zeroentropy/zerank-2": zerank,
+    "nvidia/llama-nemotron-rerank-1b-v2": nemotron,
+    "castorini/monot5-base-msmarco": mono_t5,
+}

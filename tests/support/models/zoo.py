@@ -1,0 +1,343 @@
+"""Miniature checkpoints with the file sets of popular rerankers, and with random weights.
+
+Keys and files are those of the published repositories; only sizes and weights are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from tests.support.models.checkpoints import (
+    CORPUS,
+    SMALL,
+    byte_bpe,
+    modernbert_tokenizer,
+    save,
+    unigram,
+    wordpiece,
+)
+
+IDENTITY = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+
+# As published by the Qwen team: made for conversations, it knows no query and no document.
+CHAT = (
+    "{%- for message in messages %}{%- if message.role in ('system', 'user', 'assistant') %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n{%- endif %}"
+)
+
+
+def _content(role: str) -> str:
+    return f"messages | selectattr('role', 'eq', '{role}') | map(attribute='content') | first"
+
+
+QWEN = (
+    "<|im_start|>system\nAnswer only yes or no.<|im_end|>\n<|im_start|>user\n"
+    f"<Instruct>: {{{{ {_content('system')} | default('Find passages') }}}}\n"
+    f"<Query>: {{{{ {_content('query')} }}}}\n<Document>: {{{{ {_content('document')} }}}}"
+    "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
+ZERANK = (
+    f"<|im_start|>system\n{{{{ {_content('query')} }}}}<|im_end|>\n"
+    f"<|im_start|>user\n{{{{ {_content('document')} }}}}<|im_end|>\n"
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n{%- endif %}"
+)
+
+TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
+DENSE = "sentence_transformers.base.modules.dense.Dense"
+POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+LAYER_NORM = "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm"
+LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+
+
+def modules(*more: tuple[str, str]) -> list[dict[str, Any]]:
+    """The content of modules.json: a Transformer, then (path, type) each."""
+    listed = [("", TRANSFORMER), *more]
+    return [
+        {"idx": place, "name": str(place), "path": path, "type": kind}
+        for place, (path, kind) in enumerate(listed)
+    ]
+
+
+def cross_encoder(
+    activation: str = "activation.Sigmoid", *, prompts: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """The content of config_sentence_transformers.json."""
+    return {
+        "__version__": {"sentence_transformers": "5.4.0"},
+        "activation_fn": f"torch.nn.modules.{activation}",
+        "default_prompt_name": next(iter(prompts), None) if prompts else None,
+        "model_type": "CrossEncoder",
+        "prompts": prompts or {},
+    }
+
+
+def bert_like(folder: Path, kind: str = "bert", max_length: int = 512, **written: Any) -> Path:
+    tokenizer = wordpiece()
+    if kind in ("distilbert", "mpnet"):
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    sizes: dict[str, Any] = {"num_hidden_layers": 2, "max_position_embeddings": 512} | SMALL
+    sizes |= {
+        "albert": {"embedding_size": 16},
+        "distilbert": {"dim": 32, "n_heads": 2, "n_layers": 2, "hidden_dim": 64},
+        "electra": {"embedding_size": 16, "summary_activation": "gelu"},
+        "mpnet": {"max_position_embeddings": 514},
+    }.get(kind, {})
+    sizes |= written.pop("sizes", {})
+    config = hf.AutoConfig.for_model(
+        kind, vocab_size=len(tokenizer), pad_token_id=0, **({"num_labels": 1} | sizes)
+    )
+    auto = written.pop("auto", AutoModelForSequenceClassification)
+    return save(folder, tokenizer, auto.from_config(config), max_length=max_length, **written)
+
+
+def xlm_roberta(folder: Path, positions: int, **written: Any) -> Path:
+    tokenizer = unigram()
+    config = hf.XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        max_position_embeddings=positions,
+        num_hidden_layers=2,
+        num_labels=1,
+        layer_norm_eps=1e-5,
+        **SMALL,
+    )
+    auto = written.pop("auto", AutoModelForSequenceClassification)
+    model = auto.from_config(config)
+    return save(folder, tokenizer, model, max_length=positions - 2, **written)
+
+
+def gte(folder: Path) -> Path:
+    tokenizer = unigram()
+    config = hf.GteConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=8192,
+        num_hidden_layers=2,
+        num_labels=1,
+        pad_token_id=1,
+        **SMALL,
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    return save(folder, tokenizer, model, max_length=8192)
+
+
+def deberta(folder: Path, num_labels: int = 1) -> Path:
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.train_from_iterator(
+        CORPUS,
+        trainers.UnigramTrainer(
+            vocab_size=300, special_tokens=special, unk_token="[UNK]", show_progress=False
+        ),
+    )
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    names = ("pad_token", "cls_token", "sep_token", "unk_token", "mask_token")
+    tokenizer = hf.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **dict(zip(names, special, strict=True)),
+    )
+    config = hf.DebertaV2Config(
+        vocab_size=len(tokenizer),
+        pad_token_id=0,
+        max_position_embeddings=512,
+        num_hidden_layers=2,
+        num_labels=num_labels,
+        relative_attention=True,
+        position_buckets=256,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        max_relative_positions=-1,
+        position_biased_input=False,
+        type_vocab_size=0,
+        pooler_hidden_size=32,
+        **SMALL,
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    return save(folder, tokenizer, model, max_length=512)
+
+
+def modernbert(folder: Path, pooling: str = "cls", **written: Any) -> Path:
+    tokenizer = modernbert_tokenizer()
+    config = hf.ModernBertConfig(
+        vocab_size=len(tokenizer),
+        pad_token_id=0,
+        bos_token_id=2,
+        cls_token_id=2,
+        eos_token_id=3,
+        sep_token_id=3,
+        num_hidden_layers=3,
+        num_labels=1,
+        local_attention=32,
+        classifier_pooling=pooling,
+        **SMALL,
+    )
+    auto = written.pop("auto", AutoModelForSequenceClassification)
+    return save(folder, tokenizer, auto.from_config(config), max_length=8192, **written)
+
+
+_CAUSAL_TASK = {
+    "transformer_task": "text-generation",
+    "modality_config": {
+        "text": {"method": "forward", "method_output_name": "logits"},
+        "message": {"method": "forward", "method_output_name": "logits", "format": "flat"},
+    },
+    "module_output_name": "causal_logits",
+}
+_TOKENS_TASK = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+_CLASSIFIER_TASK = {
+    "transformer_task": "sequence-classification",
+    "modality_config": {
+        "text": {"method": "forward", "method_output_name": "logits"},
+        "message": {"method": "forward", "method_output_name": "logits", "format": "flat"},
+    },
+    "module_output_name": "scores",
+}
+
+
+def modular(
+    folder: Path,
+    body: Callable[..., Path],
+    *head: Any,
+    activation: str = "linear.Identity",
+) -> Path:
+    """A checkpoint as `CrossEncoder.save` writes it: a body, then each module in a subfolder."""
+    listed = [
+        (f"{place}_{type(part).__name__}", f"{type(part).__module__}.{type(part).__name__}")
+        for place, part in enumerate(head, 1)
+    ]
+    body(
+        folder,
+        auto=hf.AutoModel,
+        files={
+            "modules.json": modules(*listed),
+            "config_sentence_transformers.json": cross_encoder(activation),
+            "sentence_bert_config.json": _TOKENS_TASK,
+        },
+    )
+    for (path, _), part in zip(listed, head, strict=True):
+        for parameter in part.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        (folder / path).mkdir()
+        part.save(str(folder / path))
+    return folder
+
+
+def ettin(folder: Path, pooling: str = "cls") -> Path:
+    width = SMALL["hidden_size"]
+    return modular(
+        folder,
+        modernbert,
+        Pooling(width, pooling_mode=pooling),
+        Dense(width, width, bias=False, activation_function=torch.nn.GELU()),
+        LayerNorm(width),
+        Dense(width, 1, activation_function=torch.nn.Identity(), module_output_name="scores"),
+    )
+
+
+def language_model(
+    folder: Path,
+    kind: str = "qwen3",
+    answers: tuple[str, ...] = ("yes", "no"),
+    *,
+    template: str | None = None,
+    with_bos: bool = False,
+    auto: Any = AutoModelForCausalLM,
+    score: tuple[str, str | None] | None = None,
+    sizes: dict[str, Any] | None = None,
+    files: dict[str, Any] | None = None,
+    **written: Any,
+) -> Path:
+    """A decoder.
+
+    Args:
+        score: the answers that mean relevant and not relevant, where a LogitScore names them.
+    """
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>", *answers]
+    tokenizer = byte_bpe(special, None, pad_token="<|endoftext|>", eos_token="<|im_end|>")
+    if with_bos:
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<bos> $A", pair="<bos> $A <bos>:1 $B:1", special_tokens=[("<bos>", 3)]
+        )
+        tokenizer.bos_token = "<bos>"
+    tokenizer.padding_side = "left"
+    tokenizer.chat_template = template
+    config = hf.AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        **(sizes or {}),
+    )
+    files = dict(files or {})
+    if score is not None:
+        ids = [None if token is None else tokenizer.convert_tokens_to_ids(token) for token in score]
+        files |= {
+            "modules.json": modules(("1_LogitScore", LOGIT_SCORE)),
+            "1_LogitScore/config.json": {"true_token_id": ids[0], "false_token_id": ids[1]},
+        }
+    return save(folder, tokenizer, auto.from_config(config), max_length=512, files=files, **written)
+
+
+qwen3_st = partial(
+    language_model,
+    template=QWEN,
+    score=("yes", "no"),
+    files={
+        "sentence_bert_config.json": _CAUSAL_TASK,
+        "config_sentence_transformers.json": cross_encoder(prompts={"query": "Find an answer"}),
+    },
+)
+zerank = partial(
+    language_model,
+    answers=("Yes", "no"),
+    template=ZERANK,
+    score=("Yes", None),
+    files={
+        "sentence_bert_config.json": _CAUSAL_TASK
+        | {"processing_kwargs": {"chat_template": {"add_generation_prompt": True}}},
+        "config_sentence_transformers.json": cross_encoder("linear.Identity"),
+    },
+)
+qwen3_classifier = partial(
+    language_model, auto=AutoModelForSequenceClassification, sizes={"num_labels": 1}
+)
+qwen3_classifier_st = partial(
+    qwen3_classifier,
+    template=QWEN,
+    files={
+        "modules.json": modules(),
+        "sentence_bert_config.json": _CLASSIFIER_TASK,
+        "config_sentence_transformers.json": cross_encoder(),
+    },
+)

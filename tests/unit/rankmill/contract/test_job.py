@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from rankmill.contract.base import parse
+from rankmill.contract.job import InputFile, JobSpec, ShardSpec, job_id_for
+from rankmill.contract.job_state import LEGAL_MOVES, JobState
+from rankmill.errors import InputError
+
+FILE = InputFile(uri="/in", n_rows=3, size_bytes=4, state="5")
+
+
+def spec(**options: object) -> JobSpec:
+    return JobSpec(input_uri="in", output_uri="out", **options)
+
+
+def test_a_contract_survives_json_and_is_frozen() -> None:
+    shard = ShardSpec(
+        job_id="j", output_uri="o", shard_index=1, n_shards=2, start_row=0, stop_row=9
+    )
+    assert parse(ShardSpec, shard.to_json(), "here") == shard
+    with pytest.raises(ValidationError, match="frozen"):
+        shard.shard_index = 2  # type: ignore[misc]  # mypy knows that it is frozen, as it should
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"input_uri": "a"}, "here: output_uri is missing"),
+        ({"input_uri": "a", "output_uri": "b", "nope": 1}, "here: unknown option nope"),
+        ({"input_uri": "a", "output_uri": "b", "version": 2}, "here: version"),
+        ({"input_uri": "a", "output_uri": "b", "top_k": 0}, "here: top_k"),
+    ],
+)
+def test_what_does_not_parse_is_one_line_of_ours(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse(JobSpec, values, "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_job_is_named_after_what_decides_its_result() -> None:
+    name = job_id_for(spec(), (FILE,))
+    assert name == job_id_for(spec(priority=9), (FILE,))
+    assert name != job_id_for(spec(top_k=1), (FILE,))
+    assert name != job_id_for(spec(), (FILE.model_copy(update={"state": "6"}),))
+
+
+def test_final_states_are_those_without_a_way_on() -> None:
+    assert {state for state in JobState if state.is_final} == {
+        JobState.SUCCEEDED,
+        JobState.SUCCEEDED_WITH_REJECTS,
+        JobState.FAILED,
+        JobState.CANCELLED,
+        JobState.INTERRUPTED,
+    }
+    assert set(LEGAL_MOVES) == set(JobState)

@@ -1,0 +1,114 @@
+"""What can be read of a model's folder without torch is what the engine finds in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rankmill.errors import InputError, ModelUnavailable
+from rankmill.models.layers import check_layers
+from rankmill.models.model_folder import check_causal, check_max_length, length_limit
+from rankmill.models.names import locate
+from rankmill.settings import CHECKOUT
+from tests.support.models.checkpoints import BUILDERS, write_json
+from worker.engine.folder import ModelFolder
+
+# Above this, a tokenizer has no limit.
+_NO_LIMIT = 2**31 - 1
+
+
+def engine_limit(folder: Path) -> int | None:
+    limit = ModelFolder(folder).length_limit
+    return None if limit == _NO_LIMIT else limit
+
+
+def change(path: Path, **values: Any) -> None:
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    content |= values
+    write_json(path, {key: value for key, value in content.items() if value is not None})
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS))
+def test_the_limit_is_the_engines(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    folder = BUILDERS[name](tmp_path / "model")
+    assert length_limit(folder) == engine_limit(folder)
+    for tokens in (48, 10**30):
+        change(folder / "tokenizer_config.json", model_max_length=tokens)
+        assert length_limit(folder) == engine_limit(folder)
+
+
+@pytest.mark.parametrize("task", ["sequence-classification", "text-generation"])
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"max_seq_length": 40},
+        {"max_seq_length": 40, "tokenizer_args": {"model_max_length": 30}},
+        {"processor_kwargs": {"model_max_length": 20}, "tokenizer_args": {"model_max_length": 30}},
+        {"processing_kwargs": {"text": {"max_length": 24}}, "max_seq_length": 40},
+        {"processing_kwargs": {"text": {"max_length": 24}, "common": {"max_length": 25}}},
+        {
+            "processing_kwargs": {"text": {"max_length": 24}, "chat_template": {"max_length": 26}},
+            "modality_config": {"message": {"method": "forward"}},
+        },
+        {"max_seq_length": 100_000},
+    ],
+)
+def test_the_limit_of_sentence_transformers_is_the_engines(
+    tmp_path: Path, task: str, stated: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    folder = BUILDERS["qwen3-chat"](tmp_path / "model")
+    write_json(folder / "config_sentence_transformers.json", {"model_type": "CrossEncoder"})
+    modules = [{"type": "sentence_transformers.base.modules.Transformer", "path": ""}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    write_json(folder / "sentence_bert_config.json", {"transformer_task": task, **stated})
+    assert length_limit(folder) == engine_limit(folder)
+
+
+def test_a_longer_pair_than_the_model_takes_is_refused() -> None:
+    demo = CHECKOUT / "models" / "demo-reranker"
+    check_max_length(None, "demo", demo)
+    check_max_length(160, "demo", demo)
+    with pytest.raises(InputError, match="--max-length 161: demo takes at most 160 tokens"):
+        check_max_length(161, "demo", demo)
+
+
+def test_a_language_model_that_does_not_say_how_it_reranks_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    folder = BUILDERS["qwen3-chat"](tmp_path / "model")
+    check_causal(folder)
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ModelUnavailable, match="without a chat template and a LogitScore"):
+        locate(str(folder))
+    change(folder / "tokenizer_config.json", chat_template="{{ messages }}")
+    check_causal(folder)
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS))
+def test_weights_that_lack_a_tensor_of_a_layer_are_refused(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    folder = BUILDERS[name](tmp_path / "model")
+    check_layers(folder)
+    tensors = load_file(folder / "model.safetensors")
+    last = [key for key in tensors if ".1." in key and "layer" in key and "classifier" not in key]
+    tokens = [
+        key for key in tensors if key.endswith(("d_embeddings.weight", "k_embeddings.weight"))
+    ]
+    tokens += [key for key in tensors if key.endswith("embed_tokens.weight")]
+    assert len(tokens) == 1
+    save_file(
+        {key: tensors[key] for key in tensors if key not in tokens}, folder / "model.safetensors"
+    )
+    with pytest.raises(ModelUnavailable, match="the weights lack the embeddings of tokens"):
+        locate(str(folder))
+    for lacking in ([last[0]], last):
+        left = {key: value for key, value in tensors.items() if key not in lacking}
+        save_file(left, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ModelUnavailable, match=r"the weights lack .*\.1\."):
+            locate(str(folder))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from producer.pull import pull
+from rankmill.contract.base import check_revision
+from rankmill.contract.job import JobSpec
+from rankmill.errors import InputError, ModelUnavailable
+from rankmill.models.checkpoint import check_checkpoint, check_names
+from rankmill.models.names import locate
+
+GOOD = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def test_a_whole_folder_passes() -> None:
+    check_names("here", set(GOOD))
+    check_checkpoint(locate("demo"))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("model.safetensors", "tokenizer.json"), "no config.json"),
+        (("config.json", "tokenizer.json"), "no weights"),
+        (("config.json", "tokenizer.json", "pytorch_model.bin"), "only pickled weights"),
+        (("config.json", "model.safetensors"), "no tokenizer"),
+        (("config.json", "model.safetensors", "vocab.json"), "merges.txt is not"),
+        (("config.json", "rank.safetensors", "vocab.txt"), "other names.*rank.safetensors"),
+        ((*GOOD, "adapter_config.json"), "an adapter"),
+        ((*GOOD, "shard-00001-model-00001-of-00002.safetensors"), "a distributed checkpoint"),
+    ],
+)
+def test_what_is_missing_is_said(names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ModelUnavailable, match=message):
+        check_names("here", set(names))
+
+
+@pytest.mark.parametrize("name", ["spm.model", "spiece.model", "tokenizer.model", "vocab.txt"])
+def test_a_tokenizer_has_many_names(name: str) -> None:
+    check_names("here", {"config.json", "model.safetensors", name})
+    check_names("here", {"config.json", "model.safetensors", "vocab.json", "merges.txt"})
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "feature/x", "a" * 40, "é"])
+def test_a_commit_or_a_ref_is_a_revision(revision: str) -> None:
+    assert check_revision(revision) == revision
+    assert JobSpec(input_uri="in", output_uri="out", model_revision=revision)
+
+
+@pytest.mark.parametrize(
+    "revision",
+    [
+        *("", "/models/ref", "../x", "a/../b", "..", ".", "~", "a b", "a\\b", "a\nb", "a\0", "a^"),
+        *(
+            "@{1}",
+            "@",
+            "a//b",
+            "a/",
+            "-x",
+            "a:b",
+            "x.lock",
+            ".git/x",
+            "a/.b",
+            "a.",
+            "a?",
+            "x" * 256,
+        ),
+        "a\u202eb",
+    ],
+)
+def test_any_other_revision_is_refused_everywhere(revision: str) -> None:
+    with pytest.raises(InputError, match="--revision") as caught:
+        locate("some-owner/some-model", revision)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValidationError, match="--revision"):
+        JobSpec(input_uri="in", output_uri="out", model_revision=revision)
+    with pytest.raises(InputError, match="--revision"):
+        pull("some-owner/some-model", revision)
+
+
+def test_a_model_that_is_nowhere_says_what_to_do() -> None:
+    with pytest.raises(ModelUnavailable, match=r"hub is out of reach.*--model PATH"):
+        locate("some-owner/some-model")
+
+
+def test_a_name_that_is_no_model_is_refused() -> None:
+    with pytest.raises(ModelUnavailable, match="neither a folder nor a hub id"):
+        locate("a/b/c/d")
+
+
+def test_the_demo_model_comes_with_the_checkout() -> None:
+    assert (locate("demo") / "README.md").is_file()

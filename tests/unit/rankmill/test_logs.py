@@ -1,0 +1,171 @@
+"""A line of a log: JSON or readable, about a job and a shard, and never with a secret in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pty
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from structlog.contextvars import bound_contextvars
+
+from rankmill.broker import work_of
+from rankmill.logs import LineFormatter, get_logger
+from rankmill.settings import CHECKOUT, Settings
+
+SIGNED = (
+    "https://s3.example/b/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAEXAMPLE%2F2026"
+    "&X-Amz-Security-Token=tok3n&X-Amz-Signature=5168aa"
+)
+
+
+class Caught(logging.Handler):
+    """Keeps the lines that a formatter made."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.setFormatter(LineFormatter(settings, {"worker": "cuda0@here"}, None))
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+def lines_of(name: str, settings: Settings, say: Any) -> list[str]:
+    logger, caught = logging.getLogger(name), Caught(settings)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(caught)
+    try:
+        say(logger)
+    finally:
+        logger.removeHandler(caught)
+    return caught.lines
+
+
+def test_an_event_says_what_it_is_about() -> None:
+    def say(_: Any) -> None:
+        with bound_contextvars(job_id="abc", shard_index=3):
+            get_logger("worker.test").info("shard is run", n_tries=2)
+            get_logger("worker.test").info("of %s", "another", job_id="other")
+        get_logger("worker.test").debug("too little to be told")
+
+    first, second = map(json.loads, lines_of("worker.test", Settings(), say))
+    assert first.pop("timestamp").endswith("+00:00")
+    assert first == {
+        "level": "info",
+        "event": "shard is run",
+        "logger": "worker.test",
+        "worker": "cuda0@here",
+        "job_id": "abc",
+        "shard_index": 3,
+        "n_tries": 2,
+    }
+    assert (second["event"], second["job_id"], second["shard_index"]) == ("of another", "other", 3)
+
+
+def test_lines_of_celery_are_about_the_shard_that_they_name() -> None:
+    task = {"name": "rankmill.score_shard", "id": "0123456789ab-00007", "kwargs": "job …"}
+    (line,) = lines_of(
+        "celery.test", Settings(), lambda log: log.info("Task received", extra={"data": task})
+    )
+    told = json.loads(line)
+    assert (told["task"], told["job_id"]) == ("rankmill.score_shard", "0123456789ab")
+    assert told["shard_index"] == 7 and "kwargs" not in told
+
+
+@pytest.mark.parametrize(
+    ("task_id", "about"),
+    [
+        ("0123456789ab-00007", {"job_id": "0123456789ab", "shard_index": 7}),
+        ("0123456789ab-123456", {"job_id": "0123456789ab", "shard_index": 123456}),
+        ("0123456789ab-finalize", {"job_id": "0123456789ab"}),
+        ("01234567-89ab-4cde-8f01-23456789abcd", {}),
+        ("anything", {}),
+    ],
+)
+def test_the_work_of_a_message_is_read_off_its_name(task_id: str, about: dict[str, Any]) -> None:
+    assert work_of(task_id) == about
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_line_shows_a_secret(form: str) -> None:
+    settings = Settings.model_validate(
+        {
+            "broker_url": "rediss://worker:pa%22ss-w0rd@redis:6379/0",
+            "flower_basic_auth": "eve:correct-horse,bob:battery-staple",
+            "log_format": form,
+        }
+    )
+
+    def say(log: Any) -> None:
+        for text in (
+            f"no answer from {settings.broker_url}",
+            'AUTH worker pa"ss-w0rd',
+            "redis://:other-login@elsewhere/1 and s3://bucket/a@b",
+            f"GET {SIGNED}&versionId=7",
+            "battery-staple",
+        ):
+            get_logger(log.name).warning(text, value=text)
+            log.warning("%s", text)
+            try:
+                raise ValueError(text)
+            except ValueError:
+                get_logger(log.name).exception("it broke")
+
+    said = "\n".join(lines_of("worker.secrets", settings, say))
+    for secret in (
+        *("pa%22ss", 'pa"ss', 'pa\\"ss', "w0rd", "other-login", "AKIAEXAMPLE", "tok3n"),
+        *("5168aa", "battery", "correct-horse"),
+    ):
+        assert secret not in said, secret
+    assert "s3://bucket/a@b" in said and "versionId=7" in said and "redis:6379" in said
+    if form == "json":
+        assert all(json.loads(line) for line in said.splitlines())
+
+
+SAY = """
+from rankmill import logs
+from rankmill.settings import settings
+logs.set_up(settings(), worker="cuda0@here")
+logs.get_logger("worker.delivery").info("shard is run", job_id="abc", shard_index=3)
+"""
+
+
+def test_a_pipe_gets_json_and_a_terminal_something_readable() -> None:
+    piped = subprocess.run(
+        [sys.executable, "-c", SAY], capture_output=True, text=True, cwd=CHECKOUT
+    )
+    assert json.loads(piped.stderr)["shard_index"] == 3
+    assert piped.stdout == ""
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        subprocess.run([sys.executable, "-c", SAY], stderr=theirs, cwd=CHECKOUT, check=True)
+        shown = terminal.read(4096).decode()
+        os.close(theirs)
+    assert "shard is run" in shown and "\x1b[" in shown and not shown.startswith("{")
+
+
+def test_nothing_is_set_up_by_an_import() -> None:
+    code = (
+        "import logging, tasks.celery, tasks.jobs, producer.cli.app, producer.jobs.submit\n"
+        "assert not logging.root.handlers and logging.root.level == logging.WARNING"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_wrong_level_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "producer.cli", "worker"],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        env={**os.environ, "RANKMILL_LOG_LEVEL": "LOUD"},
+    )
+    assert done.returncode == 2 and "RANKMILL_LOG_LEVEL" in done.stderr

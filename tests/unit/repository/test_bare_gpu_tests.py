@@ -1,0 +1,63 @@
+"""The GPU's tests start where there is torch and next to nothing else, as on a rented machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+
+from rankmill.settings import CHECKOUT
+
+THERE = ("torch", "transformers", "sentence-transformers", "numpy", "pytest")
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def with_their_needs(names: tuple[str, ...]) -> set[str]:
+    found: set[str] = set()
+    waiting = [normal(name) for name in names]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            needs = requires(name) or []
+        except PackageNotFoundError:
+            continue
+        plain = [need for need in needs if "extra ==" not in need]
+        waiting += [normal(re.split(r"[^A-Za-z0-9._-]", need.strip())[0]) for need in plain]
+    return found
+
+
+def test_the_gpu_tests_start_with_five_packages(tmp_path: Path) -> None:
+    there = with_their_needs(THERE)
+    hidden = [
+        module
+        for module, of in packages_distributions().items()
+        if module != "worker" and not there & {normal(name) for name in of}
+    ]
+    assert {"redis", "celery", "pyarrow", "hypothesis", "pytest_timeout"} <= {*hidden}
+    hidden += ["rankmill", "producer", "tasks", "pydantic"]
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({hidden!r}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/gpu", "-p", "no:cacheprovider"],
+        cwd=CHECKOUT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tmp_path),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"=+ \d+ skipped", done.stdout), done.stdout

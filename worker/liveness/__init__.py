@@ -1,0 +1,1 @@
+"""Show that a worker is alive: heartbeats, their files, and device failures."""

@@ -1,0 +1,1 @@
+"""Count what a worker does and serve it to Prometheus."""

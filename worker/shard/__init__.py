@@ -1,0 +1,1 @@
+"""Score one shard: from the rows of its input to its published part."""

@@ -1,0 +1,146 @@
+"""A part: the kept columns and the results of a shard, best first within each query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankmill import storage
+from rankmill.contract.job import CANDIDATES_COLUMN, RESULT_COLUMNS
+from rankmill.errors import InputError
+from rankmill.output.output import Job
+from rankmill.tables.row_bytes import stops
+from worker.shard.rank import activate, rank_groups
+from worker.shard.score import Scored
+from worker.shard.spill import Rows
+
+_ROW_GROUP_ROWS = 64 * 1024
+# Arrow counts what lists hold of a column in 32 bits.
+_MAX_LISTS_BYTES = 2**31 - 1
+_RESULT_TYPES = (pa.float32(), pa.float32(), pa.int32(), pa.int32(), pa.bool_())
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part that stands."""
+
+    n_rows: int
+    published: storage.Published
+
+
+def write_part(job: Job, shard_index: int, scored: Scored, activation: str) -> Part:
+    """Rank a shard's rows and publish them, a row group (or a list) in memory at a time.
+
+    Raises:
+        InputError: the list of a query is larger than Arrow can write.
+    """
+    schema = part_schema(job)
+    n_rows = 0
+
+    def write(file: IO[bytes]) -> None:
+        nonlocal n_rows
+        options = {"compression": "zstd", "use_dictionary": _dictionary_columns(schema)}
+        with pq.ParquetWriter(file, schema, **options) as writer:
+            for table in _ranked(job, scored, activation, schema):
+                writer.write_table(table.cast(schema))
+                n_rows += table.num_rows
+
+    published = storage.publish(job.output.part_uri(shard_index), write)
+    return Part(n_rows, published)
+
+
+def _dictionary_columns(schema: pa.Schema) -> list[str]:
+    """The physical columns that a dictionary may shorten; floats, as scores are, mostly differ."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    stored = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    leaves = map(stored.column, range(len(stored)))
+    return [leaf.path for leaf in leaves if leaf.physical_type not in ("FLOAT", "DOUBLE")]
+
+
+def part_schema(job: Job) -> pa.Schema:
+    """The columns of every part of a job, whatever the values in it."""
+    columns = job.plan.columns
+    kept = {
+        column: pa.field(name, job.plan.schema.field(column).type)
+        for column, name in columns.kept.items()
+    }
+    types = zip(RESULT_COLUMNS, _RESULT_TYPES, strict=True)
+    results = [pa.field(name, kind) for name, kind in types]
+    if columns.candidates is None:
+        return pa.schema([*kept.values(), *results])
+    of_query = [field for column, field in kept.items() if column not in columns.candidates]
+    of_candidate = [field for column, field in kept.items() if column in columns.candidates]
+    candidates = pa.list_(pa.struct([*of_candidate, *results]))
+    return pa.schema([*of_query, pa.field(CANDIDATES_COLUMN, candidates)])
+
+
+def _ranked(job: Job, scored: Scored, activation: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Rows best first within each query, or a row for each query, in tables of a row group each."""
+    rows = scored.kept.close()
+    if rows is None:
+        return
+    logits, groups = np.concatenate(scored.logits), np.concatenate(scored.groups)
+    order, ranks = rank_groups(groups, logits, job.spec.top_k)
+    groups, sizes = groups[order], rows.sizes[order]
+    lists = _Lists(rows, groups, order, schema) if job.plan.columns.candidates is not None else None
+    start = 0
+    for stop in stops(sizes if lists is None else lists.sizes, _ROW_GROUP_ROWS):
+        if lists is not None:
+            stop = int(np.searchsorted(groups, groups[stop - 1], side="right"))
+        if stop <= start:  # the rest of a list that is written
+            continue
+        at = order[start:stop]
+        table = rows.take(at) if lists is None else lists.candidates(start, stop)
+        scores = activate(logits[at], activation)
+        table = table.append_column("score", pa.array(scores, pa.float32()))
+        table = table.append_column("rank", pa.array(ranks[start:stop], pa.int32()))
+        yield table.select(schema.names) if lists is None else lists.folded(table, start, stop)
+        start = stop
+
+
+class _Lists:
+    """Ranked rows as a row for each query with the list of its candidates.
+
+    Attributes:
+        sizes: int64 (n,), the bytes of each row; those of the query count in its first row alone.
+    """
+
+    def __init__(self, rows: Rows, groups: np.ndarray, order: np.ndarray, schema: pa.Schema):
+        self._groups, self._order, self._schema = groups, order, schema
+        self._fields = list(schema.field(CANDIDATES_COLUMN).type.value_type)
+        found = [field.name for field in self._fields if field.name not in ("score", "rank")]
+        self._queries, self._candidates = rows.select(schema.names[:-1]), rows.select(found)
+        begins = np.diff(groups, prepend=-1) > 0
+        of_queries = np.where(begins, self._queries.sizes[order], 0)
+        self.sizes = of_queries + self._candidates.sizes[order]
+
+    def candidates(self, start: int, stop: int) -> pa.Table:
+        """Those of some whole groups.
+
+        Raises:
+            InputError: they are more than Arrow can write as lists.
+        """
+        n_bytes = int(self._candidates.sizes[self._order[start:stop]].sum())
+        if n_bytes > _MAX_LISTS_BYTES:
+            key = self._queries.take(self._order[start : start + 1]).to_pylist()
+            raise InputError(
+                f"the candidates of the query {str(key)[1:100]} have {n_bytes:,} bytes, more than "
+                "a list can hold; --explode writes a row for each, --keep-cols leaves columns out"
+            )
+        return self._candidates.take(self._order[start:stop])
+
+    def folded(self, table: pa.Table, start: int, stop: int) -> pa.Table:
+        begins = np.flatnonzero(np.diff(self._groups[start:stop], prepend=-1))
+        columns = [table[each.name].cast(each.type).combine_chunks() for each in self._fields]
+        candidates = pa.ListArray.from_arrays(
+            pa.array(np.append(begins, stop - start), pa.int32()),
+            pa.StructArray.from_arrays(columns, fields=self._fields),
+        )
+        queries = self._queries.take(self._order[start:stop][begins])
+        return queries.append_column(CANDIDATES_COLUMN, candidates)

@@ -1,0 +1,122 @@
+"""A shard from rows to part: score, rank, publish, report, with every row accounted for."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Container
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import numpy as np
+
+from rankmill.contract.histogram import length_histogram, score_histogram
+from rankmill.contract.job import ShardSpec
+from rankmill.contract.results import Agreement, Histogram, ShardReport
+from rankmill.output.output import Job
+from worker.device_errors import device_errors
+from worker.engine.faults import DeviceFullError
+from worker.shard.ownership import owned_rows
+from worker.shard.pair_scores import write_scores
+from worker.shard.part import write_part
+from worker.shard.rank import activate
+from worker.shard.rejects import write_rejected
+from worker.shard.score import Scored, ShardWork, score_rows
+from worker.shard.window import Window
+
+# A hundredth of the job, in these bounds, is also scored in fp32 to see what a reduced
+# precision does to its ranks; more would cost time that the reduced precision was to save.
+_MIN_CHECKED_PAIRS, _MAX_CHECKED_PAIRS = 20, 512
+
+
+def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
+    """Score a shard and publish its part, then its report.
+
+    Raises:
+        InputError: the input changed, is damaged, is not clustered by query or names a document
+            twice.
+        DeviceFault, DeviceFull, MemoryShort: nothing was published, and no row is to blame.
+        ClaimLost: by `work.guard`; nothing was published after that.
+    """
+    started = time.monotonic()
+    busy = work.model.scorer.stats.device_busy_s
+    with ExitStack() as stack:
+        with device_errors():
+            scored = score_rows(job, shard, work, stack)
+            agreement, no_agreement = _agreement(job, shard, work, scored.rejected)
+        work.guard()
+        rejected = write_rejected(job, shard.shard_index, scored.rejected)
+        work.guard()
+        scored.queries.write(shard.shard_index)
+        if scored.hashed is not None:
+            write_scores(job, shard.shard_index, scored.hashed)
+        part = write_part(job, shard.shard_index, scored, work.model.scoring.activation)
+    scores, lengths = _histograms(scored, work)
+    report = ShardReport(
+        job_id=job.job_id,
+        shard_index=shard.shard_index,
+        n_rows=scored.n_rows,
+        n_scored=scored.n_rows - len(scored.rejected),
+        n_rejected=len(scored.rejected),
+        n_written=part.n_rows,
+        n_query_groups=scored.n_groups,
+        n_tokens=scored.n_tokens,
+        n_truncated=scored.n_truncated,
+        rejects_by_reason=dict(sorted(Counter(scored.rejected.values()).items())),
+        part_bytes=part.published.n_bytes,
+        part_sha256=part.published.sha256,
+        rejected_sha256=rejected.sha256 if rejected else None,
+        wall_s=time.monotonic() - started,
+        device_busy_s=work.model.scorer.stats.device_busy_s - busy,
+        worker=work.worker,
+        scoring=work.model.scoring,
+        agreement=agreement,
+        no_agreement=no_agreement,
+        finished_at=datetime.now(UTC),
+        n_duplicates=scored.n_duplicates,
+        n_deaths=work.n_deaths,
+        n_retries=work.n_retries,
+        scores=scores,
+        lengths=lengths,
+        n_reused=scored.n_reused,
+        no_reuse=scored.no_reuse,
+    )
+    work.guard()
+    return job.output.commit(report)
+
+
+def _histograms(scored: Scored, work: ShardWork) -> tuple[Histogram, Histogram]:
+    """Of the scores and of the lengths of all rows that were scored."""
+    scoring = work.model.scoring
+    empty = np.empty(0, dtype=np.float32)
+    logits = np.concatenate([empty, *scored.logits])
+    lengths = np.concatenate([empty, *scored.lengths])
+    return (
+        score_histogram(activate(logits, scoring.activation), scoring.activation),
+        length_histogram(lengths, scoring.max_length),
+    )
+
+
+def _agreement(
+    job: Job, shard: ShardSpec, work: ShardWork, rejected: Container[int]
+) -> tuple[Agreement | None, str | None]:
+    """How the precision ranks the job's first pairs compared with fp32, or why that is not known.
+
+    Neither in fp32 itself, nor for another shard than the first.
+    """
+    precision = work.model.scoring.precision
+    if shard.shard_index != 0 or precision == "fp32" or work.suspects is not None:
+        return None, None
+    columns = job.plan.columns
+    n_pairs = min(max(job.plan.n_rows // 100, _MIN_CHECKED_PAIRS), _MAX_CHECKED_PAIRS)
+    first = next(owned_rows(job, shard, columns.texts, n_pairs), None)
+    if first is None:
+        return None, None
+    unknown = np.zeros(first.table.num_rows, np.uint64)
+    unfit = [at for at in range(len(first.groups)) if first.first_row + at in rejected]
+    pairs = Window.of(first, unfit, unknown).pairs(columns)
+    try:
+        return Agreement(precision=precision, **asdict(work.model.scorer.agreement(pairs))), None
+    except DeviceFullError as error:
+        return None, f"not measured: {error}"

@@ -1,0 +1,101 @@
+"""A worker's life as Celery's signals tell of it, written down for its health check."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import Any
+
+from celery.signals import (
+    heartbeat_sent,
+    task_postrun,
+    task_prerun,
+    worker_init,
+    worker_process_init,
+    worker_shutdown,
+    worker_shutting_down,
+)
+from celery.worker import state as worker_state
+
+from rankmill.broker import SCORE_SHARD, score_queues
+from rankmill.devices.choice import EXIT_DEVICE_LOST, choose
+from rankmill.errors import RankmillError
+from rankmill.logs import get_logger
+from rankmill.settings import settings
+from worker.liveness.heartbeat import task_pulse, worker_pulse
+from worker.metrics.counters import meters
+from worker.metrics.server import serve
+
+log = get_logger(__name__)
+
+# Of the one task that a child does at a time.
+_at_work = ExitStack()
+
+
+def connect() -> None:
+    """Have Celery call what follows, in the process that is named."""
+    worker_init.connect(_begin)
+    worker_process_init.connect(_begin_child)
+    heartbeat_sent.connect(_turn)
+    worker_shutting_down.connect(_stop)
+    worker_shutdown.connect(_end)
+    task_prerun.connect(_start_task)
+    task_postrun.connect(_end_task)
+
+
+def _begin(sender: Any, **_: Any) -> None:
+    """In the main process, before it has a child.
+
+    Celery goes on after any error here but SystemExit.
+    """
+    if not set(score_queues()).isdisjoint(sender.app.amqp.queues.consume_from):
+        _check_device()
+    worker_pulse().begin(str(sender.hostname), settings(), _give_device_up)
+    serve(worker_pulse(), settings())
+
+
+def _check_device() -> None:
+    """End the worker where the device that it should score on cannot be used."""
+    try:
+        chosen = choose(settings().device, is_tried=False)
+    except RankmillError as error:
+        log.error("no device to score on", error=str(error))
+        sys.exit(error.exit_code)
+    if chosen.is_surprising:
+        log.warning("not the device that seems to be meant", reason=chosen.reason)
+    elif settings().device_reason:
+        log.info("the device was chosen", reason=settings().device_reason)
+
+
+def _give_device_up() -> None:
+    """Have the main process take no more work, and end when its child has."""
+    log.error("the device has failed", reason=worker_pulse().sign.device_lost)
+    worker_state.should_stop = EXIT_DEVICE_LOST
+
+
+def _begin_child(**_: Any) -> None:
+    """In a child, so that what it will count is there to be seen before its first task."""
+    meters()
+
+
+def _turn(**_: Any) -> None:
+    """In the main process, by its message loop, every two seconds while it has Redis."""
+    worker_pulse().loop_turned()
+
+
+def _stop(**_: Any) -> None:
+    worker_pulse().loop_ends()
+
+
+def _end(**_: Any) -> None:
+    worker_pulse().end()
+
+
+def _start_task(sender: Any, **_: Any) -> None:
+    """In the child. A shard tells its own progress; preparing, say, may be one long statement."""
+    if sender.name != SCORE_SHARD:
+        _at_work.enter_context(task_pulse().breathing(sender.name))
+
+
+def _end_task(**_: Any) -> None:
+    _at_work.close()
