@@ -42,6 +42,11 @@ def prose(page: Path) -> str:
     return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
+def written(page: Path) -> str:
+    """Return the prose of a page without its generated parts."""
+    return re.sub(r"<!-- ([a-z ]+) -->.*?<!-- /\1 -->", "", prose(page), flags=re.DOTALL)
+
+
 def commands_shown(page: Path) -> Iterator[list[str]]:
     """Yield the words of each `rankmill` command of the console blocks, `rankmill` left out."""
     for block in blocks(page, "console"):
@@ -163,6 +168,15 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_pages_use_the_terms_of_the_field(page: Path) -> None:
-    generated = re.sub(r"<!-- ([a-z ]+) -->.*?<!-- /\1 -->", "", prose(page), flags=re.DOTALL)
-    found = [line for line in generated.splitlines() if AVOIDED.search(line)]
+    found = [line for line in written(page).splitlines() if AVOIDED.search(line)]
     assert not found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_sentences_are_short(page: Path) -> None:
+    """At most 25 words are the rule; some more pass, since a full stop is not always found."""
+    text = re.sub(r"^[|#].*$", "", written(page), flags=re.MULTILINE)
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "CODE", text))
+    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:-|\d+\.) )", text):
+        for sentence in re.split(r"(?<=[.!?:;])\**\s+", paragraph):
+            assert len(sentence.split()) <= 30, sentence
