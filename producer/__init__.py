@@ -1,1 +1,58 @@
-"""The submitting side: plan, submit, follow, the command line. No torch."""
+"""The submitting side, and its Python calls: `from producer import submit`.
+
+The calls are imported when they are first asked for, so that a submodule stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from producer.estimates.estimate import estimate
+    from producer.jobs.control import cancel, resume, retry_rejects
+    from producer.jobs.handle import JobHandle, JobStatus, find_job, list_jobs
+    from producer.jobs.submit import submit, submit_spec
+    from producer.quality.drift.diff import diff
+    from producer.quality.evaluate import evaluate
+
+__all__ = [
+    "JobHandle",
+    "JobStatus",
+    "cancel",
+    "diff",
+    "estimate",
+    "evaluate",
+    "find_job",
+    "list_jobs",
+    "resume",
+    "retry_rejects",
+    "submit",
+    "submit_spec",
+]
+
+_MODULES = {
+    "JobHandle": "producer.jobs.handle",
+    "JobStatus": "producer.jobs.handle",
+    "cancel": "producer.jobs.control",
+    "diff": "producer.quality.drift.diff",
+    "estimate": "producer.estimates.estimate",
+    "evaluate": "producer.quality.evaluate",
+    "find_job": "producer.jobs.handle",
+    "list_jobs": "producer.jobs.handle",
+    "resume": "producer.jobs.control",
+    "retry_rejects": "producer.jobs.control",
+    "submit": "producer.jobs.submit",
+    "submit_spec": "producer.jobs.submit",
+}
+
+if not TYPE_CHECKING:  # a type checker must refuse names that do not exist
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

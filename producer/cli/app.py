@@ -28,8 +28,8 @@ from producer.cli.render import (
     status_facts,
 )
 from producer.cli.serve import exporter, flower, worker
-from producer.estimate.estimate import SAMPLE_PAIRS
-from producer.estimate.estimate import estimate as estimated
+from producer.estimates.estimate import SAMPLE_PAIRS
+from producer.estimates.estimate import estimate as estimated
 from producer.jobs import control
 from producer.jobs.handle import JobHandle, JobStatus, find_job, list_jobs, succeeded
 from producer.jobs.here import run_here

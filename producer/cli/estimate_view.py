@@ -7,8 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from producer.estimate.estimate import Estimate
-from producer.estimate.forecast import LengthBin, Pace, Tokens
+from producer.estimates.estimate import Estimate
+from producer.estimates.forecast import LengthBin, Pace, Tokens
 
 _BAR_COLUMNS = 48
 

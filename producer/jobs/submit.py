@@ -1,6 +1,6 @@
 """Submit a job: validate, plan, write it under the output, put it to work.
 
-from producer.jobs.submit import submit
+from producer import submit
 
 job = submit("candidates.parquet", "scored/", model_id="BAAI/bge-reranker-v2-m3", top_k=10)
 job.wait()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from producer.estimate.estimate import estimate
+from producer.estimates.estimate import estimate
 from rankmill import storage
 from rankmill.contract.job import JobOptions
 from rankmill.settings import CHECKOUT

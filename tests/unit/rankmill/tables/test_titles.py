@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.estimate.estimate import estimate
+from producer.estimates.estimate import estimate
 from producer.inputs.source import read_source
 from producer.jobs.plan import make_plan
 from producer.jobs.submit import check

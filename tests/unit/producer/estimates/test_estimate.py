@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from producer.cli.estimate_view import estimate_view
-from producer.estimate import groups as groups_module
-from producer.estimate.estimate import Estimate
-from producer.estimate.forecast import (
+from producer.estimates import groups as groups_module
+from producer.estimates.estimate import Estimate
+from producer.estimates.forecast import (
     Pace,
     SeenRows,
     Spread,
@@ -24,8 +24,8 @@ from producer.estimate.forecast import (
     padding_share,
     tokens_of,
 )
-from producer.estimate.groups import counted, group_sizes
-from producer.estimate.sample import Sample, read_sample, sample_places
+from producer.estimates.groups import counted, group_sizes
+from producer.estimates.sample import Sample, read_sample, sample_places
 from producer.inputs.source import Source, read_source
 from rankmill.contract.estimate import Calibration, Measurement
 from rankmill.contract.job import Columns

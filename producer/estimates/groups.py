@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from producer.estimate.sample import Sample
+from producer.estimates.sample import Sample
 from producer.inputs.source import Source
 from rankmill.contract.job import Columns
 from rankmill.tables.files import Damaged, key_runs, read_files

@@ -1,6 +1,6 @@
 """What a job would come to before it is run: rows, tokens, waste and time. Writes nothing.
 
-from producer.estimate.estimate import estimate
+from producer import estimate
 
 found = estimate(JobOptions(input_uri="candidates.parquet", model_id="demo"))
 print(found.tokens, found.pace)
@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from producer.cluster.local import devices
-from producer.estimate.engine import measure
-from producer.estimate.forecast import Facts, Pace, SeenRows, Spread, Tokens, tokens_of
-from producer.estimate.groups import GroupSizes, group_sizes
-from producer.estimate.sample import Sample, read_sample
+from producer.estimates.engine import measure
+from producer.estimates.forecast import Facts, Pace, SeenRows, Spread, Tokens, tokens_of
+from producer.estimates.groups import GroupSizes, group_sizes
+from producer.estimates.sample import Sample, read_sample
 from producer.inputs.columns import resolve_columns
 from producer.inputs.find import find
 from producer.inputs.layouts import check_layout

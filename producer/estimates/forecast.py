@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from producer.estimate.sample import Sample
+from producer.estimates.sample import Sample
 from rankmill.contract.estimate import Calibration, Measurement
 from rankmill.contract.job import Columns
 from rankmill.tables.titles import scored_documents
