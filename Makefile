@@ -5,7 +5,7 @@
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
 # make bench-reuse   a night that reuses the scores of the one before
-# make test-unit   the fast tests: no service, no worker, no big model
+# make test-unit   the fast tests, in under 90 s: no service, no worker, nothing marked slow
 # make lint    style and the strict build of the documentation; make types: mypy
 # make docs    write the generated parts of the documentation: options, settings, commands, metrics, models
 # make docs-site   build the documentation as a site in site/
@@ -47,9 +47,9 @@ demo: install
 test: install-dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-# Without those that load a model, start a process or fill memory.
+# In under 90 s on two cores: without the tests that are marked as slow.
 test-unit: install-dev
-	$(BIN)/python -m pytest tests/unit -n 3 --dist loadfile --ignore=tests/unit/engine
+	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile -m 'not slow'
 
 bench-engine: install-dev
 	$(BIN)/python -m bench.engine

@@ -15,6 +15,8 @@ from producer.tables.workspace import Workspace
 from rankmill.errors import InputError
 from tests.support.prepared import damage, prepared, spec_of, write_jsonl, write_table
 
+pytestmark = pytest.mark.slow
+
 STRUCT = pa.struct([("doc_id", pa.int32()), ("text", pa.string()), ("price", pa.decimal128(5, 2))])
 
 

@@ -29,6 +29,8 @@ from worker.shard.run import run_shard
 from worker.shard.score import ShardWork
 from worker.trec import write_trec_run
 
+pytestmark = pytest.mark.slow
+
 
 def job_over(source: Path, folder: Path, **options: Any) -> Job:
     spec = JobSpec(

@@ -14,6 +14,8 @@ import pytest
 from rankmill.contract.job import JobSpec
 from tests.support.prepared import spec_of, write_table
 
+pytestmark = pytest.mark.slow
+
 N_PAIRS, N_DOCUMENTS, N_QUERIES = 500_000, 50_000, 1009
 TEXT_BYTES = 2000  # a gigabyte of pairs
 MAX_PEAK_MB = 750

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from rankmill.errors import InputError
 from tests.support.prepared import prepared, spec_of, write_jsonl, write_lines, write_table
 
+pytestmark = pytest.mark.slow
+
 RUN = [
     "q2 Q0 d1 1 9.5 tag",
     "q1\tQ0\td2\t1\t8\ttag",

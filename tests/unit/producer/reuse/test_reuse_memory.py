@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from producer.jobs.submit import check
 from rankmill.output.output import Output
@@ -16,6 +17,8 @@ from rankmill.tables.pair_hash import SAVED_SCHEMA, pair_hashes
 from tests.support.inputs import pairs
 from tests.support.prepared import write_table
 from tests.support.reused import done, job_of
+
+pytestmark = pytest.mark.slow
 
 N_KNOWN, N_ROWS, N_FOUND = 8_000_000, 300_000, 1000  # 24 bytes for each of the first
 MAX_PEAK_MB = 600

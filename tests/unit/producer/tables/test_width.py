@@ -18,6 +18,8 @@ from rankmill.settings import settings
 from tests.support.command import rankmill
 from tests.support.prepared import spec_of, write_jsonl, write_table
 
+pytestmark = pytest.mark.slow
+
 PAIR = {"query": "q", "document": "d"}
 ALLOWED = 20
 

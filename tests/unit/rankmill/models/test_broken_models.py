@@ -22,6 +22,8 @@ from tests.support.models.checkpoints import BUILDERS, write_json
 from worker.engine.scorer import Scorer
 from worker.models import loading
 
+pytestmark = pytest.mark.slow
+
 Break = Callable[[Path], object]
 
 # On a busy machine with two cores most take well under a second.

@@ -18,7 +18,8 @@ from rankmill.tables.read_size import rows_at_once
 
 _READING = """
 import os, sys
-from rankmill import parquet, storage
+from rankmill import storage
+from rankmill.tables import parquet
 
 storage.is_local = lambda uri: sys.argv[2] == "disk"
 before = os.listdir("/proc/self/task")
@@ -47,7 +48,8 @@ def test_rows_are_counted_where_no_column_is_asked_for(tmp_path: Path) -> None:
 _READING_ALL = r"""
 import re, sys
 from pathlib import Path
-from rankmill import parquet, storage
+from rankmill import storage
+from rankmill.tables import parquet
 from rankmill.errors import InputError
 
 tables = parquet.read_rows(storage.stat(sys.argv[1]), ["a", "b"], 0, 4096)

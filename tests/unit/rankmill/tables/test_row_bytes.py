@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import pytest
 
 from producer.jobs.submit import plan_job
 from rankmill.contract.job import JobSpec
@@ -15,6 +16,8 @@ from rankmill.tables.row_bytes import decoded_bytes, pieces, row_bytes, stops
 from worker import models
 from worker.shard.run import run_shard
 from worker.shard.score import ShardWork
+
+pytestmark = pytest.mark.slow
 
 N_ROWS, TEXT_BYTES = 33_000, 70_000
 

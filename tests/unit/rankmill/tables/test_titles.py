@@ -32,6 +32,8 @@ from worker.finalize import make_manifest
 from worker.shard.run import run_shard
 from worker.shard.score import ShardWork
 
+pytestmark = pytest.mark.slow
+
 QUERY = "development headers"
 DOCUMENTS: list[dict[str, Any]] = [
     {"id": "d0", "title": "libfoo", "text": "The shared runtime."},

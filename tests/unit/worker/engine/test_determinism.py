@@ -13,6 +13,8 @@ from tests.support.models.checkpoints import CORPUS
 from worker.engine.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer
 
+pytestmark = pytest.mark.slow
+
 PACKED = ("bert", "xlm-roberta", "modernbert", "modernbert-local-last", "modernbert-mean")
 
 

@@ -20,6 +20,8 @@ from tests.support.models.own_code import layerwise
 from worker.engine.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer
 
+pytestmark = pytest.mark.slow
+
 Builder = Callable[[Path], Path]
 
 PATHS: dict[str, tuple[str, Builder]] = {

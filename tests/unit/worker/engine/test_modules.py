@@ -27,6 +27,8 @@ from tests.unit.worker.engine.test_parity import mixed_window
 from worker.engine.precision import Precision
 from worker.engine.scorer import Scorer
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 32
 
 

@@ -12,6 +12,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from tests.support.models.checkpoints import CORPUS
 from worker.engine.scorer import PairWindow, Scorer
 
+pytestmark = pytest.mark.slow
+
 PACKED = (
     "bert",
     "bert-two-labels",

@@ -20,6 +20,8 @@ from worker.engine.prefetch import THREAD
 from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer
 from worker.engine.threads import use_available_cores
 
+pytestmark = pytest.mark.slow
+
 WINDOW = PairWindow(["search"] * 5, CORPUS[:5])
 EMPTY = PairWindow([], [])
 

@@ -15,6 +15,8 @@ from worker.engine.refusal import UnusableFolder
 from worker.engine.scorer import PairWindow, Scorer
 from worker.shard.rank import activate
 
+pytestmark = pytest.mark.slow
+
 IDENTITY = "torch.nn.modules.linear.Identity"
 TASK = "sequence-classification"
 TEXTS = [*CORPUS[:5], "", "a", "Grüße, naïve CAFÉ", " ".join(CORPUS[:3])]

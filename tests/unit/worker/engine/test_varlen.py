@@ -22,6 +22,8 @@ from worker.engine.batching import TokenBatch
 from worker.engine.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer
 
+pytestmark = pytest.mark.slow
+
 BUILDERS = {"bert": bert, "xlm-roberta": roberta, "modernbert": modernbert}
 SHAPE = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 128}
 WINDOW = PairWindow(

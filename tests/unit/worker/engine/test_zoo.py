@@ -23,6 +23,8 @@ from worker.engine.scorer import Scorer, WindowScores
 from worker.models import loading
 from worker.shard.rank import activate
 
+pytestmark = pytest.mark.slow
+
 ROWS = json.loads((CHECKOUT / "docs" / "models.json").read_text())
 WINDOW = mixed_window()
 SHORT = 128  # a chat template takes some of them

@@ -29,6 +29,8 @@ from worker.liveness.files import (
 )
 from worker.liveness.heartbeat import WorkerPulse
 
+pytestmark = pytest.mark.slow
+
 STALL_S = 600.0
 ME = Process.me()
 

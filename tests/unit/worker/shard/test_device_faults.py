@@ -31,6 +31,8 @@ from worker.null_scorer import NullScorer
 from worker.shard.run import run_shard
 from worker.shard.score import ShardWork
 
+pytestmark = pytest.mark.slow
+
 LOST = "CUDA error: an illegal memory access was encountered"
 
 

@@ -16,6 +16,8 @@ import pytest
 from rankmill.errors import MemoryShort, is_memory_shortage, unexpected
 from tests.support.inputs import pairs
 
+pytestmark = pytest.mark.slow
+
 # Arrow's other allocators reserve addresses in advance, so that a limit on those says little.
 ENVIRONMENT = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
 

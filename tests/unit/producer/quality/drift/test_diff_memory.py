@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from rankmill.output.output import Output
 from tests.support.finished import candidates, planned
+
+pytestmark = pytest.mark.slow
 
 N_QUERIES, N_CANDIDATES, N_PARTS = 8000, 125, 8
 MAX_PEAK_MB = 320  # 380 with a limit of 1GB
