@@ -23,7 +23,7 @@ def s3_bucket() -> Iterator[str]:
         try:
             assert server.stdout is not None
             os.environ.update(s3_environment(server.stdout.readline().strip()))
-            storage._s3.cache_clear()  # of the bucket before, at another address
+            storage.reconnect()  # of the bucket before, at another address
             boto3.client("s3").create_bucket(Bucket=BUCKET)
             yield BUCKET
         finally:

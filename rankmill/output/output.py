@@ -284,7 +284,7 @@ class Output:
         manifest = self.read_manifest()
         if manifest is None:
             return None
-        sizes = {file.uri: file.size_bytes for file in storage.look_for(self.uri, (".parquet",))}
+        sizes = {file.uri: file.size_bytes for file in storage.list_files(self.uri, (".parquet",))}
         places = {part.name: storage.child(self.uri, part.name) for part in manifest.parts}
         changed = (
             part.name

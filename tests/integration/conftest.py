@@ -38,7 +38,7 @@ def s3(endpoint: str, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterat
     with faulty_proxy(endpoint, faults) as proxy:
         for name, value in s3_environment(proxy).items():
             monkeypatch.setenv(name, value)
-        storage._s3.cache_clear()
+        storage.reconnect()
         client = boto3.client("s3")
         client.create_bucket(Bucket=BUCKET)
         storage.remove(f"s3://{BUCKET}")
@@ -46,7 +46,7 @@ def s3(endpoint: str, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterat
         faults.n_requests = 0
         yield f"s3://{BUCKET}"
         faults.planned.clear()
-        storage._s3.cache_clear()
+        storage.reconnect()
 
 
 @pytest.fixture

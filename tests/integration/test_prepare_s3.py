@@ -25,10 +25,10 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with s3_endpoint() as endpoint:
         for name, value in s3_environment(endpoint).items():
             monkeypatch.setenv(name, value)
-        storage._s3.cache_clear()
+        storage.reconnect()
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         yield f"s3://{BUCKET}"
-        storage._s3.cache_clear()
+        storage.reconnect()
 
 
 def test_a_run_with_its_texts_is_joined_from_s3_to_s3(s3: str, tmp_path: Path) -> None:

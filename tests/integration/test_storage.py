@@ -257,7 +257,7 @@ def test_what_is_refused_is_said_with_bucket_and_key(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-    storage._s3.cache_clear()
+    storage.reconnect()
     with pytest.raises(StorageRefused, match="Unable to locate credentials") as refused:
         storage.names(s3)
     assert SECRET not in str(refused.value)
@@ -281,7 +281,7 @@ def test_an_environment_that_makes_no_client_is_told_in_a_line(
     (tmp_path / "broken").write_text("[default\nregion = x\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(name, value)
-    storage._s3.cache_clear()
+    storage.reconnect()
     with pytest.raises(StorageRefused, match=message) as refused:
         storage.stat(f"{s3}/x")
     assert "\n" not in str(refused.value) and SECRET not in str(refused.value)

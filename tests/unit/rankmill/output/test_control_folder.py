@@ -153,7 +153,7 @@ def test_control_files_are_input_only_by_their_name(tmp_path: Path) -> None:
 
     for place in ("data", "", "**/*.parquet", "data/**", "d*", "data/*"):
         assert found(place) == [str(wanted)], place
-    assert storage.look_for(f"{tmp_path}/*/*/out/**", (".parquet",)) == []
+    assert storage.list_files(f"{tmp_path}/*/*/out/**", (".parquet",)) == []
     for place in ("data/_rankmill/out/rejected", "d*/_rankmill/*/rejected/*.parquet"):
         assert found(place) == [str(mine)]
     assert found("data/_rankmill/out/rejected/part-00000.parquet") == [str(mine)]

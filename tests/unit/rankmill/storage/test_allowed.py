@@ -354,7 +354,7 @@ def test_a_metadata_endpoint_is_never_asked(monkeypatch: pytest.MonkeyPatch, var
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    storage._s3.cache_clear()
+    storage.reconnect()
     with pytest.raises(StorageRefused, match="metadata service"):
         storage.read_bytes("s3://bucket/x")
-    storage._s3.cache_clear()
+    storage.reconnect()

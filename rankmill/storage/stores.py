@@ -1,0 +1,58 @@
+"""Choose the store that serves a place: the disk or S3."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from rankmill.errors import InputError
+from rankmill.storage.protocol import Store
+
+
+def scheme_of(uri: str) -> str:
+    """Return the scheme in small letters, or an empty string for a path.
+
+    Raises:
+        InputError: one slash follows the colon, as in `s3:/bucket`.
+    """
+    match = re.match(r"([a-z][a-z0-9+.-]*):/(/?)", uri, re.IGNORECASE)
+    if match and not match[2]:
+        raise InputError(
+            f"{uri}: write s3://bucket/key or file:///folder/file; write ./{uri} for a path of "
+            "this name"
+        )
+    return match[1].lower() if match else ""
+
+
+def store_of(uri: str) -> Store:
+    """Return the store of a place.
+
+    Raises:
+        InputError: no store serves its scheme.
+    """
+    scheme = scheme_of(uri)
+    if scheme in ("", "file"):
+        return _local_store()
+    if scheme == "s3":
+        return _s3_store()
+    raise InputError(f"{uri}: {scheme}:// is not supported; give a path, file:// or s3://")
+
+
+def reconnect() -> None:
+    """Forget the S3 client, so that the next call reads the environment and its files again."""
+    _s3_store.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _local_store() -> Store:
+    from rankmill.storage.local import LocalStore
+
+    return LocalStore()
+
+
+@lru_cache(maxsize=1)
+def _s3_store() -> Store:
+    # boto3 takes a third of a second to load; a command about local files need not wait for it.
+    from rankmill.storage.s3 import S3Store
+
+    return S3Store()
