@@ -23,7 +23,7 @@ from bench.engine_sides import Pairs, Peer, engine_side, matmul_peak_flops, run_
 from bench.workload import MIXES, Mix, build_pairs, read_corpus
 from worker.engine.precision import Precision
 from worker.engine.scorer import Scorer, ScorerStats
-from worker.engine.threads import use_available_cores
+from worker.models import use_cores
 
 _BATCHES = [4, 8, 16, 32, 64, 128]
 _DEFAULT_BATCH = 32
@@ -36,7 +36,7 @@ _QUICK_SHARE = 0.1
 
 def main() -> None:
     options = _parse()
-    use_available_cores()
+    use_cores()
     corpus = read_corpus()
     rows = []
     for name in options.model:

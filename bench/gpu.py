@@ -24,7 +24,7 @@ from bench.engine_shapes import SHAPES, make_checkpoint
 from bench.engine_sides import Pairs, engine_side
 from bench.workload import Corpus, Mix, build_pairs, read_corpus
 from worker.engine.scorer import Scorer
-from worker.engine.threads import use_available_cores
+from worker.models import use_cores
 
 _RESULTS = Path(__file__).parent / "results"
 _DEVICE = "cuda"
@@ -43,7 +43,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("bench.gpu: skipped, torch sees no CUDA device")
         return
-    use_available_cores()
+    use_cores()
     corpus = read_corpus()
     share = _QUICK_SHARE if options.quick else 1
     rows: list[Comparison] = []

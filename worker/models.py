@@ -16,6 +16,7 @@ from typing import NamedTuple
 from rankmill.contract.job import Activation, JobSpec, Precision
 from rankmill.contract.results import Scoring
 from rankmill.devices.choice import check_torch, choose
+from rankmill.devices.cores import n_usable_cores
 from rankmill.errors import ModelUnavailable
 from rankmill.logs import get_logger
 from rankmill.models import names as models
@@ -25,7 +26,6 @@ from rankmill.settings import settings
 from worker.device_errors import device_errors
 from worker.engine.refusal import UnusableFolder
 from worker.engine.scorer import BatchRun, Scorer
-from worker.engine.threads import n_available_cores
 from worker.liveness.heartbeat import task_pulse
 from worker.metrics.counters import meters
 from worker.null_scorer import NullScorer
@@ -187,7 +187,7 @@ def use_cores() -> None:
     """More threads than cores cost a factor of four, so that torch's own guess is not trusted."""
     import torch
 
-    torch.set_num_threads(settings().threads or n_available_cores())
+    torch.set_num_threads(settings().threads or n_usable_cores())
 
 
 def _sha256(paths: list[Path], folder: Path = Path()) -> str:

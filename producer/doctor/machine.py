@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from producer.cluster.local import devices
 from producer.doctor.finding import Finding, ok, problem, warning
+from rankmill.devices.cores import n_usable_cores
 from rankmill.errors import InputError
 from rankmill.settings import Settings
 
@@ -34,7 +34,7 @@ def look_at_machine(settings: Settings) -> Iterator[Finding]:
 
 
 def _devices(settings: Settings) -> Iterator[Finding]:
-    n_cores = _n_cores()
+    n_cores = n_usable_cores()
     try:
         found = devices(settings.device)
     except InputError as error:
@@ -62,9 +62,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _n_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

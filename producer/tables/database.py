@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rankmill.devices.cores import n_usable_cores
 from rankmill.errors import InputError, StorageRefused, is_memory_shortage, unexpected
 
 # DuckDB's own vectors have as many; more would only make a result's batches larger.
@@ -99,7 +99,7 @@ class Database:
 
     def _configuration(self) -> dict[str, str | bool | int | float | list[str]]:
         return {
-            "threads": len(os.sched_getaffinity(0)),
+            "threads": n_usable_cores(),
             "memory_limit": self._memory_limit,
             "temp_directory": "" if self._folder is None else str(self._folder / "spilled"),
             "preserve_insertion_order": False,

@@ -18,7 +18,6 @@ from worker.engine.layers import Forward
 from worker.engine.precision import Precision
 from worker.engine.prefetch import THREAD
 from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer
-from worker.engine.threads import use_available_cores
 
 pytestmark = pytest.mark.slow
 
@@ -180,11 +179,3 @@ def test_other_errors_never_halve_the_budget(checkpoints: dict[str, Path]) -> No
     scorer._runner._forward = Broken()
     with pytest.raises(RuntimeError, match="a kernel failed"):
         list(scorer.score([WINDOW]))
-
-
-def test_threads_are_the_cores_this_process_may_use() -> None:
-    before = torch.get_num_threads()
-    try:
-        assert use_available_cores() == torch.get_num_threads() >= 1
-    finally:
-        torch.set_num_threads(before)
