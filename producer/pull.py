@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from rankmill.contract.base import check_revision
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.models import hub
-from rankmill.models import names as models
 from rankmill.models.checkpoint import (
     MODULES,
     TEMPLATES,
@@ -20,6 +19,8 @@ from rankmill.models.checkpoint import (
     module_folders,
 )
 from rankmill.models.hub import HubCommit, HubFile
+from rankmill.models.names import is_built_in_model, is_model_folder
+from rankmill.models.permission import allowed_files, is_code_allowed
 from rankmill.models.store import ModelStore, StoredCommit, StoredFile, model_store, sha256_of
 
 
@@ -49,7 +50,7 @@ def pull(model_id: str, revision: str | None = None) -> Pulled:
             arrive whole.
         InputError: the store cannot be written, or no store is set.
     """
-    if models.is_built_in(model_id) or models.is_local(model_id):
+    if is_built_in_model(model_id) or is_model_folder(model_id):
         raise InputError(f"{model_id}: is no hub id; there is nothing to fetch")
     if revision is not None:
         check_revision(revision)
@@ -59,7 +60,7 @@ def pull(model_id: str, revision: str | None = None) -> Pulled:
     with kept.changing(model_id):
         folder = kept.folder(model_id, found.commit)
         stored = _stored_before(kept, model_id, found) or _fetch_all(model_id, found, folder)
-        check_checkpoint(folder, may_run_code=models.may_run_code(model_id))
+        check_checkpoint(folder, may_run_code=is_code_allowed(model_id))
         kept.record(model_id, revision, stored)
     return Pulled(folder, stored)
 
@@ -92,7 +93,7 @@ def _fetch_all(model_id: str, found: HubCommit, folder: Path) -> StoredCommit:
 
 def _wanted(model_id: str, found: HubCommit, folder: Path) -> list[HubFile]:
     """The files of the top folder and of its modules, by kind; `folder` has modules.json."""
-    patterns = models.wanted_files(model_id)
+    patterns = allowed_files(model_id)
     folders = {".", TEMPLATES, *module_folders(folder)}
     return [
         file

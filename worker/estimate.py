@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from rankmill.contract.estimate import Calibration, Measurement, MeasureRequest
 from rankmill.errors import RankmillError
-from rankmill.models import names as models
+from rankmill.models.permission import is_code_allowed
 from rankmill.settings import settings
 from rankmill.tables.titles import scored_documents
 from worker.device_errors import device_errors
@@ -97,7 +97,7 @@ def _measured(
     from worker.models import chosen_device, loading, use_cores
 
     options, device = request.options, chosen_device().name
-    may_run_code = models.may_run_code(options.model_id)
+    may_run_code = is_code_allowed(options.model_id)
     source = ModelFolder(folder, may_run_code=may_run_code)
     use_cores()
     with loading(options.model_id):

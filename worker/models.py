@@ -19,9 +19,10 @@ from rankmill.devices.choice import check_torch, choose
 from rankmill.devices.cores import n_usable_cores
 from rankmill.errors import ModelUnavailable
 from rankmill.logs import get_logger
-from rankmill.models import names as models
 from rankmill.models.checkpoint import setting_files, weight_files
-from rankmill.models.names import is_null, locate, null_rate
+from rankmill.models.locate import locate_model
+from rankmill.models.names import is_null_model, null_rate
+from rankmill.models.permission import check_model_allowed, is_code_allowed
 from rankmill.settings import settings
 from worker.device_errors import device_errors
 from worker.engine.refusal import UnusableFolder
@@ -48,7 +49,7 @@ def load(spec: JobSpec) -> LoadedModel:
         ModelUnavailable: it is not here, not allowed, or cannot be loaded.
         DeviceFault, DeviceFull, MemoryShort: the device cannot take it now.
     """
-    models.check_allowed(spec.model_id)
+    check_model_allowed(spec.model_id)
     wanted = (
         spec.model_id,
         spec.model_revision,
@@ -87,11 +88,11 @@ def _load(
     precision: Precision,
     activation: Activation,
 ) -> LoadedModel:
-    if is_null(model_id):
+    if is_null_model(model_id):
         scored_by = NullScorer(null_rate(model_id))
         return _described(scored_by, _sha256([]), _sha256([]), model_id, revision, activation)
-    folder = locate(model_id, revision)
-    may_run_code = models.may_run_code(model_id)
+    folder = locate_model(model_id, revision)
+    may_run_code = is_code_allowed(model_id)
     use_cores()
     with loading(model_id), device_errors():
         scorer = Scorer.load(
@@ -149,7 +150,7 @@ def _described(
         precision=info.precision,
         deterministic=info.deterministic,
         device=info.device.partition(":")[0],  # on which of them does not matter to a score
-        device_reason=None if is_null(model_id) else chosen_device().reason,
+        device_reason=None if is_null_model(model_id) else chosen_device().reason,
         max_length=info.max_length,
         activation=info.activation if activation == "auto" else activation,
         versions={name: version(name) for name in _VERSIONED},

@@ -39,8 +39,9 @@ from producer.jobs.submit import check_reject_rate
 from rankmill import storage
 from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.errors import BrokerUnavailable, RankmillError, unexpected
-from rankmill.models import names as models
+from rankmill.models.locate import locate_model
 from rankmill.models.model_folder import check_max_length
+from rankmill.models.names import is_null_model
 from rankmill.output.local_run import Hold
 from rankmill.report import write_report
 from rankmill.settings import settings, unknown_variables
@@ -99,8 +100,8 @@ def run(
     from producer.jobs.submit import check, submit_checked
 
     job = check(spec)  # bad input is told before anything is started
-    if not models.is_null(spec.model_id):
-        folder = models.locate(spec.model_id, spec.model_revision)
+    if not is_null_model(spec.model_id):
+        folder = locate_model(spec.model_id, spec.model_revision)
         check_max_length(spec.max_length, spec.model_id, folder)
     control.check_not_elsewhere(job.output)
     handle, status = run_here(

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from producer.doctor.finding import Finding, ok, problem, warning
 from rankmill.contract.job import JobOptions
 from rankmill.errors import RankmillError
-from rankmill.models import names as models
+from rankmill.models.locate import locate_model
+from rankmill.models.names import is_null_model
 from rankmill.settings import Settings
 
 
@@ -21,10 +22,10 @@ def look_at_models(settings: Settings) -> Iterator[Finding]:
     named = settings.allowed_models
     default = str(JobOptions.model_fields["model_id"].default)
     for model_id in named or (default,):
-        if models.is_null(model_id) or model_id.endswith("/*"):
+        if is_null_model(model_id) or model_id.endswith("/*"):
             continue
         try:
-            folder = models.locate(model_id)
+            folder = locate_model(model_id)
         except RankmillError as error:
             mend = f"fetch it (rankmill models pull {model_id}), or name another model"
             missing = problem if named else warning

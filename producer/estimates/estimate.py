@@ -27,8 +27,9 @@ from producer.prepare.prepare import prepare
 from producer.prepare.sources import find_inputs, needs_prepare, pinned
 from rankmill.contract.estimate import MeasureRequest
 from rankmill.contract.job import Columns, InputFile, JobOptions, JobSpec
-from rankmill.models import names as models
+from rankmill.models.locate import locate_model
 from rankmill.models.model_folder import check_max_length
+from rankmill.models.names import is_null_model, null_rate
 from rankmill.settings import settings
 from rankmill.tables.ids import with_id_types
 
@@ -178,13 +179,13 @@ def _sampled(options: JobOptions, source: Source, columns: Columns, n_sample: in
 
 
 def _rate_of_null(options: JobOptions) -> float | None:
-    return models.null_rate(options.model_id) if models.is_null(options.model_id) else None
+    return null_rate(options.model_id) if is_null_model(options.model_id) else None
 
 
 def _model_folder(options: JobOptions) -> str | None:
-    if models.is_null(options.model_id):
+    if is_null_model(options.model_id):
         return None
-    folder = models.locate(options.model_id, options.model_revision)
+    folder = locate_model(options.model_id, options.model_revision)
     check_max_length(options.max_length, options.model_id, folder)
     return str(folder.absolute())
 

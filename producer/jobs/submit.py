@@ -29,7 +29,9 @@ from rankmill.contract.base import parse
 from rankmill.contract.job import InputFile, JobRecord, JobSpec, Plan, job_id_for
 from rankmill.errors import InputError, JobFailed, OutputTaken
 from rankmill.ledger.jobs import Ledger
-from rankmill.models import names as models
+from rankmill.models.locate import check_model_if_here
+from rankmill.models.names import is_built_in_model, is_model_folder
+from rankmill.models.permission import check_model_allowed
 from rankmill.output import control_folder
 from rankmill.output.local_run import Hold, check_free, hand_to_cluster, last_run
 from rankmill.output.output import Job, Output
@@ -125,8 +127,8 @@ def check_options(spec: JobSpec) -> JobSpec:
     """
     spec = _with_absolute_paths(spec)
     _check_output(spec)
-    models.check_allowed(spec.model_id)
-    models.check_here(spec.model_id, spec.model_revision, spec.max_length)
+    check_model_allowed(spec.model_id)
+    check_model_if_here(spec.model_id, spec.model_revision, spec.max_length)
     return spec
 
 
@@ -226,7 +228,7 @@ def _with_absolute_paths(spec: JobSpec) -> JobSpec:
         given = getattr(spec, name)
         if given is not None:
             changes[name] = _absolute_all(given)
-    if not models.is_built_in(spec.model_id) and models.is_local(spec.model_id):
+    if not is_built_in_model(spec.model_id) and is_model_folder(spec.model_id):
         changes["model_id"] = str(Path(spec.model_id).expanduser().absolute())
     return spec.model_copy(update=changes)
 

@@ -163,7 +163,7 @@ def test_an_empty_input_comes_to_nothing(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["in.parquet", "--model", "/nowhere"], "no such model folder"),
-        (["in.parquet", "--model", "null:x"], "null:x: say null or null:PAIRS"),
+        (["in.parquet", "--model", "null:x"], "null:x: give null or null:PAIRS"),
         (["in.parquet", "--query-col", "q"], "the columns there are: query_id, doc_id"),
         (["in.parquet", "--layout", "lists"], "looks like"),
         (["in.parquet", "--max-length", "1"], "--max-length 1 should"),

@@ -14,7 +14,7 @@ import pytest
 
 from producer.jobs.submit import submit
 from rankmill.errors import JobFailed, ModelUnavailable
-from rankmill.models.names import locate
+from rankmill.models.locate import locate_model
 from rankmill.settings import CHECKOUT, settings
 from tests.conftest import StartWorker
 from tests.support.command import rankmill
@@ -94,7 +94,7 @@ def test_a_pull_fetches_the_folders_of_the_modules(hub: Hub, models: Path, tmp_p
     module = folder / "1_LogitScore" / "config.json"
     module.unlink()
     with pytest.raises(ModelUnavailable, match=r"1_LogitScore/config\.json: missing.*models pull"):
-        locate(MODEL)
+        locate_model(MODEL)
     pulled(MODEL)
     assert module.read_bytes() == files["1_LogitScore/config.json"]
     module.write_bytes(b"{" + b" " * (module.stat().st_size - 2) + b"}")
@@ -122,9 +122,9 @@ def test_a_store_of_before_is_completed(hub: Hub, models: Path, tmp_path: Path) 
     (root / "model.json").write_text(json.dumps(index))
     (root / commit / "1_LogitScore" / "config.json").unlink()
     with pytest.raises(ModelUnavailable, match="with its subfolders"):
-        locate(MODEL)
+        locate_model(MODEL)
     pulled(MODEL)
-    locate(MODEL)
+    locate_model(MODEL)
 
 
 def test_what_was_pulled_stays_until_it_is_pulled_again(hub: Hub, models: Path) -> None:
@@ -132,13 +132,13 @@ def test_what_was_pulled_stays_until_it_is_pulled_again(hub: Hub, models: Path) 
     hub.tags[MODEL, "v1"] = first
     pulled(MODEL, "--revision", "v1")
     second = hub.publish(MODEL, with_weights(b"a newer one."))
-    assert locate(MODEL).name == first
+    assert locate_model(MODEL).name == first
     pulled(MODEL)
-    assert locate(MODEL).name == second
-    assert locate(MODEL, "v1").name == locate(MODEL, first).name == first
+    assert locate_model(MODEL).name == second
+    assert locate_model(MODEL, "v1").name == locate_model(MODEL, first).name == first
     n_asked = len(hub.asked)
     pulled(MODEL, "--revision", "v1")  # all there: pinned again, nothing fetched
-    assert locate(MODEL).name == first and len(hub.asked) == n_asked
+    assert locate_model(MODEL).name == first and len(hub.asked) == n_asked
 
 
 def test_a_killed_pull_goes_on_where_it_was(hub: Hub, models: Path) -> None:
@@ -151,11 +151,11 @@ def test_a_killed_pull_goes_on_where_it_was(hub: Hub, models: Path) -> None:
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as pulling:
         wait_for(lambda: part.exists() and part.stat().st_size >= 20 << 20)
         with pytest.raises(ModelUnavailable, match="not in the model store"):
-            locate(MODEL)  # half a model is none
+            locate_model(MODEL)  # half a model is none
         pulling.kill()
     hub.stall_after = None
     pulled(MODEL)
-    assert (locate(MODEL) / "model.safetensors").read_bytes() == weights
+    assert (locate_model(MODEL) / "model.safetensors").read_bytes() == weights
     resumed = [asked for name, asked in hub.asked if name == "model.safetensors"]
     assert resumed == [None, f"bytes={20 << 20}-"]
 
@@ -174,21 +174,21 @@ def test_a_damaged_file_is_refused_and_fetched_anew(hub: Hub, models: Path) -> N
     assert refused.returncode == 2
     assert "model.safetensors arrived damaged" in refused.stderr
     with pytest.raises(ModelUnavailable):
-        locate(MODEL)
+        locate_model(MODEL)
     hub.garble = False
     pulled(MODEL)
-    assert (locate(MODEL) / "model.safetensors").read_bytes() == DEMO["model.safetensors"]
+    assert (locate_model(MODEL) / "model.safetensors").read_bytes() == DEMO["model.safetensors"]
 
 
 def test_a_file_that_rots_in_the_store_is_found_and_mended(hub: Hub, models: Path) -> None:
     hub.publish(MODEL, DEMO)
     pulled(MODEL)
-    weights = locate(MODEL) / "model.safetensors"
+    weights = locate_model(MODEL) / "model.safetensors"
     weights.write_bytes(bytes(len(DEMO["model.safetensors"])))
     found = rankmill("models", "verify")
     assert found.returncode == 2 and "model.safetensors: missing or damaged" in found.stderr
     with pytest.raises(ModelUnavailable, match=r"cut short; run `rankmill models pull acme/tiny"):
-        locate(MODEL)
+        locate_model(MODEL)
     pulled(MODEL)
     assert weights.read_bytes() == DEMO["model.safetensors"]
 

@@ -12,7 +12,8 @@ import pytest
 from producer.jobs.submit import check
 from rankmill.contract.job import JobSpec
 from rankmill.errors import ModelUnavailable, NotAllowed
-from rankmill.models.names import check_allowed, locate, may_run_code
+from rankmill.models.locate import locate_model
+from rankmill.models.permission import check_model_allowed, is_code_allowed
 from rankmill.settings import settings
 from tests.support.inputs import pairs, write
 from worker import models
@@ -71,7 +72,7 @@ def spec(model: object) -> JobSpec:
 @pytest.mark.parametrize("name", ["demo", "null", "null:100", "BAAI/x", "mine/any", "/models/a/b"])
 def test_what_is_listed_may_be_used(allow: Allow, name: str) -> None:
     allow(allowed_models="demo, null,BAAI/x,mine/*,/models/a", allowed_prefixes="/data")
-    check_allowed(name)
+    check_model_allowed(name)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_what_is_listed_may_be_used(allow: Allow, name: str) -> None:
 def test_what_is_not_listed_is_refused_with_what_is(allow: Allow, name: str) -> None:
     allow(allowed_models="BAAI/x,mine/*,/models/a")
     with pytest.raises(ModelUnavailable, match=r"RANKMILL_ALLOWED_MODELS.*mine/\*") as caught:
-        locate(name)
+        locate_model(name)
     assert len(str(caught.value)) < 500
 
 
@@ -93,7 +94,7 @@ def test_a_link_in_an_allowed_folder_is_followed(allow: Allow, tmp_path: Path) -
     (tmp_path / "models" / "link").symlink_to(tmp_path)
     allow(allowed_models=tmp_path / "models")
     with pytest.raises(ModelUnavailable, match="RANKMILL_ALLOWED_MODELS"):
-        check_allowed(f"{tmp_path}/models/link")
+        check_model_allowed(f"{tmp_path}/models/link")
 
 
 def test_a_folder_must_be_allowed_as_a_place_where_models_are_not_limited(
@@ -101,14 +102,14 @@ def test_a_folder_must_be_allowed_as_a_place_where_models_are_not_limited(
 ) -> None:
     allow(allowed_prefixes=tmp_path)
     with pytest.raises(NotAllowed, match="RANKMILL_ALLOWED_PREFIXES"):
-        locate(str(model_folder))
+        locate_model(str(model_folder))
     shutil.copytree(model_folder, tmp_path / "model")
-    locate(str(tmp_path / "model"))
+    locate_model(str(tmp_path / "model"))
     (tmp_path / "model" / "vocab.txt").unlink(missing_ok=True)
     (tmp_path / "model" / "vocab.txt").symlink_to("/etc/hostname")
     with pytest.raises(NotAllowed, match=r"vocab\.txt"):
-        locate(str(tmp_path / "model"))
-    locate("demo")
+        locate_model(str(tmp_path / "model"))
+    locate_model("demo")
 
 
 def test_submitting_and_scoring_both_refuse(
@@ -149,4 +150,4 @@ def test_code_of_a_listed_model_runs(
     loaded = models.load(spec(coded_model))
     assert coded_model.with_name("ran").exists()
     assert loaded.scoring.architecture == "OwnModel" and loaded.scoring.path == "padded"
-    assert not may_run_code(str(model_folder))
+    assert not is_code_allowed(str(model_folder))

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rankmill.errors import RankmillError
-from rankmill.models.names import locate
+from rankmill.models.locate import locate_model
 from rankmill.settings import settings
 from tests.support.models.checkpoints import BUILDERS, write_json
 from worker.engine.scorer import Scorer
@@ -528,7 +528,7 @@ def test_one_line_says_what_is_wrong(
 
 
 def load(folder: Path) -> Scorer:
-    located = locate(str(folder))
+    located = locate_model(str(folder))
     with loading(str(folder)):
         return Scorer.load(located, precision="fp32")
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from rankmill.contract.job import JobSpec
 from rankmill.errors import ModelUnavailable
 from rankmill.models.checkpoint import check_checkpoint, setting_files, weight_files
-from rankmill.models.names import locate
+from rankmill.models.locate import locate_model
 from rankmill.settings import settings
 from tests.support.models.checkpoints import BUILDERS, write_json
 from worker import models
@@ -133,10 +133,10 @@ def test_links_of_the_hubs_cache_are_followed_and_no_others(causal: Path, tmp_pa
         (snapshot / name).unlink()
         (snapshot / name).symlink_to(tmp_path / "elsewhere.json")
         with pytest.raises(ModelUnavailable, match=rf"{name}: a link out of the model's folder"):
-            locate(str(snapshot))
+            locate_model(str(snapshot))
         (snapshot / name).unlink()
         (snapshot / name).symlink_to(before)
-    locate(str(snapshot))
+    locate_model(str(snapshot))
 
 
 def test_a_module_folder_that_is_a_link_is_refused(causal: Path, tmp_path: Path) -> None:

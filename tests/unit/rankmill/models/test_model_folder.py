@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.models.layers import check_layers
+from rankmill.models.locate import locate_model
 from rankmill.models.model_folder import check_causal, check_max_length, length_limit
-from rankmill.models.names import locate
 from rankmill.settings import CHECKOUT
 from tests.support.models.checkpoints import BUILDERS, write_json
 from worker.engine.folder import ModelFolder
@@ -85,7 +85,7 @@ def test_a_language_model_that_does_not_say_how_it_reranks_is_refused(tmp_path: 
     check_causal(folder)
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelUnavailable, match="without a chat template and a LogitScore"):
-        locate(str(folder))
+        locate_model(str(folder))
     change(folder / "tokenizer_config.json", chat_template="{{ messages }}")
     check_causal(folder)
 
@@ -106,9 +106,9 @@ def test_weights_that_lack_a_tensor_of_a_layer_are_refused(tmp_path: Path, name:
         {key: tensors[key] for key in tensors if key not in tokens}, folder / "model.safetensors"
     )
     with pytest.raises(ModelUnavailable, match="the weights lack the embeddings of tokens"):
-        locate(str(folder))
+        locate_model(str(folder))
     for lacking in ([last[0]], last):
         left = {key: value for key, value in tensors.items() if key not in lacking}
         save_file(left, folder / "model.safetensors", {"format": "pt"})
         with pytest.raises(ModelUnavailable, match=r"the weights lack .*\.1\."):
-            locate(str(folder))
+            locate_model(str(folder))

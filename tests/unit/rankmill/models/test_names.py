@@ -8,14 +8,14 @@ from rankmill.contract.base import check_revision
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.models.checkpoint import check_checkpoint, check_names
-from rankmill.models.names import locate
+from rankmill.models.locate import locate_model
 
 GOOD = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 def test_a_whole_folder_passes() -> None:
     check_names("here", set(GOOD))
-    check_checkpoint(locate("demo"))
+    check_checkpoint(locate_model("demo"))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_commit_or_a_ref_is_a_revision(revision: str) -> None:
 )
 def test_any_other_revision_is_refused_everywhere(revision: str) -> None:
     with pytest.raises(InputError, match="--revision") as caught:
-        locate("some-owner/some-model", revision)
+        locate_model("some-owner/some-model", revision)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValidationError, match="--revision"):
         JobSpec(input_uri="in", output_uri="out", model_revision=revision)
@@ -81,13 +81,13 @@ def test_any_other_revision_is_refused_everywhere(revision: str) -> None:
 
 def test_a_model_that_is_nowhere_says_what_to_do() -> None:
     with pytest.raises(ModelUnavailable, match=r"hub is out of reach.*--model PATH"):
-        locate("some-owner/some-model")
+        locate_model("some-owner/some-model")
 
 
 def test_a_name_that_is_no_model_is_refused() -> None:
     with pytest.raises(ModelUnavailable, match="neither a folder nor a hub id"):
-        locate("a/b/c/d")
+        locate_model("a/b/c/d")
 
 
 def test_the_demo_model_comes_with_the_checkout() -> None:
-    assert (locate("demo") / "README.md").is_file()
+    assert (locate_model("demo") / "README.md").is_file()

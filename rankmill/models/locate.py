@@ -1,0 +1,65 @@
+"""Find the local folder of a model and check that it is safe and complete enough to load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rankmill.contract.base import check_revision
+from rankmill.models import hub
+from rankmill.models.checkpoint import check_checkpoint
+from rankmill.models.layers import check_layers
+from rankmill.models.model_folder import check_causal, check_max_length
+from rankmill.models.names import (
+    DEMO,
+    is_built_in_model,
+    is_model_folder,
+    is_null_model,
+    null_rate,
+)
+from rankmill.models.permission import allowed_files, check_model_allowed, is_code_allowed
+from rankmill.models.store import model_store
+from rankmill.settings import CHECKOUT
+
+
+def locate_model(model_id: str, revision: str | None = None) -> Path:
+    """Return the checked local folder of a model: in the model store, else in the hub's cache.
+
+    If a store is configured, nothing is fetched: a model that it lacks was not pulled.
+
+    Raises:
+        ModelUnavailable: the model is absent, unsafe or damaged; the message says what to do.
+        NotAllowed: as `check_model_allowed`.
+    """
+    check_model_allowed(model_id)
+    if revision is not None:
+        check_revision(revision)
+    if model_id == DEMO:
+        folder = CHECKOUT / "models" / "demo-reranker"
+    elif is_model_folder(model_id):
+        folder = Path(model_id)
+    elif (store := model_store()) is not None:
+        folder = store.find(model_id, revision)
+    else:
+        folder = hub.cached(model_id, revision, allowed_files(model_id))
+    check_checkpoint(folder, may_run_code=is_code_allowed(model_id))
+    if not is_code_allowed(model_id):
+        check_causal(folder)
+        check_layers(folder)
+    return folder
+
+
+def check_model_if_here(model_id: str, revision: str | None, max_length: int | None) -> None:
+    """Check a model and `max_length` if its files are on this machine; fetch nothing.
+
+    Raises:
+        ModelUnavailable: as `locate_model`.
+        InputError: `max_length` is more than the model takes.
+    """
+    if is_null_model(model_id):
+        null_rate(model_id)
+        return
+    store = None if is_built_in_model(model_id) or is_model_folder(model_id) else model_store()
+    stored = store.read(model_id) if store is not None else None
+    is_stored = stored is not None and stored.resolve(revision) is not None
+    if is_stored or model_id == DEMO or is_model_folder(model_id):
+        check_max_length(max_length, model_id, locate_model(model_id, revision))
