@@ -21,7 +21,7 @@ from bench.engine_report import Comparison, as_json, table
 from bench.engine_shapes import SHAPES, make_checkpoint, useful_flops
 from bench.engine_sides import Pairs, Peer, engine_side, matmul_peak_flops, run_in_turns
 from bench.workload import MIXES, Mix, build_pairs, read_corpus
-from worker.engine.precision import Precision
+from worker.engine.kernels.precision import Precision
 from worker.engine.scorer import Scorer, ScorerStats
 from worker.models import use_cores
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from worker.engine.precision import Precision
+from worker.engine.kernels.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer
 
 Pairs = list[tuple[str, str]]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rankmill.errors import DeviceFault, DeviceFull, RankmillError, is_memory_shortage, unexpected
-from worker.engine.faults import fault_of, first_line
+from worker.engine.device.faults import fault_of, first_line
 
 
 @contextmanager

@@ -28,8 +28,8 @@ from worker.shard.rejects import refusals
 
 # `null` is answered without torch, which takes seconds to load.
 if TYPE_CHECKING:
-    from worker.engine.folder import ModelFolder
-    from worker.engine.pairs import EncodedWindow
+    from worker.engine.batches.pairs import EncodedWindow
+    from worker.engine.folder.model_folder import ModelFolder
     from worker.engine.scorer import Scorer
 
 # A window that takes much less says little of a job's.
@@ -89,10 +89,10 @@ def _windows(good: pa.Table, request: MeasureRequest) -> Iterator[PairWindow]:
 def _measured(
     request: MeasureRequest, folder: Path, refused: dict[int, str], windows: list[PairWindow]
 ) -> Measurement:
-    from worker.engine.encoding import encoder_for
-    from worker.engine.folder import ModelFolder
-    from worker.engine.paths import check_scoring
-    from worker.engine.precision import resolve_precision
+    from worker.engine.encoding.encoder import encoder_for
+    from worker.engine.families.loader import check_scoring
+    from worker.engine.folder.model_folder import ModelFolder
+    from worker.engine.kernels.precision import resolve_precision
     from worker.engine.scorer import Scorer
     from worker.models import chosen_device, loading, use_cores
 
@@ -135,7 +135,7 @@ def _measured(
 
 def _path(source: ModelFolder) -> tuple[str, str]:
     """The path a model takes and why not the packed one, known without its weights."""
-    from worker.engine.paths import why_not_packed
+    from worker.engine.families.loader import why_not_packed
 
     reason = why_not_packed(source)
     if reason is None:

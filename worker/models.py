@@ -25,7 +25,7 @@ from rankmill.models.names import is_null_model, null_rate
 from rankmill.models.permission import check_model_allowed, is_code_allowed
 from rankmill.settings import settings
 from worker.device_errors import device_errors
-from worker.engine.refusal import UnusableFolder
+from worker.engine.folder.refusal import UnusableFolder
 from worker.engine.scorer import BatchRun, Scorer
 from worker.liveness.heartbeat import task_pulse
 from worker.metrics.counters import meters

@@ -113,7 +113,7 @@ def _hurry(clock: ModuleType) -> None:
 is_by_text = str(_BREAKS).startswith("text:")
 _CHANGED = {
     **({"worker.engine.scorer": _kill_at_deadly_text} if _DEADLY else {}),
-    **({"worker.engine.runner": _break_device} if _BREAKS else {}),
+    **({"worker.engine.device.runner": _break_device} if _BREAKS else {}),
     **({"worker.engine.scorer": _break_device_at_text} if is_by_text else {}),
     **({"rankmill.devices.choice": _answer_as_driver} if _DRIVER else {}),
     **({"producer.schedules.clock": _hurry} if _CLOCK else {}),

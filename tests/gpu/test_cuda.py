@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tests.support.models.checkpoints import CORPUS, bert, modernbert, roberta
-from worker.engine.faults import fault_of
-from worker.engine.precision import Precision
-from worker.engine.room import asks_too_much
+from worker.engine.device.faults import fault_of
+from worker.engine.device.memory import asks_too_much
+from worker.engine.kernels.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer
 
 # The one skip that CI takes: its machines have no GPU, and what it would test cannot be had there.
@@ -89,7 +89,7 @@ def test_out_of_memory_is_known_as_such() -> None:
 
 ASSERTED = """
 import torch
-from worker.engine.faults import fault_of
+from worker.engine.device.faults import fault_of
 table = torch.zeros(4, device="cuda")
 for _ in range(2):  # the error is sticky: what is sound fails too
     try:

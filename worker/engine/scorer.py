@@ -18,23 +18,22 @@ from pathlib import Path
 import numpy as np
 
 from worker.engine.agreement import Agreement, measure_agreement
-from worker.engine.batching import packed_batches, padded_batches
-from worker.engine.encoding import Encoder, encoder_for
-from worker.engine.faults import (
+from worker.engine.batches.batching import packed_batches, padded_batches
+from worker.engine.batches.pairs import EncodedWindow
+from worker.engine.device.faults import (
     DeviceFaultError,
     DeviceFullError,
     ForwardError,
     fault_of,
     first_line,
 )
-from worker.engine.folder import Activation, ModelFolder
-from worker.engine.memory import default_budget
-from worker.engine.pairs import EncodedWindow
-from worker.engine.paths import LoadedModel, PathName, load_model
-from worker.engine.precision import Precision, Resolved, resolve_precision
+from worker.engine.device.memory import PAUSES_S, default_budget, release
+from worker.engine.device.runner import PairTooLargeError, Runner
+from worker.engine.encoding.encoder import Encoder, encoder_for
+from worker.engine.families.loader import LoadedModel, PathName, load_model
+from worker.engine.folder.model_folder import Activation, ModelFolder
+from worker.engine.kernels.precision import Precision, Resolved, resolve_precision
 from worker.engine.prefetch import ahead
-from worker.engine.room import PAUSES_S, release
-from worker.engine.runner import PairTooLargeError, Runner
 from worker.engine.stats import BatchRun, OnBatch, ScorerStats, unheard
 from worker.engine.values import PairWindow, WindowScores
 

@@ -21,7 +21,7 @@ from rankmill.devices.choice import EXIT_DEVICE_LOST
 from rankmill.errors import RankmillError
 from rankmill.ledger.claims import Claims
 from rankmill.logs import get_logger
-from worker.engine.faults import DeviceFaultError
+from worker.engine.device.faults import DeviceFaultError
 
 log = get_logger(__name__)
 

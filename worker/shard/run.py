@@ -16,7 +16,7 @@ from rankmill.contract.job import ShardSpec
 from rankmill.contract.results import Agreement, Histogram, ShardReport
 from rankmill.output.output import Job
 from worker.device_errors import device_errors
-from worker.engine.faults import DeviceFullError
+from worker.engine.device.faults import DeviceFullError
 from worker.shard.ownership import owned_rows
 from worker.shard.pair_scores import write_scores
 from worker.shard.part import write_part

@@ -16,7 +16,7 @@ from rankmill.logs import get_logger
 from rankmill.output.output import Job
 from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, pair_hashes
 from rankmill.tables.titles import scored_documents
-from worker.engine.faults import ForwardError, fault_of
+from worker.engine.device.faults import ForwardError, fault_of
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
 from worker.models import LoadedModel
 from worker.shard.duplicates import DocumentIds

@@ -16,7 +16,7 @@ from rankmill.models.locate import locate_model
 from rankmill.models.model_folder import check_causal, check_max_length, length_limit
 from rankmill.settings import CHECKOUT
 from tests.support.models.checkpoints import BUILDERS, write_json
-from worker.engine.folder import ModelFolder
+from worker.engine.folder.model_folder import ModelFolder
 
 # Above this, a tokenizer has no limit.
 _NO_LIMIT = 2**31 - 1

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.models.checkpoints import CORPUS, bert
-from worker.engine.batching import TokenBatch
-from worker.engine.layers import Forward
-from worker.engine.precision import Precision
+from worker.engine.batches.batching import TokenBatch
+from worker.engine.kernels.layers import Forward
+from worker.engine.kernels.precision import Precision
 from worker.engine.prefetch import THREAD
 from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer
 

@@ -19,11 +19,11 @@ from rankmill.errors import DeviceFault, DeviceFull, ModelUnavailable, Transient
 from rankmill.output.output import Job
 from tests.support.inputs import everything_under, pairs, read_output, read_rejected
 from tests.support.models.checkpoints import bert
-from tests.unit.worker.engine.test_room import Failing, out_of_memory
+from tests.support.models.failing import Failing, out_of_memory
 from tests.unit.worker.shard.test_shard import planned
 from worker import models
-from worker.engine.batching import TokenBatch
-from worker.engine.runner import Runner
+from worker.engine.batches.batching import TokenBatch
+from worker.engine.device.runner import Runner
 from worker.engine.scorer import ForwardError, PairWindow, Scorer
 from worker.finalize import make_manifest
 from worker.models import load

@@ -1,0 +1,124 @@
+"""The engine's fp32 logits are those of transformers and of CrossEncoder.predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tests.support.models.checkpoints import CORPUS
+from tests.support.models.windows import mixed_window
+from worker.engine.scorer import PairWindow, Scorer
+
+pytestmark = pytest.mark.slow
+
+PACKED = (
+    "bert",
+    "bert-two-labels",
+    "bert-no-activation",
+    "bert-gelu-new",
+    "xlm-roberta",
+    "roberta-two-labels",
+    "modernbert",
+    "modernbert-local-last",
+    "modernbert-mean",
+    "demo",
+)
+LONG = ("xlm-roberta", "modernbert-local-last", "modernbert-mean")
+TOLERANCE = 1e-5
+
+
+@torch.inference_mode()
+def reference(folder: Path, window: PairWindow) -> np.ndarray:
+    """Raw logits of transformers, each pair by itself: no padding, no batch, one thread.
+
+    With two threads its own sums differ: by 1.8e-5 for the demo model, whose logits reach 16.
+    """
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for query, document in zip(window.queries, window.documents, strict=True):
+        inputs = tokenizer([query], [document], truncation=True, return_tensors="pt")
+        logits = model(**inputs).logits[0]
+        rows.append(logits[0] if len(logits) == 1 else logits[1] - logits[0])
+    return torch.stack(rows).numpy()
+
+
+def score(scorer: Scorer, window: PairWindow) -> np.ndarray:
+    (scores,) = scorer.score([window])
+    return scores.logits
+
+
+def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.fixture(params=PACKED)
+def packed_folder(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> Path:
+    return checkpoints[request.param]
+
+
+def test_equals_transformers(packed_folder: Path) -> None:
+    scorer = Scorer.load(packed_folder, precision="fp32")
+    window = mixed_window()
+    assert (scorer.info.path, scorer.info.path_reason) == ("packed", "")
+    assert_equal(score(scorer, window), reference(packed_folder, window))
+
+
+def test_equals_cross_encoder_predict(packed_folder: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    scorer = Scorer.load(packed_folder, precision="fp32")
+    window = mixed_window()
+    peer = CrossEncoder(str(packed_folder), device="cpu", model_kwargs={"dtype": torch.float32})
+    expected = peer.predict(list(zip(window.queries, window.documents, strict=True)))
+    if expected.ndim == 2:  # two labels, left as logits
+        expected = expected[:, 1] - expected[:, 0]
+    logits = torch.from_numpy(score(scorer, window))
+    sigmoid = scorer.info.activation == "sigmoid" and peer.num_labels == 1
+    scores = torch.sigmoid(logits) if sigmoid else logits
+    assert_equal(scores.numpy(), expected)
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_equals_transformers_at_8192_tokens(name: str, checkpoints: dict[str, Path]) -> None:
+    scorer = Scorer.load(checkpoints[name], precision="fp32")
+    window = PairWindow(["a long read"] * 2, [" ".join(CORPUS * 40), "short"])
+    (scores,) = scorer.score([window])
+    assert scores.n_tokens[0] == 8192
+    assert scores.truncated.tolist() == [True, False]
+    expected = reference(checkpoints[name], window)
+    assert_equal(scores.logits, expected)
+
+
+@pytest.mark.parametrize("max_length", [64, 512])
+@pytest.mark.parametrize("name", ["qwen3", "qwen3-chat"])
+def test_language_models_equal_cross_encoder_predict(
+    name: str, max_length: int, checkpoints: dict[str, Path]
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    window = mixed_window()
+    scorer = Scorer.load(checkpoints[name], precision="fp32", max_length=max_length)
+    peer = CrossEncoder(str(checkpoints[name]), device="cpu", max_length=max_length)
+    expected = peer.predict(list(zip(window.queries, window.documents, strict=True)))
+    scores = torch.sigmoid(torch.from_numpy(score(scorer, window)))
+    assert (scorer.info.path, scorer.info.activation) == ("causal", "sigmoid")
+    assert_equal(scores.numpy(), expected)
+
+
+def test_activation_is_the_folders_own(checkpoints: dict[str, Path]) -> None:
+    assert Scorer.load(checkpoints["bert-no-activation"]).info.activation == "none"
+    assert Scorer.load(checkpoints["bert"]).info.activation == "sigmoid"
+
+
+def test_other_architectures_are_padded_and_say_why(checkpoints: dict[str, Path]) -> None:
+    scorer = Scorer.load(checkpoints["distilbert"], precision="fp32")
+    window = mixed_window()
+    assert scorer.info.path == "padded"
+    assert scorer.info.path_reason == "no packed forward for distilbert"
+    expected = reference(checkpoints["distilbert"], window)
+    assert_equal(score(scorer, window), expected)

@@ -1,0 +1,125 @@
+"""Packed attention by torch's varlen_attn, in plain torch with the signatures of its versions.
+
+The kernels themselves need a GPU (tests/gpu); here their arguments are checked as they check them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import varlen
+
+from tests.support.models.checkpoints import CORPUS, bert, modernbert, roberta
+from worker.engine.batches.batching import TokenBatch
+from worker.engine.families import loader
+from worker.engine.kernels.precision import Precision
+from worker.engine.scorer import PairWindow, Scorer
+
+pytestmark = pytest.mark.slow
+
+BUILDERS = {"bert": bert, "xlm-roberta": roberta, "modernbert": modernbert}
+SHAPE = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 128}
+WINDOW = PairWindow(
+    ["a fast search"] * 30, [" ".join(CORPUS)[: 14 * i] for i in range(29)] + [" ".join(CORPUS)]
+)
+Window = tuple[int, int]
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    ends_q: torch.Tensor,
+    ends_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    window: Window = (-1, -1),
+) -> torch.Tensor:
+    for each in (query, key, value):
+        assert each.dim() == 3 and each.stride(-1) == 1
+        assert each.dtype in (torch.float16, torch.bfloat16)
+        assert each.shape[2] % 8 == 0 and each.shape[2] <= 256
+    for ends, tokens, longest in ((ends_q, query, max_q), (ends_k, key, max_k)):
+        assert ends.dtype == torch.int32 and ends.is_contiguous() and type(longest) is int
+        assert int(ends[-1]) == len(tokens) and int(ends.diff().max()) <= longest
+    out = torch.empty_like(query)
+    for n in range(len(ends_q) - 1):
+        of_q, of_k = slice(ends_q[n], ends_q[n + 1]), slice(ends_k[n], ends_k[n + 1])
+        q, k, v = (t.float().transpose(0, 1) for t in (query[of_q], key[of_k], value[of_k]))
+        scores = q @ k.transpose(1, 2) / math.sqrt(query.shape[2])
+        n_q, n_k = scores.shape[1:]
+        away = torch.arange(n_k)[None] - (torch.arange(n_q)[:, None] + n_k - n_q)
+        left, right = window
+        hidden = (away < -left if left >= 0 else away > n_k) | (right >= 0) & (away > right)
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+        out[of_q] = (weights @ v).transpose(0, 1).to(query.dtype)
+    return out
+
+
+def v2_10(
+    query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int,
+    is_causal: bool = False, return_aux: Any = None,
+) -> torch.Tensor:  # fmt: skip
+    return attend(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k)
+
+
+def v2_11(
+    query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int, *,
+    return_aux: Any = None, scale: float | None = None, window_size: Window = (-1, -1),
+) -> torch.Tensor:  # fmt: skip
+    return attend(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size)
+
+
+def v2_13(
+    query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int, *,
+    return_aux: Any = None, scale: float | None = None, window_size: Window = (-1, -1),
+    enable_gqa: bool = False, seqused_k: Any = None, block_table: Any = None,
+    num_splits: int | None = None,
+) -> torch.Tensor:  # fmt: skip
+    assert num_splits == 1
+    return attend(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size)
+
+
+def v2_13_on_cudnn(
+    query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int, *,
+    window_size: Window = (-1, -1), num_splits: int | None = None,
+) -> torch.Tensor:  # fmt: skip
+    if num_splits is not None:
+        raise RuntimeError("num_splits is not supported with the cuDNN backend.")
+    return attend(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("version", [v2_10, v2_11, v2_13, v2_13_on_cudnn])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_packed_attention_is_near_fp32(
+    name: str,
+    version: Callable[..., torch.Tensor],
+    precision: Precision,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    folder = BUILDERS[name](tmp_path / name, num_labels=1, **SHAPE)
+    (exact,) = Scorer.load(folder, precision="fp32").score([WINDOW])
+    calls: list[int] = []
+
+    @wraps(version)  # its signature is read
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(1)
+        return version(*arguments, **options)
+
+    monkeypatch.setattr(varlen, "varlen_attn", counted)
+    monkeypatch.setattr(loader, "has_varlen", lambda device, dtype, head_dim: True)
+    monkeypatch.setattr(TokenBatch, "filled_up", lambda self: self)  # as on CUDA
+    (scores,) = Scorer.load(folder, precision=precision).score([WINDOW])
+    assert calls
+    bound = 0.05 * np.abs(exact.logits).max() + 0.05
+    np.testing.assert_allclose(scores.logits, exact.logits, rtol=0, atol=bound)

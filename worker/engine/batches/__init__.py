@@ -1,0 +1,1 @@
+"""Distinct pairs as ragged arrays, and the token batches made of them."""

@@ -1,0 +1,76 @@
+"""The distinct pairs of a window: equal texts and equal pairs are worked on once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.engine.batches.ragged import exclusive_cumsum
+from worker.engine.values import PairWindow
+
+
+@dataclass(frozen=True)
+class EncodedWindow:
+    """The distinct pairs of a window as ragged arrays.
+
+    Attributes:
+        ids: int32 (total tokens,), the pairs' ids one after the other.
+        types: uint8 like `ids`, or None where the model is given no token types.
+        lengths: int64 (distinct pairs,).
+        truncated: bool (distinct pairs,).
+        pair_of_row: int64 (rows of the window,), which distinct pair a row is.
+    """
+
+    ids: np.ndarray
+    types: np.ndarray | None
+    lengths: np.ndarray
+    truncated: np.ndarray
+    pair_of_row: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        return exclusive_cumsum(self.lengths)
+
+    @classmethod
+    def of_ones(cls, n_pairs: int, length: int) -> EncodedWindow:
+        """Equal pairs to try a device with; token 1 is in every vocabulary."""
+        return cls(
+            ids=np.ones(n_pairs * length, dtype=np.int32),
+            types=None,
+            lengths=np.full(n_pairs, length, dtype=np.int64),
+            truncated=np.zeros(n_pairs, dtype=bool),
+            pair_of_row=np.arange(n_pairs),
+        )
+
+
+@dataclass(frozen=True)
+class DistinctPairs:
+    """The window without repetition: texts, and pairs as indices into them."""
+
+    queries: list[str]
+    documents: list[str]
+    query_of_pair: np.ndarray
+    document_of_pair: np.ndarray
+    pair_of_row: np.ndarray
+
+    @classmethod
+    def of(cls, window: PairWindow) -> DistinctPairs:
+        queries, query_of_row = _distinct(window.queries)
+        documents, document_of_row = _distinct(window.documents)
+        keys = query_of_row * max(1, len(documents)) + document_of_row
+        _, first, pair_of_row = np.unique(keys, return_index=True, return_inverse=True)
+        return cls(
+            queries=queries,
+            documents=documents,
+            query_of_pair=query_of_row[first],
+            document_of_pair=document_of_row[first],
+            pair_of_row=pair_of_row,
+        )
+
+
+def _distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    index: dict[str, int] = {}
+    rows = np.fromiter((index.setdefault(text, len(index)) for text in texts), np.int64, len(texts))
+    return list(index), rows

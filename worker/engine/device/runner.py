@@ -1,0 +1,260 @@
+"""Batches through the device: launched without waiting, results fetched one batch late."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from worker.engine.batches.batching import TokenBatch
+from worker.engine.batches.pairs import EncodedWindow
+from worker.engine.device.faults import (
+    DeviceFaultError,
+    DeviceFullError,
+    ForwardError,
+    fault_of,
+    first_line,
+)
+from worker.engine.device.memory import PAUSES_S, asks_too_much, is_ours_alone, release
+from worker.engine.kernels.layers import Forward
+from worker.engine.stats import BatchRun, OnBatch, unheard
+
+# Batches that must fit before a budget that was halved is doubled; doubled each time in vain.
+_MIN_BEFORE_GROWING, _MAX_BEFORE_GROWING = 8, 1024
+
+CutBatches = Callable[[np.ndarray, int], Iterator[np.ndarray]]
+
+
+class PairTooLargeError(RuntimeError):
+    """A single pair does not fit into the device's memory.
+
+    Attributes:
+        row: the first row of the window that holds the pair.
+        n_tokens: how long it is.
+    """
+
+    def __init__(self, row: int, n_tokens: int) -> None:
+        super().__init__(
+            f"pair {row} of the window ({n_tokens} tokens) does not fit into the device's memory "
+            f"by itself; lower max_length"
+        )
+        self.row = row
+        self.n_tokens = n_tokens
+
+
+class Runner:
+    """Runs a forward over the distinct pairs of windows.
+
+    Attributes:
+        max_batch_tokens: the budget; halved when the device has no room, and grown again after
+            batches that fit, to what it was at first and not beyond.
+        busy_s: seconds the device has spent in forwards.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        device: str,
+        cut: CutBatches,
+        max_batch_tokens: int,
+        on_batch: OnBatch = unheard,
+        pauses_s: Sequence[float] = PAUSES_S,
+    ) -> None:
+        """
+        Args:
+            pauses_s: waited out, one after the other, before a batch that should fit is given up.
+        """
+        self._forward = forward
+        self._device = device
+        self._cut = cut
+        self._launch = _CudaRun if _is_cuda(device) else _CpuRun
+        self.max_batch_tokens = self._first_budget = max_batch_tokens
+        self._on_batch = on_batch
+        self._pauses_s = pauses_s
+        self._longest_fit = 0
+        self._shortest_misfit: float = math.inf
+        self._n_fitting = 0
+        self._n_before_growing = _MIN_BEFORE_GROWING
+        self._has_just_grown = False
+        self.busy_s = 0.0
+
+    @torch.inference_mode()
+    def logits(self, window: EncodedWindow, pairs: np.ndarray) -> np.ndarray:
+        """float32 logits of some distinct pairs of the window.
+
+        Raises:
+            PairTooLargeError: one pair alone exhausts the device's memory, with nothing else in it.
+            DeviceFullError: the device has no room for what should fit, and had none for a while.
+            DeviceFaultError: the device has failed.
+            ForwardError: the model's forward failed by itself.
+        """
+        out = np.empty(len(window.lengths), dtype=np.float32)
+        waiting = deque(self._batches(window, pairs))
+        late: _Run | None = None
+        n_pauses = 0
+        while waiting:
+            batch_pairs = waiting.popleft()
+            started = self._try(window, batch_pairs)
+            self._collect(window, late, out)
+            late = None
+            if isinstance(started, str):  # nothing holds the activations now
+                release(self._device)
+                if len(batch_pairs) > 1:
+                    self._halve(int(window.lengths[batch_pairs].sum()))
+                else:
+                    self._wait(window, batch_pairs, n_pauses, started)
+                    n_pauses += 1
+                rest = np.concatenate([batch_pairs, *waiting])
+                waiting = deque(self._batches(window, rest))
+                continue
+            late = started
+            n_pauses = 0
+            if self._has_grown(window, batch_pairs) and waiting:
+                waiting = deque(self._batches(window, np.concatenate(list(waiting))))
+        self._collect(window, late, out)
+        wanted: np.ndarray = out[pairs]
+        return wanted
+
+    @torch.inference_mode()
+    def prove(self, length: int) -> None:
+        """Put a full batch of pairs of a length through the device.
+
+        Raises:
+            DeviceFullError, DeviceFaultError, ForwardError: as `logits`.
+        """
+        n_pairs = max(1, self.max_batch_tokens // length)
+        window = EncodedWindow.of_ones(n_pairs, length)
+        self.logits(window, np.arange(n_pairs))
+
+    def _batches(self, window: EncodedWindow, pairs: np.ndarray) -> Iterator[np.ndarray]:
+        for places in self._cut(window.lengths[pairs], self.max_batch_tokens):
+            yield pairs[places]
+
+    def _try(self, window: EncodedWindow, pairs: np.ndarray) -> _Run | str:
+        """A batch under way, or what was said where the device has no room for it."""
+        try:
+            with _faults(), self._current_device():
+                batch = TokenBatch.of(window, pairs).to(self._device)
+                return self._launch(self._forward, batch, pairs)
+        except DeviceFullError as error:
+            return str(error)
+
+    def _collect(self, window: EncodedWindow, run: _Run | None, out: np.ndarray) -> None:
+        if run is None:
+            return
+        with _faults(), self._current_device():
+            out[run.pairs] = run.result()
+        self.busy_s += run.busy_s
+        n_tokens = int(window.lengths[run.pairs].sum())
+        self._on_batch(BatchRun(len(run.pairs), n_tokens, self.max_batch_tokens, run.busy_s))
+
+    def _halve(self, n_tokens: int) -> None:
+        self.max_batch_tokens = max(1, min(self.max_batch_tokens, n_tokens) // 2)
+        if self._has_just_grown:  # too soon
+            self._n_before_growing = min(2 * self._n_before_growing, _MAX_BEFORE_GROWING)
+        self._n_fitting, self._has_just_grown = 0, False
+
+    def _has_grown(self, window: EncodedWindow, pairs: np.ndarray) -> bool:
+        """Count a batch that fits; True where the budget is larger from now on."""
+        self._longest_fit = max(self._longest_fit, int(window.lengths[pairs].max()))
+        self._n_fitting += 1
+        if self._n_fitting < self._n_before_growing:
+            return False
+        self._n_fitting, self._has_just_grown = 0, False
+        if self.max_batch_tokens >= self._first_budget:
+            return False
+        self.max_batch_tokens = min(2 * self.max_batch_tokens, self._first_budget)
+        self._has_just_grown = True
+        return True
+
+    def _wait(self, window: EncodedWindow, pairs: np.ndarray, n_pauses: int, said: str) -> None:
+        """Wait until a single pair may fit, or say whose fault it is that it does not."""
+        row = int(np.flatnonzero(window.pair_of_row == pairs[0])[0])
+        n_tokens = int(window.lengths[pairs[0]])
+        if n_tokens >= self._shortest_misfit or asks_too_much(said, self._device):
+            raise PairTooLargeError(row, n_tokens)
+        if n_pauses < len(self._pauses_s):
+            time.sleep(self._pauses_s[n_pauses])
+            return
+        if n_tokens > self._longest_fit and self._takes_a_little() and is_ours_alone(self._device):
+            self._shortest_misfit = n_tokens  # others like it are not waited for
+            raise PairTooLargeError(row, n_tokens)
+        raise DeviceFullError(f"no room for {n_tokens} tokens, which should fit: {said}")
+
+    def _takes_a_little(self) -> bool:
+        started = self._try(EncodedWindow.of_ones(1, 2), np.arange(1))
+        if not isinstance(started, str):
+            with _faults(), self._current_device():
+                started.result()
+        return not isinstance(started, str)
+
+    def _current_device(self) -> AbstractContextManager[Any]:
+        """Events, streams and pinned copies are those of the current device."""
+        return torch.cuda.device(self._device) if _is_cuda(self._device) else nullcontext()
+
+
+def _is_cuda(device: str) -> bool:
+    return torch.device(device).type == "cuda"
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Raise what the device and the forward fail with as what it means."""
+    try:
+        yield
+    except Exception as error:
+        fault, said = fault_of(error), first_line(error)
+        if fault == "memory":
+            # Not from the error, whose frames hold the activations.
+            raise DeviceFullError(said) from None
+        if fault == "device":
+            raise DeviceFaultError(said) from error
+        raise ForwardError(f"{type(error).__name__}: {said}") from error
+
+
+class _Run(Protocol):
+    pairs: np.ndarray
+    busy_s: float
+
+    def result(self) -> np.ndarray: ...
+
+
+class _CpuRun:
+    def __init__(self, forward: Forward, batch: TokenBatch, pairs: np.ndarray) -> None:
+        started = time.perf_counter()
+        self._logits = forward.forward(batch)
+        self.busy_s = time.perf_counter() - started
+        self.pairs = pairs
+
+    def result(self) -> np.ndarray:
+        logits: np.ndarray = self._logits.numpy()
+        return logits
+
+
+class _CudaRun:
+    """A forward under way; `result` waits for this batch alone, the next one already queued."""
+
+    def __init__(self, forward: Forward, batch: TokenBatch, pairs: np.ndarray) -> None:
+        event: Any = torch.cuda.Event
+        self._started = event(enable_timing=True)
+        self._ended = event(enable_timing=True)
+        self._started.record()
+        logits = forward.forward(batch)
+        self._host = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True)
+        self._host.copy_(logits, non_blocking=True)
+        self._ended.record()
+        self.pairs = pairs
+        self.busy_s = 0.0
+
+    def result(self) -> np.ndarray:
+        self._ended.synchronize()
+        self.busy_s = self._started.elapsed_time(self._ended) / 1000
+        logits: np.ndarray = self._host.numpy()
+        return logits

@@ -1,0 +1,1 @@
+"""Encoders from pairs of texts to token ids."""

@@ -1,0 +1,131 @@
+"""Pairs put together from texts tokenized alone, exactly as the tokenizer would encode them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from worker.engine.batches.pairs import DistinctPairs, EncodedWindow
+from worker.engine.batches.ragged import exclusive_cumsum, flatten, ragged_arange, row_lengths
+from worker.engine.encoding.pair_template import PairTemplate, longest_first
+from worker.engine.folder.refusal import UnusableFolder
+from worker.engine.values import PairWindow
+
+
+class JoinEncoder:
+    """Tokenizes texts alone and joins the halves by the tokenizer's learnt template."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: PairTemplate,
+        *,
+        max_length: int,
+        keep_end: bool,
+        with_types: bool,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._room = max_length - template.n_special
+        self._keep_end = keep_end
+        self._with_types = with_types
+        if self._room < 1:
+            raise UnusableFolder(
+                f"max_length {max_length} leaves no room for text: "
+                f"{template.n_special} special tokens are added to each pair"
+            )
+
+    def encode(self, window: PairWindow) -> EncodedWindow:
+        pairs = DistinctPairs.of(window)
+        queries = self._tokenize(pairs.queries)
+        documents = self._tokenize(pairs.documents)
+        uncut = (queries.uncut[pairs.query_of_pair], documents.uncut[pairs.document_of_pair])
+        kept = longest_first(*uncut, self._room)
+        lengths = kept[0] + kept[1] + self._template.n_special
+        ids = np.empty(int(lengths.sum()), dtype=np.int32)
+        document_starts = self._write_specials(ids, lengths, kept[0])
+        query_starts = exclusive_cumsum(lengths) + len(self._template.prefix)
+        self._write_texts(ids, query_starts, queries, pairs.query_of_pair, kept[0])
+        self._write_texts(ids, document_starts, documents, pairs.document_of_pair, kept[1])
+        return EncodedWindow(
+            ids=ids,
+            types=self._token_types(kept) if self._with_types else None,
+            lengths=lengths,
+            truncated=uncut[0] + uncut[1] > self._room,
+            pair_of_row=pairs.pair_of_row,
+        )
+
+    def _tokenize(self, texts: list[str]) -> _Texts:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        part = slice(-self._room, None) if self._keep_end else slice(self._room)
+        return _Texts.of((encoding.ids for encoding in encodings), part)
+
+    def _write_specials(
+        self, ids: np.ndarray, lengths: np.ndarray, n_query: np.ndarray
+    ) -> np.ndarray:
+        """Fill in the special tokens of every pair; returns where the documents start."""
+        template = self._template
+        starts = exclusive_cumsum(lengths)
+        middles = starts + len(template.prefix) + n_query
+        suffixes = starts + lengths - len(template.suffix)
+        for places, special in (
+            (starts, template.prefix),
+            (middles, template.middle),
+            (suffixes, template.suffix),
+        ):
+            for offset, token in enumerate(special):
+                ids[places + offset] = token
+        document_starts: np.ndarray = middles + len(template.middle)
+        return document_starts
+
+    def _write_texts(
+        self,
+        ids: np.ndarray,
+        places: np.ndarray,
+        texts: _Texts,
+        chosen: np.ndarray,
+        n_kept: np.ndarray,
+    ) -> None:
+        starts = texts.starts[chosen]
+        if self._keep_end:
+            starts = starts + texts.stored[chosen] - n_kept
+        ids[ragged_arange(places, n_kept)] = texts.ids[ragged_arange(starts, n_kept)]
+
+    def _token_types(self, kept: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        template = self._template
+        counts = np.empty((len(kept[0]), 5), dtype=np.int64)
+        counts[:, 0] = len(template.prefix)
+        counts[:, 1] = kept[0]
+        counts[:, 2] = len(template.middle)
+        counts[:, 3] = kept[1]
+        counts[:, 4] = len(template.suffix)
+        kinds = np.tile(np.array(template.types, dtype=np.uint8), len(counts))
+        return np.repeat(kinds, counts.reshape(-1))
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Tokenized texts, cut to what a pair could keep of them; `uncut` are their full lengths."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+    stored: np.ndarray
+    uncut: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Iterable[Sequence[int]], part: slice) -> _Texts:
+        kept = []
+        uncut = []
+        for ids in texts:
+            kept.append(ids[part])
+            uncut.append(len(ids))
+        stored = row_lengths(kept)
+        return cls(
+            ids=flatten(kept, int(stored.sum()), np.int32),
+            starts=exclusive_cumsum(stored),
+            stored=stored,
+            uncut=np.array(uncut, dtype=np.int64),
+        )

@@ -1,0 +1,129 @@
+"""BERT, RoBERTa and XLM-RoBERTa cross-encoders without padding.
+
+The two families differ in how positions are counted and in where the head keeps its weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from worker.engine.batches.batching import TokenBatch
+from worker.engine.kernels.attention import Attention
+from worker.engine.kernels.heads import Head, classifier
+from worker.engine.kernels.layers import ACTIVATIONS, MakeLinear, Norm, fused
+
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert")
+
+
+def why_unsupported(config: Any) -> str | None:
+    """What in a config of `MODEL_TYPES` this forward does not do; None when it does it all."""
+    positions = getattr(config, "position_embedding_type", "absolute")
+    if positions not in (None, "absolute"):
+        return f"position embeddings are {positions}"
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        return "the model is a decoder"
+    if config.hidden_act not in ACTIVATIONS:
+        return f"the activation is {config.hidden_act}"
+    return None
+
+
+class Packed:
+    """A model of one of `MODEL_TYPES`; the last layer gives only the rows that the head reads."""
+
+    def __init__(
+        self,
+        base: Any,
+        config: Any,
+        head: Head,
+        *,
+        dtype: torch.dtype,
+        linear: MakeLinear,
+        attention: Attention,
+    ) -> None:
+        self._embeddings = _Embeddings(base.embeddings, config, dtype)
+        self._layers = [
+            _Layer(layer, config, dtype, linear, attention) for layer in base.encoder.layer
+        ]
+        self._head = head
+
+    def forward(self, batch: TokenBatch) -> torch.Tensor:
+        batch = batch.filled_up()
+        x = self._embeddings(batch)
+        *body, last = self._layers
+        for layer in body:
+            x = layer.every_token(x, batch)
+        rows = last.every_token if self._head.reads_every_token else last.first_token
+        return self._head(rows(x, batch), batch)
+
+
+def own_head(model: Any) -> Head:
+    """The head of a `*ForSequenceClassification`."""
+    if model.config.model_type == "bert":
+        dense, out = model.bert.pooler.dense, model.classifier
+    else:
+        dense, out = model.classifier.dense, model.classifier.out_proj
+    return classifier("cls", dense, "tanh", out)
+
+
+class _Embeddings:
+    def __init__(self, module: Any, config: Any, dtype: torch.dtype) -> None:
+        self._words = module.word_embeddings.weight.detach().to(dtype)
+        self._positions = module.position_embeddings.weight.detach().to(dtype)
+        self._types = module.token_type_embeddings.weight.detach().to(dtype)
+        self._norm = Norm(module.LayerNorm, dtype=dtype)
+        self._padding = None if config.model_type == "bert" else config.pad_token_id
+
+    def __call__(self, batch: TokenBatch) -> torch.Tensor:
+        x = F.embedding(batch.ids, self._words)
+        x = x + (self._types[0] if batch.types is None else F.embedding(batch.types, self._types))
+        x = x + F.embedding(self._place(batch), self._positions)
+        return self._norm(x)
+
+    def _place(self, batch: TokenBatch) -> torch.Tensor:
+        if self._padding is None:
+            return batch.positions
+        return _roberta_positions(batch, self._padding)
+
+
+def _roberta_positions(batch: TokenBatch, padding: int) -> torch.Tensor:
+    """Counted from `padding` + 1, passing over padding tokens that were written in the text.
+
+    As `create_position_ids_from_input_ids` in transformers.
+    """
+    real = batch.ids.ne(padding).int()
+    count = real.cumsum(0, dtype=torch.int32)
+    first = torch.arange(len(real), dtype=torch.int32, device=real.device) - batch.positions
+    before = (count - real)[first]
+    return (count - before) * real + padding
+
+
+class _Layer:
+    def __init__(
+        self, module: Any, config: Any, dtype: torch.dtype, linear: MakeLinear, attention: Attention
+    ) -> None:
+        own, mixed = module.attention.self, module.attention.output
+        self._heads = config.num_attention_heads
+        self._attention = attention
+        self._qkv = fused(linear, own.query, own.key, own.value)
+        self._mix = fused(linear, mixed.dense)
+        self._mix_norm = Norm(mixed.LayerNorm, dtype=dtype)
+        self._widen = fused(linear, module.intermediate.dense, activation=config.hidden_act)
+        self._narrow = fused(linear, module.output.dense)
+        self._out_norm = Norm(module.output.LayerNorm, dtype=dtype)
+
+    def every_token(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        return self._rest(x, self._attention.every_token(self._project(x), batch))
+
+    def first_token(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        attended = self._attention.first_token(self._project(x), batch)
+        return self._rest(x[batch.first_tokens], attended)
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        return self._qkv(x).view(len(x), 3, self._heads, -1)
+
+    def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        x = self._mix_norm(x + self._mix(attended))
+        return self._out_norm(x + self._narrow(self._widen(x)))

@@ -1,0 +1,159 @@
+"""ModernBERT cross-encoders without padding: rotary positions, local and global attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from worker.engine.batches.batching import TokenBatch
+from worker.engine.kernels.attention import Attention
+from worker.engine.kernels.heads import Head, classifier
+from worker.engine.kernels.layers import ACTIVATIONS, Linear, MakeLinear, Norm, fused
+
+MODEL_TYPES = ("modernbert",)
+
+_LOCAL = "sliding_attention"
+
+
+def why_unsupported(config: Any) -> str | None:
+    """What in a ModernBERT config this forward does not do; None when it does it all."""
+    for name in (config.hidden_activation, config.classifier_activation):
+        if name not in ACTIVATIONS:
+            return f"the activation is {name}"
+    kinds = {rope["rope_type"] for rope in config.rope_parameters.values()}
+    if kinds != {"default"}:
+        return f"rotary positions are scaled ({', '.join(sorted(kinds))})"
+    return None
+
+
+class Packed:
+    """A ModernBERT; the last layer gives only the rows that the head reads."""
+
+    def __init__(
+        self,
+        base: Any,
+        config: Any,
+        head: Head,
+        *,
+        dtype: torch.dtype,
+        linear: MakeLinear,
+        attention: Attention,
+    ) -> None:
+        self._words = base.embeddings.tok_embeddings.weight.detach().to(dtype)
+        self._norm = Norm(base.embeddings.norm, dtype=dtype)
+        self._rotaries = {
+            kind: _Rotary(base.rotary_emb, kind, config) for kind in set(config.layer_types)
+        }
+        self._layers = [_Layer(layer, config, dtype, linear, attention) for layer in base.layers]
+        self._final_norm = Norm(base.final_norm, dtype=dtype)
+        self._head = head
+
+    def forward(self, batch: TokenBatch) -> torch.Tensor:
+        batch = batch.filled_up()
+        x = self._norm(F.embedding(batch.ids, self._words))
+        turns = {kind: rotary(batch.positions) for kind, rotary in self._rotaries.items()}
+        *body, last = self._layers
+        for layer in body:
+            x = layer.every_token(x, batch, turns)
+        rows = last.every_token if self._head.reads_every_token else last.first_token
+        return self._head(self._final_norm(rows(x, batch, turns)), batch)
+
+
+def own_head(model: Any) -> Head:
+    """The head of a `ModernBertForSequenceClassification`."""
+    config = model.config
+    return classifier(
+        config.classifier_pooling,
+        model.head.dense,
+        config.classifier_activation,
+        model.classifier,
+        norm=model.head.norm,
+    )
+
+
+class _Rotary:
+    """Each token's angles as complex numbers, whose product turns two numbers at once, in fp32.
+
+    A table, because a cosine computed at the end of a long tensor takes another code path, and
+    other bits, than one in its middle.
+    """
+
+    def __init__(self, module: Any, kind: str, config: Any) -> None:
+        frequencies = getattr(module, f"{kind}_inv_freq").detach().float()
+        places = torch.arange(config.max_position_embeddings, device=frequencies.device)
+        angles = (places[:, None].float() * frequencies)[:, None, None]
+        self._turns = torch.complex(angles.cos(), angles.sin())
+
+    def __call__(self, positions: torch.Tensor) -> torch.Tensor:
+        """(tokens, 1, 1, head_dim / 2), to meet query and key of (tokens, 2, heads, ·)."""
+        return self._turns[positions]
+
+
+_Turns = dict[str, torch.Tensor]
+
+
+class _Layer:
+    def __init__(
+        self, module: Any, config: Any, dtype: torch.dtype, linear: MakeLinear, attention: Attention
+    ) -> None:
+        first = module.layer_idx == 0  # the embeddings are normalised already
+        self._kind = config.layer_types[module.layer_idx]
+        self._window = config.sliding_window if self._kind == _LOCAL else None
+        self._heads = config.num_attention_heads
+        self._attention = attention
+        self._attention_norm = None if first else Norm(module.attn_norm, dtype=dtype)
+        self._qkv = fused(linear, _paired(module.attn.Wqkv, self._heads))
+        self._mix = fused(linear, module.attn.Wo)
+        self._mlp_norm = Norm(module.mlp_norm, dtype=dtype)
+        self._hidden, self._gate = _halves(linear, module.mlp.Wi, config.hidden_activation)
+        self._narrow = fused(linear, module.mlp.Wo)
+
+    def every_token(self, x: torch.Tensor, batch: TokenBatch, turns: _Turns) -> torch.Tensor:
+        qkv = self._project(x, turns)
+        return self._rest(x, self._attention.every_token(qkv, batch, self._window))
+
+    def first_token(self, x: torch.Tensor, batch: TokenBatch, turns: _Turns) -> torch.Tensor:
+        attended = self._attention.first_token(self._project(x, turns), batch, self._window)
+        return self._rest(x[batch.first_tokens], attended)
+
+    def _project(self, x: torch.Tensor, turns: _Turns) -> torch.Tensor:
+        normed = x if self._attention_norm is None else self._attention_norm(x)
+        qkv = self._qkv(normed).view(len(x), 3, self._heads, -1)
+        pairs = torch.view_as_complex(qkv[:, :2].float().view(len(x), 2, self._heads, -1, 2))
+        qkv[:, :2] = torch.view_as_real(pairs.mul_(turns[self._kind])).flatten(-2)
+        return qkv
+
+    def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        x = x + self._mix(attended)
+        normed = self._mlp_norm(x)
+        return x + self._narrow(self._hidden(normed).mul_(self._gate(normed)))
+
+
+def _halves(make: MakeLinear, module: Any, activation: str) -> tuple[Linear, Linear]:
+    """The hidden and the gate half of a gated layer, each contiguous in what it puts out."""
+    weights = module.weight.chunk(2)
+    biases = (None, None) if module.bias is None else module.bias.chunk(2)
+    return (
+        make(weights[0], biases[0], activation=activation),
+        make(weights[1], biases[1]),
+    )
+
+
+def _paired(module: Any, heads: int) -> nn.Linear:
+    """Wqkv with the two numbers that a rotation turns side by side in query and key.
+
+    The same permutation of both leaves their product as it was.
+    """
+    n_out, n_in = module.weight.shape
+    head_dim = n_out // (3 * heads)
+    places = torch.arange(n_out).view(3, heads, 2, head_dim // 2)
+    places[:2] = places[:2].transpose(2, 3).reshape(2, heads, 2, head_dim // 2)
+    order = places.flatten()
+    paired = nn.Linear(n_in, n_out, bias=module.bias is not None, device="meta")
+    paired.weight = nn.Parameter(module.weight.detach()[order], requires_grad=False)
+    if module.bias is not None:
+        paired.bias = nn.Parameter(module.bias.detach()[order], requires_grad=False)
+    return paired

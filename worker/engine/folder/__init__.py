@@ -1,0 +1,1 @@
+"""A model's folder: its settings, its weights, and refusals of what cannot be scored."""

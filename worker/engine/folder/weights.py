@@ -1,0 +1,153 @@
+"""Load a model's weights whole: every tensor of the model comes from its files, or it is refused.
+
+transformers fills what a file lacks with random numbers and goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from worker.engine.folder.model_folder import ModelFolder
+from worker.engine.folder.refusal import UnusableFolder, reading
+
+# Tensors that other tasks or older versions leave behind, inside the modules that are used.
+_LEFT_OVER = re.compile(r"(^|\.)(pooler\..*|position_ids|(rotary_emb\.)?inv_freq|masked_bias)$")
+
+
+def load_weights_whole(auto: Any, source: ModelFolder, dtype: torch.dtype) -> Any:
+    """Return a model of transformers on the CPU, in evaluation mode.
+
+    Args:
+        auto: one of transformers' `AutoModel` classes.
+
+    Raises:
+        UnusableFolder: a tensor is missing, has another shape, or belongs to another architecture.
+    """
+    with reading(source.path, "the weights"):
+        model, info = auto.from_pretrained(
+            source.path,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **source.loading,
+        )
+    missing = sorted(info["missing_keys"])
+    if model.base_model is model:  # without a head, whose pooler nothing reads
+        missing = [name for name in missing if not name.startswith("pooler.")]
+    if any(_is_in_body(model, name) for name in missing):
+        _refuse_missing(source, model, missing)  # another architecture has other shapes, too
+    _refuse_mismatched(source, model, info["mismatched_keys"])
+    if missing:
+        _refuse_missing(source, model, missing)
+    left = [key for key in sorted(info["unexpected_keys"]) if _is_used_module(model, key)]
+    if left:
+        raise UnusableFolder(
+            f"{source.path}: the weights hold {_named(left)}, which {type(model).__name__} does "
+            "not have; config.json is not the one of these weights"
+        )
+    _check_vocabulary(source, model)
+    return model.eval()
+
+
+def _refuse_mismatched(source: ModelFolder, model: Any, mismatched: Iterable[Any]) -> None:
+    for name, in_file, in_model in sorted(mismatched):
+        raise UnusableFolder(
+            f"{source.path}: {name} is {list(in_file)} in the weights and {list(in_model)} by "
+            f"config.json as a {type(model).__name__}; take the config.json of these weights"
+            + _about_labels(source, name)
+        )
+
+
+def _about_labels(source: ModelFolder, name: str) -> str:
+    is_head = name.rpartition(".")[0].split(".")[-1] in ("classifier", "score", "out_proj")
+    if is_head and source.config.num_labels == 2:
+        return ' (without id2label it means two labels; one is "id2label": {"0": "LABEL_0"})'
+    return ""
+
+
+def _refuse_missing(source: ModelFolder, model: Any, missing: list[str]) -> None:
+    n_all = len(model.state_dict())
+    if not any(_is_in_body(model, name) for name in missing):
+        what = (
+            "so that its scores would be random; this is an embedding model or a backbone: name a "
+            "reranker, such as BAAI/bge-reranker-v2-m3"
+        )
+    else:
+        what = "which config.json promises; take the config.json and the weights of one model"
+        if getattr(source.config, "auto_map", None) and not source.runs_code:
+            what += ", or let its own code run (RANKMILL_REMOTE_CODE_MODELS)"
+    raise UnusableFolder(
+        f"{source.path}: the weights lack {_named(missing)} (of {n_all} tensors of "
+        f"{type(model).__name__}), {what}"
+    )
+
+
+def _is_in_body(model: Any, name: str) -> bool:
+    prefix: str = model.base_model_prefix
+    return model.base_model is model or name.split(".")[0] == prefix
+
+
+def _is_used_module(model: Any, key: str) -> bool:
+    """Whether a left-over tensor belongs to a part of the model that is computed with."""
+    if _LEFT_OVER.search(key):
+        return False
+    body = model.base_model
+    used = {name for each in (model, body) for name, _ in each.named_children()}
+    return key.split(".")[0] in used | {model.base_model_prefix}
+
+
+def _check_vocabulary(source: ModelFolder, model: Any) -> None:
+    """Refuse a tokenizer whose ids the embeddings do not have."""
+    tokenizer = source.tokenizer
+    vocabulary = tokenizer.get_vocab()
+    if not vocabulary:
+        raise UnusableFolder(f"{source.path}: the tokenizer has no tokens")
+    try:
+        embeddings = model.get_input_embeddings()
+    except NotImplementedError:
+        embeddings = None
+    if not isinstance(getattr(embeddings, "weight", None), torch.Tensor):
+        raise UnusableFolder(
+            f"{source.path}: {type(model).__name__} has no embeddings of tokens, which is not "
+            "supported"
+        )
+    token = max(vocabulary, key=vocabulary.__getitem__)
+    n_rows = embeddings.weight.shape[0]
+    if vocabulary[token] >= n_rows:
+        raise UnusableFolder(
+            f"{source.path}: the tokenizer has token {token[:40]!r} of id {vocabulary[token]}, the "
+            f"weights have {n_rows} embeddings; they are not of one model"
+        )
+    n_types = getattr(model.config, "type_vocab_size", 0)
+    types = tokenizer("a", "b").get("token_type_ids", [0])
+    if n_types and max(types) >= n_types:
+        raise UnusableFolder(
+            f"{source.path}: the tokenizer gives token type {max(types)}, the weights have "
+            f"{n_types} token types; they are not of one model"
+        )
+    _check_padding(source, model)
+
+
+def _check_padding(source: ModelFolder, model: Any) -> None:
+    """A decoder with a classification head finds a text's last token by the padding."""
+    from transformers.modeling_layers import GenericForSequenceClassification
+
+    config: Any = model.config
+    if not isinstance(model, GenericForSequenceClassification):
+        return
+    stated, used = config.pad_token_id, source.tokenizer.pad_token_id
+    if stated is None or stated != used:
+        raise UnusableFolder(
+            f"{source.path}: config.json has pad_token_id {stated}, the tokenizer {used}; "
+            f"{type(model).__name__} finds the last token by it, so that both must name one"
+        )
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"

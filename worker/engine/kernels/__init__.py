@@ -1,0 +1,1 @@
+"""The arithmetic of a forward: attention, linear layers, heads, precisions."""

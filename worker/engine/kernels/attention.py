@@ -1,0 +1,167 @@
+"""Attention over packed pairs, a run of equal lengths at a time: no mask, any device, any dtype.
+
+Each pair's result depends on its own tokens only, to the last bit: which kernel runs is decided by
+length and dtype, never by how many pairs share a batch.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch.nn import functional as F
+
+from worker.engine.batches.batching import LengthGroup, TokenBatch
+
+# In a reduced precision attention over up to this many tokens is two fp32 matrix products: 1.7
+# times as fast as SDPA's CPU kernel (heads of 32, 80 tokens) and as bf16 products, for which oneDNN
+# compiles a kernel for every shape, in real work thousands, at milliseconds and a megabyte each.
+# The fp32 mode stays with SDPA, whose sums are those of the reference.
+_BMM_MAX_LENGTH = 384
+
+# SDPA's CPU kernel takes this many queries at a time, at the least. The first block by itself has
+# the bits that it has among all; a product for the first query alone is summed in another order.
+_SDPA_QUERIES = 32
+
+# Up to this many tokens a sliding window is cheaper as a mask over all scores than in blocks.
+_SLIDING_MIN_LENGTH = 256
+
+# PyTorch sends a product of b matrices (m, k) x (k, n) to oneDNN when b * m * k * n is above this
+# (mkldnn_gemm_min_size in aten/native/mkldnn/Matmul.cpp), and another kernel rounds differently.
+# One pair alone must be above it, or the number of pairs would decide its bits.
+_ONEDNN_MIN_PRODUCT = 16 * 16 * 16
+
+# Queries a block of sliding-window attention; work is proportional to this plus twice the window.
+_BLOCK = 128
+
+
+class Attention(Protocol):
+    """`qkv` is (tokens, 3, heads, head_dim); `window` the reach to either side, None for all."""
+
+    def every_token(
+        self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
+    ) -> torch.Tensor:
+        """Attention output (tokens, heads * head_dim)."""
+        ...
+
+    def first_token(
+        self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
+    ) -> torch.Tensor:
+        """Attention output of each pair's first token, (pairs, heads * head_dim)."""
+        ...
+
+
+class GroupedAttention:
+    """The `Attention` of CPUs, and of fp32 anywhere."""
+
+    def every_token(
+        self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
+    ) -> torch.Tensor:
+        out = qkv.new_zeros(qkv.shape[0], qkv.shape[2] * qkv.shape[3])
+        for group in batch.groups:
+            rows = slice(group.start, group.start + group.n_pairs * group.length)
+            by_bmm = qkv.dtype != torch.float32 and group.length <= _BMM_MAX_LENGTH
+            query, key, value = _heads(qkv[rows].float() if by_bmm else qkv[rows], group)
+            attended = _attend(query, key, value, window, by_bmm=by_bmm)
+            shaped = out[rows].view(group.n_pairs, group.length, *qkv.shape[2:])
+            shaped.copy_(attended.transpose(1, 2))
+        return out
+
+    def first_token(
+        self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
+    ) -> torch.Tensor:
+        outs = []
+        for group in batch.groups:
+            rows = slice(group.start, group.start + group.n_pairs * group.length)
+            query, key, value = _heads(qkv[rows].float(), group)
+            if window is None and qkv.dtype == torch.float32:
+                block = query[:, :, :_SDPA_QUERIES]
+                attended = F.scaled_dot_product_attention(block, key, value)[:, :, :1]
+            else:
+                reach = slice(None) if window is None else slice(window + 1)
+                attended = _bmm(query[:, :, :1], key[:, :, reach], value[:, :, reach])
+            outs.append(attended.reshape(group.n_pairs, -1))
+        return torch.cat(outs).to(qkv.dtype)
+
+
+def _heads(rows: torch.Tensor, group: LengthGroup) -> tuple[torch.Tensor, ...]:
+    """Query, key and value of a group's rows, each (pairs, heads, length, head_dim)."""
+    shaped = rows.view(group.n_pairs, group.length, *rows.shape[1:])
+    return tuple(part.transpose(1, 2) for part in shaped.unbind(2))
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    window: int | None,
+    *,
+    by_bmm: bool,
+) -> torch.Tensor:
+    length = query.shape[2]
+    mask = None
+    if window is not None and length > window + 1:
+        if length > _SLIDING_MIN_LENGTH:
+            return _sliding(query, key, value, window)
+        mask = _reach(length, window, query.dtype, query.device)
+    if by_bmm:
+        return _bmm(query, key, value, mask)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def _bmm(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Two plain matrix products; one flat batch axis keeps results independent of its size."""
+    shape = query.shape
+    query, key, value = (part.reshape(-1, part.shape[2], shape[3]) for part in (query, key, value))
+    added = query.new_zeros(1, 1, 1) if mask is None else mask
+    beta = 0 if mask is None else 1
+    weights = torch.baddbmm(added, query, key.transpose(1, 2), beta=beta, alpha=shape[3] ** -0.5)
+    return torch.bmm(weights.softmax(-1), value).view(shape)
+
+
+@lru_cache(maxsize=1024)
+def _reach(length: int, window: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """(1, queries, keys) to add to the scores: nothing within reach, minus infinity beyond."""
+    place = torch.arange(length, device=device)
+    beyond = (place[:, None] - place).abs() > window
+    return torch.zeros(1, length, length, dtype=dtype, device=device).masked_fill_(
+        beyond, float("-inf")
+    )
+
+
+def _sliding(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int
+) -> torch.Tensor:
+    """Blocks of queries against the keys they can reach: linear in length, not quadratic."""
+    n_pairs, n_heads, length, head_dim = query.shape
+    n_blocks = -(-length // _BLOCK)
+    tail = n_blocks * _BLOCK - length
+    span = _BLOCK + 2 * window
+    queries = F.pad(query, (0, 0, 0, tail)).reshape(-1, n_blocks, _BLOCK, head_dim)
+    keys, values = (
+        F.pad(part, (0, 0, window, window + tail))
+        .reshape(n_pairs * n_heads, -1, head_dim)
+        .unfold(1, span, _BLOCK)
+        .transpose(2, 3)
+        for part in (key, value)
+    )
+    mask = _band(length, n_blocks, span, window, query.device)
+    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    return out.reshape(n_pairs, n_heads, -1, head_dim)[:, :, :length]
+
+
+def _band(length: int, n_blocks: int, span: int, window: int, device: torch.device) -> torch.Tensor:
+    """Bool (1, blocks, queries, keys): within reach and inside the text."""
+    block = torch.arange(n_blocks, device=device)[:, None, None] * _BLOCK
+    query = block + torch.arange(_BLOCK, device=device)[:, None]
+    key = block + torch.arange(span, device=device)[None, :] - window
+    within = (query - key).abs() <= window
+    inside = (key >= 0) & (key < length)
+    # A query past the end of the text sees itself, so that no row is without a key.
+    return ((within & inside) | (query == key))[None]
