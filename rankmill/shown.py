@@ -30,6 +30,16 @@ def error_line(text: str) -> str:
     return f"{line[: _MAX_LETTERS - n_last - 1]}…{line[-n_last:]}"
 
 
+def clipped(text: str, n_chars: int) -> str:
+    """Return a text of at most `n_chars` characters; a cut one ends in `…`."""
+    return text if len(text) <= n_chars else text[: n_chars - 1] + "…"
+
+
+def value_text(value: object) -> str:
+    """Return a table's value as text; bytes that are not UTF-8 get replacement characters."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
 def masked(text: str) -> str:
     """Without logins in URLs, and without what signs them."""
     return _SIGNED.sub(rf"\1{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", text))

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 from pydantic import ValidationError
 
+from rankmill.shown import clipped
+
 _SHOWN_CHARS = 80
 # The messages of these name the value already, or there is none.
 _WITHOUT_VALUE = ("setting", "missing", "extra_forbidden", "json_invalid")
@@ -46,6 +48,4 @@ def wrong_value(
     shown = repr(value) if is_shown else ""
     if "://" in shown or (field.endswith("_uri") and isinstance(value, str)):
         shown = ""  # it may hold a password
-    if len(shown) > _SHOWN_CHARS:
-        shown = f"{shown[:_SHOWN_CHARS]}…"
-    return " ".join(filter(None, (name, shown, reason)))
+    return " ".join(filter(None, (name, clipped(shown, _SHOWN_CHARS), reason)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.bar import Bar
 from rich.console import Group, RenderableType
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -27,7 +28,7 @@ def estimate_view(estimate: Estimate) -> RenderableType:
 def _facts(found: Estimate) -> list[tuple[str, str]]:
     size = f"{_count(found.n_rows, 'row')} in {_count(found.n_files, 'file')}"
     facts = [
-        ("input", f"{size}, {_bytes(found.n_bytes)}"),
+        ("input", f"{size}, {decimal(found.n_bytes)}"),
         ("queries", _queries(found)),
         ("shards", f"{found.n_shards:,}"),
         ("sample", _sample(found)),
@@ -106,13 +107,6 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60:02d} min"
-
-
-def _bytes(n: int) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if n >= size:
-            return f"{n / size:,.1f} {unit}"
-    return f"{n / 1e3:,.1f} kB"
 
 
 def _histogram(bins: tuple[LengthBin, ...]) -> list[RenderableType]:

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+from rich.filesize import decimal
+
 from producer.doctor.finding import Finding, ok, problem, warning
 from rankmill import storage
 from rankmill.errors import InputError, NoConditionalPuts, RankmillError, StorageRefused
@@ -47,7 +49,7 @@ def _scratch(settings: Settings) -> Finding:
     except OSError as error:
         mend = "set RANKMILL_SCRATCH to a folder on local disk"
         return problem("scratch", f"{folder}: {error.strerror}", mend)
-    message = f"{folder} has {free / 1e9:.1f} GB free"
+    message = f"{folder} has {decimal(free)} free"
     if free < _LITTLE_SCRATCH_BYTES:
         return warning("scratch", message, "make room, or name another with RANKMILL_SCRATCH")
     return ok("scratch", message)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from rankmill import storage
 from rankmill.logs import get_logger
 from rankmill.output.output import Job
+from rankmill.shown import clipped, value_text
 from rankmill.tables import parquet
 from rankmill.tables.files import group_keys, read_files
 from rankmill.tables.row_bytes import decoded_bytes
@@ -121,6 +122,4 @@ def _first(row: tuple[Any, ...]) -> Any:
 
 
 def _label(value: Any) -> str:
-    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    text = " ".join(text.split())
-    return text if len(text) <= _LABEL_CHARS else text[: _LABEL_CHARS - 1] + "…"
+    return clipped(" ".join(value_text(value).split()), _LABEL_CHARS)

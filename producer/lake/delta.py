@@ -17,6 +17,7 @@ from producer.lake.table import Counted, TableVersion
 from rankmill import storage
 from rankmill.contract.job import Partition
 from rankmill.errors import InputError
+from rankmill.shown import clipped
 
 # Features that change nothing in what the files hold, or that are looked at one by one.
 _READABLE = {
@@ -60,7 +61,7 @@ def open_delta(table: Table, version: str | None) -> TableVersion:
         raise
     except Exception as error:  # the package has a class for nearly each
         message = re.sub(r"\x1b\[\d+m", "", str(error)).partition("<unknown>")[0]
-        reason = " ".join(message.removesuffix("0: ").split())[:300]
+        reason = clipped(" ".join(message.removesuffix("0: ").split()), 300)
         wanted = "" if version is None else f" at {table.version_flag} {version}"
         where = f"the {table.kind} {table.place}{wanted}"
         raise InputError(f"{where} cannot be read: {reason}") from error

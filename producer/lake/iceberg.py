@@ -15,6 +15,7 @@ from producer.lake.table import Counted, TableVersion
 from rankmill import storage
 from rankmill.contract.job import Partition
 from rankmill.errors import InputError, RankmillError
+from rankmill.shown import clipped
 from rankmill.tables.parquet import DamagedRowGroup, read_rows
 
 _NAMED = re.compile(r"iceberg://([^/]+)/([^/]+\.[^/]+)", re.IGNORECASE)
@@ -91,7 +92,7 @@ def open_iceberg(table: Table, version: str | None) -> TableVersion:
     except RankmillError:
         raise
     except Exception as error:  # the package has a class for nearly each
-        reason = " ".join(str(error).split())[:300]
+        reason = clipped(" ".join(str(error).split()), 300)
         if "equality delete" in reason.lower():
             raise _unread(table, _EQUALITY, "rewrite its data files") from error
         raise InputError(f"the {table.kind} {table.place} cannot be read: {reason}") from error

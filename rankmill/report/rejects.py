@@ -10,6 +10,7 @@ import pyarrow as pa
 from rankmill import storage
 from rankmill.contract.job import REJECT_COLUMNS, Columns
 from rankmill.output.output import Output
+from rankmill.shown import clipped, value_text
 from rankmill.tables import parquet
 from rankmill.tables.ids import comparable
 
@@ -65,12 +66,8 @@ def _first_rows(uri: str, columns: Columns) -> list[RejectedRow]:
 
 
 def _texts(column: pa.ChunkedArray) -> list[str]:
-    """Each value for people, clipped; what is no UTF-8 is shown all the same."""
-    return [_shown(value) for value in comparable(column).to_pylist()]
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "null"
-    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    return text if len(text) <= _TEXT_CHARS else text[: _TEXT_CHARS - 1] + "…"
+    """Return each value as a person reads it, clipped."""
+    return [
+        "null" if value is None else clipped(value_text(value), _TEXT_CHARS)
+        for value in comparable(column).to_pylist()
+    ]

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from rankmill.errors import InputError, NotAllowed
 from rankmill.settings import settings
+from rankmill.shown import clipped
 
 # Enough of a name to recognize it; a message may carry megabytes.
 _SHOWN = 200
@@ -56,7 +57,7 @@ def is_under(place: str, folder: str) -> bool:
 
 
 def _refusal(name: str, prefixes: tuple[str, ...]) -> NotAllowed:
-    shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
+    shown = clipped(name, _SHOWN)
     return NotAllowed(
         f"{shown} lies outside of what RANKMILL_ALLOWED_PREFIXES allows: {', '.join(prefixes)}"
     )

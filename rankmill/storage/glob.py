@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 
 from rankmill.errors import InputError
+from rankmill.shown import clipped
 
 _TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]/]+\]")
 _MAX_LETTERS = 4096  # of a path on Linux; a key on S3 has 1024 at most
@@ -52,7 +53,7 @@ def may_lead_to(uri: str, pattern: str) -> bool:
 
 def _short(pattern: str) -> str:
     if len(pattern) > _MAX_LETTERS:
-        raise InputError(f"{pattern[:100]}…: a name has {_MAX_LETTERS} letters at most")
+        raise InputError(f"{clipped(pattern, 100)}: a name has at most {_MAX_LETTERS} characters")
     return pattern
 
 

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from rankmill.errors import InputError
 from rankmill.output.output import Job
+from rankmill.shown import clipped
 from rankmill.tables.ids import named
 from worker.arrow_text import joined
 from worker.shard.ownership import OwnedRows
@@ -55,12 +56,8 @@ class DocumentIds:
         if twice.num_rows:
             query = named(pa.chunked_array(self._queries), twice["group"][0].as_py())
             raise InputError(
-                f"{self._query} {_clipped(query)} has {self._column} "
-                f"{_clipped(named(twice['doc_id'], 0))} twice or more, in rows "
+                f"{self._query} {clipped(query, _SHOWN_CHARS)} has {self._column} "
+                f"{clipped(named(twice['doc_id'], 0), _SHOWN_CHARS)} twice or more, in rows "
                 f"{twice['row_min'][0]} and {twice['row_max'][0]} counted from 0; "
                 "--duplicates keep ranks each of them"
             )
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"

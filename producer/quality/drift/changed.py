@@ -9,6 +9,7 @@ from typing import Any
 from producer.quality.drift.joined import Joined, PlaceKey
 from producer.quality.drift.ranked import ROW, Ranked, part_and_row
 from rankmill.contract.drift import ChangedQuery, Place
+from rankmill.shown import clipped, value_text
 
 _TEXT_CHARS = 200
 # Rows of a query stand together, so that few are read in vain.
@@ -87,10 +88,8 @@ def _rows_between(
 def _id(value: Any) -> int | str | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return value_text(value)
 
 
 def _text(value: str | None) -> str | None:
-    if value is None or len(value) <= _TEXT_CHARS:
-        return value
-    return value[: _TEXT_CHARS - 1] + "…"
+    return None if value is None else clipped(value, _TEXT_CHARS)
