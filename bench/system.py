@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 
 from producer.cluster.local import running, start_redis, worker_command
 from producer.jobs.submit import submit
-from rankmill import dispatch
 from rankmill.broker import app
 from rankmill.contract.job import Columns, JobRecord, JobSpec, Plan, encode_schema
 from rankmill.contract.results import Manifest
+from rankmill.dispatch import Dispatcher
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Job, Output
 from rankmill.settings import settings
@@ -69,9 +69,9 @@ def redis_memory() -> list[Row]:
             ledger = Ledger.connect(settings())
             empty = _used_memory(ledger)
             job = _planned(n_shards)
-            dispatch.start(ledger, settings(), job)
+            Dispatcher(ledger, settings()).start(job)
             begun = _used_memory(ledger) - empty
-            ledger._redis.setbit(f"rankmill:job:{job.job_id}:done", n_shards - 1, 1)
+            ledger.redis.setbit(f"rankmill:job:{job.job_id}:done", n_shards - 1, 1)
             rows.append(
                 {
                     "shards": n_shards,
@@ -204,7 +204,7 @@ def _planned(n_shards: int) -> Job:
 
 
 def _used_memory(ledger: Ledger) -> int:
-    return int(ledger._redis.info("memory")["used_memory"])
+    return int(ledger.redis.info("memory")["used_memory"])
 
 
 def _tables(results: dict[str, list[Row]]) -> str:

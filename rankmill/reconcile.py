@@ -6,7 +6,6 @@ gives one of them each turn. A look is idempotent, and costs nothing where nothi
 
 from __future__ import annotations
 
-from rankmill import dispatch
 from rankmill.broker import (
     FINALIZE,
     PREPARE,
@@ -19,12 +18,12 @@ from rankmill.broker import (
 )
 from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import BrokerUnavailable, InputError, NotAllowed, OutputNotReady, RankmillError
 from rankmill.ledger.claim import FINALIZATION, PREPARATION
-from rankmill.ledger.jobs import JobCounts, Ledger
+from rankmill.ledger.jobs import JobCounts
 from rankmill.logs import get_logger
 from rankmill.output.output import Job, Output
-from rankmill.settings import Settings
 
 log = get_logger(__name__)
 
@@ -32,9 +31,10 @@ log = get_logger(__name__)
 class Reconciler:
     """One process's regular look; it remembers running jobs, in case that Redis forgets them."""
 
-    def __init__(self, ledger: Ledger, settings: Settings) -> None:
-        self._ledger = ledger
-        self._settings = settings
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._ledger = dispatcher.ledger
+        self._settings = dispatcher.settings
         self._running: dict[str, str] = {}  # job id to output URI
 
     def remember(self, job_id: str, output_uri: str) -> None:
@@ -82,16 +82,16 @@ class Reconciler:
         except OutputNotReady:
             return
         if record is None:
-            dispatch.end_unseen(self._ledger, self._settings, job_id, output.uri)
+            self._dispatcher.end_unseen(job_id, output.uri)
             self._running.pop(job_id, None)
         elif record.job_id != job_id:
             self._end(job_id, JobState.FAILED, f"{output.uri} no longer holds this job")
         elif output.has_ended():
-            dispatch.end(self._ledger, self._settings, output, job_id)
+            self._dispatcher.end(output, job_id)
             self._running.pop(job_id, None)
         elif seen is None:
             log.warning("job unknown to Redis is opened again from storage", job_id=job_id)
-            dispatch.start_again(self._ledger, self._settings, output)
+            self._dispatcher.start_again(output)
         elif output.read_plan() is None:
             self._prepare_lost(record, waiting)
         else:
@@ -123,7 +123,7 @@ class Reconciler:
                 log.warning("shard is sent again", job_id=job.job_id, shard_index=shard_index)
                 self._ledger.sent_again(job.job_id, shard_index)
                 send_shard(job.shard(shard_index), job.spec.model_id)
-        dispatch.advance(self._ledger, self._settings, job)
+        self._dispatcher.advance(job)
 
     def _waiting_task_ids(self) -> set[str]:
         messages = [message for queue in queues_of("all") for message in self._ledger.queued(queue)]

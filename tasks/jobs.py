@@ -15,6 +15,7 @@ from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBM
 from rankmill.contract.base import parse
 from rankmill.contract.job import JobSpec, ShardSpec
 from rankmill.devices.choice import EXIT_DEVICE_LOST
+from rankmill.dispatch import dispatcher
 from rankmill.errors import DeviceFault, TransientError, WebhookRefused, WebhookUnavailable
 from rankmill.ledger.jobs import ledger
 from rankmill.logs import get_logger
@@ -67,7 +68,7 @@ def prepare(self: Task, job_id: str, output_uri: str) -> None:
     from producer.jobs.prepare_job import prepare_job
 
     try:
-        prepare_job(ledger(), settings(), job_id, output_uri)
+        prepare_job(dispatcher(), job_id, output_uri)
     except TransientError as error:
         raise _try_again(self, error, _backoff_s(self.request.retries)) from error
 
@@ -77,7 +78,7 @@ def finalize(self: Task, job_id: str, output_uri: str) -> None:
     from worker.finalize import finalize as finalize_job
 
     try:
-        finalize_job(ledger(), settings(), job_id, output_uri)
+        finalize_job(dispatcher(), job_id, output_uri)
     except TransientError as error:
         raise _try_again(self, error, _backoff_s(self.request.retries)) from error
 

@@ -21,6 +21,7 @@ from uuid import uuid4
 import pytest
 
 if TYPE_CHECKING:
+    from rankmill.dispatch import Dispatcher
     from rankmill.ledger.jobs import Ledger
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests share their cores; see producer/local
@@ -99,6 +100,14 @@ def ledger(broker_url: str) -> Ledger:
     from rankmill.settings import settings
 
     return Ledger.connect(settings())
+
+
+@pytest.fixture
+def dispatcher(ledger: Ledger) -> Dispatcher:
+    from rankmill.dispatch import Dispatcher
+    from rankmill.settings import settings
+
+    return Dispatcher(ledger, settings())
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from rankmill.broker import score_queues
+from rankmill.dispatch import dispatcher
 from rankmill.errors import BrokerUnavailable, RankmillError
 from rankmill.ledger.jobs import ledger
 from rankmill.logs import get_logger
@@ -20,7 +21,7 @@ log = get_logger(__name__)
 @lru_cache(maxsize=1)
 def reconciler() -> Reconciler:
     """The process's own, which remembers the jobs that it has seen."""
-    return Reconciler(ledger(), settings())
+    return Reconciler(dispatcher())
 
 
 def remember_job(request: Any = None, **_: Any) -> None:

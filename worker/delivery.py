@@ -11,9 +11,9 @@ from functools import lru_cache
 
 from structlog.contextvars import bound_contextvars
 
-from rankmill import dispatch
 from rankmill.contract.job import Plan, ShardSpec
 from rankmill.contract.results import ShardReport
+from rankmill.dispatch import dispatcher
 from rankmill.errors import (
     BrokerUnavailable,
     ClaimLost,
@@ -60,7 +60,7 @@ def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
         except RankmillError as error:
             if error.transient:
                 raise
-            dispatch.refuse(ledger(), settings(), shard.job_id, shard.output_uri, error)
+            dispatcher().refuse(shard.job_id, shard.output_uri, error)
             return "refused"
         return "not wanted any more" if job is None else _deliver(job, shard, n_retries)
 
@@ -74,18 +74,18 @@ def _deliver(job: Job, shard: ShardSpec, n_retries: int) -> str:
     except RankmillError as error:
         if error.transient:
             raise
-        dispatch.fail(ledger(), settings(), job.record, error, shard.shard_index)
+        dispatcher().fail(job.record, error, shard.shard_index)
         return f"failed its job: {error}"
     except Exception as error:
         bug = unexpected(error)
         if bug.transient:
             raise bug from error
         log.exception("shard met a bug")  # the same again would not help
-        dispatch.fail(ledger(), settings(), job.record, bug, shard.shard_index)
+        dispatcher().fail(job.record, bug, shard.shard_index)
         return f"failed its job: {bug}"
     if report is None:
         return "left to the worker that has it"
-    dispatch.finished(ledger(), settings(), job, report)
+    dispatcher().finish_shard(job, report)
     return _summary(report)
 
 
@@ -105,7 +105,7 @@ def _job_of(shard: ShardSpec) -> Job | None:
     record = output.read_job()
     ledger().check_in_place(shard.job_id, record)
     if record is None:
-        dispatch.end_unseen(ledger(), settings(), shard.job_id, output.uri)
+        dispatcher().end_unseen(shard.job_id, output.uri)
     if record is None or record.job_id != shard.job_id or output.has_ended():
         return None
     try:
@@ -256,5 +256,5 @@ def give_up(shard: ShardSpec, error: RankmillError) -> str:
         if job is None:
             return "not wanted any more"
         lasting = JobFailed(f"{error} (it did not pass)")
-        dispatch.fail(ledger(), settings(), job.record, lasting, shard.shard_index)
+        dispatcher().fail(job.record, lasting, shard.shard_index)
         return f"failed its job: {lasting}"

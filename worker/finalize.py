@@ -8,23 +8,22 @@ from itertools import chain
 
 from structlog.contextvars import bound_contextvars
 
-from rankmill import dispatch, storage
+from rankmill import storage
 from rankmill.contract.results import Manifest, PartSummary, Reuse, ShardReport
 from rankmill.contract.reuse import remarks as known_remarks
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import ClaimLost, JobFailed, JobUnknown, RankmillError, unexpected
 from rankmill.ledger.claim import FINALIZATION, Claim
-from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.output.output import Job, Output, part_name
 from rankmill.report import report_success
-from rankmill.settings import Settings
 from worker.shard.query_digests import check_queries
 from worker.trec import write_trec_run
 
 log = get_logger(__name__)
 
 
-def finalize(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -> None:
+def finalize(dispatcher: Dispatcher, job_id: str, output_uri: str) -> None:
     """Finish a job whose shards all have reports; again, twice at once or too early is harmless.
 
     Raises:
@@ -32,49 +31,49 @@ def finalize(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -
     """
     output = Output(output_uri)
     try:
-        ledger.check_in_place(job_id, output.read_job())
+        dispatcher.ledger.check_in_place(job_id, output.read_job())
         job = output.load_job()
     except JobUnknown:
         return
     except RankmillError as error:
         if error.transient:
             raise
-        dispatch.refuse(ledger, settings, job_id, output_uri, error)
+        dispatcher.refuse(job_id, output_uri, error)
         return
     if job.job_id != job_id:
         return
-    claim = Claim.take(ledger.claims, job_id, FINALIZATION, settings.claim_s)
+    claim = Claim.take(dispatcher.ledger.claims, job_id, FINALIZATION, dispatcher.settings.claim_s)
     if claim is None:
         return
     with claim, bound_contextvars(job_id=job_id):
-        _finalize(ledger, settings, job, claim)
+        _finalize(dispatcher, job, claim)
 
 
-def _finalize(ledger: Ledger, settings: Settings, job: Job, claim: Claim) -> None:
+def _finalize(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
     try:
-        counts = ledger.counts(job.job_id)
+        counts = dispatcher.ledger.counts(job.job_id)
         if counts is not None and counts.state.is_final:  # its output may be going right now
             return
         if not job.output.has_ended():
-            _complete(ledger, settings, job, claim)
+            _complete(dispatcher, job, claim)
         if job.output.has_ended():
             log.info("job is over", state=job.output.state())
-            dispatch.end(ledger, settings, job.output, job.job_id)
+            dispatcher.end(job.output, job.job_id)
     except ClaimLost as error:
         log.warning("claim is lost", error=str(error))
     except RankmillError as error:
         if error.transient:
             raise
-        dispatch.fail(ledger, settings, job.record, error, None)
+        dispatcher.fail(job.record, error, None)
     except Exception as error:
         bug = unexpected(error)
         if bug.transient:
             raise bug from error
         log.exception("finalize met a bug")  # the same again would not help
-        dispatch.fail(ledger, settings, job.record, bug, None)
+        dispatcher.fail(job.record, bug, None)
 
 
-def _complete(ledger: Ledger, settings: Settings, job: Job, claim: Claim) -> None:
+def _complete(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
     reports = list(job.output.reports(job.job_id))
     unfit = sorted(set(range(job.plan.n_shards)) - {report.shard_index for report in reports})
     unfit += [report.shard_index for report in reports if not _stands(job, report)]
@@ -82,7 +81,7 @@ def _complete(ledger: Ledger, settings: Settings, job: Job, claim: Claim) -> Non
         log.warning("shards are run again", shards=unfit)
         for shard_index in unfit:
             job.output.forget_shard(shard_index)
-        dispatch.start(ledger, settings, job)
+        dispatcher.start(job)
         return
     manifest = make_manifest(job, reports)
     _check_counts(job, manifest)

@@ -8,8 +8,8 @@ from functools import partial
 from producer.jobs.handle import JobHandle, JobStatus, succeeded
 from producer.jobs.here import Follow, Say, last_of, run_here, say_nothing
 from producer.jobs.submit import accepting, check, check_reject_rate, go_on
-from rankmill import dispatch
 from rankmill.contract.job import JobSpec
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import BrokerUnavailable, InputError, RankmillError
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.local_run import Hold, check_free, hand_to_cluster, last_run
@@ -74,7 +74,7 @@ def cancel(handle: JobHandle) -> None:
         return
     handle.ledger.check_writable()
     try:
-        dispatch.cancel(handle.ledger, settings(), handle.output, handle.job_id)
+        Dispatcher(handle.ledger, settings()).cancel(handle.output, handle.job_id)
     except BrokerUnavailable:
         # It is cancelled as soon as storage has it, and workers notice by themselves.
         if not handle.output.is_cancelled():
@@ -123,7 +123,7 @@ def resume(
         spec = record.spec.model_copy(update={"max_reject_rate": max_reject_rate})
         record = accepting(record, spec, _content_id(spec) or record.content_id)
     _take(handle, hold)
-    go_on(handle.ledger, handle.output, record)
+    go_on(Dispatcher(handle.ledger, settings()), handle.output, record)
 
 
 def go_on_here(
@@ -175,7 +175,7 @@ def retry_rejects(handle: JobHandle, hold: Hold | None = None, *, local: bool | 
         handle.output.reopen()
         for shard_index in shards:
             handle.output.forget_shard(shard_index)
-        dispatch.start(handle.ledger, settings(), job)
+        Dispatcher(handle.ledger, settings()).start(job)
     return len(shards)
 
 

@@ -17,11 +17,10 @@ from producer.prepare.sources import find_inputs, needs_prepare
 from producer.reuse.earlier import Earlier
 from producer.reuse.look_up import look_up
 from producer.tables.workspace import Progress
-from rankmill import dispatch
 from rankmill.contract.job import InputFile, JobRecord, Plan, job_id_for
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import ClaimLost, InputError, RankmillError, unexpected
 from rankmill.ledger.claim import PREPARATION, Claim
-from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.output.output import Output
 from rankmill.progress import ProgressEvents
@@ -30,7 +29,7 @@ from rankmill.settings import Settings
 log = get_logger(__name__)
 
 
-def prepare_job(ledger: Ledger, settings: Settings, job_id: str, output_uri: str) -> None:
+def prepare_job(dispatcher: Dispatcher, job_id: str, output_uri: str) -> None:
     """Prepare a job and start it; again, twice at once or too late is harmless.
 
     Raises:
@@ -39,40 +38,41 @@ def prepare_job(ledger: Ledger, settings: Settings, job_id: str, output_uri: str
     output = Output(output_uri)
     try:
         record = output.read_job()
-        ledger.check_in_place(job_id, record)
+        dispatcher.ledger.check_in_place(job_id, record)
     except RankmillError as error:
         if error.transient:
             raise
-        dispatch.refuse(ledger, settings, job_id, output_uri, error)
+        dispatcher.refuse(job_id, output_uri, error)
         return
     if record is None or record.job_id != job_id or output.has_ended():
         return
     with bound_contextvars(job_id=job_id):
-        _prepare_and_start(ledger, settings, record)
+        _prepare_and_start(dispatcher, record)
 
 
-def _prepare_and_start(ledger: Ledger, settings: Settings, record: JobRecord) -> None:
+def _prepare_and_start(dispatcher: Dispatcher, record: JobRecord) -> None:
     output = Output(record.spec.output_uri)
     try:
-        if output.read_plan() is None and not _write_plan(ledger, settings, record):
+        if output.read_plan() is None and not _write_plan(dispatcher, record):
             return
-        dispatch.start(ledger, settings, output.load_job())
+        dispatcher.start(output.load_job())
     except ClaimLost as error:
         log.warning("claim is lost", error=str(error))
     except RankmillError as error:
         if error.transient:
             raise
-        dispatch.fail(ledger, settings, record, error, None)
+        dispatcher.fail(record, error, None)
     except Exception as error:
         bug = unexpected(error)
         if bug.transient:
             raise bug from error
         log.exception("preparation met a bug")  # the same again would not help
-        dispatch.fail(ledger, settings, record, bug, None)
+        dispatcher.fail(record, bug, None)
 
 
-def _write_plan(ledger: Ledger, settings: Settings, record: JobRecord) -> bool:
+def _write_plan(dispatcher: Dispatcher, record: JobRecord) -> bool:
     """Prepare and plan; False while another does."""
+    ledger, settings = dispatcher.ledger, dispatcher.settings
     claim = Claim.take(ledger.claims, record.job_id, PREPARATION, settings.claim_s)
     if claim is None:
         return False

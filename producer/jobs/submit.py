@@ -24,9 +24,10 @@ from producer.jobs.plan import make_plan
 from producer.lake.iceberg import located
 from producer.prepare.sources import find_inputs, needs_prepare, pinned
 from producer.reuse.earlier import find_earlier
-from rankmill import dispatch, storage
+from rankmill import storage
 from rankmill.contract.base import parse
 from rankmill.contract.job import InputFile, JobRecord, JobSpec, Plan, job_id_for
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import InputError, JobFailed, OutputTaken
 from rankmill.ledger.jobs import Ledger
 from rankmill.models.locate import check_model_if_here
@@ -146,6 +147,7 @@ def submit_checked(job: Checked, *, overwrite: bool = False, hold: Hold | None =
         hold: of a run on this machine, with its private cluster; it keeps others from the output.
     """
     ledger = Ledger.connect(settings())
+    dispatcher = Dispatcher(ledger, settings())
     ledger.check_writable()  # before anything on storage is changed
     output = job.output
     before = _is_there(job, ledger, overwrite)
@@ -165,34 +167,34 @@ def submit_checked(job: Checked, *, overwrite: bool = False, hold: Hold | None =
     else:
         hand_to_cluster(output, record.job_id)
     if before is not None:
-        go_on(ledger, output, before)
+        go_on(dispatcher, output, before)
         return handle
     if output.read_job() is not None:
-        dispatch.replace(ledger, settings(), output, job.record, job.plan)
+        dispatcher.replace(output, job.record, job.plan)
         return handle
     output.remove_result()
     try:
         output.write_job(job.record)
         if job.plan is not None:
             output.write_plan(job.plan)
-        dispatch.start_again(ledger, settings(), output)
+        dispatcher.start_again(output)
     except BaseException:
         output.remove_result()  # a job that Redis does not know would look as if it ran
         raise
     return handle
 
 
-def go_on(ledger: Ledger, output: Output, record: JobRecord) -> None:
+def go_on(dispatcher: Dispatcher, output: Output, record: JobRecord) -> None:
     """Put the job of an output to work again, accepting the rows that its new record accepts."""
     standing = output.read_job()
     with output.kept_on_error():
         output.reopen()
         if record == standing:
-            dispatch.start_again(ledger, settings(), output)
+            dispatcher.start_again(output)
             return
         try:
             output.write_job(record)
-            dispatch.start_again(ledger, settings(), output)
+            dispatcher.start_again(output)
         except BaseException:
             if standing is not None:
                 output.write_job(standing)

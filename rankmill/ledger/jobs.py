@@ -131,13 +131,17 @@ class JobCounts:
 
 
 class Ledger:
-    """Every word to Redis that is not Celery's.
+    """Every command to Redis that is not sent by Celery.
 
     Each method raises BrokerUnavailable when Redis does not answer.
+
+    Attributes:
+        redis: the client, for tests and measurements; its errors are those of the redis library.
+        claims: who may run a shard, and what is known of shards that killed their worker.
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self._redis = client
+        self.redis = client
         self._take_next = client.register_script(_TAKE_NEXT)
         self._finish = client.register_script(_FINISH)
         self._set_state = client.register_script(_SET_STATE)
@@ -158,7 +162,7 @@ class Ledger:
             BrokerUnavailable: Redis does not take it.
         """
         job, queue = JobKeys(f"probe-{uuid.uuid4().hex}"), f"rankmill.probe-{uuid.uuid4().hex}"
-        with broker_errors(), self._redis.pipeline(transaction=True) as pipe:
+        with broker_errors(), self.redis.pipeline(transaction=True) as pipe:
             pipe.hset(job.hash, "state", "probe")
             pipe.setbit(job.done, 0, 1)
             pipe.zadd(job.inflight, {"0": 0})
@@ -200,7 +204,7 @@ class Ledger:
             "n_pairs_before": sum(report.n_rows for report in done),
         }
         now = self.now()
-        with broker_errors(), self._redis.pipeline() as pipe:
+        with broker_errors(), self.redis.pipeline() as pipe:
             pipe.delete(*job.all)
             pipe.hset(job.hash, mapping=cast(dict[Any, Any], fields))
             for report in done:
@@ -218,7 +222,7 @@ class Ledger:
             OutputNotReady: it is.
         """
         with broker_errors():
-            submitted_at = self._redis.get(JobKeys(job_id).replaces)
+            submitted_at = self.redis.get(JobKeys(job_id).replaces)
         is_job = record is not None and record.job_id == job_id
         is_new = record is not None and record.submitted_at.isoformat() == submitted_at
         if submitted_at is not None and not (is_job and is_new):
@@ -227,11 +231,11 @@ class Ledger:
     def in_place(self, job_id: str) -> None:
         """Note that storage knows a job that replaces an earlier one."""
         with broker_errors():
-            self._redis.delete(JobKeys(job_id).replaces)
+            self.redis.delete(JobKeys(job_id).replaces)
 
     def forget_job(self, job_id: str) -> None:
         """Take back `open_job`."""
-        with broker_errors(), self._redis.pipeline() as pipe:
+        with broker_errors(), self.redis.pipeline() as pipe:
             pipe.hdel(_RUNNING, job_id)
             pipe.zrem(_JOBS, job_id)
             pipe.delete(*JobKeys(job_id).all)
@@ -241,8 +245,8 @@ class Ledger:
         """The job's live counts, or None where Redis does not know it."""
         job = JobKeys(job_id)
         with broker_errors():
-            fields = cast(dict[str, str], self._redis.hgetall(job.hash))
-            live = cast(list[str], self._redis.hvals(job.live))
+            fields = cast(dict[str, str], self.redis.hgetall(job.hash))
+            live = cast(list[str], self.redis.hvals(job.live))
         if "state" not in fields:  # nothing, or what is left where Redis lost a part
             return None
         running = [tuple(map(int, value.split())) for value in live]
@@ -269,12 +273,12 @@ class Ledger:
     def job_ids(self) -> list[str]:
         """The jobs that Redis remembers, newest first."""
         with broker_errors():
-            return cast(list[str], self._redis.zrevrange(_JOBS, 0, -1))
+            return cast(list[str], self.redis.zrevrange(_JOBS, 0, -1))
 
     def priorities(self) -> dict[str, int]:
         """The priority of each job that is not over."""
         with broker_errors():
-            running = cast(dict[str, str], self._redis.hgetall(_RUNNING))
+            running = cast(dict[str, str], self.redis.hgetall(_RUNNING))
         return {job_id: int(priority) for job_id, priority in running.items()}
 
     def set_state(self, job_id: str, state: JobState, message: str = "") -> None:
@@ -287,7 +291,7 @@ class Ledger:
         """Note a final state; the job's keys expire, and so do the names of earlier ones."""
         self.set_state(job_id, state, message)
         now = self.now()
-        with broker_errors(), self._redis.pipeline() as pipe:
+        with broker_errors(), self.redis.pipeline() as pipe:
             pipe.hdel(_RUNNING, job_id)
             for key in JobKeys(job_id).all:
                 pipe.expire(key, keep_s)
@@ -304,19 +308,19 @@ class Ledger:
     def in_flight(self, job_id: str) -> dict[int, float]:
         """Shards sent and not finished, with the time at which they were sent."""
         with broker_errors():
-            pairs = self._redis.zrange(JobKeys(job_id).inflight, 0, -1, withscores=True)
+            pairs = self.redis.zrange(JobKeys(job_id).inflight, 0, -1, withscores=True)
         return {int(name): at for name, at in cast(list[tuple[str, float]], pairs)}
 
     def sent_again(self, job_id: str, shard_index: int, in_s: float = 0.0) -> None:
         """Note that a shard's message was sent again, or will be delivered in a while."""
         due = self.now() + in_s
         with broker_errors():
-            self._redis.zadd(JobKeys(job_id).inflight, {str(shard_index): due}, xx=True)
+            self.redis.zadd(JobKeys(job_id).inflight, {str(shard_index): due}, xx=True)
 
     def now(self) -> float:
         """Redis's clock, in seconds."""
         with broker_errors():
-            seconds, microseconds = self._redis.time()
+            seconds, microseconds = self.redis.time()
         return float(seconds) + float(microseconds) / 1e6
 
     def finish_shard(self, report: ShardReport) -> int | None:
@@ -336,7 +340,7 @@ class Ledger:
         """Note that a worker lives, and the queues that it takes work from now."""
         now = self.now()
         names = [_TAKERS + queue for queue in queues] + ([_WORKERS] if scores else [])
-        with broker_errors(), self._redis.pipeline() as pipe:
+        with broker_errors(), self.redis.pipeline() as pipe:
             for name in names:
                 pipe.zadd(name, {worker: now})
                 pipe.zremrangebyscore(name, 0, now - _WORKER_SEEN_S)
@@ -347,46 +351,46 @@ class Ledger:
         """Workers seen within the last minute that take work from a queue."""
         now = self.now()
         with broker_errors():
-            return self._redis.zcount(_TAKERS + queue, now - _WORKER_SEEN_S, "+inf")
+            return self.redis.zcount(_TAKERS + queue, now - _WORKER_SEEN_S, "+inf")
 
     def n_workers(self) -> int:
         """Workers seen within the last minute."""
         now = self.now()
         with broker_errors():
-            return self._redis.zcount(_WORKERS, now - _WORKER_SEEN_S, "+inf")
+            return self.redis.zcount(_WORKERS, now - _WORKER_SEEN_S, "+inf")
 
     def take_turn(self, name: str, for_s: float) -> bool:
         """True for one caller among all within `for_s` seconds."""
         key = f"rankmill:turn:{name}"
         with broker_errors():
-            return bool(self._redis.set(key, "1", nx=True, px=max(1, int(for_s * 1000))))
+            return bool(self.redis.set(key, "1", nx=True, px=max(1, int(for_s * 1000))))
 
     def had_turn(self, name: str) -> bool:
         """Whether somebody has taken that turn and its time is not over."""
         with broker_errors():
-            return bool(self._redis.exists(f"rankmill:turn:{name}"))
+            return bool(self.redis.exists(f"rankmill:turn:{name}"))
 
     def end_turn(self, name: str) -> None:
         with broker_errors():
-            self._redis.delete(f"rankmill:turn:{name}")
+            self.redis.delete(f"rankmill:turn:{name}")
 
     def note_late(self, schedule: str, due: str | None) -> None:
         """Raise the alert that a schedule's run misses its deadline, or end it."""
         with broker_errors():
             if due is None:
-                self._redis.hdel(_LATE, schedule)
+                self.redis.hdel(_LATE, schedule)
             else:
-                self._redis.hset(_LATE, schedule, due)
+                self.redis.hset(_LATE, schedule, due)
 
     def late_schedules(self) -> dict[str, str]:
         """The due time of the run that misses its deadline, by schedule."""
         with broker_errors():
-            return cast(dict[str, str], self._redis.hgetall(_LATE))
+            return cast(dict[str, str], self.redis.hgetall(_LATE))
 
     def queued(self, queue: str) -> list[str]:
         """The raw Celery messages that wait in a queue, a bounded number by design."""
         with broker_errors():
-            return cast(list[str], self._redis.lrange(queue, 0, -1))
+            return cast(list[str], self.redis.lrange(queue, 0, -1))
 
 
 def _time(fields: dict[str, str], name: str) -> float | None:

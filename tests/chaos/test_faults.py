@@ -61,11 +61,11 @@ def restart_redis(stage: Stage, job: JobHandle) -> None:
 
 
 def flush_redis(stage: Stage, job: JobHandle) -> None:
-    stage.ledger._redis.flushall()
+    stage.ledger.redis.flushall()
 
 
 def cut_connections(stage: Stage, job: JobHandle) -> None:
-    stage.ledger._redis.execute_command("CLIENT KILL TYPE normal SKIPME yes")
+    stage.ledger.redis.execute_command("CLIENT KILL TYPE normal SKIPME yes")
 
 
 def freeze_worker(stage: Stage, job: JobHandle) -> None:

@@ -72,7 +72,7 @@ def working(worked_redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RANKMILL_BROKER_URL", worked_redis)
     forget_settings()
     nights = _nights(tmp_path, monkeypatch)
-    nights.ledger._redis.flushall()
+    nights.ledger.redis.flushall()
     yield nights
     forget_settings()
 

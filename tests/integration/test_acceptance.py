@@ -10,6 +10,7 @@ import pytest
 from producer.jobs.control import resume
 from producer.jobs.submit import submit
 from rankmill.contract.results import Failure
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import InputError, JobFailed, OutputTaken
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
@@ -47,7 +48,7 @@ def again(output: Output, **options: object) -> str:
     assert record is not None
     given = {"model_id": "null", "shard_pairs": 10, **options}
     handle = submit(record.spec.input_uri, output.uri, **given)
-    finalize(handle.ledger, settings(), handle.job_id, output.uri)
+    finalize(Dispatcher(handle.ledger, settings()), handle.job_id, output.uri)
     return str(handle.status().state)
 
 
@@ -68,12 +69,12 @@ def test_the_same_command_with_a_higher_rate_accepts_what_is_scored(failed: Outp
         again(failed, top_k=1, max_reject_rate=0.1)
 
 
-def test_resume_takes_a_higher_rate(failed: Output, ledger: Ledger) -> None:
+def test_resume_takes_a_higher_rate(failed: Output, dispatcher: Dispatcher) -> None:
     from producer.jobs.handle import find_job
 
     handle = find_job(failed.uri)
     resume(handle, max_reject_rate=0.1)
-    finalize(ledger, settings(), handle.job_id, failed.uri)
+    finalize(dispatcher, handle.job_id, failed.uri)
     assert handle.status().state == "succeeded with rejects"
     assert again(failed, max_reject_rate=0.1) == "succeeded with rejects"
     with pytest.raises(JobFailed):
@@ -98,7 +99,7 @@ def test_a_failed_job_without_shards_does_not_block_its_output(
         again(job.output, cluster=True)
     ledger = Ledger.connect(settings())
     fail(job.output, "the rows of a query are scattered")
-    ledger._redis.flushall()
+    ledger.redis.flushall()
     again(job.output, top_k=2)
     record = job.output.read_job()
     assert record is not None and record.spec.top_k == 2 and not job.output.has_ended()

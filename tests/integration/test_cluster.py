@@ -120,7 +120,7 @@ def test_a_flushed_redis_is_filled_again_from_storage(
     start_worker()
     job = submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=75)
     wait_for(lambda: len(job.output.reported_shards()) >= 2)
-    ledger._redis.flushall()
+    ledger.redis.flushall()
     assert job.wait(timeout_s=90).state == "succeeded"
     assert len(read_output(tmp_path / "out")) == len(rows)
 
@@ -132,7 +132,7 @@ def test_a_job_of_which_redis_lost_a_part_is_filled_again_from_storage(
     start_worker()
     job = submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=75)
     wait_for(lambda: len(job.output.reported_shards()) >= 2)
-    ledger._redis.hdel(JobKeys(job.job_id).hash, "state", "output_uri", "n_shards")
+    ledger.redis.hdel(JobKeys(job.job_id).hash, "state", "output_uri", "n_shards")
     assert job.wait(timeout_s=90).state == "succeeded"
     assert len(read_output(tmp_path / "out")) == 60 * 25
 
@@ -157,7 +157,7 @@ def test_the_status_of_a_folder_needs_no_redis(
     start_worker()
     source = write(pairs(2, 2), tmp_path / "in.parquet")
     submit(source, tmp_path / "out", model_id=str(model_folder)).wait(timeout_s=60)
-    ledger._redis.flushall()
+    ledger.redis.flushall()
     assert Output(str(tmp_path / "out")).state() == "succeeded"
 
 

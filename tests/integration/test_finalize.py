@@ -8,8 +8,9 @@ import pytest
 
 from producer.jobs.prepare_job import prepare_job
 from producer.jobs.submit import submit
-from rankmill import dispatch, storage
+from rankmill import storage
 from rankmill.contract.job_state import JobState
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import ClaimLost, JobFailed
 from rankmill.ledger.claim import FINALIZATION, Claim
 from rankmill.ledger.jobs import Ledger
@@ -35,34 +36,34 @@ def state(ledger: Ledger, job: Job) -> JobState:
 
 
 def test_a_finalize_that_comes_late_leaves_a_half_removed_output_alone(
-    job: Job, ledger: Ledger
+    job: Job, ledger: Ledger, dispatcher: Dispatcher
 ) -> None:
-    finalize(ledger, settings(), job.job_id, job.output.uri)
+    finalize(dispatcher, job.job_id, job.output.uri)
     home = Path(job.output.uri)
     for place in (home / "_SUCCESS", control(home) / "manifest.json", home / "part-00000.parquet"):
         place.unlink()
     before = everything_under(home.parent)
-    finalize(ledger, settings(), job.job_id, job.output.uri)
+    finalize(dispatcher, job.job_id, job.output.uri)
     assert everything_under(home.parent) == before
     assert state(ledger, job) is JobState.SUCCEEDED_WITH_REJECTS
 
 
 @pytest.mark.parametrize("becomes", ["another's", "nobody's"])
 def test_a_failure_is_not_noted_in_an_output_that_is_no_longer_the_jobs(
-    job: Job, ledger: Ledger, becomes: str
+    job: Job, ledger: Ledger, dispatcher: Dispatcher, becomes: str
 ) -> None:
     output = Output(job.output.uri)
     output.remove_result()
     if becomes == "another's":
         output.write_job(job.record.model_copy(update={"job_id": "another"}))
     before = sorted(Path(output.uri).rglob("*"))
-    dispatch.fail(ledger, settings(), job.record, JobFailed("too late"), None)
+    dispatcher.fail(job.record, JobFailed("too late"), None)
     assert sorted(Path(output.uri).rglob("*")) == before
     assert state(ledger, job) is JobState.FAILED
 
 
 class ResumedMeanwhile(Ledger):
-    """Its jobs are resumed by somebody just before Redis is told that they are over."""
+    """A ledger whose jobs are resumed just before it notes their end."""
 
     def end_job(self, job_id: str, state: JobState, message: str, keep_s: int) -> None:
         counts = self.counts(job_id)
@@ -72,51 +73,51 @@ class ResumedMeanwhile(Ledger):
 
 
 @pytest.mark.parametrize("end", ["fail", "cancel", "finalize"])
-def test_a_job_resumed_while_its_end_is_told_goes_on(job: Job, ledger: Ledger, end: str) -> None:
-    telling = ResumedMeanwhile(ledger._redis)
+def test_a_job_resumed_while_its_end_is_noted_goes_on(job: Job, ledger: Ledger, end: str) -> None:
+    late = Dispatcher(ResumedMeanwhile(ledger.redis), settings())
     if end == "fail":
-        dispatch.fail(telling, settings(), job.record, JobFailed("once"), None)
+        late.fail(job.record, JobFailed("once"), None)
     elif end == "cancel":
-        dispatch.cancel(telling, settings(), job.output, job.job_id)
+        late.cancel(job.output, job.job_id)
     else:
-        finalize(telling, settings(), job.job_id, job.output.uri)
+        finalize(late, job.job_id, job.output.uri)
     assert state(ledger, job) is JobState.FINALIZING
     assert ledger.priorities() == {job.job_id: job.spec.priority}
     assert any("rankmill.finalize" in message for message in ledger.queued("rankmill.control"))
 
 
-def test_two_finalize_one_job_only_once(job: Job, ledger: Ledger) -> None:
+def test_two_finalize_one_job_only_once(job: Job, ledger: Ledger, dispatcher: Dispatcher) -> None:
     ledger.set_state(job.job_id, JobState.FINALIZING)
     claim = Claim.take(ledger.claims, job.job_id, FINALIZATION, 30)
     assert claim is not None
     with claim:
-        finalize(ledger, settings(), job.job_id, job.output.uri)
+        finalize(dispatcher, job.job_id, job.output.uri)
         assert not job.output.has_ended()
-        Reconciler(ledger, settings()).look()
+        Reconciler(dispatcher).look()
         assert ledger.queued("rankmill.control") == []
-    finalize(ledger, settings(), job.job_id, job.output.uri)
+    finalize(dispatcher, job.job_id, job.output.uri)
     assert job.output.is_success()
 
 
 def test_a_finalize_that_was_frozen_leaves_the_end_to_its_successor(
-    job: Job, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    job: Job, ledger: Ledger, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(claim: Claim) -> None:
         raise ClaimLost("frozen")
 
     monkeypatch.setattr(Claim, "check", lost)
-    finalize(ledger, settings(), job.job_id, job.output.uri)
+    finalize(dispatcher, job.job_id, job.output.uri)
     assert not job.output.has_ended() and state(ledger, job) is JobState.RUNNING
 
 
 def test_a_bug_in_finalize_fails_the_job_with_its_first_line(
-    job: Job, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    job: Job, ledger: Ledger, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def buggy(job: Job) -> None:
         raise KeyError("what nobody foresaw\nsecond line")
 
     monkeypatch.setattr("worker.finalize.check_queries", buggy)
-    finalize(ledger, settings(), job.job_id, job.output.uri)
+    finalize(dispatcher, job.job_id, job.output.uri)
     failure = job.output.read_failure()
     assert failure is not None and failure.exit_code == 1
     assert failure.message == r"unexpected KeyError: 'what nobody foresaw\nsecond line'"
@@ -124,7 +125,7 @@ def test_a_bug_in_finalize_fails_the_job_with_its_first_line(
 
 
 def test_a_bug_in_preparing_fails_the_job(
-    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def buggy(*_: object) -> None:
         raise ValueError("what nobody foresaw")
@@ -132,15 +133,15 @@ def test_a_bug_in_preparing_fails_the_job(
     monkeypatch.setattr("producer.jobs.prepare_job.prepare", buggy)
     source = write(pairs(2, 3), tmp_path / "in.parquet")
     handle = submit(source, tmp_path / "out", model_id="null", cluster=True)
-    prepare_job(ledger, settings(), handle.job_id, handle.output.uri)
+    prepare_job(dispatcher, handle.job_id, handle.output.uri)
     with pytest.raises(JobFailed, match="unexpected ValueError: what nobody foresaw"):
         handle.wait(timeout_s=5)
 
 
 def test_a_result_removed_half_way_is_removed_by_the_next(
-    job: Job, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    job: Job, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finalize(ledger, settings(), job.job_id, job.output.uri)
+    finalize(dispatcher, job.job_id, job.output.uri)
     remove, n_removed = storage.remove, 0
 
     def removing(uri: str) -> None:

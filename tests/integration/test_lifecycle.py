@@ -68,7 +68,7 @@ def test_a_lost_job_is_resumed_by_its_output_alone(
 ) -> None:
     source = write(pairs(6, 5), tmp_path / "in.parquet")
     submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=5)
-    ledger._redis.flushall()
+    ledger.redis.flushall()
     start_worker()
     said = rankmill("status", tmp_path / "out", "--json")
     assert json.loads(said.stdout)["state"] == "running", said.stderr
@@ -131,7 +131,7 @@ def test_two_jobs_progress_together(tmp_path: Path, start_worker: StartWorker) -
 def test_a_job_known_from_a_message_alone_is_opened_again(tmp_path: Path, broker_url: str) -> None:
     job = submit(write(pairs(3, 4), tmp_path / "in.parquet"), tmp_path / "out", model_id="null")
     message = {"shard": job.output.load_job().shard(0).model_dump()}
-    job.ledger._redis.flushall()
+    job.ledger.redis.flushall()
     runtime.reconciler.cache_clear()
     ledger.cache_clear()
     try:

@@ -44,7 +44,7 @@ def test_the_output_holds_parts_alone_also_after_a_crash(folder: Path) -> None:
         (place / ".part-00000.parquet.1.rankmill-tmp").write_bytes(b"half")
     (folder / "out" / "part-00009.parquet").write_bytes(b"of a plan before")
     handle = find_job(str(folder / "out"))
-    handle.ledger._redis.flushall()
+    handle.ledger.redis.flushall()
     resume(handle)
     assert work_off(handle) == [0, 1, 2]
     assert everything_under(folder / "out") == ["_SUCCESS", *before]

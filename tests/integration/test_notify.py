@@ -12,10 +12,10 @@ import pytest
 from producer.jobs import control
 from producer.jobs.handle import JobHandle
 from producer.jobs.submit import submit
-from rankmill import dispatch
 from rankmill.broker import NOTIFY, app
 from rankmill.contract.base import parse
 from rankmill.contract.job_state import JobState
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import JobFailed
 from rankmill.ledger.jobs import Ledger
 from rankmill.notify import Event, notify
@@ -123,14 +123,14 @@ def test_messages_carry_neither_address_nor_secret(
 
 
 def test_an_end_that_its_worker_did_not_live_to_tell_is_told_by_another(
-    tmp_path: Path, ledger: Ledger, hooked: Receiver
+    tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher, hooked: Receiver
 ) -> None:
     done = scored(tmp_path)
     reports = list(done.output.reports(done.job_id))
     ledger.open_job(done.record, done.plan, reports)
     done.output.write_manifest(make_manifest(done, reports))
     done.output.mark_success()
-    Reconciler(ledger, settings()).look()
+    Reconciler(dispatcher).look()
     waiting = "".join(ledger.queued("rankmill.control"))
     assert NOTIFY in waiting and f"succeeded, job {done.job_id}" in waiting
     counts = ledger.counts(done.job_id)
@@ -138,12 +138,12 @@ def test_an_end_that_its_worker_did_not_live_to_tell_is_told_by_another(
 
 
 def test_of_failures_at_once_the_first_stands_and_is_one_event(
-    tmp_path: Path, ledger: Ledger, hooked: Receiver
+    tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher, hooked: Receiver
 ) -> None:
     failing = scored(tmp_path)
     ledger.open_job(failing.record, failing.plan, [])
     for message in ("the first", "the second"):
-        dispatch.fail(ledger, settings(), failing.record, JobFailed(message), None)
+        dispatcher.fail(failing.record, JobFailed(message), None)
     failure = failing.output.read_failure()
     assert failure is not None and failure.message == "the first"
     messages = [json.loads(each) for each in ledger.queued("rankmill.control") if NOTIFY in each]

@@ -106,7 +106,7 @@ def test_it_is_cancelled_and_its_rejects_are_tried_again(unfinished: Path, ledge
     assert find_job(str(unfinished)).status().state is JobState.CANCELLED
     resume(handle)
     work_off(handle)
-    ledger._redis.flushall()
+    ledger.redis.flushall()
     handle = find_job(str(unfinished))
     assert retry_rejects(handle) == 1
     assert work_off(handle) == [1]

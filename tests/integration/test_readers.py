@@ -22,6 +22,7 @@ import pytest
 
 from producer.jobs.prepare_job import prepare_job
 from producer.jobs.submit import submit
+from rankmill.dispatch import Dispatcher
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
 from rankmill.settings import settings
@@ -114,19 +115,19 @@ def job_inputs(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def do(ledger: Ledger, output_uri: str, input_uri: object, **options: Any) -> None:
+def do(dispatcher: Dispatcher, output_uri: str, input_uri: object, **options: Any) -> None:
     handle = submit(
         str(input_uri),
         output_uri,
         **{"model_id": "null", "shard_pairs": 9, "max_reject_rate": 0.5, **options},
     )
     if handle.output.read_plan() is None:
-        prepare_job(ledger, settings(), handle.job_id, handle.output.uri)
+        prepare_job(dispatcher, handle.job_id, handle.output.uri)
     job = Output(output_uri).load_job()
     work = ShardWork(models.load(job.spec), "test", 8, lambda *_: None, lambda: None)
     for shard_index in range(job.plan.n_shards):
         run_shard(job, job.shard(shard_index), work)
-    finalize(ledger, settings(), job.job_id, job.output.uri)
+    finalize(dispatcher, job.job_id, job.output.uri)
     assert job.output.state().is_success, job.output.read_failure()
 
 
@@ -136,9 +137,9 @@ def outputs(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RANKMILL_BROKER_URL", redis_server)
         forget_settings()
-        ledger = Ledger.connect(settings())
+        dispatcher = Dispatcher(Ledger.connect(settings()), settings())
         for name, options in job_inputs(folder).items():
-            do(ledger, str(folder / "outputs" / name), **options)
+            do(dispatcher, str(folder / "outputs" / name), **options)
         yield folder / "outputs"
     forget_settings()
 

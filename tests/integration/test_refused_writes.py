@@ -15,12 +15,11 @@ from producer.jobs.control import cancel, resume, retry_rejects
 from producer.jobs.handle import JobHandle
 from producer.jobs.prepare_job import prepare_job
 from producer.jobs.submit import submit, submit_spec
-from rankmill import dispatch
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import BrokerUnavailable, OutputNotReady
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Job, Output
 from rankmill.reconcile import Reconciler
-from rankmill.settings import settings
 from tests.conftest import forget_settings
 from tests.support.denying_redis import denying_redis
 from tests.support.finished import finished, planned
@@ -38,7 +37,7 @@ ROWS[7]["document"] = ""
 @pytest.fixture
 def refusing(ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
     """Call it to have Redis refuse writes from then on."""
-    client: redis.Redis = ledger._redis
+    client: redis.Redis = ledger.redis
     yield lambda: {
         "full": lambda: client.config_set("maxmemory", 1),
         "replica": lambda: client.replicaof("127.0.0.1", 9),
@@ -135,7 +134,7 @@ def test_an_overwritten_result_goes_only_when_redis_has_the_new_job(
                 assert contents(tmp_path) == before, proxy.refused
                 refused |= set(proxy.refused)
                 assert Output(output.uri).state() == "succeeded with rejects"
-                ledger._redis.flushall()
+                ledger.redis.flushall()
                 continue
             break
     new = Output(output.uri)
@@ -145,7 +144,9 @@ def test_an_overwritten_result_goes_only_when_redis_has_the_new_job(
     assert {b"HSET", b"EVALSHA", b"LPUSH"} <= refused
 
 
-def test_a_worker_waits_while_an_earlier_result_makes_room(tmp_path: Path, ledger: Ledger) -> None:
+def test_a_worker_waits_while_an_earlier_result_makes_room(
+    tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
     output = done_with_rejects(tmp_path)
     job = output.load_job()
     new = job.record.model_copy(update={"submitted_at": datetime.now(UTC)})
@@ -153,14 +154,14 @@ def test_a_worker_waits_while_an_earlier_result_makes_room(tmp_path: Path, ledge
     for record in (new, other):
         plan = job.plan.model_copy(update={"job_id": record.job_id})
         ledger.open_job(record, plan, (), replaces=True)
-        dispatch.advance(ledger, settings(), Job(record, plan))
+        dispatcher.advance(Job(record, plan))
         before = contents(tmp_path)
         with pytest.raises(OutputNotReady):
             deliver(plan.shard(0, output.uri))
         for early in (finalize, prepare_job):
             with pytest.raises(OutputNotReady):
-                early(ledger, settings(), record.job_id, output.uri)
-        reconciler = Reconciler(ledger, settings())
+                early(dispatcher, record.job_id, output.uri)
+        reconciler = Reconciler(dispatcher)
         reconciler.look()
         counts = ledger.counts(record.job_id)
         assert counts is not None and counts.state == "running"
@@ -178,7 +179,7 @@ def test_a_redis_that_goes_half_way_through_changes_nothing(
     output = done_with_rejects(tmp_path)
     handle = JobHandle(output.load_job().job_id, output, ledger)
     monkeypatch.setattr(
-        Ledger, "check_writable", lambda self: self._redis.config_set("maxmemory", 1)
+        Ledger, "check_writable", lambda self: self.redis.config_set("maxmemory", 1)
     )
     try:
         with unchanged(tmp_path):
@@ -187,4 +188,4 @@ def test_a_redis_that_goes_half_way_through_changes_nothing(
         with unchanged(tmp_path):
             submit(tmp_path / "in.parquet", tmp_path / "new", model_id="null")
     finally:
-        ledger._redis.config_set("maxmemory", 0)
+        ledger.redis.config_set("maxmemory", 0)

@@ -193,7 +193,7 @@ def test_a_redis_that_lost_everything_is_given_the_schedule_and_its_runs_again(
     spec = working.add(unless_unchanged=True)
     working.tick(FIRST)
     before = working.ended(FIRST)
-    working.ledger._redis.flushall()
+    working.ledger.redis.flushall()
     assert working.tick(SECOND) == [] and working.store.names() == []
     working.add(unless_unchanged=True)
     assert working.store.read("nightly") == spec and working.store.firings("nightly") == before

@@ -141,10 +141,10 @@ def test_a_deadline_that_will_not_be_kept_raises_an_alert(nights: Nights) -> Non
     (firing,) = nights.tick(FIRST)
     job = nights.ledger.counts(firing.job_id)
     assert job is not None and job.n_rows == 20
-    nights.ledger._redis.hset(f"rankmill:job:{firing.job_id}", "n_pairs_done", 10)
+    nights.ledger.redis.hset(f"rankmill:job:{firing.job_id}", "n_pairs_done", 10)
     (firing,) = nights.tick(FIRST + timedelta(hours=1))
     assert firing.late_at is None and nights.ledger.late_schedules() == {}
-    nights.ledger._redis.hset(f"rankmill:job:{firing.job_id}", "n_pairs_done", 4)
+    nights.ledger.redis.hset(f"rankmill:job:{firing.job_id}", "n_pairs_done", 4)
     (firing,) = nights.tick(FIRST + timedelta(hours=1))
     assert firing.late_at == FIRST + timedelta(hours=1)
     assert nights.ledger.late_schedules() == {"nightly": "2026-11-21T01:15:00Z"}
@@ -250,7 +250,7 @@ def test_one_schedule_that_cannot_be_looked_at_does_not_keep_others(
     nights: Nights, caplog: pytest.LogCaptureFixture
 ) -> None:
     nights.add()
-    nights.ledger._redis.hset("rankmill:schedules", "a-broken-one", json.dumps({"version": 9}))
+    nights.ledger.redis.hset("rankmill:schedules", "a-broken-one", json.dumps({"version": 9}))
     assert states(nights.tick(FIRST)) == ["running"]
     said = [each for each in caplog.records if "cannot be looked at" in each.message]
     assert said and all(vars(each)["fields"] == {"schedule": "a-broken-one"} for each in said)

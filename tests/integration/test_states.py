@@ -257,6 +257,6 @@ def test_a_handle_of_python_says_the_same(tmp_path: Path, ledger: Ledger) -> Non
     submit(source, tmp_path / "out", model_id="null")
     handle: JobHandle = find_job(str(tmp_path / "out"))
     assert handle.status().state == "waiting for a worker"
-    ledger._redis.flushall()
+    ledger.redis.flushall()
     seen = handle.status()
     assert seen.state == "running" and "Redis does not know it" in seen.reason

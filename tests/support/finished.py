@@ -12,6 +12,7 @@ import numpy as np
 from producer.jobs.handle import JobHandle
 from producer.jobs.submit import plan_job
 from rankmill.contract.job import JobSpec
+from rankmill.dispatch import Dispatcher
 from rankmill.output.output import Job, Output
 from rankmill.settings import settings
 from tests.support.inputs import write
@@ -82,5 +83,5 @@ def work_off(handle: JobHandle) -> list[int]:
     todo = sorted(set(range(job.plan.n_shards)) - job.output.reported_shards())
     for shard_index in todo:
         run_shard(job, job.shard(shard_index), work)
-    finalize(handle.ledger, settings(), job.job_id, job.output.uri)
+    finalize(Dispatcher(handle.ledger, settings()), job.job_id, job.output.uri)
     return todo

@@ -16,13 +16,13 @@ from producer.quality.drift.diff import diff
 from producer.quality.drift.gate import parse as parse_gate
 from rankmill.contract.job_state import JobState
 from rankmill.contract.results import Failure, Reuse, ShardReport
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import JobUnknown, RankmillError
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Job, Output
 from rankmill.report import report_success, write_report
 from rankmill.report.gather import gather
 from rankmill.report.totals import Tally
-from rankmill.settings import settings
 from tests.support.finished import candidates, finished, planned
 from worker import models
 from worker.finalize import finalize, make_manifest
@@ -198,20 +198,22 @@ def test_reports_of_before_there_were_pages_still_make_one(tmp_path: Path) -> No
 
 
 def test_a_page_that_cannot_be_made_does_not_hurt_the_job(
-    tmp_path: Path, ledger: Ledger, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = scored(tmp_path)
     Path(job.output.report_uri).mkdir()
     ledger.open_job(job.record, job.plan, job.output.reports(job.job_id))
-    finalize(ledger, settings(), job.job_id, job.output.uri)
+    finalize(dispatcher, job.job_id, job.output.uri)
     assert job.output.state() is JobState.SUCCEEDED_WITH_REJECTS
     assert "rankmill report" in caplog.text
 
 
-def test_finalize_writes_the_page_of_a_success(tmp_path: Path, ledger: Ledger) -> None:
+def test_finalize_writes_the_page_of_a_success(
+    tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
     job = scored(tmp_path)
     ledger.open_job(job.record, job.plan, job.output.reports(job.job_id))
-    finalize(ledger, settings(), job.job_id, job.output.uri)
+    finalize(dispatcher, job.job_id, job.output.uri)
     before = page_of(job.output)
     assert "succeeded with rejects" in words_of(before)
     assert page_text(job) == before
