@@ -51,7 +51,7 @@ def prepare(
         with Database(folder, memory_limit) as database, Database() as json_database:
             workspace = Workspace(folder, database, progress)
             dataset = open_dataset(spec, files, json_database)
-            tables = workspace.tell_errors(dataset.tables(workspace))
+            tables = workspace.with_storage_errors(dataset.tables(workspace))
             write_parts(target_uri, dataset.schema, workspace.watch("writing", tables))
             return dataset.columns
     except InputError:

@@ -92,7 +92,7 @@ def _found(
     feed = Feed(_ROWS, _keyed_rows(workspace.watch("looking up scores", rows), columns, hashes))
     found = workspace.array("scores", np.uint64, plan.n_rows)
     query = "select n, score from feed join known on feed.a = known.a and feed.b = known.b"
-    for table in workspace.tell_errors(workspace.database.tables(query, feed)):
+    for table in workspace.with_storage_errors(workspace.database.tables(query, feed)):
         found[table["n"].to_numpy()] = table["score"].to_numpy()
     return found
 

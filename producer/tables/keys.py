@@ -11,15 +11,19 @@ from rankmill.tables.casts import Inexact
 
 
 def key_type(kind: pa.DataType, name: str) -> pa.DataType:
-    """What `as_key` makes of a column of this type."""
+    """Return the type that `as_key` gives a column of type `kind`.
+
+    Raises:
+        InputError: no key can be made of the type; `name` is the column's.
+    """
     return as_key(pa.chunked_array([], kind), name).type
 
 
 def as_key(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Values that DuckDB compares as Arrow does, as `rankmill.tables.ids` has them.
+    """Return a column's values as keys that DuckDB compares as Arrow does.
 
     Raises:
-        InputError: the column is a list or a struct, say, or has a fraction.
+        InputError: the type cannot be an id, such as a list, or a value has a fraction.
     """
     try:
         return ids.as_key(column)
@@ -32,7 +36,7 @@ def as_key(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def id_family(kind: pa.DataType) -> str:
-    """What two columns of ids must have in common to be joined."""
+    """Return the name of a type's family; only ids of one family can be joined."""
     if is_text(kind):
         return "text"
     is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)

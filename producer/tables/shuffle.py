@@ -1,9 +1,9 @@
-"""Rows put in another order through a scratch file, in memory that they do not bound.
+"""Reorder rows through a scratch file, in bounded memory.
 
-Rows are gathered, sorted by their new positions and written in slices, one for each block of
-positions that they fall in; a block is then read from its slices alone. A block of many bytes is
-put in order in the same way, by blocks of fewer rows. Arrow writes and reads the slices, so that
-every type comes out as it went in.
+Rows are gathered and sorted by the block of positions that they belong to. Each block's rows are
+written as one slice; a block is later read from its slices alone. A block of too many bytes is
+reordered the same way, in blocks of fewer rows. Arrow writes and reads the slices, so that every
+type is preserved.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 from rankmill.tables.row_bytes import row_bytes
 
 BLOCK_ROWS = 16384
-# Of a block that is too large to be taken at once.
+# A block that is too large to be read at once is split into so many.
 _FINER = 16
 _GATHERED_BYTES = 128 * 2**20
 _POSITION = "_position"  # unlike any other column: it is the last one
@@ -27,12 +27,14 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Shuffle:
-    """A scratch file of rows.
+    """A scratch file of rows that are read back in the order of their positions.
 
     Args:
-        schema: of the rows.
-        n_rows: positions run from 0 to this; of rows with the same position one counts.
-        gathered_bytes: what is held at a time, but for one row that has more.
+        path: the scratch file, removed at the end.
+        schema: the rows' schema.
+        n_rows: positions are from 0 to below this; of rows with one position only one is kept.
+        gathered_bytes: the bytes held in memory; a single row may have more.
+        block_rows: rows in a block.
     """
 
     def __init__(
@@ -67,11 +69,17 @@ class Shuffle:
         self._path.unlink(missing_ok=True)
 
     def add(self, table: pa.Table, positions: np.ndarray) -> None:
-        """
+        """Add rows.
+
         Args:
-            positions: int64 (n,), where each row goes.
+            table: n rows.
+            positions: int64 (n,), the position of each.
         """
-        plain = [_without_dictionary(column) for column in table.columns]
+        plain = [
+            # A slice would carry the whole dictionary.
+            column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+            for column in table.columns
+        ]
         names = [*table.column_names, _POSITION]
         self._gathered.append(pa.Table.from_arrays([*plain, pa.array(positions)], names=names))
         self._n_bytes += self._gathered[-1].nbytes
@@ -79,7 +87,7 @@ class Shuffle:
             self._write_gathered()
 
     def blocks(self) -> Iterator[pa.Table]:
-        """All rows in order, BLOCK_ROWS at a time or fewer; null where a position was not given."""
+        """Yield all rows in order, `block_rows` a table at most; nulls where none was added."""
         self._write_gathered()
         for number, offsets in enumerate(self._slices):
             first = number * self._block_rows
@@ -130,16 +138,10 @@ class Shuffle:
 def shuffled(
     path: Path, schema: pa.Schema, tables: Iterable[pa.Table], positions: np.ndarray
 ) -> Iterator[pa.Table]:
-    """Rows in the order of their positions, given for all rows of the tables one after another."""
+    """Yield the rows of `tables` in the order of `positions`: int64 (n_rows,) for all tables."""
     with Shuffle(path, schema, len(positions)) as shuffle:
         row = 0
         for table in tables:
             shuffle.add(table, positions[row : row + table.num_rows])
             row += table.num_rows
         yield from shuffle.blocks()
-
-
-def _without_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A slice would carry all of a dictionary along."""
-    is_dictionary = pa.types.is_dictionary(column.type)
-    return column.cast(column.type.value_type) if is_dictionary else column

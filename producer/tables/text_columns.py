@@ -1,4 +1,4 @@
-"""Which columns hold text, and which of them the titles: one rule for every layout."""
+"""Find the columns that hold texts and titles, by one rule for every layout."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _USUAL = "title"
 def find_title(
     wanted: str | None, fields: Iterable[pa.Field], taken: Iterable[str | None], where: str
 ) -> str | None:
-    """The name of the field that --title-col means: the one given, or else `title` if there.
+    """Return the name of the field that --title-col means: the one given, or `title` if present.
 
     Args:
-        fields: those that describe a document.
-        taken: fields that have another meaning.
-        where: they are found, for an error.
+        wanted: the value of --title-col.
+        fields: the fields that describe a document.
+        taken: the names of fields with another meaning.
+        where: the place of the fields, for errors.
 
     Raises:
-        InputError: it is not there, has another meaning, or is not text.
+        InputError: the field is missing, has another meaning, or is not text.
     """
     types = {field.name: field.type for field in fields}
     taken = set(taken)
@@ -43,7 +44,7 @@ def find_title(
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds strings, or only nulls."""
+    """Return whether a column of this type holds strings, or only nulls."""
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (
         pa.types.is_string,

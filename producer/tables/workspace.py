@@ -1,4 +1,4 @@
-"""Where a dataset is prepared: a scratch folder with a database in it, and who hears how far."""
+"""A workspace for work out of core: a scratch folder, its database and a progress callback."""
 
 from __future__ import annotations
 
@@ -21,34 +21,43 @@ _BETWEEN_PROGRESS_S = 1.0
 
 @dataclass(frozen=True)
 class Workspace:
+    """A scratch folder with a database in it.
+
+    Attributes:
+        folder: the scratch folder.
+        database: the database in it.
+        progress: is called with a step's name and its number of rows so far.
+    """
+
     folder: Path
     database: Database
     progress: Progress
 
     def array(self, name: str, kind: type[np.generic], size: int) -> np.ndarray:
-        """Zeros on disk, for what is a number for each row: there may be more than fit memory."""
-        if size == 0:  # which cannot be mapped
+        """Return `size` zeros on disk, for one number a row: they may not fit into memory."""
+        if size == 0:  # an empty file cannot be mapped
             return np.zeros(0, kind)
         path = self.folder / name
-        with path.open("wb") as file:  # a page that the disk has no room for would kill the process
+        with path.open("wb") as file:  # without disk space, a write to a page kills the process
             os.posix_fallocate(file.fileno(), 0, size * np.dtype(kind).itemsize)
         return np.memmap(path, kind, "r+", shape=(size,))
 
     def watch(self, step: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """The tables, told of as they pass: now and then, and at last."""
-        n_rows, told_at = 0, monotonic()
+        """Yield the tables and report their rows as progress, every second and at the end."""
+        n_rows, reported_at = 0, monotonic()
         for table in tables:
             yield table
             n_rows += table.num_rows
-            if monotonic() - told_at >= _BETWEEN_PROGRESS_S:
+            if monotonic() - reported_at >= _BETWEEN_PROGRESS_S:
                 self.progress(step, n_rows)
-                told_at = monotonic()
+                reported_at = monotonic()
         self.progress(step, n_rows)
 
-    def tell_errors(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """
+    def with_storage_errors(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the tables and name the scratch folder in the error if it cannot be written.
+
         Raises:
-            StorageRefused: the scratch folder cannot be written; a store has its own errors.
+            StorageRefused: the scratch folder cannot be written.
         """
         try:
             yield from tables
