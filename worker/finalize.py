@@ -17,7 +17,7 @@ from rankmill.ledger.claim import FINALIZATION, Claim
 from rankmill.logs import get_logger
 from rankmill.output.output import Job, Output, part_name
 from rankmill.report import report_success
-from worker.shard.query_digests import check_queries
+from worker.shard.group_checks import check_queries
 from worker.trec import write_trec_run
 
 log = get_logger(__name__)

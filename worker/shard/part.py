@@ -1,9 +1,8 @@
-"""A part: the kept columns and the results of a shard, best first within each query."""
+"""Rank a shard's rows within their query groups and publish them as a part, best first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
@@ -15,26 +14,22 @@ from rankmill.contract.job import CANDIDATES_COLUMN, RESULT_COLUMNS
 from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.tables.row_bytes import stops
-from worker.shard.rank import activate, rank_groups
 from worker.shard.score import Scored
 from worker.shard.spill import Rows
 
 _ROW_GROUP_ROWS = 64 * 1024
-# Arrow counts what lists hold of a column in 32 bits.
+# Arrow counts the bytes of a list column's values in 32 bits.
 _MAX_LISTS_BYTES = 2**31 - 1
 _RESULT_TYPES = (pa.float32(), pa.float32(), pa.int32(), pa.int32(), pa.bool_())
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part that stands."""
+def write_part(
+    job: Job, shard_index: int, scored: Scored, activation: str
+) -> tuple[storage.Published, int]:
+    """Rank a shard's rows and publish them, with a row group or a list in memory at a time.
 
-    n_rows: int
-    published: storage.Published
-
-
-def write_part(job: Job, shard_index: int, scored: Scored, activation: str) -> Part:
-    """Rank a shard's rows and publish them, a row group (or a list) in memory at a time.
+    Returns:
+        The published part and its number of rows.
 
     Raises:
         InputError: the list of a query is larger than Arrow can write.
@@ -51,20 +46,11 @@ def write_part(job: Job, shard_index: int, scored: Scored, activation: str) -> P
                 n_rows += table.num_rows
 
     published = storage.publish(job.output.part_uri(shard_index), write)
-    return Part(n_rows, published)
-
-
-def _dictionary_columns(schema: pa.Schema) -> list[str]:
-    """The physical columns that a dictionary may shorten; floats, as scores are, mostly differ."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
-    stored = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
-    leaves = map(stored.column, range(len(stored)))
-    return [leaf.path for leaf in leaves if leaf.physical_type not in ("FLOAT", "DOUBLE")]
+    return published, n_rows
 
 
 def part_schema(job: Job) -> pa.Schema:
-    """The columns of every part of a job, whatever the values in it."""
+    """Return the columns of every part of a job; they do not depend on the values."""
     columns = job.plan.columns
     kept = {
         column: pa.field(name, job.plan.schema.field(column).type)
@@ -80,8 +66,58 @@ def part_schema(job: Job) -> pa.Schema:
     return pa.schema([*of_query, pa.field(CANDIDATES_COLUMN, candidates)])
 
 
+def rank_groups(
+    groups: np.ndarray, logits: np.ndarray, top_k: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Order rows by group, then by logit from high to low; equal logits keep their input order.
+
+    Args:
+        groups: int64 (n,), never falling.
+        logits: float32 (n,), finite.
+        top_k: rows to keep of each group, or None for all.
+
+    Returns:
+        The kept rows' positions in their new order, and the rank of each from 1, both (m,).
+    """
+    # One integer key sorts by both: the group in the high half, the falling logit in the low half.
+    # A float's bits, read as an integer, rise with it; those of a negative float fall.
+    bits = (0 - logits).view(np.int32)  # 0 - x is never negative zero, whose bits differ
+    keys = (groups << 32) + (bits ^ ((bits >> 31) & np.int32(2**31 - 1)))
+    order = np.argsort(keys, kind="stable")
+    sorted_groups = groups[order]
+    begins = np.flatnonzero(np.diff(sorted_groups, prepend=-1))
+    sizes = np.diff(np.append(begins, len(order)))
+    ranks = np.arange(1, len(order) + 1) - np.repeat(begins, sizes)
+    if top_k is not None:
+        order, ranks = order[ranks <= top_k], ranks[ranks <= top_k]
+    return order, ranks.astype(np.int32)
+
+
+def activate(logits: np.ndarray, activation: str) -> np.ndarray:
+    """Return `score` for `logit`, both float32 (n,), computed in float64 and rounded once.
+
+    `sigmoid` is 1 / (1 + exp(-x)), computed from the side that cannot overflow.
+    """
+    if activation == "none":
+        return logits
+    tail = np.exp(-np.abs(logits.astype(np.float64)))
+    return np.where(logits >= 0, 1 / (1 + tail), tail / (1 + tail)).astype(np.float32)
+
+
+def _dictionary_columns(schema: pa.Schema) -> list[str]:
+    """Return the leaf columns that a dictionary may shorten; floats such as scores mostly differ.
+
+    A leaf's path is only known from the file, so an empty one is written in memory.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    stored = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    leaves = map(stored.column, range(len(stored)))
+    return [leaf.path for leaf in leaves if leaf.physical_type not in ("FLOAT", "DOUBLE")]
+
+
 def _ranked(job: Job, scored: Scored, activation: str, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Rows best first within each query, or a row for each query, in tables of a row group each."""
+    """Yield tables of up to a row group: rows best first in each query, or a row for each query."""
     rows = scored.kept.close()
     if rows is None:
         return
@@ -105,26 +141,26 @@ def _ranked(job: Job, scored: Scored, activation: str, schema: pa.Schema) -> Ite
 
 
 class _Lists:
-    """Ranked rows as a row for each query with the list of its candidates.
+    """Ranked rows as one row for each query, with the list of its candidates.
 
     Attributes:
-        sizes: int64 (n,), the bytes of each row; those of the query count in its first row alone.
+        sizes: int64 (n,), the bytes of each ranked row; the query's columns count in its first row.
     """
 
     def __init__(self, rows: Rows, groups: np.ndarray, order: np.ndarray, schema: pa.Schema):
         self._groups, self._order, self._schema = groups, order, schema
         self._fields = list(schema.field(CANDIDATES_COLUMN).type.value_type)
-        found = [field.name for field in self._fields if field.name not in ("score", "rank")]
-        self._queries, self._candidates = rows.select(schema.names[:-1]), rows.select(found)
+        of_candidate = [f.name for f in self._fields if f.name not in ("score", "rank")]
+        self._queries, self._candidates = rows.select(schema.names[:-1]), rows.select(of_candidate)
         begins = np.diff(groups, prepend=-1) > 0
         of_queries = np.where(begins, self._queries.sizes[order], 0)
         self.sizes = of_queries + self._candidates.sizes[order]
 
     def candidates(self, start: int, stop: int) -> pa.Table:
-        """Those of some whole groups.
+        """Return the candidates of whole groups, from one ranked position to another.
 
         Raises:
-            InputError: they are more than Arrow can write as lists.
+            InputError: they have more bytes than Arrow can write as lists.
         """
         n_bytes = int(self._candidates.sizes[self._order[start:stop]].sum())
         if n_bytes > _MAX_LISTS_BYTES:
@@ -136,6 +172,7 @@ class _Lists:
         return self._candidates.take(self._order[start:stop])
 
     def folded(self, table: pa.Table, start: int, stop: int) -> pa.Table:
+        """Return a row for each query, with the ranked candidates of `table` as its list."""
         begins = np.flatnonzero(np.diff(self._groups[start:stop], prepend=-1))
         columns = [table[each.name].cast(each.type).combine_chunks() for each in self._fields]
         candidates = pa.ListArray.from_arrays(

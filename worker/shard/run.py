@@ -18,10 +18,9 @@ from rankmill.output.output import Job
 from worker.device_errors import device_errors
 from worker.engine.device.faults import DeviceFullError
 from worker.shard.ownership import owned_rows
-from worker.shard.pair_scores import write_scores
-from worker.shard.part import write_part
-from worker.shard.rank import activate
+from worker.shard.part import activate, write_part
 from worker.shard.rejects import write_rejected
+from worker.shard.reuse import write_scores
 from worker.shard.score import Scored, ShardWork, score_rows
 from worker.shard.window import Window
 
@@ -48,10 +47,11 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
         work.guard()
         rejected = write_rejected(job, shard.shard_index, scored.rejected)
         work.guard()
-        scored.queries.write(shard.shard_index)
+        scored.checks.write_digests(shard.shard_index)
         if scored.hashed is not None:
             write_scores(job, shard.shard_index, scored.hashed)
-        part = write_part(job, shard.shard_index, scored, work.model.scoring.activation)
+        activation = work.model.scoring.activation
+        part, n_written = write_part(job, shard.shard_index, scored, activation)
     scores, lengths = _histograms(scored, work)
     report = ShardReport(
         job_id=job.job_id,
@@ -59,13 +59,13 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
         n_rows=scored.n_rows,
         n_scored=scored.n_rows - len(scored.rejected),
         n_rejected=len(scored.rejected),
-        n_written=part.n_rows,
+        n_written=n_written,
         n_query_groups=scored.n_groups,
         n_tokens=scored.n_tokens,
         n_truncated=scored.n_truncated,
         rejects_by_reason=dict(sorted(Counter(scored.rejected.values()).items())),
-        part_bytes=part.published.n_bytes,
-        part_sha256=part.published.sha256,
+        part_bytes=part.n_bytes,
+        part_sha256=part.sha256,
         rejected_sha256=rejected.sha256 if rejected else None,
         wall_s=time.monotonic() - started,
         device_busy_s=work.model.scorer.stats.device_busy_s - busy,

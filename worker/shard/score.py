@@ -19,10 +19,9 @@ from rankmill.tables.titles import scored_documents
 from worker.engine.device.faults import ForwardError, fault_of
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
 from worker.models import LoadedModel
-from worker.shard.duplicates import DocumentIds
+from worker.shard.group_checks import GroupChecks
 from worker.shard.ownership import OwnedRows, owned_rows
 from worker.shard.poison import KILLS, Suspects
-from worker.shard.query_digests import QueryKeys
 from worker.shard.reader import RowReader
 from worker.shard.rejects import NOT_FINITE, REFUSED, TOO_LARGE, refusals
 from worker.shard.reuse import KnownRows
@@ -82,8 +81,7 @@ class Scored:
     """
 
     kept: Spill
-    doc_ids: DocumentIds
-    queries: QueryKeys
+    checks: GroupChecks
     logits: list[np.ndarray] = field(default_factory=list)
     groups: list[np.ndarray] = field(default_factory=list)
     lengths: list[np.ndarray] = field(default_factory=list)
@@ -111,13 +109,13 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
     known = stack.enter_context(KnownRows(job, work.model.scoring))
     while True:
         waiting: deque[Window] = deque()
-        scored = Scored(Spill(stack, work.scratch), DocumentIds(job), QueryKeys(job))
+        scored = Scored(Spill(stack, work.scratch), GroupChecks(job))
         n_duplicates = work.model.scorer.stats.n_duplicates
         scored.no_reuse = known.refused
         scored.hashed = Spill(stack, work.scratch) if job.spec.for_reuse else None
         try:
             _score(job, shard, work, unfit, known, waiting, scored)
-            scored.doc_ids.check()
+            scored.checks.check_documents()
             scored.n_duplicates = work.model.scorer.stats.n_duplicates - n_duplicates
             return scored
         except PairTooLargeError as error:
@@ -192,8 +190,7 @@ def _score(
 
     def windows() -> Iterator[PairWindow]:
         for rows in _windows_of_rows(job, shard, work, known):
-            scored.doc_ids.add(rows)
-            scored.queries.add(rows)
+            scored.checks.add(rows)
             refused = refusals(rows.table, columns)
             for row, why in unfit.items():
                 if rows.first_row <= row < rows.stop_row:

@@ -23,8 +23,8 @@ from tests.support.odd_columns import ODD_COLUMNS, is_carried
 from worker import models
 from worker.finalize import make_manifest
 from worker.shard import spill
+from worker.shard.group_checks import check_queries
 from worker.shard.part import part_schema
-from worker.shard.query_digests import check_queries
 from worker.shard.run import run_shard
 from worker.shard.score import ShardWork
 from worker.trec import write_trec_run

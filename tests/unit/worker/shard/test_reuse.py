@@ -21,7 +21,7 @@ from tests.support.reused import done, job_of
 from worker.engine.scorer import PairWindow, Scorer, WindowScores
 from worker.models import LoadedModel
 from worker.null_scorer import NullScorer
-from worker.shard.query_digests import check_queries
+from worker.shard.group_checks import check_queries
 
 
 class Seen:

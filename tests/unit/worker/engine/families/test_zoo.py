@@ -21,7 +21,7 @@ from tests.support.models.popular import ZOO
 from tests.support.models.windows import mixed_window
 from worker.engine.scorer import Scorer, WindowScores
 from worker.models import loading
-from worker.shard.rank import activate
+from worker.shard.part import activate
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import torch
 from tests.support.models.checkpoints import CHAT_TEMPLATE, CORPUS, bert, roberta, write_json
 from worker.engine.folder.refusal import UnusableFolder
 from worker.engine.scorer import PairWindow, Scorer
-from worker.shard.rank import activate
+from worker.shard.part import activate
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.shard.rank import activate, rank_groups
+from worker.shard.part import activate, rank_groups
 
 
 @given(
