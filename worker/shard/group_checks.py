@@ -33,6 +33,7 @@ class GroupChecks:
         columns = job.plan.columns
         must_be_distinct = job.spec.duplicates == "fail" and columns.query_id is not None
         self._job = job
+        self._group_key = columns.group_key
         self._doc_id = columns.doc_id if must_be_distinct else None
         self._last_group = -1
         self._digests: list[bytes] = []
@@ -45,7 +46,7 @@ class GroupChecks:
         """Collect the next rows of the shard."""
         begins = np.flatnonzero(np.diff(rows.groups, prepend=self._last_group))
         self._last_group = int(rows.groups[-1])
-        keys = rows.table[self._job.plan.columns.group_key].take(pa.array(begins))
+        keys = rows.table[self._group_key].take(pa.array(begins))
         self._digests += _digests(_keys_of(self._job, keys))
         if self._doc_id is None:
             return
@@ -74,7 +75,7 @@ class GroupChecks:
         if twice.num_rows:
             query = named(pa.chunked_array(self._keys), twice["group"][0].as_py())
             raise InputError(
-                f"{self._job.plan.columns.group_key} {clipped(query, _SHOWN_CHARS)} has {self._doc_id} "
+                f"{self._group_key} {clipped(query, _SHOWN_CHARS)} has {self._doc_id} "
                 f"{clipped(named(twice['doc_id'], 0), _SHOWN_CHARS)} twice or more, in rows "
                 f"{twice['row_min'][0]} and {twice['row_max'][0]} counted from 0; "
                 "--duplicates keep ranks each of them"
