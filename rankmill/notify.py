@@ -1,8 +1,7 @@
-"""What is told to the outside: how a job ended, that a gate held, that a deadline will pass.
+"""Events for the webhook: a job has ended, a gate failed, a deadline will be missed.
 
-Each event is a message of its own on the control queue, so that a webhook that is slow or dead
-holds up no job. It is told at least once: what may have been lost is sent again under the same
-`event_id`, by which a receiver knows it.
+Each event is its own message on the control queue, so that a slow or dead webhook delays no job.
+It is delivered at least once. A repeat has the same `event_id`, so that a receiver can deduplicate.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def _clipped(message: str) -> str:
 
 
 class EventCounts(Contract):
-    """How far a job came; `n_done` of its rows were scored or rejected."""
+    """The progress of a job; `n_done` of its rows were scored or rejected."""
 
     n_rows: int
     n_done: int
@@ -42,11 +41,11 @@ class EventCounts(Contract):
 
 
 class Event(Contract):
-    """The body of a webhook: no text of any row and no secret is in it.
+    """The body of a webhook request; it contains no text of a row and no secret.
 
     Attributes:
-        event_id: of this event and no other, however often it is told.
-        state: where the job stood, or None where it had not begun.
+        event_id: the same for every delivery of this event, and for no other event.
+        state: the job's state, or None if it had not begun.
         schedule: the schedule that the job runs for, if any.
     """
 
@@ -62,7 +61,7 @@ class Event(Contract):
 
 
 def notify(event: Event) -> None:
-    """Have an event told to the webhook of the settings; without one nothing is sent.
+    """Send an event to the webhook of the settings; do nothing without one.
 
     Raises:
         BrokerUnavailable: Redis does not answer; call again.
@@ -73,12 +72,12 @@ def notify(event: Event) -> None:
 
 
 def event_id_of(*facts: str) -> str:
-    """The id of the event that these facts are about, the same wherever it is made."""
+    """Return the id of the event with these facts, the same wherever it is made."""
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
 
 
 def end_event(output: Output, counts: JobCounts | None) -> Event | None:
-    """How the job of an output ended; None where it did not, or somebody cancelled it."""
+    """Return the event for the end of an output's job; None if it runs or was cancelled."""
     manifest = output.read_manifest() if output.is_success() else None
     if manifest is not None:
         return succeeded_event(manifest)
@@ -87,6 +86,7 @@ def end_event(output: Output, counts: JobCounts | None) -> Event | None:
 
 
 def succeeded_event(manifest: Manifest) -> Event:
+    """Return the event for a finished job."""
     rejects = manifest.n_rejected > 0
     return Event(
         event_id=event_id_of(manifest.job_id, "succeeded", manifest.finished_at.isoformat()),
@@ -105,8 +105,11 @@ def succeeded_event(manifest: Manifest) -> Event:
 
 
 def failed_event(failure: Failure, output_uri: str, counts: JobCounts | None) -> Event:
-    """Its message is the failure's own only where that can hold no row's text."""
-    kept = f"why is in {Output(output_uri).control_uri}/failure.json: it may quote the input"
+    """Return the event for a failed job.
+
+    Its message is the failure's own only if that cannot contain a row's text.
+    """
+    kept = f"the reason is in {Output(output_uri).control_uri}/failure.json: it may quote the input"
     message = kept if failure.quotes_input else failure.message
     return Event(
         event_id=event_id_of(failure.job_id, "failed", failure.failed_at.isoformat()),
@@ -120,15 +123,16 @@ def failed_event(failure: Failure, output_uri: str, counts: JobCounts | None) ->
     )
 
 
-def told(event: Event) -> str:
-    """The name of the turn that stands in Redis once an event has been told."""
+def delivered_turn(event: Event) -> str:
+    """Return the name of the turn that is taken in Redis once an event has been delivered."""
+    # The spelling of a Redis key, which other versions share.
     return f"told:{event.event_id}"
 
 
-def wait_until_told(ledger: Ledger, event: Event, timeout_s: float) -> bool:
-    """Whether an event was told in time, for one whose Redis is about to go."""
+def wait_until_delivered(ledger: Ledger, event: Event, timeout_s: float) -> bool:
+    """Wait until an event is delivered and return whether it was, before its Redis is stopped."""
     deadline = time.monotonic() + timeout_s
-    while not ledger.had_turn(told(event)):
+    while not ledger.had_turn(delivered_turn(event)):
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)
@@ -136,6 +140,7 @@ def wait_until_told(ledger: Ledger, event: Event, timeout_s: float) -> bool:
 
 
 def counted(counts: JobCounts) -> EventCounts:
+    """Return the counts of a job as an event carries them."""
     return EventCounts(
         n_rows=counts.n_rows,
         n_done=counts.n_pairs_done,

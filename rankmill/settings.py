@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
 import os
 from functools import lru_cache
@@ -17,6 +18,7 @@ from rankmill.setting_types import BrokerUrl, DeviceName, Memory, Names, Places
 from rankmill.wrong_value import wrong_value
 
 _SECRET_CHARS = 16
+_SECRET_KEY_BYTES = 24  # the least of the Standard Webhooks specification
 
 
 class Settings(BaseSettings):
@@ -142,6 +144,16 @@ class Settings(BaseSettings):
             raise ValueError("is needed with RANKMILL_WEBHOOK_URL, to sign what is sent")
         if secret is not None and len(secret.get_secret_value()) < _SECRET_CHARS:
             raise ValueError(f"must have at least {_SECRET_CHARS} characters")
+        if secret is not None and secret.get_secret_value().startswith("whsec_"):
+            encoded = secret.get_secret_value().removeprefix("whsec_")
+            try:
+                key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+            except ValueError:
+                raise ValueError("must have base64 after whsec_") from None
+            if len(key) < _SECRET_KEY_BYTES:
+                raise ValueError(
+                    f"must have at least {_SECRET_KEY_BYTES} bytes in base64 after whsec_"
+                )
         return secret
 
     def secrets(self) -> list[str]:

@@ -106,10 +106,10 @@ def report(job_id: str, output_uri: str) -> None:
 )
 def notify(self: Task, event: dict[str, Any]) -> None:
     from rankmill.notify import Event
-    from worker.webhook import tell
+    from worker.webhook import post_event
 
     try:
-        tell(ledger(), settings(), parse(Event, event, NOTIFY))
+        post_event(ledger(), settings(), parse(Event, event, NOTIFY))
     except (TransientError, SoftTimeLimitExceeded) as error:
         countdown_s = _backoff_s(self.request.retries, _MAX_NOTIFY_PAUSE_S)
         raise _try_again(self, error, countdown_s) from None

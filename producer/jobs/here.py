@@ -11,7 +11,7 @@ from producer.jobs.handle import JobHandle, JobStatus
 from rankmill import broker, storage
 from rankmill.contract.job_state import JobState
 from rankmill.ledger import jobs as ledger
-from rankmill.notify import end_event, wait_until_told
+from rankmill.notify import end_event, wait_until_delivered
 from rankmill.output.local_run import Hold
 from rankmill.report import report_end
 from rankmill.settings import settings
@@ -98,5 +98,5 @@ def _settle(handle: JobHandle, state: JobState, say: Say) -> None:
     if settings().webhook_url is None:
         return
     event = end_event(handle.output, None)
-    if event is not None and not wait_until_told(handle.ledger, event, _TELL_S):
+    if event is not None and not wait_until_delivered(handle.ledger, event, _TELL_S):
         say("the webhook did not take the job's end")

@@ -1,4 +1,4 @@
-"""A receiver of webhooks that answers as a test tells it, and keeps what it took."""
+"""A webhook receiver with scripted answers; it keeps the requests that it got."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ SECRET = "a secret of sixteen"
 
 @dataclass
 class Received:
+    """A request; header names are in lower case."""
+
     path: str
     headers: dict[str, str]
     body: bytes
@@ -20,7 +22,13 @@ class Received:
 
 @dataclass
 class Receiver:
-    """`answers` are given in turn, then 204; a 0 holds the connection until the test ends."""
+    """A running receiver.
+
+    Attributes:
+        answers: statuses to answer in turn, then 204; a 0 keeps the connection open.
+        received: the requests so far.
+        over: set when the test ends.
+    """
 
     url: str
     answers: list[int] = field(default_factory=list)
@@ -30,6 +38,7 @@ class Receiver:
 
 @contextmanager
 def receiver(*answers: int) -> Iterator[Receiver]:
+    """Serve on a port of this machine until the block ends."""
     found = Receiver("", list(answers))
 
     class Handler(BaseHTTPRequestHandler):
