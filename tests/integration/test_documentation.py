@@ -1,4 +1,4 @@
-"""docs/getting-started.md works as printed: its commands run in order, on a small input."""
+"""The documentation works as printed: its commands run in order, on a small input."""
 
 from __future__ import annotations
 
@@ -78,3 +78,18 @@ def test_the_commands_of_a_cluster_work(
     submit, _by_name = blocks("From Python", "python")
     exec(submit, {})  # the same job: there is nothing left to do
     forget_settings()
+
+
+def test_the_estimate_prints_what_its_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (CHECKOUT / "docs" / "estimate.md").read_text()
+    shown = re.search(r"^```console\n\$ rankmill (.*)\n((?:.*\n)*?)```", page, re.MULTILINE)
+    assert shown
+    monkeypatch.chdir(CHECKOUT)
+    monkeypatch.setenv("COLUMNS", "80")
+    done = rankmill(*shlex.split(shown[1]))
+    assert done.returncode == 0, done.stderr
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    wanted = shown[2].splitlines()
+    at = next(n for n, line in enumerate(wanted) if line.startswith("model "))
+    assert lines[at].startswith("model       demo: packed, ")  # another CPU has another precision
+    assert lines[:at] + lines[at + 1 :] == wanted[:at] + wanted[at + 1 :]
