@@ -29,7 +29,6 @@ from worker.shard.rejects import refusals
 # `null` is answered without torch, which takes seconds to load.
 if TYPE_CHECKING:
     from worker.engine.batches.pairs import EncodedWindow
-    from worker.engine.folder.model_folder import ModelFolder
     from worker.engine.scorer import Scorer
 
 # A window that takes much less says little of a job's.
@@ -90,7 +89,7 @@ def _measured(
     request: MeasureRequest, folder: Path, refused: dict[int, str], windows: list[PairWindow]
 ) -> Measurement:
     from worker.engine.encoding.encoder import encoder_for
-    from worker.engine.families.loader import check_scoring
+    from worker.engine.families.loader import check_scoring, path_of
     from worker.engine.folder.model_folder import ModelFolder
     from worker.engine.kernels.precision import resolve_precision
     from worker.engine.scorer import Scorer
@@ -102,7 +101,7 @@ def _measured(
     use_cores()
     with loading(options.model_id):
         check_scoring(source)
-        path, reason = _path(source)
+        path, reason = path_of(source)
         precision = resolve_precision(options.precision, device)
         limit = min(options.max_length or source.length_limit, source.length_limit)
         encoder = encoder_for(source, max_length=limit)
@@ -131,16 +130,6 @@ def _measured(
         device=_device_name(device),
         calibration=calibration,
     )
-
-
-def _path(source: ModelFolder) -> tuple[str, str]:
-    """The path a model takes and why not the packed one, known without its weights."""
-    from worker.engine.families.loader import why_not_packed
-
-    reason = why_not_packed(source)
-    if reason is None:
-        return "packed", ""
-    return ("causal" if source.is_causal else "padded"), reason
 
 
 @dataclass(frozen=True)

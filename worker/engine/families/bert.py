@@ -1,6 +1,6 @@
-"""BERT, RoBERTa and XLM-RoBERTa cross-encoders without padding.
+"""BERT and RoBERTa cross-encoders without padding.
 
-The two families differ in how positions are counted and in where the head keeps its weights.
+BERT differs from the others in how positions are counted and in the names of its head's weights.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ import torch
 from torch.nn import functional as F
 
 from worker.engine.batches.batching import TokenBatch
-from worker.engine.kernels.attention import Attention
+from worker.engine.families.family import Family, Kernels
 from worker.engine.kernels.heads import Head, classifier
-from worker.engine.kernels.layers import ACTIVATIONS, MakeLinear, Norm, fused
-
-MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert")
+from worker.engine.kernels.layers import ACTIVATIONS, Norm, fused
 
 
-def why_unsupported(config: Any) -> str | None:
-    """What in a config of `MODEL_TYPES` this forward does not do; None when it does it all."""
+def _why_unsupported(config: Any) -> str | None:
     positions = getattr(config, "position_embedding_type", "absolute")
     if positions not in (None, "absolute"):
         return f"position embeddings are {positions}"
@@ -30,23 +27,12 @@ def why_unsupported(config: Any) -> str | None:
     return None
 
 
-class Packed:
-    """A model of one of `MODEL_TYPES`; the last layer gives only the rows that the head reads."""
+class _Bert:
+    """The `Forward`; its last layer computes only the rows that the head reads."""
 
-    def __init__(
-        self,
-        base: Any,
-        config: Any,
-        head: Head,
-        *,
-        dtype: torch.dtype,
-        linear: MakeLinear,
-        attention: Attention,
-    ) -> None:
-        self._embeddings = _Embeddings(base.embeddings, config, dtype)
-        self._layers = [
-            _Layer(layer, config, dtype, linear, attention) for layer in base.encoder.layer
-        ]
+    def __init__(self, base: Any, head: Head, kernels: Kernels) -> None:
+        self._embeddings = _Embeddings(base.embeddings, base.config, kernels.dtype)
+        self._layers = [_Layer(layer, base.config, kernels) for layer in base.encoder.layer]
         self._head = head
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
@@ -59,8 +45,7 @@ class Packed:
         return self._head(rows(x, batch), batch)
 
 
-def own_head(model: Any) -> Head:
-    """The head of a `*ForSequenceClassification`."""
+def _own_head(model: Any) -> Head:
     if model.config.model_type == "bert":
         dense, out = model.bert.pooler.dense, model.classifier
     else:
@@ -74,7 +59,7 @@ class _Embeddings:
         self._positions = module.position_embeddings.weight.detach().to(dtype)
         self._types = module.token_type_embeddings.weight.detach().to(dtype)
         self._norm = Norm(module.LayerNorm, dtype=dtype)
-        self._padding = None if config.model_type == "bert" else config.pad_token_id
+        self._padding: int | None = None if config.model_type == "bert" else config.pad_token_id
 
     def __call__(self, batch: TokenBatch) -> torch.Tensor:
         x = F.embedding(batch.ids, self._words)
@@ -83,30 +68,26 @@ class _Embeddings:
         return self._norm(x)
 
     def _place(self, batch: TokenBatch) -> torch.Tensor:
+        """Return each token's row of the position embeddings, int32 (tokens,).
+
+        RoBERTa counts from the padding id + 1, and skips padding tokens that occur in the text: see
+        `create_position_ids_from_input_ids` in transformers.
+        """
         if self._padding is None:
             return batch.positions
-        return _roberta_positions(batch, self._padding)
-
-
-def _roberta_positions(batch: TokenBatch, padding: int) -> torch.Tensor:
-    """Counted from `padding` + 1, passing over padding tokens that were written in the text.
-
-    As `create_position_ids_from_input_ids` in transformers.
-    """
-    real = batch.ids.ne(padding).int()
-    count = real.cumsum(0, dtype=torch.int32)
-    first = torch.arange(len(real), dtype=torch.int32, device=real.device) - batch.positions
-    before = (count - real)[first]
-    return (count - before) * real + padding
+        real = batch.ids.ne(self._padding).int()
+        count = real.cumsum(0, dtype=torch.int32)
+        first = torch.arange(len(real), dtype=torch.int32, device=real.device) - batch.positions
+        before = (count - real)[first]
+        return (count - before) * real + self._padding
 
 
 class _Layer:
-    def __init__(
-        self, module: Any, config: Any, dtype: torch.dtype, linear: MakeLinear, attention: Attention
-    ) -> None:
+    def __init__(self, module: Any, config: Any, kernels: Kernels) -> None:
+        linear, dtype = kernels.linear, kernels.dtype
         own, mixed = module.attention.self, module.attention.output
         self._heads = config.num_attention_heads
-        self._attention = attention
+        self._attention = kernels.attention
         self._qkv = fused(linear, own.query, own.key, own.value)
         self._mix = fused(linear, mixed.dense)
         self._mix_norm = Norm(mixed.LayerNorm, dtype=dtype)
@@ -127,3 +108,11 @@ class _Layer:
     def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         x = self._mix_norm(x + self._mix(attended))
         return self._out_norm(x + self._narrow(self._widen(x)))
+
+
+FAMILY = Family(
+    model_types=("bert", "roberta", "xlm-roberta", "camembert"),
+    why_unsupported=_why_unsupported,
+    forward=_Bert,
+    own_head=_own_head,
+)

@@ -1,4 +1,7 @@
-"""Which path a model takes: packed where its forward is ours, padded where it is its own."""
+"""Load a model on the fastest path that it can take: packed, padded or causal.
+
+The packed path has a forward of this engine; the other two run the model's own.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,23 @@ from typing import Any, Literal
 
 import torch
 
-from worker.engine.families import bert, modernbert
 from worker.engine.families.causal import CausalForward, answer_ids
+from worker.engine.families.family import Family, Kernels
 from worker.engine.families.padded import PaddedForward, PooledForward
 from worker.engine.families.probe import check_forward
+from worker.engine.families.registry import family_of
 from worker.engine.folder.loading import load_weights
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.modules import kinds, load_head
 from worker.engine.folder.refusal import UnusableFolder
-from worker.engine.kernels.attention import Attention, GroupedAttention
+from worker.engine.kernels.attention import GroupedAttention
 from worker.engine.kernels.exact import keep_rows_of_head
 from worker.engine.kernels.heads import Head
 from worker.engine.kernels.layers import Forward
 from worker.engine.kernels.precision import Resolved, numerics
 from worker.engine.kernels.varlen import VarlenAttention, has_varlen
 
-# Shown by tests/unit/worker/engine/families/test_determinism.py.
+# Held by tests/unit/worker/engine/families/test_determinism.py.
 _INVARIANT_ON_CPU = ("fp32", "bf16", "int8")
 
 # With more than one thread SDPA rounded narrower heads (8, measured) by the place in the batch.
@@ -36,10 +40,10 @@ class LoadedModel:
     """A forward on its device.
 
     Attributes:
-        architecture: the class of transformers it was loaded as.
-        path: how its batches are laid out.
-        path_reason: why it does not take the packed path; empty when it does.
-        is_batch_invariant: a pair's bits do not depend on the pairs it shares a batch with.
+        architecture: the class of transformers that it was loaded as.
+        path: the layout of its batches.
+        path_reason: the reason why it is not on the packed path; empty if it is.
+        is_batch_invariant: a pair's bits do not depend on the pairs that it shares a batch with.
     """
 
     forward: Forward
@@ -49,46 +53,42 @@ class LoadedModel:
     is_batch_invariant: bool
 
 
-def why_not_packed(source: ModelFolder) -> str | None:
-    """Why a model cannot be packed; None when it can."""
-    config = source.config
-    if source.is_causal:
-        return "a causal language model"
-    if source.runs_code:
-        return "it brings Python code of its own"
-    for module in (bert, modernbert):
-        if config.model_type in module.MODEL_TYPES:
-            reason: str | None = module.why_unsupported(config)
-            return reason
-    return f"no packed forward for {config.model_type}"
-
-
 def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> LoadedModel:
-    """Load safetensors weights from a local folder; never the network.
+    """Load safetensors weights from a local folder; never use the network.
 
     Raises:
-        UnusableFolder: the weights are not what the config promises.
+        UnusableFolder: the weights are not those that the config promises.
         ValueError: the precision needs the packed path and the model cannot take it.
     """
     check_scoring(source)
-    reason = why_not_packed(source)
-    if reason is None:
-        return _packed(source, device, precision)
+    family = _packed_family(source)
+    if isinstance(family, Family):
+        return _packed(source, family, device, precision)
     if precision in ("int8", "fp8"):
         raise ValueError(
             f"precision {precision} needs a model on the packed path; "
-            f"{source.path} is not: {reason}"
+            f"{source.path} is not: {family}"
         )
-    if source.is_causal:
-        return _causal(source, device, precision, reason)
-    return _padded(source, device, precision, reason)
+    load = _causal if source.is_causal else _padded
+    return load(source, device, precision, family)
+
+
+def path_of(source: ModelFolder) -> tuple[PathName, str]:
+    """Return a model's path, and the reason why it is not packed; empty if it is.
+
+    Reads the config only, not the weights.
+    """
+    family = _packed_family(source)
+    if isinstance(family, Family):
+        return "packed", ""
+    return ("causal" if source.is_causal else "padded"), family
 
 
 def check_scoring(source: ModelFolder) -> None:
-    """Refuse a folder whose way from a pair to a score is not known.
+    """Refuse a folder that does not state how a pair becomes a score.
 
     Raises:
-        UnusableFolder: saying what to add.
+        UnusableFolder: naming what to add or change.
     """
     settings = source.settings
     modules = kinds(source)
@@ -126,18 +126,28 @@ def check_scoring(source: ModelFolder) -> None:
         )
 
 
-def _packed(source: ModelFolder, device: str, precision: Resolved) -> LoadedModel:
-    family: Any = modernbert if source.config.model_type in modernbert.MODEL_TYPES else bert
+def _packed_family(source: ModelFolder) -> Family | str:
+    """Return the family whose forward computes the model, or the reason why none does."""
+    if source.is_causal:
+        return "a causal language model"
+    if source.runs_code:
+        return "it brings Python code of its own"
+    family = family_of(source.config)
+    if family is None:
+        return f"no packed forward for {source.config.model_type}"
+    return family.why_unsupported(source.config) or family
+
+
+def _packed(source: ModelFolder, family: Family, device: str, precision: Resolved) -> LoadedModel:
     model, head = _body_and_head(source, device, torch.float32)
-    config = model.config
+    head_dim = model.config.hidden_size // model.config.num_attention_heads
     how = numerics(precision)
-    forward = family.Packed(
+    is_varlen = has_varlen(device, how.dtype, head_dim)
+    attention = VarlenAttention() if is_varlen else GroupedAttention()
+    forward = family.forward(
         model.base_model,
-        config,
         head or family.own_head(model),
-        dtype=how.dtype,
-        linear=how.linear,
-        attention=_attention(config, device, how.dtype),
+        Kernels(how.dtype, how.linear, attention),
     )
     return LoadedModel(
         forward=forward,
@@ -147,13 +157,13 @@ def _packed(source: ModelFolder, device: str, precision: Resolved) -> LoadedMode
         is_batch_invariant=(
             device == "cpu"
             and precision in _INVARIANT_ON_CPU
-            and _head_dim(config) >= _MIN_INVARIANT_HEAD_DIM
+            and head_dim >= _MIN_INVARIANT_HEAD_DIM
         ),
     )
 
 
 def _body_and_head(source: ModelFolder, device: str, dtype: torch.dtype) -> tuple[Any, Head | None]:
-    """A classifier of transformers, or a body and the head that modules.json adds to it."""
+    """Return a classifier of transformers and None, or a body and the head of modules.json."""
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     if not source.has_head_modules:
@@ -162,30 +172,24 @@ def _body_and_head(source: ModelFolder, device: str, dtype: torch.dtype) -> tupl
     return model, load_head(source, model.config.get_text_config().hidden_size, device)
 
 
-def _attention(config: Any, device: str, dtype: torch.dtype) -> Attention:
-    is_varlen = has_varlen(device, dtype, _head_dim(config))
-    return VarlenAttention() if is_varlen else GroupedAttention()
-
-
-def _head_dim(config: Any) -> int:
-    head_dim: int = config.hidden_size // config.num_attention_heads
-    return head_dim
-
-
 def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
+    from transformers.modeling_layers import GenericForSequenceClassification
+
     model, head = _body_and_head(source, device, numerics(precision).dtype)
-    if head is None:
-        _check_pairs_are_joined(source, model)
-    padding: Any = {
-        "pad_id": source.tokenizer.pad_token_id or 0,
-        "pads_left": source.tokenizer.padding_side == "left",
-    }
+    # A decoder that was never saved as a CrossEncoder: only its card says how to join the texts.
+    is_decoder = head is None and isinstance(model, GenericForSequenceClassification)
+    if is_decoder and not source.uses_template and not source.states_cross_encoder:
+        raise UnusableFolder(
+            f"{source.path}: a language model with a classification head and without a chat "
+            "template, so that nothing says how it joins a query and a document; add a chat "
+            "template that shows roles query and document to the folder"
+        )
+    left = source.tokenizer.padding_side == "left"
+    padding: Any = {"pad_id": source.tokenizer.pad_token_id or 0, "pads_left": left}
     forward: Forward = (
         PaddedForward(model, **padding) if head is None else PooledForward(model, head, **padding)
     )
-    check_forward(
-        source, model, forward, device=device, precision=precision, left=padding["pads_left"]
-    )
+    check_forward(source, model, forward, device=device, precision=precision, left=left)
     return LoadedModel(
         forward=forward,
         architecture=type(model).__name__,
@@ -193,24 +197,6 @@ def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) 
         path_reason=reason,
         is_batch_invariant=False,
     )
-
-
-def _check_pairs_are_joined(source: ModelFolder, model: Any) -> None:
-    """Refuse a decoder that nobody has made a CrossEncoder of: its card alone joins the texts.
-
-    Raises:
-        UnusableFolder: saying what to add.
-    """
-    from transformers.modeling_layers import GenericForSequenceClassification
-
-    if not isinstance(model, GenericForSequenceClassification):
-        return
-    if not source.uses_template and not source.states_cross_encoder:
-        raise UnusableFolder(
-            f"{source.path}: a language model with a classification head and without a chat "
-            "template, so that nothing says how it joins a query and a document; add a chat "
-            "template that shows roles query and document to the folder"
-        )
 
 
 def _causal(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:

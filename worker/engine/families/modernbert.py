@@ -9,17 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from worker.engine.batches.batching import TokenBatch
-from worker.engine.kernels.attention import Attention
+from worker.engine.families.family import Family, Kernels
 from worker.engine.kernels.heads import Head, classifier
 from worker.engine.kernels.layers import ACTIVATIONS, Linear, MakeLinear, Norm, fused
-
-MODEL_TYPES = ("modernbert",)
 
 _LOCAL = "sliding_attention"
 
 
-def why_unsupported(config: Any) -> str | None:
-    """What in a ModernBERT config this forward does not do; None when it does it all."""
+def _why_unsupported(config: Any) -> str | None:
     for name in (config.hidden_activation, config.classifier_activation):
         if name not in ACTIVATIONS:
             return f"the activation is {name}"
@@ -29,25 +26,17 @@ def why_unsupported(config: Any) -> str | None:
     return None
 
 
-class Packed:
-    """A ModernBERT; the last layer gives only the rows that the head reads."""
+class _ModernBert:
+    """The `Forward`; its last layer computes only the rows that the head reads."""
 
-    def __init__(
-        self,
-        base: Any,
-        config: Any,
-        head: Head,
-        *,
-        dtype: torch.dtype,
-        linear: MakeLinear,
-        attention: Attention,
-    ) -> None:
+    def __init__(self, base: Any, head: Head, kernels: Kernels) -> None:
+        config, dtype = base.config, kernels.dtype
         self._words = base.embeddings.tok_embeddings.weight.detach().to(dtype)
         self._norm = Norm(base.embeddings.norm, dtype=dtype)
         self._rotaries = {
             kind: _Rotary(base.rotary_emb, kind, config) for kind in set(config.layer_types)
         }
-        self._layers = [_Layer(layer, config, dtype, linear, attention) for layer in base.layers]
+        self._layers = [_Layer(layer, config, kernels) for layer in base.layers]
         self._final_norm = Norm(base.final_norm, dtype=dtype)
         self._head = head
 
@@ -62,8 +51,7 @@ class Packed:
         return self._head(self._final_norm(rows(x, batch, turns)), batch)
 
 
-def own_head(model: Any) -> Head:
-    """The head of a `ModernBertForSequenceClassification`."""
+def _own_head(model: Any) -> Head:
     config = model.config
     return classifier(
         config.classifier_pooling,
@@ -75,9 +63,9 @@ def own_head(model: Any) -> Head:
 
 
 class _Rotary:
-    """Each token's angles as complex numbers, whose product turns two numbers at once, in fp32.
+    """Rotary angles as complex numbers in fp32; one product turns two numbers at once.
 
-    A table, because a cosine computed at the end of a long tensor takes another code path, and
+    They are a table, because a cosine at the end of a long tensor takes another code path, and gets
     other bits, than one in its middle.
     """
 
@@ -88,7 +76,7 @@ class _Rotary:
         self._turns = torch.complex(angles.cos(), angles.sin())
 
     def __call__(self, positions: torch.Tensor) -> torch.Tensor:
-        """(tokens, 1, 1, head_dim / 2), to meet query and key of (tokens, 2, heads, ·)."""
+        """Return (tokens, 1, 1, head_dim / 2), to multiply query and key: (tokens, 2, heads, ·)."""
         return self._turns[positions]
 
 
@@ -96,14 +84,13 @@ _Turns = dict[str, torch.Tensor]
 
 
 class _Layer:
-    def __init__(
-        self, module: Any, config: Any, dtype: torch.dtype, linear: MakeLinear, attention: Attention
-    ) -> None:
+    def __init__(self, module: Any, config: Any, kernels: Kernels) -> None:
+        linear, dtype = kernels.linear, kernels.dtype
         first = module.layer_idx == 0  # the embeddings are normalised already
         self._kind = config.layer_types[module.layer_idx]
         self._window = config.sliding_window if self._kind == _LOCAL else None
         self._heads = config.num_attention_heads
-        self._attention = attention
+        self._attention = kernels.attention
         self._attention_norm = None if first else Norm(module.attn_norm, dtype=dtype)
         self._qkv = fused(linear, _paired(module.attn.Wqkv, self._heads))
         self._mix = fused(linear, module.attn.Wo)
@@ -133,7 +120,7 @@ class _Layer:
 
 
 def _halves(make: MakeLinear, module: Any, activation: str) -> tuple[Linear, Linear]:
-    """The hidden and the gate half of a gated layer, each contiguous in what it puts out."""
+    """Return the hidden and the gate half of a gated layer; each has a contiguous output."""
     weights = module.weight.chunk(2)
     biases = (None, None) if module.bias is None else module.bias.chunk(2)
     return (
@@ -143,9 +130,9 @@ def _halves(make: MakeLinear, module: Any, activation: str) -> tuple[Linear, Lin
 
 
 def _paired(module: Any, heads: int) -> nn.Linear:
-    """Wqkv with the two numbers that a rotation turns side by side in query and key.
+    """Return Wqkv with the two numbers that a rotation turns next to each other.
 
-    The same permutation of both leaves their product as it was.
+    Query and key are permuted alike, which leaves their product unchanged.
     """
     n_out, n_in = module.weight.shape
     head_dim = n_out // (3 * heads)
@@ -157,3 +144,11 @@ def _paired(module: Any, heads: int) -> nn.Linear:
     if module.bias is not None:
         paired.bias = nn.Parameter(module.bias.detach()[order], requires_grad=False)
     return paired
+
+
+FAMILY = Family(
+    model_types=("modernbert",),
+    why_unsupported=_why_unsupported,
+    forward=_ModernBert,
+    own_head=_own_head,
+)

@@ -1,0 +1,22 @@
+"""The packed model families: the only list of them.
+
+To add a family, write one module next to `bert.py` that ends in a `Family`, and add it to
+`FAMILIES`. `why_unsupported` must name every setting of a config that changes a score and that the
+forward does not compute; such a model takes the padded path instead. Build the forward from
+`worker.engine.kernels` alone, so that every precision, every device and batch invariance come with
+it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from worker.engine.families import bert, modernbert
+from worker.engine.families.family import Family
+
+FAMILIES = (bert.FAMILY, modernbert.FAMILY)
+
+
+def family_of(config: Any) -> Family | None:
+    """Return the packed family of a config of transformers; None if it has none."""
+    return next((each for each in FAMILIES if config.model_type in each.model_types), None)
