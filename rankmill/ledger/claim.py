@@ -10,11 +10,11 @@ import os
 import socket
 import threading
 import time
-from pathlib import Path
 from types import TracebackType
 
 from rankmill.errors import BrokerUnavailable, ClaimLost
 from rankmill.ledger.claims import Claims
+from rankmill.process import Process, pid_namespace
 
 PREPARATION = -1
 FIRING = -2
@@ -107,18 +107,10 @@ class Claim:
 
 def _me() -> str:
     """This process among all: its machine, the namespace of its process ids, its id."""
-    return f"{socket.gethostname()}/{_pid_namespace()}:{os.getpid()}"
-
-
-def _pid_namespace() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""  # not Linux
+    return f"{socket.gethostname()}/{pid_namespace()}:{os.getpid()}"
 
 
 def _is_dead(owner: str) -> bool:
     """Whether a claim's holder was a process beside this one that is gone."""
     place, _, pid = owner.rpartition(":")
-    beside = place == _me().rpartition(":")[0] and Path("/proc/self").exists()
-    return beside and not Path("/proc", pid).exists()
+    return place == _me().rpartition(":")[0] and not Process(int(pid)).is_alive

@@ -22,6 +22,7 @@ from rankmill.contract.base import Contract, parse
 from rankmill.errors import OutputTaken, RankmillError
 from rankmill.output import run_notes
 from rankmill.output.output import Output
+from rankmill.process import Process, pid_namespace
 
 HEARTBEAT_S = 5.0
 # Without a heartbeat for so long a run on another machine counts as gone.
@@ -60,7 +61,7 @@ class LocalRun(Contract):
         if self.ended_at is not None:
             return False
         if self.is_here:
-            return _process_start(self.pid) == self.pid_started
+            return Process(self.pid, self.pid_started).is_alive
         return (datetime.now(UTC) - self.seen_at).total_seconds() < _EXPIRES_S
 
     @property
@@ -192,7 +193,7 @@ def _this_process(kind: Literal["run", "cluster"], job_id: str, broker_url: str)
         boot=boot,
         pid_namespace=pid_namespace,
         pid=os.getpid(),
-        pid_started=_process_start(os.getpid()),
+        pid_started=Process.me().born,
         broker_url=broker_url,
         started_at=now,
         seen_at=now,
@@ -220,15 +221,6 @@ def _place() -> tuple[str, str]:
     """This machine's start and this container's process ids; empty where there is no /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return boot, os.readlink("/proc/self/ns/pid")
+        return boot, pid_namespace()
     except OSError:
         return "", ""
-
-
-def _process_start(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty where it is gone, or waits for burial."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]

@@ -20,36 +20,11 @@ from typing import Any
 from urllib.parse import quote
 
 from rankmill.errors import InputError
+from rankmill.process import Process
 from rankmill.settings import Settings
 
 # All of a sign, so that a shorter one leaves nothing of a longer one behind.
 _RECORD_BYTES = 1024
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process, told from a later one with the same id by the time of its start."""
-
-    pid: int
-    born: str
-
-    @classmethod
-    def me(cls) -> Process:
-        return cls(os.getpid(), _born(os.getpid()) or "")
-
-    @property
-    def is_alive(self) -> bool:
-        """True too where the system does not tell, as without /proc."""
-        return _born(self.pid) == self.born
-
-
-def _born(pid: int) -> str | None:
-    """When a process began, in ticks since the machine's start; None if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None if Path("/proc/self").exists() else ""
-    return None if fields[0] == "Z" else fields[19]
 
 
 @dataclass(frozen=True)

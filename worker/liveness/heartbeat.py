@@ -17,10 +17,10 @@ from pathlib import Path
 
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
+from rankmill.process import Process
 from rankmill.settings import Settings, settings
 from worker.liveness.device_record import DeviceRecord
 from worker.liveness.files import (
-    Process,
     SignFile,
     TaskSign,
     WorkerSign,
@@ -141,7 +141,7 @@ def _sweep(folder: Path) -> None:
         if task is not None and not task.process.is_alive:
             _remove(path)
     for path in (*folder.glob("*.metrics"), *folder.glob("*.device")):
-        if Path("/proc/self").exists() and not Path("/proc", path.stem).exists():
+        if path.stem.isdigit() and not Process(int(path.stem)).is_alive:
             _remove(path)
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import psutil
 from billiard.process import current_process
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
@@ -134,9 +135,5 @@ def _gpu_memory(device: str) -> dict[str, int]:
 
 
 def _own_memory() -> dict[str, int]:
-    page = os.sysconf("SC_PAGE_SIZE")
-    try:
-        held = int(Path("/proc/self/statm").read_text().split()[1]) * page
-    except OSError:  # not Linux
-        held = 0
-    return {"allocated": held, "reserved": held, "total": os.sysconf("SC_PHYS_PAGES") * page}
+    held = psutil.Process().memory_info().rss
+    return {"allocated": held, "reserved": held, "total": psutil.virtual_memory().total}

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from rankmill.errors import InputError
+from rankmill.process import Process
 from rankmill.settings import Settings
 from tests.support.inputs import wait_for
 from worker.health import complaints
 from worker.liveness.files import (
-    Process,
     SignFile,
     TaskSign,
     WorkerSign,
