@@ -99,4 +99,4 @@ data: install-dev
 	$(BIN)/python models/evaluate_demo_reranker.py models/demo-reranker $(PACKAGES)
 
 clean:
-	rm -rf $(VENV) $(OUT) $(dir $(OUT))_rankmill/$(notdir $(OUT))
+	rm -rf site $(VENV) $(OUT) $(dir $(OUT))_rankmill/$(notdir $(OUT))

@@ -3,7 +3,7 @@
 python docker/sizes.py [--model FOLDER]
 
 Needs a Docker Engine and images that `docker compose --profile cpu build` made; prints the table of
-docs/deployment.md. It starts a stack of its own beside any that runs, and takes it down.
+docs/deployment.md. It starts its own stack next to any that runs, and takes it down.
 """
 
 from __future__ import annotations
