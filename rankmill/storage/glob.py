@@ -53,7 +53,7 @@ def may_lead_to(uri: str, pattern: str) -> bool:
 
 def _short(pattern: str) -> str:
     if len(pattern) > _MAX_LETTERS:
-        raise InputError(f"{clipped(pattern, 100)}: a name has at most {_MAX_LETTERS} characters")
+        raise InputError(f"{clipped(pattern, 101)}: a name has at most {_MAX_LETTERS} characters")
     return pattern
 
 
