@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from bench.workload import read_corpus
 from producer.inputs.source import read_source
-from producer.jobs.shards import shard_bounds
+from producer.jobs.plan import shard_bounds
 from producer.jobs.submit import plan_job
 from rankmill import storage
 from rankmill.contract.job import JobSpec

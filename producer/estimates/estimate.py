@@ -22,7 +22,7 @@ from producer.inputs.columns import resolve_columns
 from producer.inputs.find import find
 from producer.inputs.layouts import check_layout
 from producer.inputs.source import Source, read_pairs, read_source
-from producer.jobs.shards import shard_bounds
+from producer.jobs.plan import shard_bounds
 from producer.prepare.prepare import prepare
 from producer.prepare.sources import find_inputs, needs_prepare, pinned
 from rankmill.contract.estimate import MeasureRequest

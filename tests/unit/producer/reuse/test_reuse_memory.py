@@ -27,7 +27,8 @@ MAX_PEAK_MB = 600
 LOOK_UP = """
 import sys
 from pathlib import Path
-from producer.jobs.plan import make_plan, read_source
+from producer.inputs.source import read_source
+from producer.jobs.plan import make_plan
 from producer.reuse.earlier import Earlier
 from producer.reuse.look_up import look_up
 from rankmill.contract.job import JobSpec
