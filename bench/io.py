@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 
 from bench.workload import read_corpus
 from producer.inputs.source import read_source
+from producer.jobs.check import plan_job
 from producer.jobs.plan import shard_bounds
-from producer.jobs.submit import plan_job
 from rankmill import storage
 from rankmill.contract.job import JobSpec
 from rankmill.tables.files import read_files

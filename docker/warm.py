@@ -73,7 +73,7 @@ def measure_and_draw() -> None:
 def score_the_demo() -> None:
     """A shard from rows to part, on this machine's CPU."""
 
-    from producer.jobs.submit import plan_job
+    from producer.jobs.check import plan_job
     from rankmill.contract.job import JobSpec
     from worker import models
     from worker.shard.run import run_shard

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from producer.estimates.estimate import estimate
     from producer.jobs.control import cancel, resume, retry_rejects
-    from producer.jobs.handle import JobHandle, JobStatus, find_job, list_jobs
+    from producer.jobs.handle import JobHandle, find_job
+    from producer.jobs.listing import list_jobs
+    from producer.jobs.status import JobStatus
     from producer.jobs.submit import submit, submit_spec
     from producer.quality.drift.diff import diff
     from producer.quality.evaluate import evaluate
@@ -33,13 +35,13 @@ __all__ = [
 
 _MODULES = {
     "JobHandle": "producer.jobs.handle",
-    "JobStatus": "producer.jobs.handle",
+    "JobStatus": "producer.jobs.status",
     "cancel": "producer.jobs.control",
     "diff": "producer.quality.drift.diff",
     "estimate": "producer.estimates.estimate",
     "evaluate": "producer.quality.evaluate",
     "find_job": "producer.jobs.handle",
-    "list_jobs": "producer.jobs.handle",
+    "list_jobs": "producer.jobs.listing",
     "resume": "producer.jobs.control",
     "retry_rejects": "producer.jobs.control",
     "submit": "producer.jobs.submit",

@@ -31,10 +31,11 @@ from producer.cli.serve import exporter, flower, worker
 from producer.estimates.estimate import SAMPLE_PAIRS
 from producer.estimates.estimate import estimate as estimated
 from producer.jobs import control
-from producer.jobs.handle import JobHandle, JobStatus, find_job, list_jobs, succeeded
-from producer.jobs.here import run_here
-from producer.jobs.local_jobs import local_jobs
+from producer.jobs.handle import JobHandle, find_job
+from producer.jobs.listing import list_jobs, list_local_jobs
+from producer.jobs.local_run import run_locally
 from producer.jobs.preview import preview
+from producer.jobs.status import JobStatus, succeeded
 from producer.jobs.submit import check_reject_rate
 from rankmill import storage
 from rankmill.contract.job import JobOptions, JobSpec
@@ -97,14 +98,15 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Score a job on this machine: private Redis, a worker per device, then stop them."""
-    from producer.jobs.submit import check, submit_checked
+    from producer.jobs.check import check
+    from producer.jobs.submit import submit_checked
 
     job = check(spec)  # bad input is told before anything is started
     if not is_null_model(spec.model_id):
         folder = locate_model(spec.model_id, spec.model_revision)
         check_max_length(spec.max_length, spec.model_id, folder)
     control.check_not_elsewhere(job.output)
-    handle, status = run_here(
+    handle, status = run_locally(
         lambda hold: submit_checked(job, overwrite=overwrite, hold=hold), _follow, _warn
     )
     _finish(handle, status, as_json, with_preview=True)
@@ -236,7 +238,7 @@ def report(job: JobArgument, as_json: JsonFlag = False) -> None:
 @app.command()
 def jobs(as_json: JsonFlag = False) -> None:
     """List what runs now and what ran lately: of the cluster, and of run on this machine."""
-    listed, away = local_jobs(), None
+    listed, away = list_local_jobs(), None
     try:
         listed = list_jobs() + listed
     except BrokerUnavailable as error:
@@ -265,12 +267,12 @@ app.command()(flower)
 
 
 def _goes_here(handle: JobHandle, is_local: bool | None) -> bool:
-    return control.runs_here(handle) if is_local is None else is_local
+    return control.is_local(handle) if is_local is None else is_local
 
 
 def _go_on_here(handle: JobHandle, change: control.Change, as_json: bool) -> None:
     """Change the course of a job and run what that makes of it on this machine."""
-    _, status = control.go_on_here(handle, change, _follow, _warn)
+    _, status = control.continue_locally(handle, change, _follow, _warn)
     _finish(handle, status, as_json, with_preview=False)
 
 

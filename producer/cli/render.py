@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.cli.console import Console
-from producer.jobs.handle import JobStatus
 from producer.jobs.preview import QueryPreview
+from producer.jobs.status import JobStatus
 from producer.quality.evaluate import Evaluation
 from rankmill.contract.results import Agreement, Manifest, Reuse
 from rankmill.shown import escaped

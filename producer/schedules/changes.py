@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from producer.jobs.submit import check, check_options
+from producer.jobs.check import check, check_options
 from producer.quality.drift.gate import check_answerable
 from producer.quality.drift.gate import parse as parse_gate
 from producer.quality.qrels import read_qrels

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from producer.jobs.submit import check, submit_checked
+from producer.jobs.check import check
+from producer.jobs.submit import submit_checked
 from producer.schedules import runs
 from producer.schedules.events import fields_of, tell
 from producer.schedules.spec import Firing, FiringState, Latest, ScheduleSpec

@@ -12,7 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from pyiceberg.catalog.sql import SqlCatalog
 
 from producer.inputs.find import find
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from rankmill import storage
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError, NotAllowed

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from producer.jobs.check import check
 from producer.jobs.control import cancel, resume, retry_rejects
 from producer.jobs.handle import find_job
-from producer.jobs.submit import check, submit
+from producer.jobs.submit import submit
 from producer.quality.drift.diff import diff
 from producer.quality.evaluate import evaluate
 from producer.schedules import runs

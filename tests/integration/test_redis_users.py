@@ -14,7 +14,8 @@ import redis
 from producer.cluster.local import running
 from producer.cluster.snapshot import Surveyor
 from producer.jobs.control import cancel, resume
-from producer.jobs.handle import find_job, list_jobs
+from producer.jobs.handle import find_job
+from producer.jobs.listing import list_jobs
 from producer.jobs.submit import submit
 from rankmill.broker import CONTROL_QUEUE, TICK, app
 from rankmill.settings import CHECKOUT, Settings, settings

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from producer.jobs.check import plan_job
 from producer.jobs.control import cancel, resume, retry_rejects
 from producer.jobs.handle import JobHandle, find_job
-from producer.jobs.submit import plan_job, submit
+from producer.jobs.submit import submit
 from rankmill.contract.job import JobSpec
 from rankmill.errors import BrokerUnavailable, JobFailed
 from rankmill.ledger.jobs import Ledger
@@ -93,7 +94,7 @@ def test_a_run_whose_process_has_gone_is_interrupted_and_resumes_without_a_redis
     assert "rankmill resume" in seen["reason"] and seen["ended_at"] and seen["progress_at"]
     watched = rankmill("watch", output)
     assert watched.returncode == 1 and "interrupted" in watched.stderr, watched.stderr
-    assert "goes on here" not in watched.stderr
+    assert "continues on this machine" not in watched.stderr
     early = rankmill("retry-rejects", output)
     assert early.returncode == 2 and "interrupted" in early.stderr
     if how is not signal.SIGKILL:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from producer.jobs.check import plan_job
 from producer.jobs.handle import JobHandle
-from producer.jobs.submit import plan_job
 from rankmill.contract.job import JobSpec
 from rankmill.dispatch import Dispatcher
 from rankmill.output.output import Job, Output

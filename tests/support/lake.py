@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyroaring import BitMap64
 
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from rankmill import storage
 from rankmill.contract.job import JobSpec
 from rankmill.tables.files import read_files

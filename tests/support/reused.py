@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from producer.inputs.source import read_source
+from producer.jobs.check import check
 from producer.jobs.plan import make_plan
-from producer.jobs.submit import check
 from producer.reuse.earlier import Earlier
 from producer.reuse.look_up import look_up
 from rankmill.contract.job import JobRecord, JobSpec, Plan

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.jobs.submit import plan_job
+from producer.jobs.check import plan_job
 from rankmill.contract.job import Columns, JobSpec, Plan, encode_schema
 from rankmill.errors import InputError
 from rankmill.output.output import Job

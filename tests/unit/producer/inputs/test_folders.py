@@ -10,7 +10,7 @@ import pyarrow.feather
 import pytest
 
 from producer.inputs.find import find
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError
 from tests.support.lake import put

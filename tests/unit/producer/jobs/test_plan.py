@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producer.jobs.check import plan_job
 from producer.jobs.plan import shard_bounds
-from producer.jobs.submit import plan_job
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError
 from tests.support.inputs import pairs

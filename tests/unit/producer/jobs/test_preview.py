@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from producer.jobs.check import plan_job
 from producer.jobs.preview import preview
-from producer.jobs.submit import plan_job
 from rankmill import storage
 from rankmill.contract.job import JobSpec
 from rankmill.output.output import Job

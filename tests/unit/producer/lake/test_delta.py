@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from producer.inputs.source import read_pairs
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from producer.prepare.sources import find_inputs, needs_prepare
 from rankmill.contract.job import JobSpec, Plan
 from rankmill.errors import InputError

@@ -26,7 +26,7 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, StringType
 
 from producer.inputs.source import read_pairs
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from producer.lake.iceberg_files import normal_place
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from producer.inputs.find import find
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from producer.quality.qrels import read_qrels
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError

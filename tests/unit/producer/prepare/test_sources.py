@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from producer.prepare.prepare import prepare
 from producer.prepare.sources import find_inputs, needs_prepare
 from rankmill.contract.job import JobSpec

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from producer.reuse.earlier import Earlier
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError

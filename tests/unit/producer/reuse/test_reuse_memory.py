@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from rankmill.output.output import Output
 from rankmill.tables.pair_hash import SAVED_SCHEMA, pair_hashes
 from tests.support.inputs import pairs

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.inputs.source import read_source
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from producer.tables.unify import common_type
 from rankmill.contract.job import REFUSAL_COLUMN, JobSpec
 from rankmill.errors import InputError

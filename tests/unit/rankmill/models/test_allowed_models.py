@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from rankmill.contract.job import JobSpec
 from rankmill.errors import ModelUnavailable, NotAllowed
 from rankmill.models.locate import locate_model

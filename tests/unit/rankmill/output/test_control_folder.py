@@ -11,7 +11,7 @@ from stat import S_IMODE
 
 import pytest
 
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from rankmill import storage
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError, NotAllowed, StorageRefused

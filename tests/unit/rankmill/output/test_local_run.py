@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from producer.jobs.local_jobs import local_jobs
+from producer.jobs.listing import list_local_jobs
 from rankmill import storage
 from rankmill.errors import OutputTaken
 from rankmill.output import local_run, run_notes
@@ -117,13 +117,13 @@ def test_a_run_is_listed_until_its_output_is_gone(
     job.output.write_plan(job.plan)
     with Hold() as hold:
         hold.take(job.output, job.job_id, "redis+socket:///gone")
-    (seen,) = local_jobs()
+    (seen,) = list_local_jobs()
     assert (seen.output_uri, seen.state) == (job.output.uri, "interrupted")
     hand_to_cluster(job.output, job.job_id)
-    assert local_jobs() == [] and list(run_notes.noted()) == []
+    assert list_local_jobs() == [] and list(run_notes.noted()) == []
     run_notes.note(job.output.uri)
     job.output.remove_result()
-    assert local_jobs() == [] and list(run_notes.noted()) == []
+    assert list_local_jobs() == [] and list(run_notes.noted()) == []
 
 
 @pytest.mark.parametrize("state", ["file", "read-only"])

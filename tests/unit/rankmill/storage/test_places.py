@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from producer.inputs.source import read_source
-from producer.jobs.submit import check
+from producer.jobs.check import check
 from rankmill import storage
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError

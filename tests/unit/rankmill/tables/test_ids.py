@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from ir_measures import R, nDCG
 
-from producer.jobs.submit import plan_job
+from producer.jobs.check import plan_job
 from producer.quality.drift.diff import diff
 from producer.quality.evaluate import evaluate
 from producer.quality.qrels import read_qrels

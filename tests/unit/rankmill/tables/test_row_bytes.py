@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from producer.jobs.submit import plan_job
+from producer.jobs.check import plan_job
 from rankmill.contract.job import JobSpec
 from rankmill.tables.row_bytes import decoded_bytes, pieces, row_bytes, stops
 from worker import models

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from producer.estimates.estimate import estimate
 from producer.inputs.source import read_source
+from producer.jobs.check import check
 from producer.jobs.plan import make_plan
-from producer.jobs.submit import check
 from producer.prepare.prepare import prepare
 from producer.reuse.earlier import Earlier
 from producer.reuse.look_up import look_up

@@ -24,7 +24,7 @@ ENVIRONMENT = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
 # Runs a job's only shard with a limit on the memory that the process may still take.
 SHARD = """
 import json, resource, sys
-from producer.jobs.submit import plan_job
+from producer.jobs.check import plan_job
 from rankmill.errors import RankmillError, unexpected
 from rankmill.contract.job import JobSpec
 from worker import models

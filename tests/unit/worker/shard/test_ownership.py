@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.inputs.source import read_source
-from producer.jobs.submit import plan_job
+from producer.jobs.check import plan_job
 from rankmill.contract.job import REFUSAL_COLUMN, JobSpec
 from rankmill.errors import InputError
 from rankmill.output.output import Job

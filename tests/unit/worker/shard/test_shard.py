@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from producer.jobs.submit import plan_job
+from producer.jobs.check import plan_job
 from rankmill.contract.job import JobSpec
 from rankmill.contract.results import ShardReport
 from rankmill.errors import ClaimLost

@@ -1,12 +1,14 @@
-"""List the jobs of this user's local runs: live, interrupted and lately ended ones."""
+"""Lists of jobs: those that Redis remembers, and this user's local runs."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from producer.jobs.handle import JobStatus, find_job
+from producer.jobs.handle import find_job
+from producer.jobs.status import JobStatus, live_status
 from rankmill.contract.job_state import JobState
 from rankmill.errors import JobUnknown, RankmillError
+from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.output import run_notes
 from rankmill.output.local_run import last_run
@@ -15,14 +17,24 @@ from rankmill.settings import settings
 log = get_logger(__name__)
 
 
-def local_jobs() -> list[JobStatus]:
-    """The jobs of local runs, newest first; those that are gone or over for long are forgotten."""
-    found = [status for uri in run_notes.noted() if (status := _status(uri)) is not None]
+def list_jobs() -> list[JobStatus]:
+    """Return the jobs that Redis remembers, newest first."""
+    ledger = Ledger.connect(settings())
+    counts = [ledger.counts(job_id) for job_id in ledger.job_ids()]
+    return [live_status(each, ledger) for each in counts if each is not None]
+
+
+def list_local_jobs() -> list[JobStatus]:
+    """Return the jobs of local runs, newest first.
+
+    Forgets those that are gone, handed to a cluster, or over for longer than `keep_finished_s`.
+    """
+    statuses = [status for uri in run_notes.noted() if (status := _local_status(uri)) is not None]
     long_ago = datetime.min.replace(tzinfo=UTC)
-    return sorted(found, key=lambda each: each.submitted_at or long_ago, reverse=True)
+    return sorted(statuses, key=lambda each: each.submitted_at or long_ago, reverse=True)
 
 
-def _status(output_uri: str) -> JobStatus | None:
+def _local_status(output_uri: str) -> JobStatus | None:
     try:
         handle = find_job(output_uri)
         status = handle.status()
@@ -36,7 +48,7 @@ def _status(output_uri: str) -> JobStatus | None:
     kept = timedelta(seconds=settings().keep_finished_s)
     is_old = status.ended_at is not None and datetime.now(UTC) - status.ended_at > kept
     is_over = status.state.is_final and status.state is not JobState.INTERRUPTED
-    if not is_local or (is_over and is_old):  # a cluster has it, which lists it
+    if not is_local or (is_over and is_old):  # a cluster lists its own jobs
         run_notes.forget(output_uri)
         return None
     return status

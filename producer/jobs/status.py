@@ -1,0 +1,158 @@
+"""The status of a job: from Redis while it runs, from storage otherwise."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict
+
+from rankmill.broker import CONTROL_QUEUE, score_queue
+from rankmill.contract.job_state import JobState
+from rankmill.contract.results import Failure
+from rankmill.errors import JobFailed
+from rankmill.ledger.claim import FINALIZATION, PREPARATION
+from rankmill.ledger.jobs import JobCounts, Ledger
+from rankmill.output.output import Output
+
+
+class JobStatus(BaseModel):
+    """The state and the progress of a job; `status --json` prints it.
+
+    Attributes:
+        message: the cause of a failure.
+        exit_code: the exit code of the job's commands; None until the job ends.
+        started_at: when its first shard began, since the last submit or resume.
+        progress_at: when the last pair was scored.
+        reason: why it failed, waits, was interrupted or has an unknown state.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    state: JobState
+    output_uri: str
+    n_shards: int
+    n_shards_done: int
+    n_rows: int
+    n_pairs_done: int
+    n_tokens: int
+    n_rejected: int
+    message: str
+    control_uri: str | None = None
+    exit_code: int | None = None
+    n_reused: int = 0
+    no_reuse: str = ""
+    model_id: str = ""
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    progress_at: datetime | None = None
+    ended_at: datetime | None = None
+    pairs_per_s: float | None = None
+    eta_s: int | None = None
+    reason: str = ""
+
+
+def succeeded(status: JobStatus) -> JobStatus:
+    """Return the final status of a job that did not fail.
+
+    Raises:
+        JobFailed: it failed or was cancelled.
+    """
+    if not status.state.is_success:
+        why = f": {status.reason}" if status.reason else ""
+        raise JobFailed(f"job {status.job_id} {status.state}{why}", status.exit_code or 1)
+    return status
+
+
+def status_from_storage(output: Output) -> JobStatus:
+    """Return the status that the output folder alone gives.
+
+    Raises:
+        JobUnknown: no job was submitted there.
+    """
+    state = output.state()
+    record, plan, failure = output.read_job(), output.read_plan(), output.read_failure()
+    if record is None:
+        raise output.no_job()
+    reports = list(output.reports(record.job_id))
+    n_rows_done = sum(report.n_rows for report in reports)
+    finished = [(report.finished_at, report.wall_s) for report in reports if report.finished_at]
+    started_at = min((at - timedelta(seconds=wall_s) for at, wall_s in finished), default=None)
+    ended_at = _ended_at(output, state, failure)
+    took_s = (ended_at - started_at).total_seconds() if ended_at and started_at else 0
+    return JobStatus(
+        job_id=record.job_id,
+        state=state,
+        output_uri=output.uri,
+        n_shards=plan.n_shards if plan else 0,
+        n_shards_done=len(reports),
+        n_rows=plan.n_rows if plan else 0,
+        n_pairs_done=n_rows_done,
+        n_tokens=sum(report.n_tokens for report in reports),
+        n_rejected=sum(report.n_rejected for report in reports),
+        message=failure.message if failure else output.loss(),
+        exit_code=_exit_code(state, failure),
+        n_reused=sum(report.n_reused for report in reports),
+        no_reuse=record.no_reuse or next((each.no_reuse for each in reports if each.no_reuse), ""),
+        model_id=record.spec.model_id,
+        submitted_at=record.submitted_at,
+        started_at=started_at,
+        progress_at=max((at for at, _ in finished), default=None),
+        ended_at=ended_at,
+        pairs_per_s=round(n_rows_done / took_s, 1) if took_s > 0 and state.is_success else None,
+        reason=failure.message if failure else output.loss(),
+    )
+
+
+def status_from_redis(counts: JobCounts) -> JobStatus:
+    """Return the status that the counts in Redis give, without rate, ETA and workers."""
+    names = JobStatus.model_fields.keys() & vars(counts).keys()
+    times = {
+        "submitted_at": counts.submitted_at,
+        "started_at": counts.started_at,
+        "progress_at": counts.progress_at,
+        "ended_at": counts.state_at if counts.state.is_final else None,
+    }
+    values = {name: getattr(counts, name) for name in names} | {
+        name: None if at is None else datetime.fromtimestamp(at, UTC) for name, at in times.items()
+    }
+    return JobStatus(**values, exit_code=_exit_code(counts.state), reason=counts.message)
+
+
+def live_status(counts: JobCounts, ledger: Ledger) -> JobStatus:
+    """Return the status with rate and ETA; WAITING where no worker takes the job's queue."""
+    status = status_from_redis(counts)
+    if status.state.is_final or status.state is JobState.CANCELLING:
+        return status
+    now = ledger.now()
+    n_pairs, since = counts.n_pairs_done - counts.n_pairs_before, counts.started_at
+    if since is not None and now > since and n_pairs > 0:
+        rate = n_pairs / (now - since)
+        eta_s = round((counts.n_rows - counts.n_pairs_done) / rate)
+        status = status.model_copy(update={"pairs_per_s": round(rate, 1), "eta_s": eta_s})
+    scores = status.state is JobState.RUNNING
+    queue = score_queue(counts.model_id) if scores else CONTROL_QUEUE
+    work = [PREPARATION, FINALIZATION, *ledger.in_flight(counts.job_id)]
+    # A worker of an earlier release holds claims, but is not known by its queues.
+    if ledger.n_takers(queue) or any(ledger.claims.holder(counts.job_id, each) for each in work):
+        return status
+    remedy = "start one with rankmill worker" + ("" if scores else " (--role all or control)")
+    reason = f"no live worker takes {queue}; {remedy}"
+    return status.model_copy(update={"state": JobState.WAITING, "reason": reason})
+
+
+def _ended_at(output: Output, state: JobState, failure: Failure | None) -> datetime | None:
+    if state.is_success:
+        manifest = output.read_manifest()
+        return manifest.finished_at if manifest else None
+    if state is JobState.CANCELLED:
+        return output.cancelled_at()
+    return failure.failed_at if failure and state is JobState.FAILED else None
+
+
+def _exit_code(state: JobState, failure: Failure | None = None) -> int | None:
+    if state.is_success:
+        return 0
+    if not state.is_final:
+        return None
+    return failure.exit_code if failure and state is JobState.FAILED else 1
