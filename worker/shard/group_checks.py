@@ -16,7 +16,7 @@ from rankmill.shown import clipped
 from rankmill.tables.files import group_keys
 from rankmill.tables.ids import named
 from worker.arrow_text import joined
-from worker.shard.ownership import OwnedRows, owned_rows
+from worker.shard.reader import OwnedRows, owned_rows
 
 _DIGEST_BYTES = 16
 _SHOWN_CHARS = 80

@@ -1,12 +1,15 @@
-"""Rows that kill the process that scores them are found by halving, and rejected.
+"""Find by halving the few rows that break scoring: they raise, or they kill the process.
 
-A shard that was started and not finished a few times is run with care: the range of rows that goes
-to the model is noted in Redis before and struck out after. A note found at the next start is the
-range that killed; from then on it is scored in halves, down to the single rows that do it. A single
-row is given a second chance, since a process may also be killed by somebody else.
+Where scoring raises, `refused_pairs` scores the halves of the window again, down to single rows.
+
+Where the process dies, it cannot look further. A shard that was started and not finished a few
+times is run with care: each range of rows is noted in Redis before it goes to the model, and struck
+out after. A note that the next start finds is the range that killed. From then on it is scored in
+halves, down to the single rows. A single row gets a second chance, since something else may also
+have killed the process.
 
 A shard in which devices have failed twice is run so too, and a device that fails then ends its
-process. Before, it has proved itself there with a full batch of no rows.
+process. The device has proved itself there before, with a full batch of no rows.
 """
 
 from __future__ import annotations
@@ -18,23 +21,77 @@ from dataclasses import dataclass
 
 from rankmill.contract.job import ShardSpec
 from rankmill.devices.choice import EXIT_DEVICE_LOST
-from rankmill.errors import RankmillError
+from rankmill.errors import RankmillError, is_memory_shortage
 from rankmill.ledger.claims import Claims
 from rankmill.logs import get_logger
-from worker.engine.device.faults import DeviceFaultError
+from worker.engine.device.faults import DeviceFaultError, ForwardError, fault_of
+from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer
+from worker.null_scorer import NullScorer
+from worker.shard.rejects import REFUSED, TOO_LARGE
 
 log = get_logger(__name__)
 
 KILLS = "scoring it kills the worker"
 _DEATHS_TO_REJECT = 2
 _MAX_DEATHS = 100
+_PLAIN_PAIR = PairWindow(["a"], ["a"])
 
 Range = tuple[int, int]
 
 
+def may_blame_rows(error: Exception) -> bool:
+    """Return whether rows may be the reason for an error of the tokenizer or the forward.
+
+    They never are where the memory is short or the device has failed.
+    """
+    return not (is_memory_shortage(error) or fault_of(error))
+
+
+def refused_pairs(scorer: Scorer | NullScorer, pairs: PairWindow) -> dict[int, str]:
+    """Return the positions of the pairs that cannot be scored even alone, with the reasons.
+
+    There are none where even the plainest pair cannot be scored: then the model is broken.
+    """
+    if _refusal(scorer, _PLAIN_PAIR) is not None:
+        return {}
+    ranges, refused = [(0, len(pairs.queries))], {}
+    while ranges:
+        start, stop = ranges.pop()
+        some = PairWindow(pairs.queries[start:stop], pairs.documents[start:stop])
+        reason = _refusal(scorer, some)
+        if reason is None:
+            continue
+        if stop - start > 1:
+            middle = (start + stop) // 2
+            ranges += [(start, middle), (middle, stop)]
+        elif _refusal(scorer, some) == reason:  # and it did not fail only once
+            refused[start] = reason
+    return refused
+
+
+def _refusal(scorer: Scorer | NullScorer, pairs: PairWindow) -> str | None:
+    """Return why pairs cannot be scored, or None where they can."""
+    try:
+        list(scorer.score([pairs]))
+    except PairTooLargeError:
+        return TOO_LARGE
+    except Exception as error:
+        if not may_blame_rows(error):
+            raise
+        if isinstance(error, TimeoutError):
+            return f"{REFUSED}: {error}"
+        cause = error.__cause__ if isinstance(error, ForwardError) else None
+        return f"{REFUSED}: {type(cause or error).__name__}"
+    return None
+
+
 @dataclass(frozen=True)
 class Suspects:
-    """How often which ranges of a shard's rows, first to one behind last, have killed."""
+    """The ranges of a shard's rows that have killed a process.
+
+    Attributes:
+        deaths: how often a range has, by its first row and the row behind its last.
+    """
 
     claims: Claims
     shard: ShardSpec
@@ -42,50 +99,50 @@ class Suspects:
 
     @classmethod
     def of(cls, claims: Claims, shard: ShardSpec) -> Suspects:
-        """Take up what earlier starts have found out.
+        """Return what earlier starts of a shard have found.
 
         Raises:
             RankmillError: the shard has killed too often for a few bad rows to be the reason.
         """
-        found = cls(claims, shard, claims.note_deadly(shard.job_id, shard.shard_index))
-        if found.n_deaths > _MAX_DEATHS:
+        suspects = cls(claims, shard, claims.note_deadly(shard.job_id, shard.shard_index))
+        if suspects.n_deaths > _MAX_DEATHS:
             raise RankmillError(
-                f"shard {shard.shard_index} killed its worker {found.n_deaths} times; is the "
+                f"shard {shard.shard_index} killed its worker {suspects.n_deaths} times; is the "
                 "machine's memory too small for the model?"
             )
-        return found
+        return suspects
 
     @property
     def n_deaths(self) -> int:
+        """How often any range has killed."""
         return sum(self.deaths.values())
 
     def pieces(self, first: int, stop: int) -> list[Range]:
-        """The range in pieces none of which has killed, but for those of a single row."""
+        """Return a range in pieces, none of which has killed unless it is a single row."""
         if (first, stop) not in self.deaths or stop - first == 1:
             return [(first, stop)] if stop > first else []
         middle = (first + stop) // 2
         return self.pieces(first, middle) + self.pieces(middle, stop)
 
     def kills(self, row: int) -> bool:
+        """Return whether a row has killed often enough to be rejected."""
         return self.deaths.get((row, row + 1), 0) >= _DEATHS_TO_REJECT
 
     @contextmanager
     def on_trial(self, first: int, stop: int) -> Iterator[None]:
-        """Note a range while it is scored; only a process that dies leaves the note behind.
+        """Note a range while it is scored, so that a process that dies leaves the note behind.
 
-        So does one whose device fails: it dies at once. The device has proved itself in this very
-        process, so that the range is the suspect.
+        A process whose device fails ends at once and leaves it, too. The device has proved itself
+        in this very process, so that the range is the suspect.
         """
-        self.claims.set_trial(self.shard.job_id, self.shard.shard_index, (first, stop))
+        job_id, shard_index = self.shard.job_id, self.shard.shard_index
+        self.claims.set_trial(job_id, shard_index, (first, stop))
         try:
             yield
         except DeviceFaultError as error:
-            log.error("the device failed at rows on trial", rows=[first, stop], error=str(error))
+            log.error("device failed at rows on trial", rows=[first, stop], error=str(error))
             os._exit(EXIT_DEVICE_LOST)
         except BaseException:
-            self._acquit()
+            self.claims.set_trial(job_id, shard_index, None)
             raise
-        self._acquit()
-
-    def _acquit(self) -> None:
-        self.claims.set_trial(self.shard.job_id, self.shard.shard_index, None)
+        self.claims.set_trial(job_id, shard_index, None)

@@ -1,4 +1,4 @@
-"""A shard from rows to part: score, rank, publish, report, with every row accounted for."""
+"""Run a shard: score its rows, publish its part, and commit both with the shard report."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ import numpy as np
 
 from rankmill.contract.histogram import length_histogram, score_histogram
 from rankmill.contract.job import ShardSpec
-from rankmill.contract.results import Agreement, Histogram, ShardReport
+from rankmill.contract.results import Agreement, ShardReport
 from rankmill.output.output import Job
 from worker.device_errors import device_errors
 from worker.engine.device.faults import DeviceFullError
-from worker.shard.ownership import owned_rows
 from worker.shard.part import activate, write_part
+from worker.shard.reader import owned_rows
 from worker.shard.rejects import write_rejected
 from worker.shard.reuse import write_scores
-from worker.shard.score import Scored, ShardWork, score_rows
-from worker.shard.window import Window
+from worker.shard.score import ShardWork, Window, score_rows
 
 # A hundredth of the job, in these bounds, is also scored in fp32 to see what a reduced
 # precision does to its ranks; more would cost time that the reduced precision was to save.
@@ -39,23 +38,25 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
         ClaimLost: by `work.guard`; nothing was published after that.
     """
     started = time.monotonic()
-    busy = work.model.scorer.stats.device_busy_s
+    scoring, index = work.model.scoring, shard.shard_index
+    busy_before_s = work.model.scorer.stats.device_busy_s
     with ExitStack() as stack:
         with device_errors():
             scored = score_rows(job, shard, work, stack)
             agreement, no_agreement = _agreement(job, shard, work, scored.rejected)
         work.guard()
-        rejected = write_rejected(job, shard.shard_index, scored.rejected)
+        rejected = write_rejected(job, index, scored.rejected)
         work.guard()
-        scored.checks.write_digests(shard.shard_index)
+        scored.checks.write_digests(index)
         if scored.hashed is not None:
-            write_scores(job, shard.shard_index, scored.hashed)
-        activation = work.model.scoring.activation
-        part, n_written = write_part(job, shard.shard_index, scored, activation)
-    scores, lengths = _histograms(scored, work)
+            write_scores(job, index, scored.hashed)
+        part, n_written = write_part(job, index, scored, scoring.activation)
+    empty = np.empty(0, dtype=np.float32)
+    scores = activate(np.concatenate([empty, *scored.logits]), scoring.activation)
+    lengths = np.concatenate([empty, *scored.lengths])
     report = ShardReport(
         job_id=job.job_id,
-        shard_index=shard.shard_index,
+        shard_index=index,
         n_rows=scored.n_rows,
         n_scored=scored.n_rows - len(scored.rejected),
         n_rejected=len(scored.rejected),
@@ -68,17 +69,17 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
         part_sha256=part.sha256,
         rejected_sha256=rejected.sha256 if rejected else None,
         wall_s=time.monotonic() - started,
-        device_busy_s=work.model.scorer.stats.device_busy_s - busy,
+        device_busy_s=work.model.scorer.stats.device_busy_s - busy_before_s,
         worker=work.worker,
-        scoring=work.model.scoring,
+        scoring=scoring,
         agreement=agreement,
         no_agreement=no_agreement,
         finished_at=datetime.now(UTC),
         n_duplicates=scored.n_duplicates,
         n_deaths=work.n_deaths,
         n_retries=work.n_retries,
-        scores=scores,
-        lengths=lengths,
+        scores=score_histogram(scores, scoring.activation),
+        lengths=length_histogram(lengths, scoring.max_length),
         n_reused=scored.n_reused,
         no_reuse=scored.no_reuse,
     )
@@ -86,24 +87,14 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
     return job.output.commit(report)
 
 
-def _histograms(scored: Scored, work: ShardWork) -> tuple[Histogram, Histogram]:
-    """Of the scores and of the lengths of all rows that were scored."""
-    scoring = work.model.scoring
-    empty = np.empty(0, dtype=np.float32)
-    logits = np.concatenate([empty, *scored.logits])
-    lengths = np.concatenate([empty, *scored.lengths])
-    return (
-        score_histogram(activate(logits, scoring.activation), scoring.activation),
-        length_histogram(lengths, scoring.max_length),
-    )
-
-
 def _agreement(
     job: Job, shard: ShardSpec, work: ShardWork, rejected: Container[int]
 ) -> tuple[Agreement | None, str | None]:
-    """How the precision ranks the job's first pairs compared with fp32, or why that is not known.
+    """Compare how the precision ranks the job's first pairs with fp32.
 
-    Neither in fp32 itself, nor for another shard than the first.
+    Returns:
+        The agreement, or else why it could not be measured. Both are None for fp32 itself, for any
+        shard but the first, and for one that is run with care.
     """
     precision = work.model.scoring.precision
     if shard.shard_index != 0 or precision == "fp32" or work.suspects is not None:

@@ -1,9 +1,9 @@
-"""A shard's rows through the scorer: read ahead, bad rows set aside, every row counted."""
+"""Put a shard's rows through the scorer in windows, set bad rows aside and count every row."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -11,46 +11,45 @@ import numpy as np
 import pyarrow as pa
 
 from rankmill.contract.job import Columns, ShardSpec
-from rankmill.errors import RankmillError, is_memory_shortage
+from rankmill.contract.reuse import unpack
+from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
 from rankmill.output.output import Job
 from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, pair_hashes
 from rankmill.tables.titles import scored_documents
-from worker.engine.device.faults import ForwardError, fault_of
+from worker.arrow_text import Texts
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
 from worker.models import LoadedModel
 from worker.shard.group_checks import GroupChecks
-from worker.shard.ownership import OwnedRows, owned_rows
-from worker.shard.poison import KILLS, Suspects
-from worker.shard.reader import RowReader
-from worker.shard.rejects import NOT_FINITE, REFUSED, TOO_LARGE, refusals
+from worker.shard.poison import KILLS, Suspects, may_blame_rows, refused_pairs
+from worker.shard.reader import OwnedRows, RowReader, owned_rows
+from worker.shard.rejects import NOT_FINITE, TOO_LARGE, refusals
 from worker.shard.reuse import KnownRows
 from worker.shard.spill import Spill
-from worker.shard.window import Window, taken
 
 log = get_logger(__name__)
 
 # The device waits for a shard's first window to be tokenized, so that is a small one.
 _FIRST_WINDOW_PAIRS = 256
 
-_PLAIN_PAIR = PairWindow(["a"], ["a"])
-
-# Told after each window: pairs and tokens of the shard scored so far.
+# Called after each window with the pairs and tokens of the shard scored so far.
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class ShardWork:
-    """What running a shard needs beside the shard itself.
+    """The tools and limits of a worker for running shards.
 
     Attributes:
-        progress: told after each window.
+        worker: the worker's name, for the shard report.
+        window_pairs: pairs that go to the scorer at a time.
+        progress: called after each window.
         guard: called before anything is published; raises where the claim is lost.
         suspects: set for a shard that has killed workers, which is then scored with care.
-        scratch: a folder on local disk for rows that wait for their rank, or the system's.
-        reader: of the shard before, which goes on with this one where it follows.
+        scratch: a folder on local disk for rows that wait for their rank, or None for the system's.
+        reader: the reader of the shard before, which goes on where this shard follows it.
         n_deaths: workers that died over the shard.
-        n_retries: starts of it that ended with an error that passed.
+        n_retries: earlier starts of the shard that ended with a transient error.
     """
 
     model: LoadedModel
@@ -67,21 +66,24 @@ class ShardWork:
 
 @dataclass
 class Scored:
-    """The rows of a shard that were scored, in their order, and those that could not be.
+    """The rows of a shard that were scored, in input order, and those that were rejected.
 
     Attributes:
         kept: the kept columns with `logit`, `n_tokens` and `truncated`.
-        logits: of each of their rows.
-        groups: the query group of each of their rows.
-        lengths: the tokens of each of their rows.
-        rejected: row number to reason.
+        checks: what the shard's query groups are checked by.
+        hashed: PAIR_HASH_COLUMN, `logit`, `n_tokens` and `truncated`, where a later job may reuse
+            them.
         no_reuse: why no earlier job's score was taken although the job asks for it.
-        hashed: PAIR_HASH_COLUMN, `logit`, `n_tokens` and `truncated` of all, where they are to be
-            reused.
+        logits: float32, a piece for each window, of the rows of `kept`.
+        groups: int64, the query groups of these rows.
+        lengths: int32, the tokens of these rows.
+        rejected: row number to reason.
     """
 
     kept: Spill
     checks: GroupChecks
+    hashed: Spill | None
+    no_reuse: str | None
     logits: list[np.ndarray] = field(default_factory=list)
     groups: list[np.ndarray] = field(default_factory=list)
     lengths: list[np.ndarray] = field(default_factory=list)
@@ -92,15 +94,13 @@ class Scored:
     n_groups: int = 0
     n_duplicates: int = 0
     n_reused: int = 0
-    no_reuse: str | None = None
-    hashed: Spill | None = None
 
 
 def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) -> Scored:
-    """Score all that a shard owns; what is kept of its rows is gone when `stack` is closed.
+    """Score all rows that a shard owns; the files that hold them go when `stack` is closed.
 
-    A row that the tokenizer or the model's forward refuses, or whose pair alone exhausts the
-    device's memory, is rejected, and the shard scored again without it.
+    A row is rejected where the tokenizer or the model's forward refuses it, or its pair alone
+    exhausts the device's memory. The shard is then scored again without it.
 
     Raises:
         InputError: as `owned_rows`, or a query names a document twice.
@@ -108,170 +108,202 @@ def score_rows(job: Job, shard: ShardSpec, work: ShardWork, stack: ExitStack) ->
     unfit: dict[int, str] = {}
     known = stack.enter_context(KnownRows(job, work.model.scoring))
     while True:
-        waiting: deque[Window] = deque()
-        scored = Scored(Spill(stack, work.scratch), GroupChecks(job))
-        n_duplicates = work.model.scorer.stats.n_duplicates
-        scored.no_reuse = known.refused
-        scored.hashed = Spill(stack, work.scratch) if job.spec.for_reuse else None
+        attempt = _Attempt(job, shard, work, known, unfit, stack)
         try:
-            _score(job, shard, work, unfit, known, waiting, scored)
-            scored.checks.check_documents()
-            scored.n_duplicates = work.model.scorer.stats.n_duplicates - n_duplicates
-            return scored
+            return attempt.run()
         except PairTooLargeError as error:
-            unfit[waiting[0].row(error.row)] = TOO_LARGE
+            unfit[attempt.waiting[0].row(error.row)] = TOO_LARGE
         except (RankmillError, MemoryError):
             raise
         except Exception as error:
-            if not _may_blame_rows(error):
+            if not may_blame_rows(error) or not attempt.waiting:
                 raise
-            found = _refused_rows(work, waiting[0], job.plan.columns) if waiting else {}
-            if not found:
+            window = attempt.waiting[0]
+            refused = refused_pairs(work.model.scorer, window.pairs(job.plan.columns))
+            if not refused:
                 raise
-            log.warning("rows cannot be scored", rows=sorted(found), error=str(error))
-            unfit.update(found)
+            unfit.update({window.row(at): reason for at, reason in refused.items()})
+            rows = sorted(map(window.row, refused))
+            log.warning("rows cannot be scored", rows=rows, error=str(error))
 
 
-def _may_blame_rows(error: Exception) -> bool:
-    """Only what the tokenizer and the forward raise: devices and memory have their own reasons."""
-    return not (is_memory_shortage(error) or fault_of(error))
+@dataclass(frozen=True)
+class Window:
+    """Some rows of a shard on their way through the scorer, which gets those that need a score.
 
-
-def _refused_rows(work: ShardWork, window: Window, columns: Columns) -> dict[int, str]:
-    """The rows of the window at which scoring broke off that break it alone, found by halving.
-
-    None of them where even the plainest pair cannot be scored: then the model is broken.
+    Attributes:
+        rows: all of the rows.
+        good: int64 (n,), the positions of the rows that get a score.
+        is_new: bool (n,), whether the scorer gets the row; an earlier job's score is known else.
+        known: uint64, the packed scores of the others.
     """
-    if _refusal(work, _PLAIN_PAIR) is not None:
-        return {}
-    pairs = window.pairs(columns)
-    suspects, found = [(0, len(pairs.queries))], {}
-    while suspects:
-        start, stop = suspects.pop()
-        some = PairWindow(pairs.queries[start:stop], pairs.documents[start:stop])
-        reason = _refusal(work, some)
-        if reason is None:
-            continue
-        if stop - start > 1:
-            middle = (start + stop) // 2
-            suspects += [(start, middle), (middle, stop)]
-        elif _refusal(work, some) == reason:  # and did not fail for once
-            found[window.row(start)] = reason
-    return found
 
+    rows: OwnedRows
+    good: np.ndarray
+    is_new: np.ndarray
+    known: np.ndarray
 
-def _refusal(work: ShardWork, pairs: PairWindow) -> str | None:
-    """Why pairs cannot be scored, or None where they can."""
-    try:
-        list(work.model.scorer.score([pairs]))
-    except PairTooLargeError:
-        return TOO_LARGE
-    except Exception as error:
-        if not _may_blame_rows(error):
-            raise
-        if isinstance(error, TimeoutError):
-            return f"{REFUSED}: {error}"
-        cause = error.__cause__ if isinstance(error, ForwardError) else None
-        return f"{REFUSED}: {type(cause or error).__name__}"
-    return None
+    @classmethod
+    def of(cls, rows: OwnedRows, refused: Iterable[int], known: np.ndarray) -> Window:
+        """Return the window of some rows.
 
+        Args:
+            rows: the rows.
+            refused: positions of those that get no score.
+            known: uint64, the packed score of each row, or 0.
+        """
+        good = np.delete(np.arange(rows.table.num_rows), list(refused))
+        is_new = known[good] == 0
+        return cls(rows, good, is_new, known[good][~is_new])
 
-def _score(
-    job: Job,
-    shard: ShardSpec,
-    work: ShardWork,
-    unfit: dict[int, str],
-    known: KnownRows,
-    waiting: deque[Window],
-    scored: Scored,
-) -> None:
-    """`waiting` holds the windows that the scorer has taken and not given back, oldest first."""
-    columns = job.plan.columns
+    def row(self, at: int) -> int:
+        """Return the row number of the pair at a position of `pairs`."""
+        return self.rows.first_row + int(self.good[self.is_new][at])
 
-    def windows() -> Iterator[PairWindow]:
-        for rows in _windows_of_rows(job, shard, work, known):
-            scored.checks.add(rows)
-            refused = refusals(rows.table, columns)
-            for row, why in unfit.items():
-                if rows.first_row <= row < rows.stop_row:
-                    refused.setdefault(row - rows.first_row, why)
-            if work.suspects and work.suspects.kills(rows.first_row):
-                refused.setdefault(0, KILLS)
-            scored.rejected.update({rows.first_row + at: why for at, why in refused.items()})
-            waiting.append(Window.of(rows, refused, known.scores(rows.first_row, rows.stop_row)))
-            yield waiting[-1].pairs(columns)
+    def pairs(self, columns: Columns) -> PairWindow:
+        """Return the texts that the scorer gets."""
+        texts = _taken(self.rows.table.select(columns.texts), self.good[self.is_new])
+        return PairWindow(Texts(texts[columns.query]), Texts(scored_documents(texts, columns)))
 
-    if work.suspects is None:
-        results = work.model.scorer.score(windows())
-    else:
-        results = _one_by_one(work, work.suspects, windows(), waiting)
-    for scores in results:
-        _keep(scored, waiting.popleft(), scores, columns, known)
-        work.progress(scored.n_rows, scored.n_tokens)
+    def all_scores(self, new: WindowScores) -> WindowScores:
+        """Return the scores of all good rows, from those of the scorer and the known ones."""
+        if not len(self.known):
+            return new
 
+        def merged(scored: np.ndarray, known: np.ndarray) -> np.ndarray:
+            both = np.empty(len(self.good), known.dtype)
+            both[self.is_new], both[~self.is_new] = scored, known
+            return both
 
-def _windows_of_rows(
-    job: Job, shard: ShardSpec, work: ShardWork, known: KnownRows
-) -> Iterator[OwnedRows]:
-    columns = job.plan.columns
-    reading = [*columns.texts, *columns.kept]
-    reading += [columns.doc_id] if columns.doc_id else []
-    is_first = True
-    for rows in owned_rows(job, shard, reading, known.stretch * work.window_pairs, work.reader):
-        middle = min(rows.first_row + known.stretch * _FIRST_WINDOW_PAIRS, rows.stop_row)
-        cuts = (
-            [(rows.first_row, middle), (middle, rows.stop_row)]
-            if is_first
-            else [(rows.first_row, rows.stop_row)]
+        logits, n_tokens, truncated = unpack(self.known)
+        return WindowScores(
+            logits=merged(new.logits, logits),
+            n_tokens=merged(new.n_tokens, n_tokens),
+            truncated=merged(new.truncated, truncated),
+            no_rescue=new.no_rescue,
         )
-        is_first = False
-        for cut in cuts:
-            pieces = work.suspects.pieces(*cut) if work.suspects else [cut]
-            yield from (rows.between(*piece) for piece in pieces if piece[0] < piece[1])
 
 
-def _one_by_one(
-    work: ShardWork, suspects: Suspects, windows: Iterator[PairWindow], waiting: deque[Window]
-) -> Iterator[WindowScores]:
-    """Score window after window, nothing ahead, each on trial while it is with the model."""
-    for window in windows:
-        rows = waiting[-1].rows
-        with suspects.on_trial(rows.first_row, rows.stop_row):
-            yield from work.model.scorer.score([window])
+class _Attempt:
+    """One pass of a shard's rows through the scorer.
+
+    Attributes:
+        waiting: the windows that the scorer has taken and not given back, oldest first.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        shard: ShardSpec,
+        work: ShardWork,
+        known: KnownRows,
+        unfit: dict[int, str],
+        stack: ExitStack,
+    ) -> None:
+        self.waiting: deque[Window] = deque()
+        self._job, self._shard, self._work = job, shard, work
+        self._columns = job.plan.columns
+        self._known, self._unfit = known, unfit
+        self._scored = Scored(
+            kept=Spill(stack, work.scratch),
+            checks=GroupChecks(job),
+            hashed=Spill(stack, work.scratch) if job.spec.for_reuse else None,
+            no_reuse=known.refused,
+        )
+
+    def run(self) -> Scored:
+        scored, scorer = self._scored, self._work.model.scorer
+        n_duplicates = scorer.stats.n_duplicates
+        for scores in self._scores():
+            self._keep(self.waiting.popleft(), scores)
+            self._work.progress(scored.n_rows, scored.n_tokens)
+        scored.checks.check_documents()
+        scored.n_duplicates = scorer.stats.n_duplicates - n_duplicates
+        return scored
+
+    def _scores(self) -> Iterator[WindowScores]:
+        """Score the windows, ahead of need; with suspects one by one, each on trial meanwhile."""
+        scorer, suspects = self._work.model.scorer, self._work.suspects
+        if suspects is None:
+            yield from scorer.score(self._windows())
+            return
+        for pairs in self._windows():
+            rows = self.waiting[-1].rows
+            with suspects.on_trial(rows.first_row, rows.stop_row):
+                yield from scorer.score([pairs])
+
+    def _windows(self) -> Iterator[PairWindow]:
+        """Read the shard's rows in windows, set the bad ones aside and yield the others' pairs."""
+        columns, suspects = self._columns, self._work.suspects
+        names = [*columns.texts, *columns.kept, *filter(None, [columns.doc_id])]
+        stretch, is_first = self._known.stretch, True
+        for owned in owned_rows(
+            self._job, self._shard, names, stretch * self._work.window_pairs, self._work.reader
+        ):
+            cuts = [(owned.first_row, owned.stop_row)]
+            if is_first:
+                middle = min(owned.first_row + stretch * _FIRST_WINDOW_PAIRS, owned.stop_row)
+                cuts = [(owned.first_row, middle), (middle, owned.stop_row)]
+                is_first = False
+            if suspects is not None:
+                cuts = [piece for cut in cuts for piece in suspects.pieces(*cut)]
+            for first, stop in cuts:
+                if first < stop:
+                    yield self._window(owned.between(first, stop))
+
+    def _window(self, rows: OwnedRows) -> PairWindow:
+        """Check some rows, note their window as waiting, and return the pairs to score."""
+        first, stop, suspects = rows.first_row, rows.stop_row, self._work.suspects
+        self._scored.checks.add(rows)
+        refused = refusals(rows.table, self._columns)
+        for row, reason in self._unfit.items():
+            if first <= row < stop:
+                refused.setdefault(row - first, reason)
+        if suspects is not None and suspects.kills(first):
+            refused.setdefault(0, KILLS)
+        self._scored.rejected.update({first + at: reason for at, reason in refused.items()})
+        self.waiting.append(Window.of(rows, refused, self._known.scores(first, stop)))
+        return self.waiting[-1].pairs(self._columns)
+
+    def _keep(self, window: Window, new: WindowScores) -> None:
+        """Add a scored window to what is kept of the shard."""
+        scored, columns, rows, good = self._scored, self._columns, window.rows, window.good
+        scores = window.all_scores(new)
+        finite = np.isfinite(scores.logits)
+        not_finite = (
+            NOT_FINITE if scores.no_rescue is None else f"{NOT_FINITE}, and {scores.no_rescue}"
+        )
+        for at in good[~finite].tolist():
+            scored.rejected[rows.first_row + at] = not_finite
+        results = pa.table(
+            {
+                "logit": scores.logits[finite],
+                "n_tokens": scores.n_tokens[finite],
+                "truncated": scores.truncated[finite],
+            }
+        )
+        kept = _taken(rows.table.select(list(columns.kept)), good[finite])
+        kept = kept.rename_columns(list(columns.kept.values()))
+        for name in results.column_names:
+            kept = kept.append_column(name, results[name])
+        scored.kept.add(kept)
+        if scored.hashed is not None:
+            hashes = self._known.hashes(rows.first_row, rows.stop_row)
+            if hashes is None:
+                documents = scored_documents(rows.table, columns)
+                hashes = pair_hashes(rows.table[columns.query], documents)
+            hashes = hashes.take(pa.array(good[finite]))
+            scored.hashed.add(results.add_column(0, PAIR_HASH_COLUMN, hashes))
+        scored.logits.append(scores.logits[finite])
+        scored.groups.append(rows.groups[good[finite]])
+        scored.lengths.append(scores.n_tokens[finite])
+        scored.n_rows += rows.table.num_rows
+        scored.n_tokens += int(scores.n_tokens.sum())
+        scored.n_truncated += int(scores.truncated[finite].sum())
+        scored.n_groups = int(rows.groups[-1]) + 1
+        scored.n_reused += len(window.known)
 
 
-def _keep(
-    scored: Scored, window: Window, new: WindowScores, columns: Columns, known: KnownRows
-) -> None:
-    rows, good, scores = window.rows, window.good, window.all_scores(new)
-    finite = np.isfinite(scores.logits)
-    not_finite = NOT_FINITE if new.no_rescue is None else f"{NOT_FINITE}, and {new.no_rescue}"
-    for at in good[~finite].tolist():
-        scored.rejected[rows.first_row + at] = not_finite
-    results = pa.table(
-        {
-            "logit": scores.logits[finite],
-            "n_tokens": scores.n_tokens[finite],
-            "truncated": scores.truncated[finite],
-        }
-    )
-    kept = taken(rows.table.select(list(columns.kept)), good[finite])
-    kept = kept.rename_columns(list(columns.kept.values()))
-    for name in results.column_names:
-        kept = kept.append_column(name, results[name])
-    scored.kept.add(kept)
-    if scored.hashed is not None:
-        hashes = known.hashes(rows.first_row, rows.stop_row)
-        if hashes is None:
-            documents = scored_documents(rows.table, columns)
-            hashes = pair_hashes(rows.table[columns.query], documents)
-        hashes = hashes.take(pa.array(good[finite]))
-        scored.hashed.add(results.add_column(0, PAIR_HASH_COLUMN, hashes))
-    scored.logits.append(scores.logits[finite])
-    scored.groups.append(rows.groups[good[finite]])
-    scored.lengths.append(scores.n_tokens[finite])
-    scored.n_rows += rows.table.num_rows
-    scored.n_tokens += int(scores.n_tokens.sum())
-    scored.n_truncated += int(scores.truncated[finite].sum())
-    scored.n_groups = int(rows.groups[-1]) + 1
-    scored.n_reused += len(window.known)
+def _taken(table: pa.Table, positions: np.ndarray) -> pa.Table:
+    """Return the rows at rising positions; most often that is all of them, without a copy."""
+    return table if len(positions) == table.num_rows else table.take(positions)

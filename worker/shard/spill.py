@@ -1,4 +1,4 @@
-"""Rows that wait for their rank: in memory while they are few, else in a file on local disk."""
+"""Hold rows that wait for their rank: in memory while they are few, else on local disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IN_MEMORY_BYTES = 64 * 2**20
 
 
 class Spill:
-    """A growing table in bounded memory; its file is gone when `stack` is closed."""
+    """A growing table in bounded memory; its file goes when `stack` is closed."""
 
     def __init__(self, stack: ExitStack, scratch: str | None) -> None:
         self._stack = stack
@@ -27,16 +27,22 @@ class Spill:
         self._writer: pa.RecordBatchFileWriter | None = None
 
     def add(self, table: pa.Table) -> None:
+        """Add rows; all tables have the same schema."""
         self._n_bytes += table.nbytes
-        if self._writer is None and self._n_bytes <= _IN_MEMORY_BYTES:
-            self._tables.append(table)
-            return
+        self._tables.append(table)
         if self._writer is None:
-            self._open(table.schema)
-        self._write(table)
+            if self._n_bytes <= _IN_MEMORY_BYTES:
+                return
+            folder = tempfile.TemporaryDirectory(prefix="rankmill-", dir=self._scratch)
+            self._path = Path(self._stack.enter_context(folder), "rows.arrow")
+            self._writer = pa.ipc.new_file(str(self._path), table.schema)
+        waiting, self._tables = self._tables, []
+        for each in waiting:
+            # Slices of a window share its buffers, and each would bring all of them to the file.
+            self._writer.write_table(each.combine_chunks())
 
     def close(self) -> Rows | None:
-        """All rows in the order in which they were added; None of none. Ends the adding."""
+        """Return all rows in the order in which they were added, or None; nothing is added then."""
         if self._path is None or self._writer is None:
             return Rows([pa.concat_tables(self._tables)]) if self._tables else None
         self._writer.close()
@@ -44,22 +50,9 @@ class Spill:
         batches = map(file.get_batch, range(file.num_record_batches))
         return Rows([pa.Table.from_batches([batch]) for batch in batches])
 
-    def _open(self, schema: pa.Schema) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="rankmill-", dir=self._scratch)
-        self._path = Path(self._stack.enter_context(folder), "rows.arrow")
-        self._writer = pa.ipc.new_file(str(self._path), schema)
-        waiting, self._tables = self._tables, []
-        for table in waiting:
-            self._write(table)
-
-    def _write(self, table: pa.Table) -> None:
-        assert self._writer is not None
-        # Slices of a window share its buffers, which the file must not hold once more each.
-        self._writer.write_table(table.combine_chunks())
-
 
 class Rows:
-    """Rows in pieces, most of them on disk perhaps.
+    """Rows in pieces, which may be on disk.
 
     Attributes:
         sizes: int64 (n,), the bytes of each row.
@@ -74,10 +67,11 @@ class Rows:
         return iter(self._pieces)
 
     def select(self, names: Sequence[str]) -> Rows:
+        """Return the same rows with some of their columns."""
         return Rows([piece.select(names) for piece in self._pieces])
 
     def take(self, positions: np.ndarray) -> pa.Table:
-        """Rows by position, int64 (n,), in the memory of the largest piece.
+        """Return rows by position, int64 (n,), in the memory of the largest piece.
 
         Arrow's own take would bring all pieces into memory.
         """
@@ -86,11 +80,11 @@ class Rows:
         order = np.argsort(positions, kind="stable")
         wanted = positions[order]
         cuts = np.searchsorted(wanted, self._ends)
-        found, start, first = [], 0, 0
+        taken, start, first = [], 0, 0
         for piece, stop, end in zip(self._pieces, cuts.tolist(), self._ends.tolist(), strict=True):
             if start < stop:
-                found.append(piece.take(pa.array(wanted[start:stop] - first)))
+                taken.append(piece.take(pa.array(wanted[start:stop] - first)))
             start, first = stop, end
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        return pa.concat_tables(found).take(pa.array(back))
+        return pa.concat_tables(taken).take(pa.array(back))

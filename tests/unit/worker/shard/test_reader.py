@@ -17,8 +17,7 @@ from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.tables.files import Damaged, read_files
 from tests.support.inputs import pairs, write
-from worker.shard.ownership import locate_row, owned_rows
-from worker.shard.reader import RowReader
+from worker.shard.reader import RowReader, locate_row, owned_rows
 
 
 def planned(folder: Path, files: list[list[dict[str, object]]], shard_pairs: int) -> Job:
@@ -78,8 +77,8 @@ def test_every_row_is_in_one_shard_and_no_group_is_split(
                 for query_id in filter(None, owned.table["query_id"].to_pylist()):
                     shard_of.setdefault(query_id, set()).add(n)
             assert np.all(np.diff([-1, *groups]) <= 1) and groups == sorted(groups)
-            anew = owned_rows(job, job.shard(n), columns, batch_rows)
-            assert cuts == [(owned.first_row, owned.stop_row) for owned in anew]
+            fresh = owned_rows(job, job.shard(n), columns, batch_rows)
+            assert cuts == [(owned.first_row, owned.stop_row) for owned in fresh]
         assert seen == [row["doc_id"] for row in rows]
         assert all(len(shards) == 1 for shards in shard_of.values())
 
@@ -158,9 +157,9 @@ def test_the_next_shard_finds_its_first_rows_read_unless_the_file_changed(tmp_pa
     reader = RowReader()
     list(owned_rows(job, job.shard(0), ["doc_id"], 4, reader))
     reading, row = ["doc_id", "query_id"], job.shard(1).start_row
-    at_hand = reader.at_hand(job, reading, row, 4)
-    assert at_hand is not None and at_hand["doc_id"][0].as_py() == pairs(6, 5)[row]["doc_id"]
-    assert reader.at_hand(job, ["doc_id"], row, 4) is None
+    cached = reader.cached_row(job, reading, row, 4)
+    assert cached is not None and cached["doc_id"][0].as_py() == pairs(6, 5)[row]["doc_id"]
+    assert reader.cached_row(job, ["doc_id"], row, 4) is None
     write(pairs(6, 6), tmp_path / "in" / "0.parquet")
     with pytest.raises(InputError, match="changed or went after the job"):
         list(owned_rows(job, job.shard(1), ["doc_id"], 4, reader))
@@ -223,4 +222,4 @@ def test_a_row_group_with_fewer_rows_than_its_footer_says_is_damaged(
 def test_rows_are_named_by_file_and_place(tmp_path: Path) -> None:
     job = planned(tmp_path, [pairs(1, 3), pairs(1, 4)], 100)
     assert [locate_row(job.plan, row)[1] for row in range(7)] == [0, 1, 2, 0, 1, 2, 3]
-    assert locate_row(job.plan, 3)[0].endswith("1.parquet")
+    assert locate_row(job.plan, 3)[0].uri.endswith("1.parquet")
