@@ -13,7 +13,7 @@ from rankmill.ledger.jobs import ledger
 from rankmill.logs import get_logger
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
-from worker.liveness.heartbeat import worker_pulse
+from worker.liveness.heartbeat import worker_heartbeat
 
 log = get_logger(__name__)
 
@@ -66,9 +66,9 @@ def _reconcile_for_ever(name: str, queues: Any) -> None:
             scores = not set(score_queues()).isdisjoint(taken)
             ledger().worker_seen(name, taken, scores=scores)
             reconciler().look()
-            worker_pulse().redis_answered()
+            worker_heartbeat().redis_answered()
         except BrokerUnavailable as error:
-            worker_pulse().redis_was_silent()
+            worker_heartbeat().redis_failed()
             log.warning("lost shards cannot be looked for", error=str(error))
         except RankmillError as error:
             log.warning("lost shards cannot be looked for", error=str(error))

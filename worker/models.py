@@ -27,7 +27,7 @@ from rankmill.settings import settings
 from worker.device_errors import device_errors
 from worker.engine.folder.refusal import UnusableFolder
 from worker.engine.scorer import BatchRun, Scorer
-from worker.liveness.heartbeat import task_pulse
+from worker.liveness.heartbeat import task_heartbeat
 from worker.metrics.counters import meters
 from worker.null_scorer import NullScorer
 
@@ -114,7 +114,7 @@ def _load(
 
 
 def _on_batch(run: BatchRun) -> None:
-    task_pulse().beat()
+    task_heartbeat().beat()
     meters().batch(run)
 
 

@@ -22,7 +22,7 @@ from rankmill.devices.choice import EXIT_DEVICE_LOST, choose
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
 from rankmill.settings import settings
-from worker.liveness.heartbeat import task_pulse, worker_pulse
+from worker.liveness.heartbeat import task_heartbeat, worker_heartbeat
 from worker.metrics.counters import meters
 from worker.metrics.server import serve
 
@@ -50,8 +50,8 @@ def _begin(sender: Any, **_: Any) -> None:
     """
     if not set(score_queues()).isdisjoint(sender.app.amqp.queues.consume_from):
         _check_device()
-    worker_pulse().begin(str(sender.hostname), settings(), _give_device_up)
-    serve(worker_pulse(), settings())
+    worker_heartbeat().start(str(sender.hostname), settings(), _give_device_up)
+    serve(worker_heartbeat(), settings())
 
 
 def _check_device() -> None:
@@ -69,7 +69,7 @@ def _check_device() -> None:
 
 def _give_device_up() -> None:
     """Have the main process take no more work, and end when its child has."""
-    log.error("the device has failed", reason=worker_pulse().sign.device_lost)
+    log.error("the device has failed", reason=worker_heartbeat().record.device_lost)
     worker_state.should_stop = EXIT_DEVICE_LOST
 
 
@@ -80,21 +80,21 @@ def _begin_child(**_: Any) -> None:
 
 def _turn(**_: Any) -> None:
     """In the main process, by its message loop, every two seconds while it has Redis."""
-    worker_pulse().loop_turned()
+    worker_heartbeat().loop_turned()
 
 
 def _stop(**_: Any) -> None:
-    worker_pulse().loop_ends()
+    worker_heartbeat().loop_stopping()
 
 
 def _end(**_: Any) -> None:
-    worker_pulse().end()
+    worker_heartbeat().stop()
 
 
 def _start_task(sender: Any, **_: Any) -> None:
     """In the child. A shard tells its own progress; preparing, say, may be one long statement."""
     if sender.name != SCORE_SHARD:
-        _at_work.enter_context(task_pulse().breathing(sender.name))
+        _at_work.enter_context(task_heartbeat().beating(sender.name))
 
 
 def _end_task(**_: Any) -> None:

@@ -17,7 +17,7 @@ from rankmill.settings import settings
 from tests.conftest import StartWorker
 from tests.support.inputs import pairs, wait_for, write
 from worker.health import complaints
-from worker.liveness.files import TaskSign, folder, read_task, read_worker, task_paths
+from worker.liveness.files import TaskRecord, folder, read_task, read_worker, task_paths
 
 STALL_S = 10
 
@@ -57,7 +57,7 @@ def test_hung_and_busy(
     source = write(pairs(40, 100), tmp_path / "in.parquet")
     submit(source, tmp_path / "out", model_id="null:50", shard_pairs=4000)
 
-    def at_work() -> TaskSign | None:
+    def at_work() -> TaskRecord | None:
         tasks = map(read_task, task_paths(folder(settings()), worker.pid))
         return next((task for task in tasks if task and task.doing), None)
 

@@ -1,10 +1,10 @@
-"""What a worker's device has failed with since it last did a shard, and when that is enough.
+"""Count the failures of a worker's device since its last good shard, and give it up in time.
 
     FOLDER/PID.device   of the children of a main process, one after the other
 
 A process whose device has failed ends: its CUDA context is lost. The next one lets the device prove
-itself before it takes a shard. A device that fails then, or with three shards and none done in
-between, is given up: its worker takes no more work and ends with EXIT_DEVICE_LOST.
+itself before it takes a shard. A device is given up that fails then, or with three shards and none
+done in between. Its worker takes no more work and ends with EXIT_DEVICE_LOST.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from worker.liveness.files import device_path, own_folder
 
 log = get_logger(__name__)
 
-_MOST_SHARDS = 3
+_MAX_FAILED_SHARDS = 3
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,19 @@ class _Failures:
 
 
 class DeviceRecord:
-    """Of one worker's device; kept on this machine's disk, which outlives a process."""
+    """The failures of one worker's device, in a file on local disk, which outlives a process."""
 
     def __init__(self, path: Path | None) -> None:
+        """Count in a file, or nowhere for None."""
         self._path = path
 
     @classmethod
     def of_worker(cls, pid: int) -> DeviceRecord:
+        """Return the record of a worker by its main process; it counts nowhere without a folder."""
         try:
             return cls(device_path(own_folder(settings()), pid))
         except RankmillError as error:
-            log.warning("failures of the device cannot be counted", error=str(error))
+            log.warning("device failures are not counted", error=str(error))
             return cls(None)
 
     @property
@@ -55,35 +57,40 @@ class DeviceRecord:
         return self._read().lost
 
     def check(self) -> None:
-        """Raise DeviceFault where the device is given up."""
+        """Check that the device is not given up.
+
+        Raises:
+            DeviceFault: it is.
+        """
         if self.lost is not None:
             raise DeviceFault(f"it is given up: {self.lost}")
 
     def failed(self, shard: str, reason: str, *, at_its_proof: bool) -> None:
+        """Count a failure with a shard, and give the device up if it was one too many."""
         before = self._read()
         after = replace(before, shards=tuple(dict.fromkeys([*before.shards, shard])))
-        if (at_its_proof and before.shards) or len(after.shards) >= _MOST_SHARDS:
+        if (at_its_proof and before.shards) or len(after.shards) >= _MAX_FAILED_SHARDS:
             after = replace(after, lost=reason)
-            log.error("the device has failed again and is given up", reason=reason)
+            log.error("device has failed again and is given up", reason=reason)
         if self._path is not None:
             try:
                 self._path.write_text(json.dumps(asdict(after)))
             except OSError as error:
-                log.warning("a failure of the device could not be counted", error=str(error))
+                log.warning("device failure not counted", error=str(error))
 
     def worked(self) -> None:
-        """It has done a shard."""
+        """Forget all failures: the device has done a shard."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
     def _read(self) -> _Failures:
         try:
-            found = json.loads(self._path.read_text()) if self._path is not None else {}
+            values = json.loads(self._path.read_text()) if self._path is not None else {}
         except (OSError, ValueError):
             return _Failures()
-        return _Failures(tuple(found.get("shards", ())), found.get("lost"))
+        return _Failures(tuple(values.get("shards", ())), values.get("lost"))
 
 
 def device_record() -> DeviceRecord:
-    """That of this process's worker, whose child it is."""
+    """Return the record of this process's worker, whose child it is."""
     return DeviceRecord.of_worker(os.getppid())

@@ -1,6 +1,6 @@
-"""The pulse of a worker: its main process's by a thread, a child's by what it gets done.
+"""Write a worker's heartbeats: the main process's from a thread, a child's from its progress.
 
-What cannot be written down is left out: a worker never stops for want of a sign.
+A heartbeat that cannot be written is logged and left out; a worker never stops for it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rankmill.process import Process
 from rankmill.settings import Settings, settings
 from worker.liveness.device_record import DeviceRecord
 from worker.liveness.files import (
-    SignFile,
-    TaskSign,
-    WorkerSign,
+    RecordFile,
+    TaskRecord,
+    WorkerRecord,
     counters_path,
     device_path,
     own_folder,
@@ -39,109 +39,117 @@ log = get_logger(__name__)
 _TICK_S = 2.0
 _BEAT_S = 1.0
 
-# Of a reason: a sign has room for so much besides the rest.
-_MOST_CHARACTERS = 300
+# A record has room for a reason of this length besides the rest.
+_MAX_REASON_CHARS = 300
 
 
-class WorkerPulse:
-    """The main process's; any thread may call its methods. Nothing is left before `begin`."""
+class WorkerHeartbeat:
+    """The heartbeat of a worker's main process, written from `start` to `stop`.
+
+    Any thread may call its methods.
+    """
 
     def __init__(self) -> None:
-        self.sign = WorkerSign("", Process.me(), time.monotonic())
+        self.record = WorkerRecord("", Process.me(), time.monotonic())
         self._folder: Path | None = None
-        self._is_ending = False
+        self._is_stopping = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
-    def begin(
+    def start(
         self, name: str, settings: Settings, on_lost: Callable[[], None] = lambda: None
     ) -> None:
-        """Leave signs from now on, under the worker's name.
+        """Write heartbeats from now on, every two seconds, from a thread.
 
         Args:
-            on_lost: called once, by a thread, when the worker's device is given up.
+            name: the worker's name.
+            settings: where the files are.
+            on_lost: called once, by the thread, when the worker's device is given up.
         """
-        self.sign = replace(self.sign, name=name)
+        self.record = replace(self.record, name=name)
         try:
             folder = own_folder(settings)
             _sweep(folder)
-            file = SignFile(worker_path(folder, name))
-            file.write(self.sign)
+            file = RecordFile(worker_path(folder, name))
+            file.write(self.record)
         except (RankmillError, OSError) as error:
-            log.error("no health check of this worker", error=str(error))
+            log.error("health check of this worker is not possible", error=str(error))
             return
         self._folder = folder
-        ticking = threading.Thread(target=self._tick, args=(file, folder, on_lost), daemon=True)
-        ticking.name = "pulse"
-        ticking.start()
+        threading.Thread(
+            target=self._tick, args=(file, folder, on_lost), name="heartbeat", daemon=True
+        ).start()
 
-    def end(self) -> None:
-        """Take the signs away."""
+    def stop(self) -> None:
+        """Remove the files of the worker and its children."""
         self._stop.set()
         if self._folder is not None:
-            pid = self.sign.process.pid
-            if self.sign.device_lost is None:
-                _remove(worker_path(self._folder, self.sign.name))
+            pid = self.record.process.pid
+            if self.record.device_lost is None:
+                _remove(worker_path(self._folder, self.record.name))
             _remove(device_path(self._folder, pid))
             _remove(counters_path(self._folder, pid))
             for path in task_paths(self._folder, pid):
                 _remove(path)
 
     def loop_turned(self) -> None:
-        """Celery's loop, which takes messages, has come round."""
+        """Note that Celery's loop, which takes messages, has come round."""
         with self._lock:
-            if not self._is_ending:
-                self.sign = replace(self.sign, turned_at=time.monotonic())
+            if not self._is_stopping:
+                self.record = replace(self.record, turned_at=time.monotonic())
 
-    def loop_ends(self) -> None:
-        """It will not come round again: the worker is being stopped, and ends its work first."""
+    def loop_stopping(self) -> None:
+        """Note that the loop will not come round again: the worker ends its work and stops."""
         with self._lock:
-            self._is_ending = True
-            self.sign = replace(self.sign, turned_at=None)
+            self._is_stopping = True
+            self.record = replace(self.record, turned_at=None)
 
     def redis_answered(self) -> None:
+        """Note that Redis has answered a request."""
         now = time.monotonic()
         with self._lock:
-            since = self.sign.redis_since
+            since = self.record.redis_since
             since = now if since is None else since
-            self.sign = replace(self.sign, redis_since=since, redis_at=now)
+            self.record = replace(self.record, redis_since=since, redis_at=now)
 
-    def redis_was_silent(self) -> None:
+    def redis_failed(self) -> None:
+        """Note that Redis has not answered a request."""
         with self._lock:
-            self.sign = replace(self.sign, redis_since=None)
+            self.record = replace(self.record, redis_since=None)
 
-    def _tick(self, file: SignFile, folder: Path, on_lost: Callable[[], None]) -> None:
-        record = DeviceRecord.of_worker(self.sign.process.pid)
+    def _tick(self, file: RecordFile, folder: Path, on_lost: Callable[[], None]) -> None:
+        device = DeviceRecord.of_worker(self.record.process.pid)
         while not self._stop.wait(_TICK_S):
-            lost = record.lost
-            is_news = lost is not None and self.sign.device_lost is None
+            lost = device.lost
+            is_news = lost is not None and self.record.device_lost is None
             with self._lock:
-                self.sign = replace(self.sign, ticked_at=time.monotonic())
+                self.record = replace(self.record, ticked_at=time.monotonic())
                 if is_news:
-                    self.sign = replace(self.sign, device_lost=str(lost)[:_MOST_CHARACTERS])
+                    reason = str(lost)[:_MAX_REASON_CHARS]
+                    self.record = replace(self.record, device_lost=reason)
             if is_news:
                 on_lost()
             try:
-                file.write(self.sign)
+                file.write(self.record)
                 _sweep(folder)
             except OSError as error:
-                log.warning("no sign of life could be left", error=str(error))
+                log.warning("heartbeat not written", error=str(error))
 
 
 @lru_cache(maxsize=1)
-def worker_pulse() -> WorkerPulse:
-    """This process's, which is a worker's main one."""
-    return WorkerPulse()
+def worker_heartbeat() -> WorkerHeartbeat:
+    """Return the heartbeat of this process, which is a worker's main one."""
+    return WorkerHeartbeat()
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes have left; that of a main process stays, and accuses it."""
+    """Remove the files of dead processes, but not a main process's: the health check reports it."""
     for path in folder.glob("*.task"):
         task = read_task(path)
         if task is not None and not task.process.is_alive:
             _remove(path)
     for path in (*folder.glob("*.metrics"), *folder.glob("*.device")):
-        if path.stem.isdigit() and not Process(int(path.stem)).is_alive:
+        if path.stem.isdecimal() and not Process(int(path.stem)).is_alive:
             _remove(path)
 
 
@@ -152,10 +160,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class TaskPulse:
-    """The child's: what it works on, and that it gets on with it. `file` is None to leave none."""
+class TaskHeartbeat:
+    """The heartbeat of a worker's child: its task, and when it last made progress."""
 
-    def __init__(self, file: SignFile | None) -> None:
+    def __init__(self, file: RecordFile | None) -> None:
+        """Write to `file`, or nothing for None."""
         self._file = file
         self._me = Process.me()
         self._doing = ""
@@ -163,7 +172,7 @@ class TaskPulse:
 
     @contextmanager
     def at_work(self, doing: str) -> Iterator[None]:
-        """Something is being done whose progress `beat` tells; without beats it counts as hung."""
+        """Note a task that calls `beat` for its progress; without beats it counts as hung."""
         self._write(doing)
         try:
             yield
@@ -171,20 +180,20 @@ class TaskPulse:
             self._write("")
 
     def beat(self) -> None:
-        """There is progress; cheap enough to be told of each batch."""
+        """Note progress; cheap enough to be called for each batch."""
         if self._doing and time.monotonic() - self._beat_at >= _BEAT_S:
             self._write(self._doing)
 
     @contextmanager
-    def breathing(self, doing: str) -> Iterator[None]:
-        """Something is being done that cannot tell its progress: it hangs if this process does."""
+    def beating(self, doing: str) -> Iterator[None]:
+        """Note a task that cannot report progress; a thread beats until the process hangs."""
         done = threading.Event()
 
-        def breathe() -> None:
+        def beat_on() -> None:
             while not done.wait(_BEAT_S):
                 self.beat()
 
-        thread = threading.Thread(target=breathe, name="breath", daemon=True)
+        thread = threading.Thread(target=beat_on, name="heartbeat", daemon=True)
         with self.at_work(doing):
             thread.start()
             try:
@@ -198,16 +207,17 @@ class TaskPulse:
         if self._file is None:
             return
         try:
-            self._file.write(TaskSign(self._me, doing, self._beat_at))
+            self._file.write(TaskRecord(self._me, doing, self._beat_at))
         except OSError as error:
-            log.warning("no sign of life could be left", error=str(error))
+            log.warning("heartbeat not written", error=str(error))
 
 
 @lru_cache(maxsize=1)
-def task_pulse() -> TaskPulse:
-    """This process's, which is a child of a worker."""
+def task_heartbeat() -> TaskHeartbeat:
+    """Return the heartbeat of this process, which is a worker's child."""
     try:
-        return TaskPulse(SignFile(task_path(own_folder(settings()), os.getppid(), os.getpid())))
+        path = task_path(own_folder(settings()), os.getppid(), os.getpid())
+        return TaskHeartbeat(RecordFile(path))
     except (RankmillError, OSError) as error:
-        log.warning("no sign of life could be left", error=str(error))
-        return TaskPulse(None)
+        log.warning("heartbeat not written", error=str(error))
+        return TaskHeartbeat(None)

@@ -1,4 +1,4 @@
-"""What a worker's child counts of its work, in files that outlive it where metrics are served.
+"""Count the work of a worker's child, in files that outlive it where metrics are served.
 
 The main process serves the sum over the files. A pool's slot has the same files whichever process
 fills it, so that a child that takes over goes on counting where a killed one ended.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import Counter as Tally
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -31,7 +30,7 @@ OUTCOMES: tuple[Outcome, ...] = ("scored", "lost", "failed")
 
 
 class Meters:
-    """Counters, gauges and histograms of `metrics.OF_CHILD`."""
+    """The counters, gauges and histograms of `metrics.OF_CHILD`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._counters: dict[Metric, Counter] = {}
@@ -42,33 +41,43 @@ class Meters:
             if each.kind == "counter":
                 self._counters[each] = Counter(*about, registry=registry)
             elif each.kind == "gauge":
-                # The children of a worker share a device: what was said last holds.
+                # The children of a worker share a device: the latest value counts.
                 mode: Literal["livemostrecent"] = "livemostrecent"
                 gauge = Gauge(*about, registry=registry, multiprocess_mode=mode)
                 self._gauges[each] = gauge
             else:
                 histogram = Histogram(*about, registry=registry, buckets=each.buckets)
                 self._histograms[each] = histogram
-        self._show_zeros()
+        # A counter must be seen at 0, or its first step does not count as an increase.
+        for outcome in OUTCOMES:
+            self._counters[metrics.SHARDS].labels(outcome)
+        for reason in metrics.REASONS:
+            self._counters[metrics.REJECTS].labels(reason)
 
     def batch(self, run: BatchRun) -> None:
+        """Count a batch: its time, and its tokens as a share of the budget."""
         self._histograms[metrics.FORWARD_SECONDS].observe(run.busy_s)
         self._histograms[metrics.BATCH_FILL].observe(run.n_tokens / run.max_tokens)
 
     def scored(self, before: ScorerStats, after: ScorerStats) -> None:
-        """Count what a scorer did between two looks at its totals."""
-        self._add(metrics.PAIRS, after.n_pairs - before.n_pairs)
-        self._add(metrics.UNIQUE_PAIRS, after.n_unique_pairs - before.n_unique_pairs)
-        self._add(metrics.TOKENS, after.n_tokens - before.n_tokens)
-        self._add(metrics.TRUNCATED, after.n_truncated - before.n_truncated)
-        self._add(metrics.BUSY_SECONDS, after.device_busy_s - before.device_busy_s)
-        self._add(metrics.SCORING_SECONDS, after.wall_s - before.wall_s)
-        self._add(metrics.STARVED_SECONDS, after.starved_s - before.starved_s)
+        """Count the work of a scorer between two snapshots of its totals."""
+        for metric, amount in (
+            (metrics.PAIRS, after.n_pairs - before.n_pairs),
+            (metrics.UNIQUE_PAIRS, after.n_unique_pairs - before.n_unique_pairs),
+            (metrics.TOKENS, after.n_tokens - before.n_tokens),
+            (metrics.TRUNCATED, after.n_truncated - before.n_truncated),
+            (metrics.BUSY_SECONDS, after.device_busy_s - before.device_busy_s),
+            (metrics.SCORING_SECONDS, after.wall_s - before.wall_s),
+            (metrics.STARVED_SECONDS, after.starved_s - before.starved_s),
+        ):
+            self._counters[metric].inc(max(0.0, amount))
 
     def shard(self, outcome: Outcome) -> None:
+        """Count a shard that has ended."""
         self._counters[metrics.SHARDS].labels(outcome).inc()
 
     def report(self, report: ShardReport) -> None:
+        """Count the time of a finished shard, and its rejects by the class of their reason."""
         self._histograms[metrics.SHARD_SECONDS].observe(report.wall_s)
         by_class: Tally[str] = Tally()
         for reason, n_rows in report.rejects_by_reason.items():
@@ -86,54 +95,36 @@ class Meters:
         info.labels(*named).set(1)
 
     def memory(self, device: str) -> None:
-        """Note what the device's memory holds."""
-        kinds = _gpu_memory(device) if device.startswith("cuda") else _own_memory()
+        """Note how much of the device's memory, or of the process's on CPU, is in use."""
+        if device.startswith("cuda"):
+            import torch
+
+            kinds = {
+                "allocated": torch.cuda.memory_allocated(device),
+                "reserved": torch.cuda.memory_reserved(device),
+                "total": torch.cuda.mem_get_info(device)[1],
+            }
+        else:
+            held, total = psutil.Process().memory_info().rss, psutil.virtual_memory().total
+            kinds = {"allocated": held, "reserved": held, "total": total}
         for kind, n_bytes in kinds.items():
             self._gauges[metrics.DEVICE_MEMORY].labels(kind).set(n_bytes)
-
-    def _add(self, metric: Metric, amount: float) -> None:
-        self._counters[metric].inc(max(0.0, amount))
-
-    def _show_zeros(self) -> None:
-        """A counter must be seen at 0, or its first step is no increase."""
-        for outcome in OUTCOMES:
-            self._counters[metrics.SHARDS].labels(outcome)
-        for reason in metrics.REASONS:
-            self._counters[metrics.REJECTS].labels(reason)
 
 
 @lru_cache(maxsize=1)
 def meters() -> Meters:
-    """This process's; counted in memory alone where no metrics are served."""
+    """Return this process's meters, which count in memory alone where no metrics are served."""
     files = counters_path(folder(settings()), os.getppid())
-    if files.is_dir():
-        try:
-            return _shared(files)
-        except OSError as error:
-            log.warning("nothing is counted", error=str(error))
     values.ValueClass = values.MutexValue
+    if files.is_dir():
+        slot = getattr(current_process(), "index", 0)
+        try:
+            for stale in files.glob(f"gauge_*_{slot}.db"):
+                stale.unlink()  # of a process before this one, whose memory and model are gone
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(files)  # its library reads it nowhere else
+            values.ValueClass = values.MultiProcessValue(lambda: slot)
+            return Meters(CollectorRegistry())
+        except OSError as error:
+            log.warning("metrics not counted", error=str(error))
+            values.ValueClass = values.MutexValue
     return Meters(CollectorRegistry())
-
-
-def _shared(files: Path) -> Meters:
-    slot = getattr(current_process(), "index", 0)
-    for stale in files.glob(f"gauge_*_{slot}.db"):
-        stale.unlink()  # of a process before this one, whose memory and model are gone
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(files)  # its library reads it nowhere else
-    values.ValueClass = values.MultiProcessValue(lambda: slot)
-    return Meters(CollectorRegistry())
-
-
-def _gpu_memory(device: str) -> dict[str, int]:
-    import torch
-
-    return {
-        "allocated": torch.cuda.memory_allocated(device),
-        "reserved": torch.cuda.memory_reserved(device),
-        "total": torch.cuda.mem_get_info(device)[1],
-    }
-
-
-def _own_memory() -> dict[str, int]:
-    held = psutil.Process().memory_info().rss
-    return {"allocated": held, "reserved": held, "total": psutil.virtual_memory().total}

@@ -1,4 +1,4 @@
-"""A worker's metrics over HTTP, served by its main process, which outlives its children."""
+"""Serve a worker's metrics over HTTP from its main process, which outlives its children."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from rankmill.logs import get_logger
 from rankmill.settings import Settings
 from worker.health import complaint
 from worker.liveness.files import counters_path, own_folder
-from worker.liveness.heartbeat import WorkerPulse
+from worker.liveness.heartbeat import WorkerHeartbeat
 
 log = get_logger(__name__)
 
 
-def serve(pulse: WorkerPulse, settings: Settings) -> None:
+def serve(heartbeat: WorkerHeartbeat, settings: Settings) -> None:
     """Serve from now on, before there is a child, if the settings name a port.
 
-    A worker whose port is taken works all the same: the night is worth more than its curves.
+    A worker whose port is taken logs that and scores without metrics.
     """
     if not settings.metrics_port:
         return
     try:
-        files = counters_path(own_folder(settings), pulse.sign.process.pid)
+        files = counters_path(own_folder(settings), heartbeat.record.process.pid)
         files.mkdir(mode=0o700)
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(files))
-        registry.register(_OwnMetrics(pulse, settings))
+        registry.register(_OwnMetrics(heartbeat, settings))
         start_http_server(settings.metrics_port, settings.metrics_host, registry)
     except (RankmillError, OSError) as error:
         log.error(
-            "no metrics; each worker of a machine needs a RANKMILL_METRICS_PORT of its own",
+            "metrics not served; give each worker of a machine its own RANKMILL_METRICS_PORT",
             host=settings.metrics_host,
             port=settings.metrics_port,
             error=str(error),
@@ -44,14 +44,14 @@ def serve(pulse: WorkerPulse, settings: Settings) -> None:
 
 
 class _OwnMetrics(Collector):
-    """What the main process tells of itself."""
+    """The metrics of the main process itself: its name and its health."""
 
-    def __init__(self, pulse: WorkerPulse, settings: Settings) -> None:
-        self._pulse = pulse
+    def __init__(self, heartbeat: WorkerHeartbeat, settings: Settings) -> None:
+        self._heartbeat = heartbeat
         self._settings = settings
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        sign = self._pulse.sign
+        sign = self._heartbeat.record
         wrong = complaint(own_folder(self._settings), sign, self._settings.stall_s)
         for metric, label_values, value in (
             (metrics.WORKER_INFO, (sign.name,), 1.0),

@@ -1,4 +1,4 @@
-"""A shard that is being run, as its claim, the health check and the meters see it."""
+"""Report a running shard to its claim, the health check and the metrics."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from rankmill.contract.job import ShardSpec
 from rankmill.contract.results import ShardReport
 from rankmill.errors import ClaimLost
 from rankmill.ledger.claim import Claim
-from worker.liveness.heartbeat import task_pulse
+from worker.liveness.heartbeat import task_heartbeat
 from worker.metrics.counters import meters
 from worker.models import LoadedModel
 
 
 @contextmanager
 def watched(shard: ShardSpec) -> Iterator[None]:
-    """Have it known that a shard is being run, and how that ends."""
+    """Report that a shard is being run, and count how it ends."""
     try:
-        with task_pulse().at_work(f"shard {shard.shard_index} of job {shard.job_id}"):
+        with task_heartbeat().at_work(f"shard {shard.shard_index} of job {shard.job_id}"):
             yield
     except ClaimLost:
         meters().shard("lost")
@@ -30,7 +30,7 @@ def watched(shard: ShardSpec) -> Iterator[None]:
 
 
 class Watch:
-    """Tells all of them of progress."""
+    """Reports the progress of a shard to its claim, its heartbeat and the metrics."""
 
     def __init__(self, claim: Claim, model: LoadedModel) -> None:
         self._claim = claim
@@ -40,13 +40,13 @@ class Watch:
         meters().model(model.scoring)
 
     def progress(self, n_pairs: int, n_tokens: int) -> None:
-        """Some pairs and tokens of the shard have been scored so far."""
-        task_pulse().beat()
+        """Report the pairs and tokens of the shard scored so far."""
+        task_heartbeat().beat()
         self._claim.progress(n_pairs, n_tokens)
         self._count()
 
     def reported(self, report: ShardReport) -> ShardReport:
-        """The shard is done."""
+        """Count a finished shard and return its report."""
         self._count()
         meters().report(report)
         return report

@@ -18,16 +18,16 @@ from rankmill.settings import Settings
 from tests.support.inputs import wait_for
 from worker.health import complaints
 from worker.liveness.files import (
-    SignFile,
-    TaskSign,
-    WorkerSign,
+    RecordFile,
+    TaskRecord,
+    WorkerRecord,
     counters_path,
     folder,
     own_folder,
     task_path,
     worker_path,
 )
-from worker.liveness.heartbeat import WorkerPulse
+from worker.liveness.heartbeat import WorkerHeartbeat
 
 pytestmark = pytest.mark.slow
 
@@ -42,16 +42,16 @@ def place(tmp_path: Path) -> Path:
 
 def leave(place: Path, name: str = "cpu@here", process: Process = ME, **ages: float) -> None:
     now = time.monotonic()
-    sign = WorkerSign(name, process, now, turned_at=now, redis_since=now - 9000, redis_at=now)
+    sign = WorkerRecord(name, process, now, turned_at=now, redis_since=now - 9000, redis_at=now)
     sign = replace(sign, **{what: now - age for what, age in ages.items()})
-    SignFile(worker_path(place, name)).write(sign)
+    RecordFile(worker_path(place, name)).write(sign)
 
 
 def leave_task(
     place: Path, doing: str, age_s: float, process: Process = ME, child: int = 2
 ) -> None:
-    sign = TaskSign(process, doing, time.monotonic() - age_s)
-    SignFile(task_path(place, ME.pid, child)).write(sign)
+    sign = TaskRecord(process, doing, time.monotonic() - age_s)
+    RecordFile(task_path(place, ME.pid, child)).write(sign)
 
 
 def test_a_worker_that_waits_and_one_that_is_busy_are_healthy(place: Path) -> None:
@@ -117,12 +117,12 @@ def test_a_folder_that_others_can_write_to_is_not_believed(tmp_path: Path, place
 
 
 def test_a_worker_that_is_being_stopped_may_take_its_time(place: Path) -> None:
-    pulse = WorkerPulse()
-    pulse.loop_turned()
-    pulse.loop_ends()
-    pulse.loop_turned()  # Celery says goodbye
-    pulse.redis_answered()
-    assert pulse.sign.turned_at is None and pulse.sign.redis_since is not None
+    heartbeat = WorkerHeartbeat()
+    heartbeat.loop_turned()
+    heartbeat.loop_stopping()
+    heartbeat.loop_turned()  # Celery says goodbye
+    heartbeat.redis_answered()
+    assert heartbeat.record.turned_at is None and heartbeat.record.redis_since is not None
 
 
 def test_signs_go_with_their_worker_and_those_of_killed_ones_are_swept(tmp_path: Path) -> None:
@@ -132,11 +132,11 @@ def test_signs_go_with_their_worker_and_those_of_killed_ones_are_swept(tmp_path:
     ended = subprocess.Popen(["true"])
     ended.wait()
     counters_path(place, ended.pid).mkdir()
-    pulse = WorkerPulse()
-    pulse.begin("cpu@here", configured)
+    heartbeat = WorkerHeartbeat()
+    heartbeat.start("cpu@here", configured)
     assert complaints(place, STALL_S) == []
     assert [path.name for path in place.iterdir()] == ["cpu@here.worker"]
-    pulse.end()
+    heartbeat.stop()
     assert list(place.iterdir()) == []
 
 
@@ -155,10 +155,11 @@ def test_preparing_is_healthy_however_long_its_statements_until_its_process_hang
 ) -> None:
     monkeypatch.setenv("RANKMILL_RUNTIME", str(tmp_path))
     place = own_folder(Settings())
-    worker = SignFile(worker_path(place, "cpu@here"))
+    worker = RecordFile(worker_path(place, "cpu@here"))
 
     def judged() -> list[str]:
-        worker.write(WorkerSign("cpu@here", ME, time.monotonic()))  # for this process does not tick
+        # This process does not tick.
+        worker.write(WorkerRecord("cpu@here", ME, time.monotonic()))
         return complaints(place, stall_s=4)
 
     child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE)
@@ -166,7 +167,7 @@ def test_preparing_is_healthy_however_long_its_statements_until_its_process_hang
         assert child.stdout and child.stdout.readline() == b"at work\n"
         sign = task_path(place, ME.pid, child.pid)
         first = sign.read_text()
-        wait_for(lambda: sign.read_text() != first)  # it breathes
+        wait_for(lambda: sign.read_text() != first)  # the thread beats
         os.kill(child.pid, signal.SIGSTOP)
         wait_for(judged)
         assert "with rankmill.prepare" in judged()[0]
