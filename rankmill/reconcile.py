@@ -20,7 +20,7 @@ from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import BrokerUnavailable, InputError, NotAllowed, OutputNotReady, RankmillError
-from rankmill.ledger.claim import FINALIZATION, PREPARATION
+from rankmill.ledger.claims import FINALIZATION, PREPARATION
 from rankmill.ledger.jobs import JobCounts
 from rankmill.logs import get_logger
 from rankmill.output.output import Job, Output

@@ -23,7 +23,7 @@ from rankmill.errors import (
     RankmillError,
     unexpected,
 )
-from rankmill.ledger.claim import Claim
+from rankmill.ledger.claims import Claim
 from rankmill.ledger.jobs import ledger
 from rankmill.logs import get_logger
 from rankmill.output.output import Job, Output

@@ -13,7 +13,7 @@ from rankmill.contract.results import Manifest, PartSummary, Reuse, ShardReport
 from rankmill.contract.reuse import remarks as known_remarks
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import ClaimLost, JobFailed, JobUnknown, RankmillError, unexpected
-from rankmill.ledger.claim import FINALIZATION, Claim
+from rankmill.ledger.claims import FINALIZATION, Claim
 from rankmill.logs import get_logger
 from rankmill.output.output import Job, Output, part_name
 from rankmill.report import report_success

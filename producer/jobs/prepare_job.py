@@ -20,7 +20,7 @@ from producer.tables.workspace import Progress
 from rankmill.contract.job import InputFile, JobRecord, Plan, job_id_for
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import ClaimLost, InputError, RankmillError, unexpected
-from rankmill.ledger.claim import PREPARATION, Claim
+from rankmill.ledger.claims import PREPARATION, Claim
 from rankmill.logs import get_logger
 from rankmill.output.output import Output
 from rankmill.progress import ProgressEvents

@@ -10,7 +10,7 @@ from rankmill.broker import CONTROL_QUEUE, score_queue
 from rankmill.contract.job_state import JobState
 from rankmill.contract.results import Failure
 from rankmill.errors import JobFailed
-from rankmill.ledger.claim import FINALIZATION, PREPARATION
+from rankmill.ledger.claims import FINALIZATION, PREPARATION
 from rankmill.ledger.jobs import JobCounts, Ledger
 from rankmill.output.output import Output
 

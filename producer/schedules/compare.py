@@ -16,7 +16,7 @@ from producer.schedules.spec import Firing, FiringState, Latest, ScheduleSpec
 from producer.schedules.step import Step, take
 from producer.schedules.store import Store
 from rankmill.contract.drift import Drift
-from rankmill.ledger.claim import COMPARISON
+from rankmill.ledger.claims import COMPARISON
 from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.output.output import Output

@@ -13,7 +13,7 @@ from producer.schedules.step import Step, take
 from producer.schedules.store import Store
 from rankmill.contract.job import InputFile, JobSpec, job_id_for
 from rankmill.errors import RankmillError
-from rankmill.ledger.claim import FIRING
+from rankmill.ledger.claims import FIRING
 from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.settings import Settings

@@ -10,7 +10,7 @@ from producer.schedules import clock, runs
 from producer.schedules.spec import Firing, FiringState, ScheduleSpec
 from producer.schedules.store import Store
 from rankmill.errors import RankmillError
-from rankmill.ledger.claim import Claim
+from rankmill.ledger.claims import Claim
 from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.settings import Settings

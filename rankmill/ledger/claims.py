@@ -1,23 +1,37 @@
-"""Who may run a shard, how often it was started, and which rows killed whoever ran it.
+"""Claims: expiring rights to do a piece of a job's work, and counts of the workers that died of it.
 
-rankmill:job:ID:claim:N        string holder of shard N, as "owner token"; expires
-rankmill:job:ID:tries          hash   starts of each unfinished shard that did not end
-rankmill:job:ID:trial          hash   rows that a suspect shard is scoring
-rankmill:job:ID:deadly         hash   times that rows killed their worker, by "shard first stop"
-rankmill:job:ID:faults         hash   times that a device failed in the middle of a shard
+The piece is a shard, by its index, or one of the constants below.
+
+    rankmill:job:ID:claim:N        string holder of shard N, as "owner token"; expires
+    rankmill:job:ID:tries          hash   starts of each unfinished shard that did not end
+    rankmill:job:ID:trial          hash   rows that a suspect shard is scoring
+    rankmill:job:ID:deadly         hash   times that rows killed their worker, by "shard first stop"
+    rankmill:job:ID:faults         hash   times that a device failed in the middle of a shard
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+import time
 import uuid
 from collections.abc import Iterable
+from types import TracebackType
 from typing import cast
 
 import redis
 
+from rankmill.errors import BrokerUnavailable, ClaimLost
 from rankmill.ledger.client import JobKeys, broker_errors
+from rankmill.process import Process, pid_namespace
 
-# A claim that has vanished (a flushed Redis) is taken again; one of another holder is not.
+PREPARATION = -1
+FIRING = -2  # a schedule's submission of the job
+COMPARISON = -3  # a schedule's comparison of the job with the run before
+FINALIZATION = -4
+
+# A claim that has vanished (a flushed Redis) is taken again; another holder's is not.
 _RENEW = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
@@ -37,7 +51,10 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 
 
 class Claims:
-    """Each method raises BrokerUnavailable when Redis does not answer."""
+    """The claims of all jobs in Redis.
+
+    Each method raises BrokerUnavailable when Redis does not answer.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
@@ -45,7 +62,7 @@ class Claims:
         self._release = client.register_script(_RELEASE)
 
     def take(self, job_id: str, shard_index: int, owner: str, claim_s: float) -> str | None:
-        """The token of a new claim, or None while somebody holds one."""
+        """Take a claim and return its token, or None while another holds it."""
         token = f"{owner} {uuid.uuid4().hex}"
         key = JobKeys(job_id).claim(shard_index)
         with broker_errors():
@@ -53,12 +70,12 @@ class Claims:
         return token if taken else None
 
     def holder(self, job_id: str, shard_index: int) -> str | None:
-        """The token of the claim that somebody holds."""
+        """Return the token of the claim, or None if nobody holds it."""
         with broker_errors():
             return cast(str | None, self._redis.get(JobKeys(job_id).claim(shard_index)))
 
     def held(self, job_id: str, shard_indices: Iterable[int]) -> set[int]:
-        """Those of some shards that somebody holds a claim of."""
+        """Return those of the shards whose claim is held."""
         indices = list(shard_indices)
         if not indices:
             return set()
@@ -71,7 +88,7 @@ class Claims:
     def renew(
         self, job_id: str, shard_index: int, token: str, claim_s: float, progress: str
     ) -> bool:
-        """Keep a claim alive and tell its progress; False when it is somebody else's by now."""
+        """Extend a claim and note its progress; return False if another has taken it."""
         job = JobKeys(job_id)
         with broker_errors():
             renewed = self._renew(
@@ -81,34 +98,35 @@ class Claims:
         return bool(renewed)
 
     def release(self, job_id: str, shard_index: int, token: str) -> None:
-        """Give a claim back, or take it from a holder known to be dead; another's stays."""
+        """Release the claim with this token, one's own or a dead holder's; others stay."""
         job = JobKeys(job_id)
         with broker_errors():
             self._release(keys=[job.claim(shard_index)], args=[token])
             self._redis.hdel(job.live, str(shard_index))
 
     def begin_try(self, job_id: str, shard_index: int) -> int:
-        """Note a start of a shard; how many of its starts have not ended, this one included."""
+        """Count a start of a shard; return how many of its starts have not ended, with this one."""
         with broker_errors():
             return self._redis.hincrby(JobKeys(job_id).tries, str(shard_index), 1)
 
     def end_try(self, job_id: str, shard_index: int) -> None:
-        """Take a start back whose process lived to see its end."""
+        """Take back a start whose process survived it."""
         with broker_errors():
             self._redis.hincrby(JobKeys(job_id).tries, str(shard_index), -1)
 
     def note_fault(self, job_id: str, shard_index: int) -> None:
-        """Note that a device failed in the middle of a shard, as either may be to blame."""
+        """Count a device failure in the middle of a shard; either may be the cause."""
         with broker_errors():
             self._redis.hincrby(JobKeys(job_id).faults, str(shard_index), 1)
 
     def n_faults(self, job_id: str, shard_index: int) -> int:
+        """Return how often a device failed in the middle of a shard."""
         with broker_errors():
-            found = cast(str | None, self._redis.hget(JobKeys(job_id).faults, str(shard_index)))
-        return int(found or 0)
+            count = cast(str | None, self._redis.hget(JobKeys(job_id).faults, str(shard_index)))
+        return int(count or 0)
 
     def set_trial(self, job_id: str, shard_index: int, rows: tuple[int, int] | None) -> None:
-        """Note the rows that are about to be scored, or that they were survived."""
+        """Note the rows (first, stop) that are about to be scored; None after they are."""
         key = JobKeys(job_id).trial
         with broker_errors():
             if rows is None:
@@ -117,7 +135,7 @@ class Claims:
                 self._redis.hset(key, str(shard_index), f"{rows[0]} {rows[1]}")
 
     def note_deadly(self, job_id: str, shard_index: int) -> dict[tuple[int, int], int]:
-        """Count rows left on trial as deadly; how often each of the shard's ranges has killed."""
+        """Count rows left on trial as deadly; return the deaths by range of the shard's rows."""
         job = JobKeys(job_id)
         with broker_errors():
             left = cast(str | None, self._redis.hget(job.trial, str(shard_index)))
@@ -127,3 +145,88 @@ class Claims:
             deaths = cast(dict[str, str], self._redis.hgetall(job.deadly))
         ranges = {tuple(map(int, name.split())): int(times) for name, times in deaths.items()}
         return {(first, stop): n for (of, first, stop), n in ranges.items() if of == shard_index}
+
+
+class Claim:
+    """A claim that a thread renews during a `with` block.
+
+    A holder that was frozen, or cut off from Redis, for longer than the claim lasts must assume
+    that another has it. `check` then raises, by the holder's own clock.
+    """
+
+    def __init__(
+        self, claims: Claims, job_id: str, shard_index: int, token: str, claim_s: float
+    ) -> None:
+        self._claims = claims
+        self._job_id = job_id
+        self._shard_index = shard_index
+        self._token = token
+        self._claim_s = claim_s
+        self._valid_until = time.monotonic() + claim_s
+        self._is_lost = False
+        self._progress = "0 0"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="claim", daemon=True)
+
+    @classmethod
+    def take(cls, claims: Claims, job_id: str, shard_index: int, claim_s: float) -> Claim | None:
+        """Take the claim of a shard; return None while another that may be alive holds it."""
+        place = f"{socket.gethostname()}/{pid_namespace()}"
+        owner = f"{place}:{os.getpid()}"
+        token = claims.take(job_id, shard_index, owner, claim_s)
+        holder = None if token else claims.holder(job_id, shard_index)
+        if holder is not None:
+            # A process id means something only in the same namespace of the same machine.
+            other_place, _, pid = holder.partition(" ")[0].rpartition(":")
+            if other_place == place and not Process(int(pid)).is_alive:
+                claims.release(job_id, shard_index, holder)
+                token = claims.take(job_id, shard_index, owner, claim_s)
+        return None if token is None else cls(claims, job_id, shard_index, token, claim_s)
+
+    def __enter__(self) -> Claim:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        try:
+            self._claims.release(self._job_id, self._shard_index, self._token)
+        except BrokerUnavailable:
+            pass  # it expires by itself
+
+    def progress(self, n_pairs: int, n_tokens: int) -> None:
+        """Note the progress, which the next renewal sends to Redis."""
+        self._progress = f"{n_pairs} {n_tokens}"
+
+    def check(self) -> None:
+        """Raise ClaimLost unless this holder still has the right to publish."""
+        if self._is_lost or time.monotonic() > self._valid_until:
+            raise ClaimLost(
+                f"job {self._job_id}, shard {self._shard_index}: the claim ran out before the "
+                "result was written; another worker has it"
+            )
+
+    def _keep(self) -> None:
+        """Renew the claim until the block ends or the claim is lost."""
+        # Often enough for a live progress bar, and to survive two failed renewals.
+        while not self._stop.wait(min(1.0, self._claim_s / 6)):
+            asked_at = time.monotonic()
+            if asked_at > self._valid_until:  # frozen meanwhile: another may have had it and ended
+                self._is_lost = True
+                return
+            try:
+                is_ours = self._claims.renew(
+                    self._job_id, self._shard_index, self._token, self._claim_s, self._progress
+                )
+            except BrokerUnavailable:
+                continue
+            if not is_ours:
+                self._is_lost = True
+                return
+            self._valid_until = asked_at + self._claim_s

@@ -12,7 +12,7 @@ from rankmill import storage
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import ClaimLost, JobFailed
-from rankmill.ledger.claim import FINALIZATION, Claim
+from rankmill.ledger.claims import FINALIZATION, Claim
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Job, Output
 from rankmill.reconcile import Reconciler

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from producer.jobs.submit import submit
 from rankmill import storage
-from rankmill.ledger.claim import PREPARATION
+from rankmill.ledger.claims import PREPARATION
 from rankmill.ledger.jobs import Ledger
 from tests.conftest import StartWorker
 from tests.support.command import rankmill

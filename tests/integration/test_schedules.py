@@ -22,7 +22,7 @@ from producer.schedules.tick import tick
 from rankmill import storage
 from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError, StorageUnavailable
-from rankmill.ledger.claim import FIRING, Claim
+from rankmill.ledger.claims import FIRING, Claim
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
 from rankmill.settings import settings

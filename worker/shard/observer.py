@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rankmill.contract.job import ShardSpec
 from rankmill.contract.results import ShardReport
 from rankmill.errors import ClaimLost
-from rankmill.ledger.claim import Claim
+from rankmill.ledger.claims import Claim
 from worker.liveness.heartbeat import task_heartbeat
 from worker.metrics.counters import meters
 from worker.models import LoadedModel
