@@ -23,8 +23,8 @@ from producer.inputs.find import find
 from producer.inputs.layouts import check_layout
 from producer.inputs.source import Source, read_pairs, read_source
 from producer.jobs.plan import shard_bounds
+from producer.prepare.job_inputs import find_inputs, needs_prepare, pinned
 from producer.prepare.prepare import prepare
-from producer.prepare.sources import find_inputs, needs_prepare, pinned
 from rankmill.contract.estimate import MeasureRequest
 from rankmill.contract.job import Columns, InputFile, JobOptions, JobSpec
 from rankmill.models.locate import locate_model

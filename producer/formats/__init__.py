@@ -1,1 +1,1 @@
-"""Read the rows of one file format each: Parquet, JSONL, TREC runs, lists."""
+"""Read the rows of input files, in one file for each format, and of lists."""

@@ -1,12 +1,11 @@
-"""JSONL as typed rows: types that hold for all its lines, which strings never turn into others."""
+"""Read JSONL as typed rows: one type a column for all lines; strings stay strings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -14,103 +13,48 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.formats.lines import LINES_SCHEMA, first_lines, line_error, read_lines
-from producer.formats.rows import with_status
+from producer.formats.rows import Rows, with_status
 from producer.tables.database import Database, Feed
 from producer.tables.width import check_n_columns
 from rankmill.contract.job import REFUSAL_COLUMN, InputFile
 from rankmill.errors import InputError
 
-# Key to its type, or the structure of an object or a list, as DuckDB writes them in JSON.
-Structure = dict[str, Any]
+# Key to type, or to the structure of an object or a list, as DuckDB writes them in JSON.
+_Structure = dict[str, Any]
 
 _NUMBERS = {"UBIGINT", "BIGINT", "HUGEINT", "DOUBLE"}
-_MAX_DEPTH = 50  # of 64 that Arrow takes from DuckDB
-# All shorter integers are floats too.
+_MAX_DEPTH = 50  # Arrow takes at most 64 from DuckDB
+# Shorter integers are exact as floats.
 _LONG_INTEGER = r"^-?\d{16,}$"
 
 
-@dataclass(frozen=True)
-class JsonRows:
-    """
-    Attributes:
-        database: in memory; not one whose queries these rows are fed to.
-        mixed_texts: query or document to its column, where some values are no strings.
-    """
-
-    files: tuple[InputFile, ...]
-    structure: Structure
-    database: Database
-    mixed_texts: Mapping[str, str] = field(default_factory=dict)
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        empty = pa.table([["{}"], [0]], LINES_SCHEMA)
-        return self._parse(empty, self.files[0], list(self.structure)).schema
-
-    def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        for file in self.files:
-            for lines in read_lines(file.stat):
-                if lines.num_rows:
-                    own = self._parse(lines, file, names)
-                    table = with_status(own, file, lines["row"].to_numpy())
-                    yield self._refuse(table, lines) if self.mixed_texts else table
-
-    def _parse(self, lines: pa.Table, file: InputFile, names: Sequence[str]) -> pa.Table:
-        import duckdb
-
-        structure = {name: self.structure[name] for name in names}
-        try:
-            flat = self._transform(lines, structure)
-            _check_exact(self._transform(lines, _written_floats(structure)))
-            return flat.cast(pa.schema([(each.name, _plain(each.type)) for each in flat.schema]))
-        except (ValueError, duckdb.Error) as error:  # Arrow's are ValueErrors too
-            raise _somewhere_in(lines, file, error) from error
-
-    def _refuse(self, table: pa.Table, lines: pa.Table) -> pa.Table:
-        """Values of other types are text in such a column, which nobody wrote as one."""
-        cases = ", ".join(
-            f"case when json_type(line::json, {_pointer(column)}) not in ('VARCHAR', 'NULL') "
-            f"then '{name} is not text' end"
-            for name, column in self.mixed_texts.items()
-        )
-        query = f"select coalesce({cases}) as refusal from feed order by row"
-        tables = self.database.tables(query, Feed(LINES_SCHEMA, [lines]))
-        refusal = pa.concat_tables(tables)["refusal"].cast(pa.string())
-        return table.set_column(table.column_names.index(REFUSAL_COLUMN), REFUSAL_COLUMN, refusal)
-
-    def _transform(self, lines: pa.Table, structure: Structure) -> pa.Table:
-        if not structure:
-            return pa.table({})
-        kinds = json.dumps(structure).replace("'", "''")
-        query = f"select json_transform(line::json, '{kinds}') as o from feed order by row"
-        feed = Feed(LINES_SCHEMA, [lines])
-        objects = pa.concat_tables(self.database.tables(query, feed)).combine_chunks()
-        return pa.Table.from_struct_array(objects["o"])
-
-
-def read_json(
+def json_rows(
     files: tuple[InputFile, ...],
     database: Database,
     texts: Mapping[str, str] | None = None,
     *,
     only_beginning: bool = False,
-) -> JsonRows:
-    """JSONL files with the types that suit all their lines, or those of the first few.
+) -> Rows:
+    """Return the rows of JSONL files, with the types that suit all their lines.
 
     Args:
-        texts: query and document to their columns, in which a value that is no string is refused.
+        files: the files, in order.
+        database: one in memory that runs no other query while rows are read.
+        texts: query, document and title to their columns, where only strings are not refused.
+        only_beginning: take the types from the first lines of the first file that has a key there.
 
     Raises:
-        InputError: a line is not a JSON object or has what cannot be a column, or none has a key.
+        InputError: a line is not a JSON object or has a value that no column can hold, or no line
+            has a key.
     """
+    structure: _Structure = {}
     if only_beginning:
-        found = (_infer(file, first_lines(file.stat), database) for file in files)
-        structure = next(filter(None, found), {})
+        first = (_infer(file, first_lines(file.stat), database) for file in files)
+        structure = next(filter(None, first), {})
     else:
-        structure = {}
         for file in files:
-            for table in read_lines(file.stat):
-                structure = _merged(structure, _infer(file, table, database))
+            for lines in read_lines(file.stat):
+                structure = _merged(structure, _infer(file, lines, database))
                 check_n_columns(file.uri, _n_keys(structure))
     if not structure:
         others = f" or of {len(files) - 1} more files" if len(files) > 1 else ""
@@ -124,19 +68,86 @@ def read_json(
         for name, column in (texts or {}).items()
         if stored.get(column) == "VARCHAR" != structure[column]
     }
-    return JsonRows(files, stored, database, mixed)
+    parser = _Parser(stored, database, mixed)
+    empty = pa.table([["{}"], [0]], LINES_SCHEMA)
+
+    def tables(names: Sequence[str]) -> Iterator[pa.Table]:
+        for file in files:
+            for lines in read_lines(file.stat):
+                if lines.num_rows:
+                    table = parser.parse(lines, file, names)
+                    yield parser.refuse(with_status(table, file, lines["row"].to_numpy()), lines)
+
+    return Rows(files, parser.parse(empty, files[0], list(stored)).schema, tables)
 
 
-def _infer(file: InputFile, lines: pa.Table, database: Database) -> Structure:
-    """The types that suit some lines. DuckDB's memory for it grows with what it looks at."""
+@dataclass(frozen=True)
+class _Parser:
+    """Parses lines with fixed types.
+
+    Attributes:
+        structure: the types of the columns.
+        database: runs the queries.
+        mixed_texts: query, document or title to its column, where not all values are strings.
+    """
+
+    structure: _Structure
+    database: Database
+    mixed_texts: Mapping[str, str]
+
+    def parse(self, lines: pa.Table, file: InputFile, names: Sequence[str]) -> pa.Table:
+        """Return the named columns of lines of a file."""
+        import duckdb
+
+        structure = {name: self.structure[name] for name in names}
+        try:
+            flat = self._transform(lines, structure)
+            _check_exact(self._transform(lines, _written_floats(structure)))
+            return flat.cast(pa.schema([(each.name, _plain(each.type)) for each in flat.schema]))
+        except (ValueError, duckdb.Error) as error:  # Arrow's are ValueErrors too
+            raise _somewhere_in(lines, file, error) from error
+
+    def refuse(self, table: pa.Table, lines: pa.Table) -> pa.Table:
+        """Refuse the rows whose query, document or title is not a string, but became text."""
+        if not self.mixed_texts:
+            return table
+        cases = []
+        for name, column in self.mixed_texts.items():
+            key = column.replace("~", "~0").replace("/", "~1")  # of a JSON pointer (RFC 6901)
+            kind = f"json_type(line::json, '/{_quoted(key)}')"
+            cases.append(
+                f"case when {kind} not in ('VARCHAR', 'NULL') then '{name} is not text' end"
+            )
+        query = f"select coalesce({', '.join(cases)}) as refusal from feed order by row"
+        tables = self.database.tables(query, Feed(LINES_SCHEMA, [lines]))
+        refusal = pa.concat_tables(tables)["refusal"].cast(pa.string())
+        return table.set_column(table.column_names.index(REFUSAL_COLUMN), REFUSAL_COLUMN, refusal)
+
+    def _transform(self, lines: pa.Table, structure: _Structure) -> pa.Table:
+        if not structure:
+            return pa.table({})
+        kinds = _quoted(json.dumps(structure))
+        query = f"select json_transform(line::json, '{kinds}') as o from feed order by row"
+        feed = Feed(LINES_SCHEMA, [lines])
+        objects = pa.concat_tables(self.database.tables(query, feed)).combine_chunks()
+        return pa.Table.from_struct_array(objects["o"])
+
+
+def _quoted(text: str) -> str:
+    """Return a text as it is written inside SQL's single quotes."""
+    return text.replace("'", "''")
+
+
+def _infer(file: InputFile, lines: pa.Table, database: Database) -> _Structure:
+    """Return the types that suit some lines; DuckDB's memory for it grows with the lines."""
     import duckdb  # heavy, and only where there is JSONL
 
     if not lines.num_rows:
         return {}
     query = "select json_group_structure(line::json) from feed"
     try:
-        [(found,)] = database.rows(query, Feed(LINES_SCHEMA, [lines]))
-        structure = json.loads(found)
+        [(content,)] = database.rows(query, Feed(LINES_SCHEMA, [lines]))
+        structure = json.loads(content)
         _check_columns(structure)
     except duckdb.ConversionException as error:
         _check_objects(file, lines, database)
@@ -151,9 +162,10 @@ def _infer(file: InputFile, lines: pa.Table, database: Database) -> Structure:
 
 
 def _check_columns(kind: Any, depth: int = 0) -> None:
-    """
+    """Check that DuckDB and Arrow have a type for a structure.
+
     Raises:
-        ValueError: DuckDB or Arrow has no type for this.
+        ValueError: they have none.
     """
     if depth > _MAX_DEPTH:
         raise ValueError(f"nested more than {_MAX_DEPTH} deep")
@@ -172,16 +184,17 @@ def _n_keys(kind: Any) -> int:
 
 
 def _somewhere_in(lines: pa.Table, file: InputFile, error: Exception) -> InputError:
-    """Which line it is, DuckDB and Arrow do not say."""
+    """Return the error for some lines: DuckDB and Arrow do not name the one."""
     first, last = lines["row"][0].as_py() + 1, lines["row"][-1].as_py() + 1
     reason = str(error).partition("\n")[0].rpartition("Error: ")[2]
     return InputError(f"{file.uri}: lines {first} to {last}: {reason}")
 
 
 def _check_objects(file: InputFile, lines: pa.Table, database: Database) -> None:
-    """
+    """Check that every line is a JSON object.
+
     Raises:
-        InputError: a line is no JSON object.
+        InputError: a line is not.
     """
     query = (
         "select min(row) from feed where not json_valid(line)"
@@ -193,9 +206,9 @@ def _check_objects(file: InputFile, lines: pa.Table, database: Database) -> None
 
 
 def _merged(one: Any, other: Any) -> Any:
-    """The type or structure that suits the values of both, by DuckDB's rules.
+    """Return the type or structure that suits the values of both, by DuckDB's rules.
 
-    "JSON" is any value: it may stand for an object without keys, but for a mixture as well.
+    "JSON" is any value: objects without keys have it, and so have mixtures.
     """
     if one == other or other == "NULL":
         return one
@@ -212,7 +225,10 @@ def _merged(one: Any, other: Any) -> Any:
 
 
 def _storable(kind: Any) -> Any:
-    """What values of several types or of none become: text; DuckDB's names know no case."""
+    """Return the structure with text for values of several types or of none.
+
+    Objects whose keys differ in case alone become text, too: DuckDB's names ignore case.
+    """
     if isinstance(kind, dict) and len(set(map(str.casefold, kind))) < len(kind):
         return "VARCHAR"
     if isinstance(kind, dict):
@@ -222,17 +238,11 @@ def _storable(kind: Any) -> Any:
     return "VARCHAR" if kind in ("JSON", "NULL") else kind
 
 
-def _pointer(name: str) -> str:
-    """A key as SQL has a JSON pointer (RFC 6901)."""
-    escaped = name.replace("~", "~0").replace("/", "~1").replace("'", "''")
-    return f"'/{escaped}'"
-
-
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """Types as one would write them: no large offsets, and what JSON counts is signed."""
+    """Return the usual type for one of DuckDB's: without large offsets, and signed."""
     if pa.types.is_large_string(kind):
         return pa.string()
-    if pa.types.is_uint64(kind) or pa.types.is_decimal(kind):  # beyond 64 bits: is an error
+    if pa.types.is_uint64(kind) or pa.types.is_decimal(kind):  # more than 64 bits is an error
         return pa.int64()
     if pa.types.is_large_list(kind) or pa.types.is_list(kind):
         return pa.list_(_plain(kind.value_type))
@@ -242,21 +252,24 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _written_floats(kind: Any) -> Any:
-    """The part of a structure that becomes floats, as the text that it was; empty without any."""
+    """Return the part of a structure that becomes floats, with text in their place."""
     if isinstance(kind, dict):
-        found = {name: _written_floats(value) for name, value in kind.items()}
-        return {name: value for name, value in found.items() if value}
+        fields = {name: _written_floats(value) for name, value in kind.items()}
+        return {name: value for name, value in fields.items() if value}
     if isinstance(kind, list):
-        found = _written_floats(kind[0])
-        return [found] if found else []
+        item = _written_floats(kind[0])
+        return [item] if item else []
     return "VARCHAR" if kind == "DOUBLE" else ""
 
 
 def _check_exact(written: pa.Table) -> None:
-    """Two ids must not become one, as integers beyond 64 bits and those beside fractions would.
+    """Check that integers among floats stay exact, so that two ids never become one.
+
+    Args:
+        written: the values as they are written, of columns that become floats.
 
     Raises:
-        ValueError: an integer that no float is.
+        ValueError: no float equals an integer.
     """
     for name, column in zip(written.column_names, written.columns, strict=True):
         for texts in _leaves(column.combine_chunks()):

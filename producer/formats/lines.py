@@ -1,11 +1,11 @@
-"""Lines of a text file, plain, gzip or zstd, on disk or S3: split by Arrow, a block at a time."""
+"""Read the lines of a text file, plain, gzip or zstd, in blocks that Arrow splits."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +24,11 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_lines(file: FileStat, block_bytes: int = _BLOCK_BYTES) -> Iterator[pa.Table]:
-    """Tables of LINES_SCHEMA; lines that are blank are counted and left out.
+    """Yield a file's lines in tables of LINES_SCHEMA; blank lines are counted and left out.
 
     Raises:
-        InputError: not UTF-8, a line too long, a damaged or truncated archive, or changed since
-            `file`.
+        InputError: a line is not UTF-8 or too long, the archive is damaged or truncated, or the
+            file has changed.
     """
     row = 0
     for block in _blocks(file, block_bytes):
@@ -39,7 +39,16 @@ def read_lines(file: FileStat, block_bytes: int = _BLOCK_BYTES) -> Iterator[pa.T
             too_long = pc.greater(pc.binary_length(lines), settings().max_line_bytes)
             if (at := pc.index(too_long, True).as_py()) >= 0:
                 raise _too_long(file.uri, rows[at])
-        lines = _as_text(lines, rows, file.uri)
+        try:
+            lines = lines.cast(pa.large_string())
+        except pa.ArrowInvalid:
+            for number, line in zip(rows.tolist(), lines.to_pylist(), strict=True):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    what = f"is not UTF-8: {error.reason}"
+                    raise line_error(file.uri, number, what) from error
+            raise
         if b"\r" in block:
             lines = pc.ascii_rtrim(lines, "\r")
         is_blank = pc.or_(pc.equal(pc.binary_length(lines), 0), pc.ascii_is_space(lines))
@@ -47,17 +56,22 @@ def read_lines(file: FileStat, block_bytes: int = _BLOCK_BYTES) -> Iterator[pa.T
 
 
 def first_lines(file: FileStat, n_bytes: int = 64 * 1024) -> pa.Table:
-    """As `read_lines`, those of the first bytes; one at least, unless there is none."""
+    """Return the lines of a file's first bytes as `read_lines` does; at least one if it has any."""
     return next(read_lines(file, n_bytes), LINES_SCHEMA.empty_table())
 
 
+def first_line(file: FileStat) -> str:
+    """Return a file's first line that is not blank, or an empty string."""
+    return next(iter(first_lines(file)["line"].to_pylist()), "")
+
+
 def line_error(uri: str, row: int, what: str) -> InputError:
-    """Lines count from 1 in what a user reads, as editors number them."""
+    """Return the error for a line; users count lines from 1, as editors do."""
     return InputError(f"{uri}: line {row + 1} {what}")
 
 
 def _blocks(file: FileStat, block_bytes: int) -> Iterator[bytes]:
-    """Whole lines, the last one's end left off."""
+    """Yield whole lines without the last one's end."""
     limit = settings().max_line_bytes
     row = 0
     with _opened(file) as content:
@@ -86,32 +100,20 @@ def _too_long(uri: str, row: int) -> InputError:
 
 @contextmanager
 def _opened(file: FileStat) -> Iterator[Any]:
+    """Open a file, decompressed if its first bytes say so."""
     with storage.open_file(file) as content:
         codec = _MAGIC.get(content.read(2))
         content.seek(0)
         try:
-            yield _decompressed(content, codec) if codec else content
+            if codec is None:
+                yield content
+            else:
+                # Arrow reads little at a time, which on S3 would be a request each.
+                buffered = io.BufferedReader(cast(io.RawIOBase, content), _BLOCK_BYTES)
+                yield pa.CompressedInputStream(pa.PythonFile(buffered, "r"), codec)
         except OSError as error:
             if is_memory_shortage(error):
                 raise unexpected(error) from error
             if error.errno:
                 raise StorageUnavailable(f"cannot read {file.uri}: {error.strerror}") from error
             raise InputError(f"{file.uri}: truncated or damaged {codec}: {error}") from error
-
-
-def _decompressed(content: BinaryIO, codec: str) -> Any:
-    # Arrow asks for little at a time, which on S3 would be a request each.
-    buffered = io.BufferedReader(cast(io.RawIOBase, content), _BLOCK_BYTES)
-    return pa.CompressedInputStream(pa.PythonFile(buffered, "r"), codec)
-
-
-def _as_text(lines: pa.Array, rows: np.ndarray, uri: str) -> pa.Array:
-    try:
-        return lines.cast(pa.large_string())
-    except pa.ArrowInvalid:
-        for row, line in zip(rows.tolist(), lines.to_pylist(), strict=True):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise line_error(uri, row, f"is not UTF-8: {error.reason}") from error
-        raise

@@ -1,8 +1,8 @@
-"""Lists of candidates as pairs: a row for each candidate, in order, beside its query's columns."""
+"""Explode lists of candidates into pairs: one row per candidate, with its query's columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from producer.formats.rows import Rows, schema_with_status
 from producer.tables.text_columns import find_title
-from rankmill.contract.job import REFUSAL_COLUMN, STATUS_COLUMNS, InputFile, JobSpec
+from rankmill.contract.job import REFUSAL_COLUMN, JobSpec
 from rankmill.errors import InputError
 from rankmill.tables.row_bytes import row_bytes, stops
 
@@ -20,105 +20,63 @@ _IDS = ("id", "doc_id", "_id", "docid")
 _TEXTS = ("text", "document", "contents")
 
 
-class ExplodedRows:
-    """Rows of lists as rows of pairs.
+def list_columns(spec: JobSpec, schema: pa.Schema) -> list[str]:
+    """Return the columns that may be the candidates: --document-col if present, or usual names."""
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    names = (spec.document_col,) if spec.document_col in schema.names else USUAL_LISTS
+    there = [name for name in names if name in schema.names]
+    return [name for name in there if any(test(schema.field(name).type) for test in tests)]
 
-    A query that nothing names gets the number of its row as `query_id`, so that two queries of
-    equal text stay two. A candidate's further fields become columns.
 
-    Attributes:
-        title_column: the one with the candidates' titles, if they have any.
+def exploded_rows(spec: JobSpec, rows: Rows) -> Rows:
+    """Return rows of lists as rows of pairs, with each candidate's fields as columns.
+
+    A query without an id gets its row's number as `query_id`, so that two queries of equal text
+    stay two.
+
+    Raises:
+        InputError: there is no list of candidates, or a column would be there twice.
     """
+    list_column = _list_column(spec, rows)
+    own = [name for name in rows.schema.names if name != list_column]
+    counts_queries = spec.query_id_col is None and _QUERY_ID not in own
+    fields, title = _candidate_fields(spec, rows, list_column, own)
+    element = rows.schema.field(list_column).type.value_type
+    kinds = {name: element if at is None else element.field(at).type for name, at in fields.items()}
+    schema = pa.schema(
+        [
+            *([pa.field(_QUERY_ID, pa.int64())] if counts_queries else []),
+            *(rows.schema.field(name) for name in own),
+            *(pa.field(name, kind) for name, kind in kinds.items()),
+        ]
+    )
 
-    def __init__(self, spec: JobSpec, rows: Rows) -> None:
-        """
-        Raises:
-            InputError: no list of candidates, or columns that would be there twice.
-        """
-        self._rows = rows
-        self._list_column = _list_column(spec, rows)
-        self._own = [name for name in rows.schema.names if name != self._list_column]
-        self._counts_queries = spec.query_id_col is None and _QUERY_ID not in self._own
-        self._fields, self.title_column = _candidate_fields(
-            spec, rows, self._list_column, self._own
-        )
-        counted = [pa.field(_QUERY_ID, pa.int64())] if self._counts_queries else []
-        element = rows.schema.field(self._list_column).type.value_type
-        self.schema = pa.schema(
-            [
-                *counted,
-                *(rows.schema.field(name) for name in self._own),
-                *(
-                    pa.field(name, element if field is None else element.field(field).type)
-                    for name, field in self._fields.items()
-                ),
-            ]
-        )
-
-    @property
-    def candidate_columns(self) -> tuple[str, ...]:
-        """Those that tell of a candidate and not of its query."""
-        return tuple(self._fields)
-
-    @property
-    def files(self) -> tuple[InputFile, ...]:
-        return self._rows.files
-
-    def tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        own = [name for name in self._own if name in names]
-        schema = schema_with_status(pa.schema([self.schema.field(name) for name in names]))
+    def tables(names: Sequence[str]) -> Iterator[pa.Table]:
+        wanted = schema_with_status(pa.schema([schema.field(name) for name in names]))
         row = 0
-        for table in self._rows.tables([*own, self._list_column]):
+        for table in rows.tables([*(name for name in own if name in names), list_column]):
             numbers = pa.array(np.arange(row, row + table.num_rows))
             row += table.num_rows
-            if self._counts_queries:
+            if counts_queries:
                 table = table.append_column(_QUERY_ID, numbers)
-            for exploded in self._explode(table):
-                yield exploded.select(schema.names).cast(schema)
+            for exploded in _exploded(table, list_column, fields):
+                yield exploded.select(wanted.names).cast(wanted)
 
-    def _explode(self, table: pa.Table) -> Iterator[pa.Table]:
-        """A query's columns come again for each candidate, so that little can become much."""
-        parents, items, source, have_none = _flatten(table[self._list_column])
-        own = table.drop_columns([self._list_column])
-        item_sizes = np.append(row_bytes(pa.table({"": items})), 0)
-        sizes = row_bytes(own)[parents.to_numpy()] + item_sizes[source]
-        start = 0
-        for stop in stops(sizes, max(1, len(sizes))):
-            parent, at = parents[start:stop], source[start:stop]
-            candidate = items.take(pa.array(at, mask=at < 0))
-            refusal = _refusals(own[REFUSAL_COLUMN].take(parent), candidate, have_none[start:stop])
-            exploded = own.take(parent)
-            for name, field in self._fields.items():
-                values = candidate if field is None else pc.struct_field(candidate, [field])
-                exploded = exploded.append_column(name, values)
-            at = exploded.column_names.index(REFUSAL_COLUMN)
-            yield exploded.set_column(at, STATUS_COLUMNS[0], refusal)
-            start = stop
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(test(kind) for test in tests)
-
-
-def list_columns(spec: JobSpec, schema: pa.Schema) -> list[str]:
-    """The columns that may be the candidates: the one asked for, or else those called as usual."""
-    names = (spec.document_col,) if spec.document_col in schema.names else USUAL_LISTS
-    return [name for name in names if name in schema.names and _is_list(schema.field(name).type)]
+    return Rows(rows.files, schema, tables, tuple(fields), title)
 
 
 def _list_column(spec: JobSpec, rows: Rows) -> str:
-    found = list_columns(spec, rows.schema)
-    if len(found) == 1:
-        return found[0]
+    names = list_columns(spec, rows.schema)
+    if len(names) == 1:
+        return names[0]
     uri = rows.files[0].uri
-    if found:
+    if names:
         raise InputError(
-            f"{uri}: '{found[0]}' and '{found[1]}' are lists; choose by --document-col"
+            f"{uri}: '{names[0]}' and '{names[1]}' are lists; choose by --document-col"
         )
     columns = ", ".join(f"{field.name} ({field.type})" for field in rows.schema) or "none"
     raise InputError(
-        f"{uri}: column '{spec.document_col}' is no list of candidates; the columns there are: "
+        f"{uri}: column '{spec.document_col}' is not a list of candidates; the columns there are: "
         f"{columns}"
     )
 
@@ -126,10 +84,9 @@ def _list_column(spec: JobSpec, rows: Rows) -> str:
 def _candidate_fields(
     spec: JobSpec, rows: Rows, list_column: str, own: list[str]
 ) -> tuple[dict[str, str | None], str | None]:
-    """Output column to the candidate's field that it comes from; None is the candidate itself.
+    """Return output columns with the candidate's fields that they come from, and the title's.
 
-    Returns:
-        The columns, and the one of the title.
+    The field is None where the candidate itself is the text.
 
     Raises:
         InputError: no field has the text, or a column would be there twice.
@@ -161,34 +118,47 @@ def _candidate_fields(
     return dict(columns), next((name for name, field in columns if title and field == title), None)
 
 
-def _flatten(lists: pa.ChunkedArray) -> tuple[pa.Array, pa.Array, np.ndarray, np.ndarray]:
-    """Each candidate with its row's number, and a row that has none once.
+def _exploded(
+    table: pa.Table, list_column: str, fields: Mapping[str, str | None]
+) -> Iterator[pa.Table]:
+    """Yield a row per candidate, in small tables: a query's columns are repeated for each."""
+    parents, items, source = _flattened(table[list_column])
+    own = table.drop_columns([list_column])
+    item_sizes = np.append(row_bytes(pa.table({"": items})), 0)
+    sizes = row_bytes(own)[parents.to_numpy()] + item_sizes[source]
+    start = 0
+    for stop in stops(sizes, max(1, len(sizes))):
+        parent, at = parents[start:stop], source[start:stop]
+        candidate = items.take(pa.array(at, mask=at < 0))
+        exploded = own.take(parent)
+        for name, field in fields.items():
+            values = candidate if field is None else pc.struct_field(candidate, [field])
+            exploded = exploded.append_column(name, values)
+        reasons = pc.case_when(
+            pc.make_struct(pa.array(at < 0), candidate.is_null()),
+            pa.scalar("no candidates"),
+            pa.scalar("candidate is null"),
+        )
+        refusal = pc.coalesce(exploded[REFUSAL_COLUMN], reasons)
+        column = exploded.column_names.index(REFUSAL_COLUMN)
+        yield exploded.set_column(column, REFUSAL_COLUMN, refusal)
+        start = stop
+
+
+def _flattened(lists: pa.ChunkedArray) -> tuple[pa.Array, pa.Array, np.ndarray]:
+    """Return each candidate with its row, and a row without candidates once.
 
     Returns:
-        parent: int64 (n,)
+        parent: int64 (n,), the number of the row.
         items: all candidates.
-        source: int64 (n,), which of them, or -1 for none.
-        has_none: bool (n,), whether the row has no candidates.
+        source: int64 (n,), the number of the candidate in `items`, or -1 for none.
     """
-    kind = pa.large_list(lists.type.value_type)
-    lists = lists.cast(kind)
+    lists = lists.cast(pa.large_list(lists.type.value_type))
     array = lists.chunk(0) if lists.num_chunks == 1 else lists.combine_chunks()
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     counts = np.maximum(lengths, 1)
     parent = np.repeat(np.arange(len(lengths)), counts)
     nth = np.arange(len(parent)) - np.repeat(np.cumsum(counts) - counts, counts)
     source = np.repeat(np.cumsum(lengths) - lengths, counts) + nth
-    has_none = np.repeat(lengths == 0, counts)
-    source[has_none] = -1
-    return pa.array(parent), pc.list_flatten(array), source, has_none
-
-
-def _refusals(
-    earlier: pa.ChunkedArray, candidate: pa.Array, has_none: np.ndarray
-) -> pa.ChunkedArray:
-    reasons = pc.case_when(
-        pc.make_struct(pa.array(has_none), candidate.is_null()),
-        pa.scalar("no candidates"),
-        pa.scalar("candidate is null"),
-    )
-    return pc.coalesce(earlier, reasons)
+    source[np.repeat(lengths == 0, counts)] = -1
+    return pa.array(parent), pc.list_flatten(array), source

@@ -1,4 +1,4 @@
-"""Decide which column plays which part, and what each is called in the parts."""
+"""Choose the role of each input column, and its name in the output."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ _QUERY_ID, _DOC_ID = "query_id", "doc_id"
 
 
 def key_columns(options: JobOptions) -> tuple[str, ...]:
-    """The names of texts and ids, whether they are there or not."""
+    """Return the names of texts and ids, whether they are there or not."""
     title = "title" if options.title_col is None else options.title_col
     texts = (options.query_col, options.document_col)
     return (*texts, *id_columns(options), *([title] if title not in (NO_TITLE, "") else []))
 
 
 def id_columns(options: JobOptions) -> tuple[str, str]:
-    """The names of the ids, whether they are there or not."""
+    """Return the names of the ids, whether they are there or not."""
     return options.query_id_col or _QUERY_ID, options.doc_id_col or _DOC_ID
 
 
 def check_names(uri: str, schema: pa.Schema) -> None:
-    """Raise InputError where an input's column is called like one that preparing adds."""
+    """Check that no column has the name of one that preparing adds.
+
+    Raises:
+        InputError: a column has; `uri` is the file that the error names.
+    """
     reserved = [name for name in STATUS_COLUMNS if name in schema.names]
     if reserved:
         raise InputError(f"{uri}: column '{reserved[0]}' needs another name")
@@ -46,19 +50,27 @@ def resolve_columns(
     candidates: tuple[str, ...] | None = None,
     title: str | None = None,
 ) -> Columns:
-    """Which column plays which part; ids and titles are taken up where they are called as usual.
+    """Return the role of each column; ids and titles are also found by their usual names.
 
     Args:
-        candidates: of lists, the columns that describe a candidate, to be folded again.
-        title: of lists, the column with a candidate's title; that of pairs is found.
+        spec: names the columns.
+        schema: the input's columns.
+        candidates: of lists, the columns that describe a candidate, to be lists in the output.
+        title: of lists, the column with the candidates' titles; for pairs it is found here.
 
     Raises:
-        InputError: a column is missing, twice there, of the wrong type, or would be written twice.
+        InputError: a column is missing, there twice, of the wrong type, or would be written twice.
     """
     for column in schema.names:
-        _field(column, schema)  # those left out too, which a rejected row has
-    _check_text(spec.query_col, schema, "--query-col")
-    _check_text(spec.document_col, schema, "--document-col")
+        _field(column, schema)  # also those left out, since a rejected row has them
+    for column, flag in ((spec.query_col, "--query-col"), (spec.document_col, "--document-col")):
+        kind = _field(column, schema, flag).type
+        if not is_text(kind):
+            columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+            raise InputError(
+                f"column '{column}' is {kind}, not text; the columns there are: {columns}; "
+                f"{flag} names another"
+            )
     query_id = _id_column(spec.query_id_col, _QUERY_ID, schema)
     doc_id = _id_column(spec.doc_id_col, _DOC_ID, schema)
     texts = (spec.query_col, spec.document_col)
@@ -96,7 +108,7 @@ def resolve_columns(
 
 
 def _field(column: str, schema: pa.Schema, flag: str | None = None) -> pa.Field:
-    """The column that a flag names; raises InputError where it is missing or there twice."""
+    """Return a column; raise InputError, with advice to use `flag`, if not there exactly once."""
     if schema.names.count(column) != 1:
         there = ", ".join(schema.names) or "none"
         what = "twice" if column in schema.names else "missing"
@@ -105,30 +117,19 @@ def _field(column: str, schema: pa.Schema, flag: str | None = None) -> pa.Field:
     return schema.field(column)
 
 
-def _check_text(column: str, schema: pa.Schema, flag: str) -> None:
-    kind = _field(column, schema, flag).type
-    if not is_text(kind):
-        columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        raise InputError(
-            f"column '{column}' is {kind}, not text; the columns there are: {columns}; "
-            f"{flag} names another"
-        )
-
-
 def _id_column(wanted: str | None, usual: str, schema: pa.Schema) -> str | None:
     if wanted is None and usual not in schema.names:
         return None
     name = wanted or usual
-    key_type(
-        _field(name, schema, f"--{usual.replace('_', '-')}-col").type, name
-    )  # refuses what has none
+    kind = _field(name, schema, f"--{usual.replace('_', '-')}-col").type
+    key_type(kind, name)  # raises InputError for a type that cannot be an id
     return name
 
 
 def _names_in_parts(kept: Sequence[str]) -> dict[str, str]:
-    """Input column to output column; one called like a result gets `input_` before its name.
+    """Return input column to output column; one named like a result column gets `input_` in front.
 
-    Names are compared as `folded` has them: most readers of parts take no notice of case.
+    Names are compared as `folded` returns them, since most readers of parts ignore case.
     """
     results = set(map(folded, RESULT_COLUMNS))
     names = {column: f"input_{column}" if folded(column) in results else column for column in kept}

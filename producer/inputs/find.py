@@ -1,46 +1,49 @@
-"""Find the files that an input means, or say why it means none."""
+"""Find the files that an input names, or say why there are none."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from producer.formats.forms import Form, form_of
+from producer.formats.file_format import FileFormat, detect_format
 from producer.inputs.folders import data_files
 from producer.lake.delta import open_delta
+from producer.lake.detect import Kind, check_plain, named_table
 from producer.lake.iceberg import located, open_iceberg
-from producer.lake.marks import Kind, Table, check_plain, named_table
-from producer.lake.table import TableVersion
+from producer.lake.table_version import TableVersion
 from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.storage import FileStat
 
 
 @dataclass(frozen=True)
-class Found:
-    """
+class FoundInput:
+    """The files of an input.
+
     Attributes:
-        below: of each file's path what the place that named it leaves open, from a `/` on.
-        table: the table that the files are of, and which has said so.
+        file_format: the format of all files.
+        files: the files, in order.
+        below: for each file, the part of its path below the place that named it, from a `/` on.
+        table: the lake table that lists the files, if the input is one.
     """
 
-    form: Form
+    file_format: FileFormat
     files: tuple[FileStat, ...]
     below: tuple[str, ...] = ()
     table: TableVersion | None = None
 
 
-def find(uris: str, version: str | None = None, flag: str = "INPUT") -> Found:
-    """The files that an input names, which all have one form.
+def find(uris: str, version: str | None = None, flag: str = "INPUT") -> FoundInput:
+    """Return the files that an input names, which all have one format.
 
     Args:
-        version: of the table that the input is, or else its newest.
-        flag: what named the input.
+        uris: the input as a user names it, with commas between places.
+        version: the version of the input's table; None for the newest.
+        flag: the flag or argument that names the input.
 
     Raises:
-        InputError: nothing is there, or a file twice, or files of several forms, or of none that
-            is known; or files that are not an input's rows as they lie there; or a version of what
-            has none.
+        InputError: nothing is there, a file is there twice, the formats differ or are unknown, the
+            files are not the input's rows as they are, or the input has no versions.
     """
     version_flag = "--input-version" if flag == "INPUT" else f"{flag}-version"
     files: list[FileStat] = []
@@ -52,8 +55,9 @@ def find(uris: str, version: str | None = None, flag: str = "INPUT") -> Found:
         if table is not None:
             if len(places) > 1:
                 raise InputError(f"{place} is a table ({table.kind}); give it alone")
+            open_table = open_delta if table.kind is Kind.DELTA else open_iceberg
             opened = open_table(replace(table, version_flag=version_flag), version)
-            return Found(Form.PARQUET, opened.files(), table=opened)
+            return FoundInput(FileFormat.PARQUET, opened.files(), table=opened)
         found = data_files(listing)
         check_plain(listing, found)
         files += found
@@ -65,18 +69,10 @@ def find(uris: str, version: str | None = None, flag: str = "INPUT") -> Found:
     [(uri, n_times)] = Counter(file.uri for file in files).most_common(1)
     if n_times > 1:
         raise InputError(f"{uri} is named twice by {uris}; its rows would be read twice")
-    forms: dict[Form, str] = {}
+    formats: dict[FileFormat, str] = {}
     for file in files:
-        forms.setdefault(form_of(file), file.uri)
-    if len(forms) > 1:
-        (one, here), (other, there) = list(forms.items())[:2]
-        raise InputError(f"{here} is {one}, {there} is {other}; give files of one form")
-    return Found(next(iter(forms)), tuple(files), tuple(below))
-
-
-def open_table(table: Table, version: str | None) -> TableVersion:
-    """
-    Raises:
-        InputError: as `open_delta` and `open_iceberg`.
-    """
-    return (open_delta if table.kind is Kind.DELTA else open_iceberg)(table, version)
+        formats.setdefault(detect_format(file), file.uri)
+    if len(formats) > 1:
+        (one, here), (other, there) = list(formats.items())[:2]
+        raise InputError(f"{here} is {one}, {there} is {other}; give files of one format")
+    return FoundInput(next(iter(formats)), tuple(files), tuple(below))

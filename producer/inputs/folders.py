@@ -1,25 +1,18 @@
-"""Check that the files of a folder are one set of rows: of one kind, of one split, each once."""
+"""Select the files with rows from a listing: of one kind and one split, each once."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from producer.formats.file_format import SUFFIXES, FileFormat
 from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.storage import FileStat, Listing
 
-# Suffix to the kind that a user knows it by. Those of one kind are read together.
+# Suffix to the kind of file, as users call it. Files of one kind are read together.
 _KINDS = {
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-    ".parq": "Parquet",
-    ".jsonl": "JSONL",
-    ".ndjson": "JSONL",
-    ".json": "JSONL",
-    ".tsv": "TSV",
-    ".run": "a TREC run",
-    ".trec": "a TREC run",
+    **{suffix: str(file_format) for suffix, file_format in SUFFIXES.items()},
     ".csv": "CSV",
     ".orc": "ORC",
     ".avro": "Avro",
@@ -40,9 +33,9 @@ _KINDS = {
     ".duckdb": "a database",
     ".sqlite": "a database",
 }
-_READ_KINDS = ("Parquet", "JSONL", "TSV", "a TREC run")
+_READ_KINDS = tuple(map(str, FileFormat))
 _PACKED = (".gz", ".zst", ".bz2", ".xz", ".zip", ".lz4", ".snappy", ".br")
-# What describes the data that it lies next to.
+# Files that describe the data next to them.
 _DESCRIPTION = re.compile(
     r"[_.].*|(readme|licen[cs]e|changelog|notice)(\..*)?|.*\.(md|crc|md5|sha1|sha256|sha512|asc|sig)"
     r"|(md5|sha\d+)sums?(\.txt)?|checksums?(\.txt)?"
@@ -51,13 +44,14 @@ _DESCRIPTION = re.compile(
     re.IGNORECASE,
 )
 _MAGIC = {b"PAR1": "Parquet", b"ORC": "ORC", b"Obj\x01": "Avro", b"ARROW1": "Arrow"}
-_N_UNKNOWN_LOOKED_AT = 20
+_MAGIC_BYTES = max(map(len, _MAGIC))
+_N_UNKNOWN_OPENED = 20
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-# Of one data set, by BEIR's names.
+# The files of one data set, by BEIR's names.
 _ROLES = ("queries", "corpus", "qrels")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\..*)")
 _PARTITION = re.compile(r"([^/=]+)=[^/]*")
@@ -65,35 +59,43 @@ _SPLIT_COLUMNS = {"split", "subset", "fold", "partition"}
 
 
 def data_files(listing: Listing) -> list[FileStat]:
-    """The files with rows among those that a place names.
+    """Return the files with rows among those that a place names.
 
-    A glob says which files to take; it does not say that of what a `*` finds in hidden folders,
-    nor of what only describes the data. Of a folder all files count that may have rows.
+    A glob names the files to take, except those that a `*` finds in hidden folders and those that
+    only describe the data. In a folder, all files count that may have rows.
 
     Raises:
-        InputError: there are none, or several kinds or splits in a folder, or one file's rows
-            twice, packed and not.
+        InputError: there are none, a folder has several kinds or splits, or a file is there both
+            packed and unpacked.
     """
     if listing.is_file:
         return list(listing.named)
     inside = _of_folder(listing)
-    found = sorted([*_of_glob(listing), *inside], key=lambda file: file.uri)
-    if not found:
+    files = sorted([*_of_glob(listing), *inside], key=lambda file: file.uri)
+    if not files:
         raise InputError(_nothing_in(listing))
-    _check_doubles(listing, found)
+    by_stem: dict[str, FileStat] = {}
+    for file in files:
+        other = by_stem.setdefault(_stem(file.uri), file)
+        if other is not file:
+            raise InputError(
+                f"{listing.place} holds {_shown(listing, other)} and {_shown(listing, file)}, "
+                "which may be the same rows twice; name the one to read, or both with a comma"
+            )
     if inside:
         _check_splits(listing, inside)
-    return found
+    return files
 
 
 def kind_of(uri: str) -> str | None:
-    """What a file's name says that it is; None where that says nothing."""
+    """Return the kind of file that a name stands for by its suffix, or None."""
     name, packed = _unpacked(uri)
     kind = _KINDS.get(_suffix(name))
     return f"packed {kind}" if kind == "Parquet" and packed else kind
 
 
 def _of_glob(listing: Listing) -> list[FileStat]:
+    """Return the files that a glob matches, without hidden folders and descriptions of data."""
     parts = listing.place.removeprefix(listing.top).split("/")
     if any(part.startswith(("_", ".")) for part in parts):
         return list(listing.named)
@@ -105,6 +107,7 @@ def _of_glob(listing: Listing) -> list[FileStat]:
 
 
 def _of_folder(listing: Listing) -> list[FileStat]:
+    """Return the files with rows inside a folder, which must all be of one kind."""
     by_kind: dict[str, list[FileStat]] = {}
     unknown = []
     for file in listing.inside:
@@ -117,31 +120,25 @@ def _of_folder(listing: Listing) -> list[FileStat]:
         return []
     if len(by_kind) > 1:
         shown = " and ".join(f"{kind} ({_shown(listing, of[0])})" for kind, of in by_kind.items())
-        raise InputError(f"{listing.place} holds {shown}; {_which(listing, by_kind)}")
-    [(kind, found)] = by_kind.items()
+        raise InputError(f"{listing.place} holds {shown}; {_advice(listing, by_kind)}")
+    [(kind, files)] = by_kind.items()
     if kind not in _READ_KINDS:
         raise InputError(
-            f"{listing.place} holds {kind} ({_shown(listing, found[0])}), which is not read; give "
+            f"{listing.place} holds {kind} ({_shown(listing, files[0])}), which is not read; give "
             "Parquet, JSONL, TSV or a TREC run"
         )
-    for file in unknown[:_N_UNKNOWN_LOOKED_AT]:
-        if hidden := _kind_by_content(file):
+    for file in unknown[:_N_UNKNOWN_OPENED]:
+        if file.size_bytes < _MAGIC_BYTES:
+            continue
+        with storage.open_file(file) as content:
+            start = content.read(_MAGIC_BYTES)
+        hidden = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
+        if hidden is not None:
             raise InputError(
-                f"{listing.place} holds {kind} ({_shown(listing, found[0])}) and by its content "
-                f"{hidden} ({_shown(listing, file)}); {_which(listing, by_kind)}"
+                f"{listing.place} holds {kind} ({_shown(listing, files[0])}) and by its content "
+                f"{hidden} ({_shown(listing, file)}); {_advice(listing, by_kind)}"
             )
-    return found
-
-
-def _check_doubles(listing: Listing, found: Iterable[FileStat]) -> None:
-    seen: dict[str, FileStat] = {}
-    for file in found:
-        other = seen.setdefault(_stem(file.uri), file)
-        if other is not file:
-            raise InputError(
-                f"{listing.place} holds {_shown(listing, other)} and {_shown(listing, file)}, "
-                "which may be the same rows twice; name the one to read, or both with a comma"
-            )
+    return files
 
 
 def _check_splits(listing: Listing, inside: Sequence[FileStat]) -> None:
@@ -171,7 +168,7 @@ def _check_splits(listing: Listing, inside: Sequence[FileStat]) -> None:
 
 
 def _glob_of(listing: Listing, file: FileStat) -> str:
-    """A glob for the split that a file is of."""
+    """Return a glob for the split that a file belongs to."""
     path = _path(listing, file.uri)
     parts = path.split("/")
     for at, part in enumerate(parts[:-1]):
@@ -187,7 +184,8 @@ def _any_of(listing: Listing, file: FileStat) -> str:
     return f"{listing.top}/{'**/' if n_folders else ''}*{_suffix(name)}{packed}"
 
 
-def _which(listing: Listing, by_kind: dict[str, list[FileStat]]) -> str:
+def _advice(listing: Listing, by_kind: dict[str, list[FileStat]]) -> str:
+    """Return the advice for a folder with several kinds of files."""
     readable = [files[0] for kind, files in by_kind.items() if kind in _READ_KINDS]
     if not readable:
         return "give Parquet, JSONL, TSV or a TREC run"
@@ -206,26 +204,18 @@ def _nothing_in(listing: Listing) -> str:
     return f"{lead}, only {shown}; a glob such as {listing.top}/* reads files by their content"
 
 
-def _kind_by_content(file: FileStat) -> str | None:
-    if file.size_bytes < len(b"ARROW1"):
-        return None
-    with storage.open_file(file) as content:
-        start = content.read(len(b"ARROW1"))
-    return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
-
-
 def _is_description(uri: str) -> bool:
     return _DESCRIPTION.fullmatch(_name(uri)) is not None
 
 
 def _unpacked(uri: str) -> tuple[str, str]:
-    """A name without the suffix of a compression, and that suffix."""
-    packed = next((each for each in _PACKED if uri.lower().endswith(each)), "")
+    """Return a name without the suffix of a compression, and that suffix."""
+    packed = next((suffix for suffix in _PACKED if uri.lower().endswith(suffix)), "")
     return uri[: len(uri) - len(packed)], packed
 
 
 def _stem(uri: str) -> str:
-    """A place without what says its kind."""
+    """Return a URI without the suffixes of compression and kind."""
     name, _ = _unpacked(uri)
     return name[: len(name) - len(_suffix(name))] if _suffix(name) in _KINDS else name
 

@@ -1,4 +1,4 @@
-"""Whether an input is of the layout that was named, and of which it looks to be if not."""
+"""Check that an input has the layout that was named, and advise which one it seems to have."""
 
 from __future__ import annotations
 
@@ -17,36 +17,33 @@ _ADVICE: dict[Layout, str] = {
 
 
 def check_layout(spec: JobSpec, uri: str, schema: pa.Schema) -> None:
-    """
+    """Check that the columns are not plainly those of another layout.
+
     Raises:
-        InputError: the columns are plainly those of another layout.
+        InputError: they are; `uri` is the file that the error names.
     """
-    found = _layout_of(spec, schema)
-    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    has_text = {field.name for field in schema if is_text(field.type)}
     ids = {spec.query_id_col or "query_id", spec.doc_id_col or "doc_id"}
-    texts = [field.name for field in schema if is_text(field.type) and field.name not in ids]
-    if found == "run" and spec.layout == "pairs" and len(texts) > 1:  # of a run, a tag at most
+    has_query = spec.query_col in has_text
+    seen: Layout | None = None
+    if has_query and spec.document_col in has_text:
+        seen = "pairs"
+    elif has_query and len(list_columns(spec, schema)) == 1:
+        seen = "lists"
+    elif ids <= set(schema.names) and not has_text & {spec.query_col, spec.document_col}:
+        seen = "run"
+    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    # A run has one text besides its ids at most, its tag.
+    if seen == "run" and spec.layout == "pairs" and len(has_text - ids) > 1:
         raise InputError(
             f"{uri}: no text columns '{spec.query_col}' and '{spec.document_col}'; the columns "
             f"there are: {columns}; name the texts with --query-col and --document-col, or "
             f"{_ADVICE['run']} where they lie in other files"
         )
-    if found is not None and found != spec.layout:
-        raise wrong_layout(uri, found, columns)
+    if seen is not None and seen != spec.layout:
+        raise wrong_layout(uri, seen, columns)
 
 
-def wrong_layout(uri: str, found: Layout, why: str) -> InputError:
-    return InputError(f"{uri} looks like {found}, not as --layout says: {why}; {_ADVICE[found]}")
-
-
-def _layout_of(spec: JobSpec, schema: pa.Schema) -> Layout | None:
-    texts = {field.name for field in schema if is_text(field.type)}
-    has_query = spec.query_col in texts
-    if has_query and spec.document_col in texts:
-        return "pairs"
-    if has_query and len(list_columns(spec, schema)) == 1:
-        return "lists"
-    ids = {spec.query_id_col or "query_id", spec.doc_id_col or "doc_id"}
-    if ids <= set(schema.names) and not texts & {spec.query_col, spec.document_col}:
-        return "run"
-    return None
+def wrong_layout(uri: str, seen: Layout, why: str) -> InputError:
+    """Return the error for an input that seems to have another layout than --layout names."""
+    return InputError(f"{uri} looks like {seen}, not as --layout says: {why}; {_ADVICE[seen]}")

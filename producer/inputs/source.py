@@ -1,4 +1,4 @@
-"""Read an input's files, schema and row groups from Parquet footers alone."""
+"""Read the files, schema and row groups of a Parquet input from its footers alone."""
 
 from __future__ import annotations
 
@@ -13,38 +13,30 @@ import numpy as np
 import pyarrow as pa
 
 from producer.inputs.columns import key_columns
-from producer.inputs.find import Found, find
+from producer.inputs.find import FoundInput, find
 from producer.tables.unify import unified
 from producer.tables.width import check_width
 from rankmill import storage
-from rankmill.contract.job import (
-    InputFile,
-    JobOptions,
-    Partition,
-)
+from rankmill.contract.job import InputFile, JobOptions, Partition
 from rankmill.errors import InputError
 from rankmill.tables.parquet import Footer, plain_schema, read_footer
 
 _N_FOOTERS_AT_ONCE = 16
-
-
 _PARTITION = re.compile(r"([^/=]+)=([^/]*)/")
-
-
 _NULL = "__HIVE_DEFAULT_PARTITION__"
-
-
-# A number that is written in one way only; `007` is a name.
+# A number that is written in one way only; `007` is text.
 _NUMBER_OR_NULL = re.compile(rf"0|-?[1-9][0-9]{{0,17}}|{_NULL}")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the footers tell of an input.
+    """An input as its footers describe it.
 
     Attributes:
-        group_rows: int64 (n_row_groups,), rows of each row group through all files.
-        group_bytes: int64 (n_row_groups,), bytes of the columns asked for in each.
+        files: the files, in order.
+        schema: the columns of all files.
+        group_rows: int64 (n_row_groups,), the rows of each row group, through all files.
+        group_bytes: int64 (n_row_groups,), the bytes of the wanted columns in each.
     """
 
     files: tuple[InputFile, ...]
@@ -56,6 +48,7 @@ class Source:
     def of(
         cls, files: tuple[InputFile, ...], schema: pa.Schema, footers: Sequence[Footer]
     ) -> Source:
+        """Return the source of files with these footers."""
         return cls(
             files,
             schema,
@@ -65,67 +58,68 @@ class Source:
 
     @property
     def n_rows(self) -> int:
+        """The rows of all files."""
         return int(self.group_rows.sum())
 
 
 def read_source(
-    inputs: str | list[str] | Found,
+    inputs: str | list[str] | FoundInput,
     columns: Sequence[str] | None = None,
     in_all: Collection[str] = (),
 ) -> Source:
-    """Find the input's files and read their footers, on S3 with a request for each file or two.
+    """Find an input's files and read their footers; on S3 that takes one or two requests a file.
 
-    Folders that a place does not name itself, being in it or matched by it, may give columns.
+    The folders below a place that the user named may give columns, such as `lang=de`.
 
     Args:
-        inputs: as a user names them, with commas between places, or found already; or a list of
-            folders of our own.
-        columns: those whose bytes are counted in `group_bytes`, or all.
+        inputs: the input as a user names it, with commas between places, or as `find` returned
+            it; or a list of folders that this project has written.
+        columns: the columns whose bytes `group_bytes` counts; None for all.
         in_all: columns that no file may lack where another has them.
 
     Raises:
-        InputError: no such file, not Parquet, truncated, or the files' columns differ in more
-            than `unified` allows.
+        InputError: a file is missing, truncated or not Parquet, or the files' columns differ in
+            more than `unified` allows.
     """
-    found: list[storage.FileStat] = []
+    is_own = isinstance(inputs, list)
+    files: list[storage.FileStat] = []
     below: list[str] = []
     table = None
     if isinstance(inputs, list):
         for place in inputs:
-            files = storage.find_files(place, (".parquet",))
-            found += files
-            below += storage.paths_below(place, files)
+            inside = storage.find_files(place, (".parquet",))
+            files += inside
+            below += storage.paths_below(place, inside)
     else:
-        named = find(inputs) if isinstance(inputs, str) else inputs
-        found, below, table = list(named.files), list(named.below), named.table
+        found = find(inputs) if isinstance(inputs, str) else inputs
+        files, below, table = list(found.files), list(found.below), found.table
     if table is not None and columns is not None:
         columns = table.stored_as(columns)
     with ThreadPoolExecutor(_N_FOOTERS_AT_ONCE) as pool:
-        footers = list(pool.map(lambda file: read_footer(file, columns), found))
-    if not isinstance(inputs, list):
-        for file, footer in zip(found, footers, strict=True):
+        footers = list(pool.map(lambda file: read_footer(file, columns), files))
+    if not is_own:
+        for file, footer in zip(files, footers, strict=True):
             check_width(file.uri, footer.schema)
     if table is not None:
-        return Source.of(*table.inputs(found, footers), footers)
-    partitions = _partitions([file.uri for file in found], below)
-    stored = [plain_schema(footer.schema) for footer in footers]
-    schema = unified([file.uri for file in found], stored, in_all)
-    if not isinstance(inputs, list):
-        check_width(f"{found[0].uri} and {len(found) - 1} more", schema)
+        return Source.of(*table.inputs(files, footers), footers)
+    uris = [file.uri for file in files]
+    partitions = _partitions(uris, below)
+    schema = unified(uris, [plain_schema(footer.schema) for footer in footers], in_all)
+    if not is_own:
+        check_width(f"{uris[0]} and {len(uris) - 1} more", schema)
     input_files = tuple(
         _input_file(file, footer, partition, schema.names)
-        for file, footer, partition in zip(found, footers, partitions, strict=True)
+        for file, footer, partition in zip(files, footers, partitions, strict=True)
     )
     return Source.of(input_files, _with_given(schema, input_files), footers)
 
 
-def read_pairs(options: JobOptions, found: Found | None = None) -> Source:
-    """The source of pairs in Parquet; its texts and ids are in all files, or in none.
-
-    Its bytes are those of the columns that a worker reads.
+def read_pairs(options: JobOptions, found: FoundInput | None = None) -> Source:
+    """Return the source of pairs in Parquet, with the bytes of the columns that a worker reads.
 
     Args:
-        found: the input, where it was found already.
+        options: name the input and its columns; texts and ids are in all files, or in none.
+        found: the input if it was found already.
 
     Raises:
         InputError: as `read_source`.
@@ -138,7 +132,7 @@ def read_pairs(options: JobOptions, found: Found | None = None) -> Source:
 
 
 def input_schema(files: Sequence[InputFile]) -> pa.Schema:
-    """The columns of an input whose files `read_source` has found."""
+    """Return the columns of an input whose files `read_source` has found."""
     return _with_given(_stored_schema(tuple(file.stat for file in files)), files)
 
 
@@ -150,7 +144,7 @@ def _stored_schema(files: tuple[storage.FileStat, ...]) -> pa.Schema:
 
 
 def _with_given(stored: pa.Schema, files: Sequence[InputFile]) -> pa.Schema:
-    """The columns that are stored in files, and those that their paths give."""
+    """Return the columns that files store, followed by those that only their paths give."""
     schema = stored
     for name in files[0].partition:
         if name not in stored.names:
@@ -162,8 +156,11 @@ def _with_given(stored: pa.Schema, files: Sequence[InputFile]) -> pa.Schema:
 def _input_file(
     file: storage.FileStat, footer: Footer, given: Partition, names: Sequence[str]
 ) -> InputFile:
-    """
+    """Return a file with the columns that it does not store.
+
     Args:
+        file: the file.
+        footer: its footer.
         given: the columns of its path.
         names: the columns that this file or another stores.
     """
@@ -186,19 +183,37 @@ def _input_file(
 
 
 def _partitions(uris: Sequence[str], paths: Sequence[str]) -> list[Partition]:
-    """The columns that each path gives in Hive's way, `…/lang=de/…`; numbers where all are
-    written as such: of others, as `007`, every sign counts.
+    """Return the columns that each path gives in Hive's way, `…/lang=de/…`.
+
+    A column has numbers if all its values are written as numbers are, so `007` makes it text.
 
     Raises:
-        InputError: some paths give a column that others do not, or one twice.
+        InputError: a path gives a column that another does not, or gives it twice.
     """
-    given = [_given_by(uri, path) for uri, path in zip(uris, paths, strict=True)]
+    given: list[dict[str, str]] = []
+    for uri, path in zip(uris, paths, strict=True):
+        try:
+            named = [
+                (unquote(name, errors="strict"), unquote(value, errors="strict"))
+                for name, value in _PARTITION.findall(path)
+            ]
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{uri}: a folder's name is not UTF-8 after unquoting its %"
+            ) from error
+        names = [name for name, _ in named]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{uri}: two folders give the column '{twice}'; rename one")
+        given.append(dict(named))
     for uri, values in zip(uris, given, strict=True):
         if values.keys() != given[0].keys():
             name = sorted(values.keys() ^ given[0].keys())[0]
             raise InputError(f"{uri}: {uris[0]} differs in having a folder {name}=… or not")
     numeric = {
-        name for name in given[0] if all(_NUMBER_OR_NULL.fullmatch(each[name]) for each in given)
+        name
+        for name in given[0]
+        if all(_NUMBER_OR_NULL.fullmatch(values[name]) for values in given)
     }
 
     def value(name: str, text: str) -> int | str | None:
@@ -206,19 +221,4 @@ def _partitions(uris: Sequence[str], paths: Sequence[str]) -> list[Partition]:
             return None
         return int(text) if name in numeric else text
 
-    return [{name: value(name, text) for name, text in each.items()} for each in given]
-
-
-def _given_by(uri: str, path: str) -> dict[str, str]:
-    try:
-        found = [
-            (unquote(name, errors="strict"), unquote(value, errors="strict"))
-            for name, value in _PARTITION.findall(path)
-        ]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{uri}: a folder's name is not UTF-8 after unquoting its %") from error
-    given = dict(found)
-    if len(given) < len(found):
-        name = next(name for name in given if [n for n, _ in found].count(name) > 1)
-        raise InputError(f"{uri}: two folders give the column '{name}'; rename one")
-    return given
+    return [{name: value(name, text) for name, text in values.items()} for values in given]

@@ -14,7 +14,7 @@ from producer.inputs.layouts import check_layout
 from producer.inputs.source import read_pairs
 from producer.jobs.plan import make_plan
 from producer.lake.iceberg import located
-from producer.prepare.sources import find_inputs, needs_prepare, pinned
+from producer.prepare.job_inputs import find_inputs, needs_prepare, pinned
 from producer.reuse.earlier import find_earlier
 from rankmill import storage
 from rankmill.contract.job import InputFile, JobRecord, JobSpec, Plan, job_id_for

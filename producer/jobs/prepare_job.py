@@ -12,8 +12,8 @@ from structlog.contextvars import bound_contextvars
 
 from producer.inputs.source import read_pairs, read_source
 from producer.jobs.plan import make_plan
+from producer.prepare.job_inputs import find_inputs, needs_prepare
 from producer.prepare.prepare import prepare
-from producer.prepare.sources import find_inputs, needs_prepare
 from producer.reuse.earlier import Earlier
 from producer.reuse.look_up import look_up
 from producer.tables.workspace import Progress

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.lake.marks import Table
-from producer.lake.table import Counted, TableVersion
+from producer.lake.detect import Table
+from producer.lake.table_version import Counted, TableVersion
 from rankmill import storage
 from rankmill.contract.job import Partition
 from rankmill.errors import InputError

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from producer.lake.marks import METADATA_FILE, Table
-from producer.lake.table import Counted, TableVersion
+from producer.lake.detect import METADATA_FILE, Table
+from producer.lake.table_version import Counted, TableVersion
 from rankmill import storage
 from rankmill.contract.job import Partition
 from rankmill.errors import InputError, RankmillError

@@ -1,1 +1,1 @@
-"""Turns inputs that are not pairs clustered by query into the canonical pairs dataset, once."""
+"""Prepare any input as pairs in Parquet, grouped by query, once and out of core."""

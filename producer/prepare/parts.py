@@ -1,4 +1,4 @@
-"""The prepared dataset's files: about a million rows each, in row groups that a shard may cut."""
+"""Write a prepared dataset's files: a million rows each, in row groups that shards can cut."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PART_GROUPS = 64
 
 
 def write_parts(target_uri: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    """Publish `part-00000.parquet` and so on; one without rows where there are none."""
+    """Publish `part-00000.parquet` and so on; without rows there is one empty file."""
     groups = _row_groups(schema, tables)
     for number in count():
         first = list(islice(groups, 1))
@@ -36,7 +36,7 @@ def write_parts(target_uri: str, schema: pa.Schema, tables: Iterable[pa.Table]) 
 
 
 def _row_groups(schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of _GROUP_ROWS, or fewer where those would be large."""
+    """Yield the rows in tables of _GROUP_ROWS, or of _GROUP_BYTES if those are fewer rows."""
     waiting: list[pa.Table] = []
     n_rows, n_bytes = 0, 0
     for table in tables:

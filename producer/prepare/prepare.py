@@ -1,12 +1,12 @@
-"""Prepares a job's input: the canonical pairs dataset in Parquet, made once, out of core."""
+"""Prepare a job's input: write it once as the canonical pairs dataset, out of core."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+from producer.prepare.open_dataset import open_dataset
 from producer.prepare.parts import write_parts
-from producer.prepare.sources import open_dataset
 from producer.tables.database import Database
 from producer.tables.workspace import Progress, Workspace
 from rankmill import storage
@@ -22,25 +22,26 @@ def prepare(
     progress: Progress,
     memory_limit: str = "1GB",
 ) -> Columns:
-    """Write the pairs of `files`, as `find_inputs` found them, to `part-00000.parquet` and so on.
+    """Write the pairs of an input to `part-00000.parquet` and so on.
 
-    The parts have query_id and doc_id where there are such, the query's and the document's text,
-    the other input columns, REFUSAL_COLUMN and ORIGIN_COLUMNS. Queries come in the order in which
-    they first appear, the rows of each in the order of the input. What was in the target before
-    is removed.
+    The parts have query_id and doc_id if the input has them, the texts, the input's other columns,
+    REFUSAL_COLUMN and ORIGIN_COLUMNS. Queries are in the order in which they first appear, the
+    rows of each in the order of the input. The target's earlier content is removed.
 
     Args:
-        target_uri: a folder, which no other process may write to meanwhile.
-        scratch: a folder on a disk with room for the pairs, as `target_uri`.
-        progress: is told now and then which step has come to how many rows.
-        memory_limit: of DuckDB; as much again goes to what is read and written.
+        spec: the job.
+        files: its files, as `find_inputs` returns them.
+        target_uri: a folder that no other process writes to meanwhile.
+        scratch: a folder on a disk with room for the pairs.
+        progress: is called with a step and its number of rows, about once a second.
+        memory_limit: DuckDB's; reading and writing take as much again.
 
     Returns:
-        Which column of the pairs plays which part.
+        The role of each column of the pairs.
 
     Raises:
-        InputError: bad input, or a file has changed; nothing is left in the target.
-        StorageRefused: the scratch folder's disk is full, say.
+        InputError: the input is bad, or a file has changed; nothing is left in the target.
+        StorageRefused: the scratch folder cannot be written, such as a full disk.
     """
     storage.remove_unfinished(target_uri)
     storage.remove(target_uri)

@@ -1,4 +1,4 @@
-"""The texts that a run's ids stand for: queries and documents by id."""
+"""The texts of a run's queries and documents, by id, and their join with the run's rows."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
 
-from producer.formats.rows import Rows, RowsWithIds
+from producer.formats.rows import Rows, with_job_ids
+from producer.prepare.row_order import ROW_NUMBER, TABLE
+from producer.tables.database import Feed
+from producer.tables.keys import as_key, key_type
+from producer.tables.shuffle import Shuffle
 from producer.tables.text_columns import NO_TITLE, find_title, is_text
+from producer.tables.workspace import Workspace
 from rankmill.errors import InputError
 from rankmill.tables.titles import with_titles
+
+_SCHEMA = pa.schema([("text", pa.large_binary()), ("is_there", pa.bool_())])
 
 
 @dataclass(frozen=True)
 class Texts:
-    """
+    """The texts of --queries or --corpus.
+
     Attributes:
         flag: the option that named the files.
-        title_column: is joined before the text.
+        rows: the files' rows.
+        id_column: has the ids.
+        text_column: has the texts.
+        title_column: has titles, to be joined before the texts.
     """
 
     flag: str
@@ -37,56 +49,100 @@ class Texts:
         texts: tuple[str, ...],
         title: str | None = NO_TITLE,
     ) -> Self:
-        """Texts in the first of the columns that are there.
+        """Choose the columns of ids and texts: the first names that are there.
 
         Args:
-            title: as --title-col has it.
+            flag: the option that named the files.
+            rows: the files' rows.
+            ids: names for the ids.
+            texts: names for the texts.
+            title: the value of --title-col.
 
         Raises:
-            InputError: none is, or the text's or the title's is not text.
+            InputError: no name is there, a file lacks a column, or texts or titles are not text.
         """
-        schema = rows.schema
-        id_column = _first_there(flag, rows, ids)
-        text_column = _first_there(flag, rows, texts)
         where = f"{flag} {rows.files[0].uri}"
-        if not is_text(schema.field(text_column).type):
-            kind = schema.field(text_column).type
+        chosen = []
+        for names in (ids, texts):
+            there = [name for name in dict.fromkeys(names) if name in rows.schema.names]
+            if not there:
+                wanted = " or ".join(f"'{name}'" for name in dict.fromkeys(names))
+                raise InputError(
+                    f"{where}: no column {wanted}; the columns there are: "
+                    f"{', '.join(rows.schema.names) or 'none'}"
+                )
+            chosen.append(there[0])
+        id_column, text_column = chosen
+        kind = rows.schema.field(text_column).type
+        if not is_text(kind):
             raise InputError(f"{where}: column '{text_column}' is {kind}, not text")
-        title_column = find_title(title, schema, (text_column,), where)
+        title_column = find_title(title, rows.schema, (text_column,), where)
         for name in filter(None, (id_column, text_column, title_column)):
-            _check_in_all(flag, rows, name)
-        with_ids = RowsWithIds.of(rows, [id_column])
-        return cls(flag, with_ids, id_column, text_column, title_column)
+            for file in rows.files:
+                if name in file.partition and file.partition[name] is None:
+                    raise InputError(
+                        f"{flag} {file.uri}: column '{name}' is missing, which others have"
+                    )
+        return cls(flag, with_job_ids(rows, [id_column]), id_column, text_column, title_column)
 
     @property
     def id_type(self) -> pa.DataType:
+        """The type of the ids."""
         kind: pa.DataType = self.rows.schema.field(self.id_column).type
         return kind
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Columns `id` as it is and `text` as large_string."""
+    def join(self, workspace: Workspace, key: str, order: np.ndarray) -> Iterator[pa.Table]:
+        """Yield the text of each of the run's rows in their order, by a hash join on disk.
+
+        The run's ids are held; the texts only pass by.
+
+        Args:
+            workspace: its database has the run's ids, as `load_keys` loads them.
+            key: the ids' column in the database.
+            order: int64 (n_rows,), the position of each row.
+
+        Returns:
+            Tables of `text` large_binary and `is_there` bool, null where no text has the id.
+
+        Raises:
+            InputError: an id of the run has two texts that differ.
+        """
+        with Shuffle(workspace.folder / f"{key}-texts", _SCHEMA, len(order)) as shuffle:
+            for rows, text in self._matches(workspace, key, len(order)):
+                shuffle.add(pa.table([text, pa.repeat(True, len(rows))], _SCHEMA), order[rows])
+            yield from shuffle.blocks()
+
+    def _matches(
+        self, workspace: Workspace, key: str, n_rows: int
+    ) -> Iterator[tuple[np.ndarray, pa.ChunkedArray]]:
+        """Yield row numbers of the run with their texts, each time that a text occurs."""
+        schema = pa.schema([("id", key_type(self.id_type, self.id_column)), _SCHEMA.field("text")])
+        query = (
+            f"select {ROW_NUMBER}, id, text, hash(text) as hash "
+            f"from feed join {TABLE} on id = {key}"
+        )
+        feed = Feed(schema, self._keyed(workspace, schema))
+        hashes = workspace.array(f"{key}-hashes", np.uint64, n_rows)  # 0: no text yet
+        for table in workspace.database.tables(query, feed):
+            rows, new = table[ROW_NUMBER].to_numpy(), table["hash"].to_numpy() | np.uint64(1)
+            before = hashes[rows]
+            hashes[rows] = new
+            differs = ((before != 0) & (before != new)) | (hashes[rows] != new)
+            if differs.any():
+                value = table["id"][int(differs.argmax())].as_py()
+                name = value.decode(errors="replace") if isinstance(value, bytes) else value
+                raise InputError(
+                    f"{self.flag} {self.rows.files[0].uri}: {self.id_column} {name!r} is there "
+                    "more than once, with different texts"
+                )
+            yield rows, table["text"]
+
+    def _keyed(self, workspace: Workspace, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Yield all ids as keys, and the texts with their titles."""
         names = [name for name in (self.id_column, self.text_column, self.title_column) if name]
-        for table in self.rows.tables(names):
+        for table in workspace.watch(f"reading {self.flag}", self.rows.tables(names)):
             text = table[self.text_column].cast(pa.large_string())
             if self.title_column is not None:
                 text = with_titles(table[self.title_column], text)
-            yield pa.table({"id": table[self.id_column], "text": text})
-
-
-def _first_there(flag: str, rows: Rows, names: tuple[str, ...]) -> str:
-    there = rows.schema.names
-    found = next((name for name in names if name in there), None)
-    if found is None:
-        wanted = " or ".join(f"'{name}'" for name in dict.fromkeys(names))
-        raise InputError(
-            f"{flag} {rows.files[0].uri}: no column {wanted}; the columns there are: "
-            f"{', '.join(there) or 'none'}"
-        )
-    return found
-
-
-def _check_in_all(flag: str, rows: Rows, column: str) -> None:
-    """Raise InputError where a file of several lacks the column, so that nulls are in its place."""
-    for file in rows.files:
-        if column in file.partition and file.partition[column] is None:
-            raise InputError(f"{flag} {file.uri}: column '{column}' is missing, which others have")
+            keys = as_key(table[self.id_column], self.id_column)
+            yield pa.table([keys, text.cast(pa.large_binary())], schema)

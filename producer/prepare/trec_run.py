@@ -1,4 +1,4 @@
-"""A run with the texts that its ids stand for: each text is read once, and none is held."""
+"""Join the rows of a TREC run with their texts: each text is read once, and none is held."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.formats.rows import Rows, RowsWithIds, schema_with_status
+from producer.formats.rows import Rows, schema_with_status, with_job_ids
 from producer.inputs.columns import resolve_columns
-from producer.prepare.lookup import texts_in_order
-from producer.prepare.order import ROW_NUMBER, TABLE, load_keys, positions
+from producer.prepare.row_order import ROW_NUMBER, TABLE, load_keys, positions
 from producer.prepare.texts import Texts
 from producer.tables.keys import id_family
 from producer.tables.shuffle import shuffled
@@ -22,34 +21,61 @@ from rankmill.tables.ids import named
 
 
 class JoinedRun:
-    """
+    """A run with its texts, as the dataset to prepare.
+
     Attributes:
-        schema: ids, texts, what else the run has, STATUS_COLUMNS.
+        schema: ids, texts, the run's other columns, STATUS_COLUMNS.
+        columns: the role of each column.
     """
 
     def __init__(self, spec: JobSpec, run: Rows, queries: Texts, corpus: Texts) -> None:
-        """
+        """Choose the columns.
+
         Raises:
-            InputError: a column is missing, or the ids cannot be those of the texts.
+            InputError: a column is missing, or the types of ids and texts' ids differ.
         """
         self._query_id = _id_column(run, spec.query_id_col, "query_id")
         self._doc_id = _id_column(run, spec.doc_id_col, "doc_id")
         ids = (self._query_id, self._doc_id)
-        run = RowsWithIds.of(run, ids)
-        self._spec, self._run, self._queries, self._corpus = spec, run, queries, corpus
+        run = with_job_ids(run, ids)
+        uri, field = run.files[0].uri, run.schema.field
         for name, texts in zip(ids, (queries, corpus), strict=True):
-            _check_same_type(run, name, texts)
+            kind = field(name).type
+            if id_family(kind) != id_family(texts.id_type):
+                raise InputError(
+                    f"{uri}: column '{name}' is {kind}, but '{texts.id_column}' of {texts.flag} "
+                    f"{texts.rows.files[0].uri} is {texts.id_type}; ids must be of one type"
+                )
+        self._spec, self._run, self._queries, self._corpus = spec, run, queries, corpus
         self._others = [
             name
             for name in run.schema.names
             if name not in ids and (spec.keep_cols is None or name in spec.keep_cols)
         ]
-        self.schema = schema_with_status(self._own_schema())
-        _check_names(run, self.schema)
+        own = [
+            field(self._query_id).with_name(spec.query_id_col or "query_id"),
+            field(self._doc_id).with_name(spec.doc_id_col or "doc_id"),
+            pa.field(spec.query_col, pa.string()),
+            pa.field(spec.document_col, pa.string()),
+            *map(field, self._others),
+        ]
+        self.schema = schema_with_status(pa.schema(own))
+        names = self.schema.names
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InputError(
+                f"{uri}: the run has a column '{twice[0]}' of its own; leave it out by "
+                "--keep-cols, or name the texts otherwise"
+            )
         columns = resolve_columns(spec, self.schema)
         self.columns = columns.model_copy(update={"corpus_title": corpus.title_column})
 
     def tables(self, workspace: Workspace) -> Iterator[pa.Table]:
+        """Yield the run's rows with their texts, grouped by query.
+
+        Raises:
+            InputError: a pair is there twice and duplicates fail, or an id has two texts.
+        """
         ids = {"query": self._query_id, "document": self._doc_id}
         n_rows = load_keys(workspace, self._run, ids)
         if self._spec.duplicates == "fail":
@@ -60,23 +86,25 @@ class JoinedRun:
         schema = schema_with_status(pa.schema([self._run.schema.field(name) for name in names]))
         in_order = (
             shuffled(workspace.folder / "run", schema, run, order),
-            texts_in_order(workspace, self._queries, "query", order),
-            texts_in_order(workspace, self._corpus, "document", order),
+            self._queries.join(workspace, "query", order),
+            self._corpus.join(workspace, "document", order),
         )
         for own, query, document in _side_by_side(in_order):
-            yield self._joined(own, query, document)
-
-    def _own_schema(self) -> pa.Schema:
-        field = self._run.schema.field
-        return pa.schema(
-            [
-                field(self._query_id).with_name(self._spec.query_id_col or "query_id"),
-                field(self._doc_id).with_name(self._spec.doc_id_col or "doc_id"),
-                pa.field(self._spec.query_col, pa.string()),
-                pa.field(self._spec.document_col, pa.string()),
-                *map(field, self._others),
+            refusal = pc.coalesce(
+                own[REFUSAL_COLUMN],
+                _refusal_if_missing(query, "query is not in --queries"),
+                _refusal_if_missing(document, "document is not in --corpus"),
+            )
+            arrays = [
+                own[self._query_id],
+                own[self._doc_id],
+                _as_string(query["text"]),
+                _as_string(document["text"]),
+                *(own[name] for name in self._others),
+                refusal,
+                *(own[name] for name in STATUS_COLUMNS[1:]),
             ]
-        )
+            yield pa.table(arrays, self.schema)
 
     def _check_pairs_once(self, workspace: Workspace) -> None:
         twice = workspace.database.rows(
@@ -92,7 +120,7 @@ class JoinedRun:
             )
 
     def _row(self, number: int) -> tuple[str, str, str, int]:
-        """Both ids of a row as people read them, its file and its number there."""
+        """Return a row's query id and document id as text, its file and its number there."""
         for table in self._run.tables([self._query_id, self._doc_id]):
             if number < table.num_rows:
                 query_id, doc_id = (named(table.column(at), number) for at in (0, 1))
@@ -101,26 +129,20 @@ class JoinedRun:
             number -= table.num_rows
         raise AssertionError("the run has become shorter")
 
-    def _joined(self, own: pa.Table, query: pa.Table, document: pa.Table) -> pa.Table:
-        refusal = pc.coalesce(
-            own[REFUSAL_COLUMN],
-            _missing(query["is_there"], "query is not in --queries"),
-            _missing(document["is_there"], "document is not in --corpus"),
-        )
-        arrays = [
-            own[self._query_id],
-            own[self._doc_id],
-            _as_string(query["text"]),
-            _as_string(document["text"]),
-            *(own[name] for name in self._others),
-            refusal,
-            *(own[name] for name in STATUS_COLUMNS[1:]),
-        ]
-        return pa.table(arrays, self.schema)
+
+def _id_column(run: Rows, wanted: str | None, usual: str) -> str:
+    """Return the run's id column: `wanted` may be a name in the texts only, so `usual` will do."""
+    for name in (wanted, usual):
+        if name in run.schema.names:
+            return str(name)
+    there = ", ".join(run.schema.names) or "none"
+    raise InputError(
+        f"{run.files[0].uri}: column '{wanted or usual}' is missing; the columns there are: {there}"
+    )
 
 
 def _side_by_side(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Table]]:
-    """The same rows of each stream of tables, which are cut differently."""
+    """Yield the same rows of each stream of tables; the streams' tables differ in size."""
     held: list[Any] = [next(stream, None) for stream in streams]
     while not all(table is None for table in held):
         n_rows = min(table.num_rows for table in held)
@@ -131,40 +153,12 @@ def _side_by_side(streams: Sequence[Iterator[pa.Table]]) -> Iterator[list[pa.Tab
         ]
 
 
-def _id_column(run: Rows, wanted: str | None, usual: str) -> str:
-    """The wanted column may be that of the texts alone, to which the run has its usual name."""
-    for name in (wanted, usual):
-        if name in run.schema.names:
-            return str(name)
-    there = ", ".join(run.schema.names) or "none"
-    raise InputError(
-        f"{run.files[0].uri}: column '{wanted or usual}' is missing; the columns there are: {there}"
-    )
-
-
-def _check_same_type(run: Rows, name: str, texts: Texts) -> None:
-    ours = run.schema.field(name).type
-    if id_family(ours) != id_family(texts.id_type):
-        raise InputError(
-            f"{run.files[0].uri}: column '{name}' is {ours}, but '{texts.id_column}' of "
-            f"{texts.flag} {texts.rows.files[0].uri} is {texts.id_type}; ids must be of one type"
-        )
-
-
-def _check_names(run: Rows, schema: pa.Schema) -> None:
-    twice = [name for name in schema.names if schema.names.count(name) > 1]
-    if twice:
-        raise InputError(
-            f"{run.files[0].uri}: the run has a column '{twice[0]}' of its own; "
-            "leave it out by --keep-cols, or name the texts otherwise"
-        )
-
-
-def _missing(is_there: pa.ChunkedArray, reason: str) -> pa.Array:
-    return pc.if_else(is_there.is_null(), pa.scalar(reason), pa.scalar(None, pa.string()))
+def _refusal_if_missing(texts: pa.Table, reason: str) -> pa.Array:
+    no_refusal = pa.scalar(None, pa.string())
+    return pc.if_else(texts["is_there"].is_null(), pa.scalar(reason), no_refusal)
 
 
 def _as_string(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether it is UTF-8 is asked where it is scored: one bad text fails no job."""
+    """Cast bytes to strings unchecked: scoring rejects a text that is not UTF-8, not the job."""
     options = pc.CastOptions(target_type=pa.string(), allow_invalid_utf8=True)
     return pc.cast(column, options=options)

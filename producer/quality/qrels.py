@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from producer.formats.lines import line_error, read_lines
-from producer.lake.marks import check_plain
+from producer.lake.detect import check_plain
 from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.storage import FileStat

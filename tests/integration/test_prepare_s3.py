@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from producer.prepare.job_inputs import find_inputs, needs_prepare
 from producer.prepare.prepare import prepare
-from producer.prepare.sources import find_inputs, needs_prepare
 from rankmill import storage
 from rankmill.errors import InputError
 from tests.support.prepared import spec_of

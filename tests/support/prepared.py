@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from producer.prepare.job_inputs import find_inputs
 from producer.prepare.prepare import prepare
-from producer.prepare.sources import find_inputs
 from rankmill.contract.job import JobSpec
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.formats.jsonl import read_json
+from producer.formats.jsonl import json_rows
 from producer.tables.database import Database
 from rankmill import storage
 from rankmill.contract.job import InputFile
@@ -38,10 +38,10 @@ def test_types_do_not_depend_on_where_blocks_end(rows: list[dict[str, Any]]) -> 
     with tempfile.TemporaryDirectory() as folder, Database() as database:
         whole = write_jsonl(Path(folder, "whole"), rows)
         parts = [write_jsonl(Path(folder, str(n)), [row]) for n, row in enumerate(rows)]
-        one = read_json((input_file(whole),), database)
-        many = read_json(tuple(map(input_file, parts)), database)
-        assert many.structure == one.structure
-        names = list(one.structure)
+        one = json_rows((input_file(whole),), database)
+        many = json_rows(tuple(map(input_file, parts)), database)
+        assert many.schema == one.schema
+        names = one.schema.names
         found = pa.concat_tables(many.tables(names)).select(names)
         assert found.equals(pa.concat_tables(one.tables(names)).select(names))
 
@@ -50,7 +50,7 @@ def test_objects_without_keys_in_a_block_of_their_own_stay_as_they_are(tmp_path:
     rows: list[dict[str, Any]] = [{"a": {}}, {"a": {"k": 1}}, {}, {"a": None}]
     files = [write_jsonl(tmp_path / str(n), [row]) for n, row in enumerate(rows)]
     with Database() as database:
-        found = read_json(tuple(map(input_file, files)), database)
+        found = json_rows(tuple(map(input_file, files)), database)
         values = [value for table in found.tables(["a"]) for value in table["a"].to_pylist()]
     assert values == ["{}", '{"k":1}', None, None]
 
@@ -61,7 +61,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "corpus.jsonl", [line] * 100_000)
     assert path.stat().st_size > 100e6
     with Database(memory_limit="150MB") as database:
-        rows = read_json((input_file(path),), database)
+        rows = json_rows((input_file(path),), database)
         assert sum(table.num_rows for table in rows.tables(["_id", "text"])) == 100_000
 
 
@@ -79,14 +79,14 @@ def test_integers_that_would_become_others_are_refused(
 ) -> None:
     path = write_lines(tmp_path / "in.jsonl", [f'{{"a": {value}}}' for value in values])
     with Database() as database, pytest.raises(InputError, match=rf"lines 1 to \d: .*{message}"):
-        list(read_json((input_file(path),), database).tables(["a"]))
+        list(json_rows((input_file(path),), database).tables(["a"]))
 
 
 def test_floats_are_read_as_they_are(tmp_path: Path) -> None:
     values = ["0.1", "1", "9007199254740992", "1e20", "-0.5e-300", "100000000000000000000", "null"]
     path = write_lines(tmp_path / "in.jsonl", [f'{{"a": {value}}}' for value in values])
     with Database() as database:
-        [table] = read_json((input_file(path),), database).tables(["a"])
+        [table] = json_rows((input_file(path),), database).tables(["a"])
     assert table["a"].to_pylist() == [0.1, 1, 2**53, 1e20, -0.5e-300, 1e20, None]
 
 
@@ -97,7 +97,7 @@ def test_what_is_no_string_is_refused_where_a_text_is_wanted(tmp_path: Path, col
     files = [write_jsonl(tmp_path / str(n), [row]) for n, row in enumerate([*rows, {"query": 1}])]
     with Database() as database:
         texts = {"query": "query", "document": column}
-        found = read_json(tuple(map(input_file, files)), database, texts)
+        found = json_rows(tuple(map(input_file, files)), database, texts)
         table = pa.concat_tables(found.tables([column]))
     assert table["_refusal"].to_pylist() == [
         "document is not text" if n in (1, 2, 4, 6) else None for n in range(len(values))
@@ -114,13 +114,13 @@ def test_files_without_a_line_are_passed_over_unless_all_are(
         input_file(write_lines(tmp_path / f"{n}.jsonl", lines)) for n, lines in enumerate(contents)
     )
     with Database() as database:
-        rows = read_json(files, database, only_beginning=only_beginning)
+        rows = json_rows(files, database, only_beginning=only_beginning)
         assert rows.schema.names == ["a"]
         assert sum(table.num_rows for table in rows.tables(["a"])) == 2
         with pytest.raises(InputError, match=r"0\.jsonl: no line of it or of 2 more files has"):
-            read_json(files[:3], database, only_beginning=only_beginning)
+            json_rows(files[:3], database, only_beginning=only_beginning)
         with pytest.raises(InputError, match=r"0\.jsonl: no line of it has a key"):
-            read_json(files[:1], database, only_beginning=only_beginning)
+            json_rows(files[:1], database, only_beginning=only_beginning)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_what_can_be_no_column_is_refused(
         Database() as database,
         pytest.raises(InputError, match=rf"jsonl: lines 1 to 2: {message}$"),
     ):
-        read_json((input_file(path),), database, only_beginning=only_beginning)
+        json_rows((input_file(path),), database, only_beginning=only_beginning)
 
 
 @pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a": ', "}")])
@@ -149,5 +149,5 @@ def test_deep_nesting_is_read(tmp_path: Path, begin: str, end: str) -> None:
     line = f'{{"a": {begin * 49}1.5{end * 49}}}'
     path = write_lines(tmp_path / "in.jsonl", [line])
     with Database() as database:
-        [table] = read_json((input_file(path),), database).tables(["a"])
+        [table] = json_rows((input_file(path),), database).tables(["a"])
     assert json.dumps(table.select(["a"]).to_pylist()[0]) == line

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+from producer.prepare.job_inputs import find_inputs
+from producer.prepare.open_dataset import open_dataset
 from producer.prepare.prepare import prepare
-from producer.prepare.sources import find_inputs, open_dataset
 from producer.tables.database import Database
 from producer.tables.workspace import Workspace
 from rankmill.errors import InputError
@@ -144,7 +145,7 @@ def test_only_the_columns_to_keep_are_carried(tmp_path: Path) -> None:
             r"in/lists.parquet looks like pairs, not as --layout says: query \(string\), "
             r"document \(string\); give --layout pairs",
         ),
-        ({"query": ["a"], "n": [1]}, {}, r"'document' is no list of candidates; .* n \(int64\)"),
+        ({"query": ["a"], "n": [1]}, {}, r"'document' is not a list of candidates; .* n \(int64\)"),
         (
             {"query": ["a"], "docs": [["x"]], "candidates": [["x"]]},
             {},

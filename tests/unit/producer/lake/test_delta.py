@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from producer.inputs.source import read_pairs
 from producer.jobs.check import check
-from producer.prepare.sources import find_inputs, needs_prepare
+from producer.prepare.job_inputs import find_inputs, needs_prepare
 from rankmill.contract.job import JobSpec, Plan
 from rankmill.errors import InputError
 from rankmill.tables.files import read_files

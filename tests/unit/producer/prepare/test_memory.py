@@ -24,7 +24,7 @@ MAX_PEAK_MB = 750
 PREPARE = """
 import resource, sys
 from pathlib import Path
-from producer.prepare.sources import find_inputs
+from producer.prepare.job_inputs import find_inputs
 from producer.prepare.prepare import prepare
 from rankmill.contract.job import JobSpec
 if len(sys.argv) > 4:

@@ -229,7 +229,7 @@ def test_a_title_that_is_not_utf8_fails_no_job(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         (["q1 Q0 d1 1 1 t", "q1 Q0 d1"], "line 2 has 3 columns, where a TREC run has 6: query_id"),
-        (["q1 Q0 d1 1 1 t", "q1 Q0 d1 1 x t"], "line 2 has the score 'x', which is no number"),
+        (["q1 Q0 d1 1 1 t", "q1 Q0 d1 1 x t"], "line 2 has the score 'x', which is not a number"),
     ],
 )
 def test_lines_that_are_no_run_are_named(tmp_path: Path, lines: list[str], message: str) -> None:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from producer.jobs.check import check
+from producer.prepare.job_inputs import find_inputs, needs_prepare
 from producer.prepare.prepare import prepare
-from producer.prepare.sources import find_inputs, needs_prepare
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError
 from tests.support.prepared import damage, prepared, spec_of, write_jsonl, write_lines, write_table

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from producer.inputs.source import read_pairs, read_source
-from producer.prepare.sources import find_inputs
+from producer.prepare.job_inputs import find_inputs
 from rankmill.errors import InputError
 from rankmill.settings import settings
 from tests.support.command import rankmill

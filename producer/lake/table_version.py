@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from producer.lake.marks import Table
+from producer.lake.detect import Table
 from producer.tables.unify import unified
 from rankmill import storage
 from rankmill.contract.job import InputFile, Partition
