@@ -16,8 +16,6 @@ def run_all_shards(job: Job, after_each: Callable[[], None] = lambda: None) -> N
         model=models.load(job.spec),
         worker="bench",
         window_pairs=settings().window_pairs,
-        progress=lambda *_: None,
-        guard=lambda: None,
     )
     for shard_index in range(job.plan.n_shards):
         run_shard(job, job.shard(shard_index), work)

@@ -88,7 +88,7 @@ def score_the_demo() -> None:
             shard_pairs=500,
         )
         job = plan_job(spec)
-        work = ShardWork(models.load(job.spec), "build", 4096, lambda *_: None, lambda: None)
+        work = ShardWork(models.load(job.spec), "build", 4096)
         job.output.write_job(job.record)
         job.output.write_plan(job.plan)
         report = run_shard(job, job.shard(0), work)

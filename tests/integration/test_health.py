@@ -30,7 +30,7 @@ def health() -> tuple[int, str]:
 
 
 def said_here() -> str:
-    """The same without starting a process, to ask often."""
+    """Return the same without starting a process, to ask often."""
     return "; ".join(complaints(folder(settings()), STALL_S))
 
 
@@ -44,12 +44,12 @@ def short_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKMILL_WINDOW_PAIRS", "50")
 
 
-def worker_sign_path() -> Path:
+def worker_record_path() -> Path:
     (path,) = folder(settings()).glob("one@*.worker")
     return path
 
 
-def test_hung_and_busy(
+def test_a_busy_worker_is_healthy_and_a_hung_one_is_not(
     tmp_path: Path, short_stall: None, start_worker: StartWorker, broker_url: str
 ) -> None:
     worker = start_worker()
@@ -66,14 +66,14 @@ def test_hung_and_busy(
     busy_until = time.monotonic() + STALL_S + 2
     while time.monotonic() < busy_until:
         assert health() == (0, "healthy")
-    sign = at_work()
-    assert sign is not None and sign.doing.startswith("shard 0 of job")
-    os.kill(sign.process.pid, signal.SIGSTOP)
+    record = at_work()
+    assert record is not None and record.doing.startswith("shard 0 of job")
+    os.kill(record.process.pid, signal.SIGSTOP)
     wait_for(lambda: not well())
     code, said = health()
     assert code == 1 and "\n" not in said
-    assert "no progress for" in said and sign.doing in said
-    os.kill(sign.process.pid, signal.SIGCONT)
+    assert "no progress for" in said and record.doing in said
+    os.kill(record.process.pid, signal.SIGCONT)
     wait_for(well)
     os.kill(worker.pid, signal.SIGSTOP)
     wait_for(lambda: "its main process has not moved" in said_here())
@@ -93,21 +93,21 @@ def test_without_redis_a_worker_is_healthy_and_its_loop_is_judged_when_it_is_bac
         monkeypatch.setenv("RANKMILL_BROKER_URL", url)
         worker = start_worker()
         wait_for(well)
-        path = worker_sign_path()
-        wait_for(lambda: (sign := read_worker(path)) and sign.turned_at and sign.redis_at)
+        path = worker_record_path()
+        wait_for(lambda: (record := read_worker(path)) and record.turned_at and record.redis_at)
         redis.kill()
-        wait_for(lambda: (sign := read_worker(path)) and sign.redis_since is None)
+        wait_for(lambda: (record := read_worker(path)) and record.redis_since is None)
         away_until = time.monotonic() + STALL_S + 2
         while time.monotonic() < away_until:
             assert health() == (0, "healthy")
         assert worker.poll() is None
 
 
-def test_a_worker_that_ends_takes_its_signs_with_it(start_worker: StartWorker) -> None:
+def test_a_worker_that_ends_removes_its_files(start_worker: StartWorker) -> None:
     worker = start_worker()
     wait_for(well)
-    path = worker_sign_path()
-    wait_for(lambda: (sign := read_worker(path)) and sign.turned_at)  # it has begun
+    path = worker_record_path()
+    wait_for(lambda: (record := read_worker(path)) and record.turned_at)  # it has begun
     worker.send_signal(signal.SIGTERM)
     worker.wait(60)
     assert list(path.parent.iterdir()) == []

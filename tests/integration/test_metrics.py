@@ -1,4 +1,4 @@
-"""What a real worker and the exporter serve, through the death of a child."""
+"""The metrics of a real worker and of the exporter, through the death of a child."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def scrape(port: int) -> Samples:
 
 
 def one(samples: Samples, metric: Metric, *labels: str, suffix: str = "") -> float:
-    """A sample's value; NaN, which is neither more nor less nor equal, where there is none."""
+    """Return a sample's value, or NaN, which compares as neither more nor less nor equal."""
     return samples.get(metric.name + suffix, {}).get(labels, math.nan)
 
 
@@ -88,23 +88,28 @@ def test_a_worker_counts_its_work(
     manifest = job.output.read_manifest()
     assert manifest is not None
     wait_for(lambda: one(scrape(worker_port), metrics.SHARDS, "scored") == 2)
-    told = scrape(worker_port)
-    assert one(told, metrics.PAIRS) == one(told, metrics.UNIQUE_PAIRS) == manifest.n_scored == 197
-    assert one(told, metrics.TOKENS) == manifest.n_tokens
-    assert one(told, metrics.TRUNCATED) == manifest.n_truncated > 0
-    rejected = told[metrics.REJECTS.name]
+    scraped = scrape(worker_port)
+    assert (
+        one(scraped, metrics.PAIRS)
+        == one(scraped, metrics.UNIQUE_PAIRS)
+        == manifest.n_scored
+        == 197
+    )
+    assert one(scraped, metrics.TOKENS) == manifest.n_tokens
+    assert one(scraped, metrics.TRUNCATED) == manifest.n_truncated > 0
+    rejected = scraped[metrics.REJECTS.name]
     assert {reason: n for (reason,), n in rejected.items() if n} == {"null": 2, "empty": 1}
-    assert one(told, metrics.SHARD_SECONDS, suffix="_count") == 2
+    assert one(scraped, metrics.SHARD_SECONDS, suffix="_count") == 2
     for metric in (metrics.BUSY_SECONDS, metrics.SCORING_SECONDS, metrics.STARVED_SECONDS):
-        assert one(told, metric) > 0
+        assert one(scraped, metric) > 0
     for metric in (metrics.FORWARD_SECONDS, metrics.BATCH_FILL):
-        assert one(told, metric, suffix="_sum") > 0
-    memory = {kind: n for (kind,), n in told[metrics.DEVICE_MEMORY.name].items()}
+        assert one(scraped, metric, suffix="_sum") > 0
+    memory = {kind: n for (kind,), n in scraped[metrics.DEVICE_MEMORY.name].items()}
     assert 10**7 < memory["allocated"] < memory["total"]
-    ((labels, value),) = told[metrics.MODEL_INFO.name].items()
+    ((labels, value),) = scraped[metrics.MODEL_INFO.name].items()
     assert value == 1 and set(labels) >= {str(model_folder), "packed", "cpu"}
     declared = {each.name for each in metrics.OF_WORKER}
-    assert {re.sub("_(bucket|sum|count|created)$", "", name) for name in told} <= declared
+    assert {re.sub("_(bucket|sum|count|created)$", "", name) for name in scraped} <= declared
 
 
 def test_counters_outlive_a_killed_child_and_its_model_does_not(
@@ -146,7 +151,7 @@ def test_a_worker_whose_port_is_taken_works_without(
     assert "RANKMILL_METRICS_PORT" in (tmp_path / "worker-one.log").read_text()
 
 
-def test_the_exporter_tells_of_jobs_queues_and_redis(
+def test_the_exporter_serves_jobs_queues_and_redis(
     tmp_path: Path, start_worker: StartWorker, broker_url: str
 ) -> None:
     source = write(pairs(20, 100), tmp_path / "in.parquet")
@@ -166,15 +171,15 @@ def test_the_exporter_tells_of_jobs_queues_and_redis(
         start_worker()
         wait_for(lambda: one(scrape(port), metrics.JOB_SHARDS, job.job_id, "running") == 1)
         wait_for(lambda: one(scrape(port), metrics.JOB_DONE, job.job_id) > 0)
-        told = scrape(port)
-        assert one(told, metrics.WORKERS) == one(told, metrics.REDIS_UP) == 1
-        assert one(told, metrics.REDIS_USED) > 10**5 and one(told, metrics.REDIS_MAX) == 0
-        assert set(told) == {each.name for each in metrics.OF_CLUSTER}
+        scraped = scrape(port)
+        assert one(scraped, metrics.WORKERS) == one(scraped, metrics.REDIS_UP) == 1
+        assert one(scraped, metrics.REDIS_USED) > 10**5 and one(scraped, metrics.REDIS_MAX) == 0
+        assert set(scraped) == {each.name for each in metrics.OF_CLUSTER}
         job.wait(timeout_s=60)
         wait_for(lambda: metrics.JOB_PAIRS.name not in scrape(port))
 
 
-def test_the_exporter_lives_without_redis_and_never_tells_a_password(
+def test_the_exporter_runs_without_redis_and_never_logs_a_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANKMILL_BROKER_URL", "redis://:opensesame@127.0.0.1:9/0")

@@ -124,7 +124,7 @@ def do(dispatcher: Dispatcher, output_uri: str, input_uri: object, **options: An
     if handle.output.read_plan() is None:
         prepare_job(dispatcher, handle.job_id, handle.output.uri)
     job = Output(output_uri).load_job()
-    work = ShardWork(models.load(job.spec), "test", 8, lambda *_: None, lambda: None)
+    work = ShardWork(models.load(job.spec), "test", 8)
     for shard_index in range(job.plan.n_shards):
         run_shard(job, job.shard(shard_index), work)
     finalize(dispatcher, job.job_id, job.output.uri)

@@ -1,4 +1,4 @@
-"""Scores reused by whole jobs: the command's words, other layouts, S3, a killed preparer."""
+"""Whole jobs reuse scores: the command's output, other layouts, S3, a killed preparer."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def planned(rows: list[dict[str, Any]], folder: Path, **options: Any) -> Job:
 def finished(job: Job) -> Output:
     """Run the job here and mark it as done."""
     loaded = replace(models.load(job.spec), scorer=ReadScorer(None))
-    work = ShardWork(loaded, "test", 8, lambda *_: None, lambda: None)
+    work = ShardWork(loaded, "test", 8)
     job.output.write_job(job.record)
     job.output.write_plan(job.plan)
     for shard_index in range(job.plan.n_shards):
@@ -79,7 +79,7 @@ def candidates(query_id: str, docs: Sequence[str], ranked: Sequence[str]) -> lis
 def work_off(handle: JobHandle) -> list[int]:
     """Run what has no report yet, and return which shards these were."""
     job = Output(handle.output.uri).load_job()
-    work = ShardWork(models.load(job.spec), "test", 8, lambda *_: None, lambda: None)
+    work = ShardWork(models.load(job.spec), "test", 8)
     todo = sorted(set(range(job.plan.n_shards)) - job.output.reported_shards())
     for shard_index in todo:
         run_shard(job, job.shard(shard_index), work)

@@ -45,7 +45,7 @@ def done(spec: JobSpec, changed: Callable[[LoadedModel], LoadedModel] = lambda m
     output = job.output
     output.write_job(job.record)
     output.write_plan(job.plan)
-    work = ShardWork(changed(models.load(job.spec)), "test", 64, lambda *_: None, lambda: None)
+    work = ShardWork(changed(models.load(job.spec)), "test", 64)
     for shard_index in range(job.plan.n_shards):
         run_shard(job, job.shard(shard_index), work)
     output.write_manifest(make_manifest(job, list(output.reports(job.job_id))))

@@ -55,8 +55,8 @@ class ShardWork:
     model: LoadedModel
     worker: str
     window_pairs: int
-    progress: Progress
-    guard: Callable[[], None]
+    progress: Progress = lambda *_: None
+    guard: Callable[[], None] = lambda: None
     suspects: Suspects | None = None
     scratch: str | None = None
     reader: RowReader = field(default_factory=RowReader)

@@ -6,43 +6,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.jobs.check import plan_job
-from rankmill.contract.job import Columns, JobSpec, Plan, encode_schema
+from rankmill.contract.job import Columns, Plan, encode_schema
 from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.settings import CHECKOUT
 from tests.support.inputs import pairs, read_output, read_rejected, write
 from tests.support.odd_columns import ODD_COLUMNS, is_carried
-from worker import models
+from tests.support.shards import job_over, run_all
 from worker.finalize import make_manifest
 from worker.shard import spill
 from worker.shard.group_checks import check_queries
 from worker.shard.part import part_schema
-from worker.shard.run import run_shard
-from worker.shard.score import ShardWork
 from worker.trec import write_trec_run
 
 pytestmark = pytest.mark.slow
-
-
-def job_over(source: Path, folder: Path, **options: Any) -> Job:
-    spec = JobSpec(
-        input_uri=str(source), output_uri=str(folder / "out"), model_id="null", **options
-    )
-    return plan_job(spec)
-
-
-def run_all(job: Job, window_pairs: int = 8) -> None:
-    work = ShardWork(models.load(job.spec), "test", window_pairs, lambda *_: None, lambda: None)
-    for n in range(job.plan.n_shards):
-        run_shard(job, job.shard(n), work)
 
 
 def damaged_file(folder: Path) -> Path:
@@ -310,7 +293,7 @@ RUN_AND_MEASURE = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from tests.unit.producer.inputs.test_awkward_inputs import job_over, run_all
+from tests.support.shards import job_over, run_all
 kept = ("doc_id", "document")
 job = job_over(Path(sys.argv[1]), Path(sys.argv[2]), keep_cols=kept, shard_pairs=10**6)
 run_all(job, window_pairs=4096)

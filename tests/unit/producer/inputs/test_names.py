@@ -14,7 +14,7 @@ from producer.inputs.columns import resolve_columns
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError
 from tests.support.inputs import pairs, write
-from tests.unit.producer.inputs.test_awkward_inputs import job_over, run_all
+from tests.support.shards import job_over, run_all
 from worker.shard.part import part_schema
 
 CLASHES = [

@@ -20,7 +20,7 @@ from rankmill.contract.job import REFUSAL_COLUMN, JobSpec
 from rankmill.errors import InputError
 from rankmill.tables.files import read_files
 from tests.support.inputs import pairs
-from tests.unit.producer.inputs.test_awkward_inputs import job_over, run_all
+from tests.support.shards import job_over, run_all
 
 INT, TEXT = pa.int64(), pa.string()
 

@@ -56,8 +56,6 @@ def scored(folder: Path, **options: Any) -> Job:
             loaded,
             f"host-{n % 2}:{AWKWARD}",
             4,
-            lambda *_: None,
-            lambda: None,
             n_deaths=int(n == 1),
             n_retries=2 * int(n == 2),
         )

@@ -14,7 +14,7 @@ from producer.inputs.source import read_source
 from rankmill.errors import InputError
 from rankmill.tables.files import read_files
 from tests.support.inputs import pairs
-from tests.unit.producer.inputs.test_awkward_inputs import job_over, run_all
+from tests.support.shards import job_over, run_all
 
 _JULIAN_EPOCH = 2_440_588
 _PLACE = datetime(2000, 1, 2, 3, 4, 5)

@@ -32,7 +32,7 @@ def test_one_query_with_more_than_arrow_counts_in_one_column(tmp_path: Path) -> 
     pq.write_table(table, tmp_path / "in.parquet", store_schema=False)
     values = {"input_uri": str(tmp_path / "in.parquet"), "output_uri": str(tmp_path / "out")}
     job = plan_job(JobSpec(model_id="null", shard_pairs=N_ROWS, **values))
-    work = ShardWork(models.load(job.spec), "test", 4096, lambda *_: None, lambda: None)
+    work = ShardWork(models.load(job.spec), "test", 4096)
     report = run_shard(job, job.shard(0), work)
     assert (report.n_scored, report.n_rejected) == (N_ROWS, 0)
     part = ds.dataset(tmp_path / "out")

@@ -116,7 +116,7 @@ def planned(spec: JobSpec, folder: Path) -> Job:
 def run(folder: Path, options: dict[str, Any]) -> tuple[Job, Manifest]:
     values = {"output_uri": str(folder / "out"), "model_id": "null", "max_reject_rate": 1}
     job = planned(JobSpec(**{**values, **options}), folder)
-    work = ShardWork(models.load(job.spec), "test", 8, lambda *_: None, lambda: None)
+    work = ShardWork(models.load(job.spec), "test", 8)
     for n in range(job.plan.n_shards):
         run_shard(job, job.shard(n), work)
     return job, make_manifest(job, list(job.output.reports(job.job_id)))

@@ -1,4 +1,4 @@
-"""What counts as hung and what as busy, judged by signs that the test leaves itself."""
+"""The health check distinguishes hung workers from busy ones by the records that a test writes."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def place(tmp_path: Path) -> Path:
 
 def leave(place: Path, name: str = "cpu@here", process: Process = ME, **ages: float) -> None:
     now = time.monotonic()
-    sign = WorkerRecord(name, process, now, turned_at=now, redis_since=now - 9000, redis_at=now)
-    sign = replace(sign, **{what: now - age for what, age in ages.items()})
-    RecordFile(worker_path(place, name)).write(sign)
+    record = WorkerRecord(name, process, now, turned_at=now, redis_since=now - 9000, redis_at=now)
+    record = replace(record, **{what: now - age for what, age in ages.items()})
+    RecordFile(worker_path(place, name)).write(record)
 
 
 def leave_task(
     place: Path, doing: str, age_s: float, process: Process = ME, child: int = 2
 ) -> None:
-    sign = TaskRecord(process, doing, time.monotonic() - age_s)
-    RecordFile(task_path(place, ME.pid, child)).write(sign)
+    record = TaskRecord(process, doing, time.monotonic() - age_s)
+    RecordFile(task_path(place, ME.pid, child)).write(record)
 
 
 def test_a_worker_that_waits_and_one_that_is_busy_are_healthy(place: Path) -> None:
@@ -77,13 +77,13 @@ def test_a_child_that_died_at_work_is_replaced_and_no_reason_to_complain(place: 
     assert complaints(place, STALL_S) == []
 
 
-def test_a_main_process_that_stands_still_is_named(place: Path) -> None:
+def test_a_main_process_without_ticks_is_named(place: Path) -> None:
     leave(place, ticked_at=61)
     (said,) = complaints(place, STALL_S)
     assert said == "cpu@here: its main process has not moved for 61 s"
 
 
-def test_a_message_loop_may_wait_for_redis_but_not_stand_still_beside_it(place: Path) -> None:
+def test_a_message_loop_may_wait_for_redis_but_not_stop_while_it_answers(place: Path) -> None:
     leave(place, turned_at=4000, redis_at=3500)  # Redis went away 500 s after the loop
     assert complaints(place, STALL_S) == []
     leave(place, turned_at=4000, redis_since=500)  # and came back 500 s ago
@@ -106,7 +106,7 @@ def test_where_nothing_was_started_nothing_is_healthy(tmp_path: Path, place: Pat
         assert "no worker runs here" in complaints(nowhere, STALL_S)[0]
 
 
-def test_a_folder_that_others_can_write_to_is_not_believed(tmp_path: Path, place: Path) -> None:
+def test_a_folder_that_others_can_write_to_is_not_trusted(tmp_path: Path, place: Path) -> None:
     place.chmod(0o777)
     with pytest.raises(InputError, match="RANKMILL_RUNTIME"):
         complaints(place, STALL_S)
@@ -125,7 +125,7 @@ def test_a_worker_that_is_being_stopped_may_take_its_time(place: Path) -> None:
     assert heartbeat.record.turned_at is None and heartbeat.record.redis_since is not None
 
 
-def test_signs_go_with_their_worker_and_those_of_killed_ones_are_swept(tmp_path: Path) -> None:
+def test_files_go_with_their_worker_and_those_of_killed_ones_are_swept(tmp_path: Path) -> None:
     configured = Settings(runtime=str(tmp_path))
     place = own_folder(configured)
     leave_task(place, "shard 3 of job abc", age_s=612, process=replace(ME, born="7"))
@@ -165,9 +165,9 @@ def test_preparing_is_healthy_however_long_its_statements_until_its_process_hang
     child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE)
     try:
         assert child.stdout and child.stdout.readline() == b"at work\n"
-        sign = task_path(place, ME.pid, child.pid)
-        first = sign.read_text()
-        wait_for(lambda: sign.read_text() != first)  # the thread beats
+        record = task_path(place, ME.pid, child.pid)
+        first = record.read_text()
+        wait_for(lambda: record.read_text() != first)  # the thread beats
         os.kill(child.pid, signal.SIGSTOP)
         wait_for(judged)
         assert "with rankmill.prepare" in judged()[0]

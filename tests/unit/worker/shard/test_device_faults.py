@@ -20,7 +20,7 @@ from rankmill.output.output import Job
 from tests.support.inputs import everything_under, pairs, read_output, read_rejected
 from tests.support.models.checkpoints import bert
 from tests.support.models.failing import Failing, out_of_memory
-from tests.unit.worker.shard.test_shard import planned
+from tests.support.shards import planned, run_all
 from worker import models
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.device.runner import Runner
@@ -28,8 +28,6 @@ from worker.engine.scorer import ForwardError, PairWindow, Scorer
 from worker.finalize import make_manifest
 from worker.models import load
 from worker.null_scorer import NullScorer
-from worker.shard.run import run_shard
-from worker.shard.score import ShardWork
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +45,8 @@ def run(job: Job, fail: Callable[[int, int], Exception | None]) -> ShardReport:
     assert isinstance(model.scorer, Scorer)
     runner = model.scorer._runner
     runner._forward, runner._pauses_s = Failing(runner._forward, fail), (0.0,) * 4
-    return run_shard(job, job.shard(0), ShardWork(model, "t", 8, lambda *_: None, lambda: None))
+    (report,) = run_all(job)
+    return report
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_a_card_that_is_full_for_a_while_rejects_nothing(tmp_path: Path, own_mod
     assert (report.n_scored, report.n_rejected) == (20, 0)
 
 
-def test_a_forward_that_breaks_is_no_rows_fault(tmp_path: Path, own_model: Path) -> None:
+def test_a_forward_that_fails_once_rejects_no_row(tmp_path: Path, own_model: Path) -> None:
     job = planned(pairs(4, 5), tmp_path, own_model)
     with pytest.raises(ForwardError):
         run(job, lambda n, _: RuntimeError("a kernel failed") if n == 2 else None)
@@ -88,7 +87,7 @@ def test_a_forward_that_breaks_is_no_rows_fault(tmp_path: Path, own_model: Path)
 def test_rows_that_break_a_forward_alone_are_rejected_however_many(
     tmp_path: Path, own_model: Path
 ) -> None:
-    """As an id beyond the vocabulary does; in reduced precision, where rows are compared, too."""
+    """An id beyond the vocabulary does so. The comparison with fp32 leaves these rows out, too."""
     rows = pairs(5, 8)
     bad = [1, 9, *range(16, 24), 39]  # a window of 8 among them
     for row in bad:
@@ -123,7 +122,8 @@ def run_without_mask(job: Job) -> ShardReport:
 
     narrowed(model.scorer._runner)
     model.scorer._load_exact = lambda: narrowed(load_exact())
-    return run_shard(job, job.shard(0), ShardWork(model, "t", 8, lambda *_: None, lambda: None))
+    (report,) = run_all(job)
+    return report
 
 
 def test_a_model_that_cannot_score_any_pair_fails_the_job(tmp_path: Path, own_model: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_model_that_cannot_score_any_pair_fails_the_job(tmp_path: Path, own_mo
     assert not [name for name in everything_under(tmp_path) if name.startswith("out")]
 
 
-def test_a_forward_that_breaks_while_a_refused_row_is_looked_for_blames_none(
+def test_a_forward_that_fails_in_the_search_for_a_refused_row_rejects_none(
     tmp_path: Path, own_model: Path
 ) -> None:
     """The tokenizer refuses a window once, then the forward fails for single rows."""
@@ -220,7 +220,7 @@ def test_the_model_before_is_gone_when_the_next_is_loaded(
     assert seen == [True]
 
 
-def test_which_of_several_gpus_scored_is_no_part_of_how() -> None:
+def test_the_scoring_does_not_say_which_of_several_gpus_was_used() -> None:
     scorer = NullScorer(None)
     scorer.info = replace(scorer.info, device="cuda:1")
     assert models._described(scorer, "", "", "null", None, "none").scoring.device == "cuda"

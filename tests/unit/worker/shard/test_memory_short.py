@@ -33,7 +33,7 @@ from worker.shard.run import run_shard
 
 spec, more = JobSpec.model_validate_json(sys.argv[1]), int(sys.argv[2])
 job = plan_job(spec)
-work = ShardWork(models.load(spec), "test", 8, lambda *_: None, lambda: None)
+work = ShardWork(models.load(spec), "test", 8)
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, -1))
 try:
@@ -49,7 +49,7 @@ TEXT_BYTES = 96 * 2**20
 
 @pytest.fixture(scope="module", params=["zstd", "snappy"])
 def large_value(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three rows, of which the second takes 96 MB to decode and nearly nothing on disk."""
+    """Return a file of three rows; the second takes 96 MB decoded and next to nothing on disk."""
     path = tmp_path_factory.mktemp("large") / "in.parquet"
     rows = [
         {**row, "page": "x" * (TEXT_BYTES if n == 1 else 1)} for n, row in enumerate(pairs(1, 3))

@@ -49,7 +49,7 @@ def test_every_row_is_in_one_shard_and_no_group_is_split(
     batch_rows: int,
     skipped: set[int],
 ) -> None:
-    """Also where a reader goes on from shard to shard; those skipped are another worker's."""
+    """Shards are read by one reader in turn; another worker has the skipped ones."""
     rows: list[dict[str, object]] = [
         {"query_id": f"q{q}", "doc_id": f"d{q}-{c}", "query": "a", "document": "b"}
         for q, size in enumerate(sizes)
@@ -128,7 +128,7 @@ def test_a_reader_that_goes_on_cuts_as_a_new_one_does(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch_rows", [7, 8, 15])
 @pytest.mark.parametrize("start_row", [0, 1, 5, 13])
-def test_few_tables_go_over_two_that_were_read(
+def test_few_tables_span_two_that_were_read(
     start_row: int, batch_rows: int, tmp_path: Path
 ) -> None:
     source = write(pairs(1, 300), tmp_path / "in.parquet", row_group_size=100)
@@ -165,7 +165,7 @@ def test_the_next_shard_finds_its_first_rows_read_unless_the_file_changed(tmp_pa
         list(owned_rows(job, job.shard(1), ["doc_id"], 4, reader))
 
 
-def test_after_an_error_nobody_goes_on(tmp_path: Path) -> None:
+def test_a_reader_starts_over_after_an_error(tmp_path: Path) -> None:
     job = planned(tmp_path, [pairs(3, 2), pairs(3, 2)], 100)
     second = tmp_path / "in" / "1.parquet"
     second.rename(tmp_path / "away")
@@ -190,7 +190,7 @@ def test_a_damaged_row_group_is_named(tmp_path: Path) -> None:
 
 
 def claim_more_rows(path: Path, n_rows: int, n_claimed: int) -> None:
-    """Let the footer of a file with one row group say that it has other rows than it has."""
+    """Make the footer of a file with one row group claim another number of rows."""
     content = path.read_bytes()
     footer_at = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     there, claimed = (bytes([0x16, 2 * n]) for n in (n_rows, n_claimed))  # an i64 of Thrift's

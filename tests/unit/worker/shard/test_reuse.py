@@ -1,4 +1,4 @@
-"""Known scores are taken over: exactly, whatever has moved, and only where one model made both."""
+"""Known scores are reused exactly, wherever rows have moved, and only from the same model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from worker.shard.group_checks import check_queries
 
 
 class Seen:
-    """Scores as the model does and notes what it was given."""
+    """Has the model score and notes the pairs that it was given."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[str, str]] = []
 
     def __call__(self, model: LoadedModel) -> LoadedModel:
-        # It stands in for a scorer, of which it does what a shard needs.
+        # It has as much of a scorer as a shard needs.
         return replace(model, scorer=_Noting(model.scorer, self.pairs))  # type: ignore[arg-type]
 
 
@@ -53,7 +53,7 @@ class _Noting:
 
 
 def night_two(rows: list[dict[str, Any]], n_changed: int) -> list[dict[str, Any]]:
-    """Some documents changed, queries and candidates in another order, ids all new."""
+    """Change some documents and all ids, and shuffle queries and candidates."""
     rng = random.Random(7)
     changed = {id(row) for row in rng.sample(rows, n_changed)}
     queries: dict[str, list[dict[str, Any]]] = {}
@@ -77,7 +77,7 @@ def reuse_of(manifest: Manifest) -> tuple[int, int, str | None]:
     return manifest.reuse.n_reused, manifest.reuse.n_new, manifest.reuse.refused
 
 
-def test_reuse_gives_a_full_run_s_bytes_and_scores_only_what_is_new(
+def test_reuse_gives_the_bytes_of_a_full_run_and_scores_only_new_pairs(
     tmp_path: Path, model_folder: Path
 ) -> None:
     rows = pairs(40, 10)
@@ -112,7 +112,7 @@ def test_truncation_and_token_counts_come_along(tmp_path: Path, model_folder: Pa
     assert part_bytes(tmp_path / "one/out") == part_bytes(tmp_path / "two/out")
 
 
-def test_what_top_k_has_cut_is_known_where_hashes_were_kept(tmp_path: Path) -> None:
+def test_rows_cut_by_top_k_are_reused_where_hashes_were_kept(tmp_path: Path) -> None:
     rows = pairs(6, 9)
     spec = job_of(rows, tmp_path / "one", "null", for_reuse=True, top_k=2)
     assert done(spec).n_written == 12
@@ -121,13 +121,13 @@ def test_what_top_k_has_cut_is_known_where_hashes_were_kept(tmp_path: Path) -> N
     assert len(read_output(tmp_path / "two/out")) == 54
 
 
-def test_kept_texts_do_where_no_hashes_were_kept(tmp_path: Path) -> None:
+def test_kept_texts_serve_for_reuse_where_no_hashes_were_kept(tmp_path: Path) -> None:
     rows = [{key: row[key] for key in ("query", "document")} for row in pairs(6, 9)]
     first = job_of(rows, tmp_path / "one", "null", top_k=2)
     done(first)
     assert not (tmp_path / "one/_rankmill/out/scores").exists()
     spec = job_of(rows, tmp_path / "two", "null", reuse_from=str(tmp_path / "one/out"))
-    # What top_k has cut is scored again.
+    # The rows that top_k cut are scored again.
     assert reuse_of(done(spec)) == (12, 42, None)
     done(job_of(rows, tmp_path / "full", "null"))
     assert part_bytes(tmp_path / "two/out") == part_bytes(tmp_path / "full/out")
@@ -158,10 +158,10 @@ def test_another_model_reuses_nothing_and_says_why(tmp_path: Path, model_folder:
     rows = pairs(6, 9)
     done(job_of(rows, tmp_path / "one", model_folder, for_reuse=True, max_length=64))
     spec = job_of(rows, tmp_path / "two", model_folder, reuse_from=str(tmp_path / "one/out"))
-    told = "the earlier job differs in max_length (64 then, "
+    reason = "the earlier job differs in max_length (64 then, "
     for options in ({"max_length": 16}, {"max_length": 32}):
         (n_reused, n_new, refused) = reuse_of(done(spec.model_copy(update=options)))
-        assert (n_reused, n_new) == (0, 54) and refused and refused.startswith(told)
+        assert (n_reused, n_new) == (0, 54) and refused and refused.startswith(reason)
         Output(spec.output_uri).remove_result()
     n_reused, n_new, refused = reuse_of(done(spec.model_copy(update={"model_id": "null"})))
     assert (n_reused, n_new) == (0, 54)

@@ -14,10 +14,7 @@ import pytest
 import torch
 
 from producer.jobs.check import plan_job
-from rankmill.contract.job import JobSpec
-from rankmill.contract.results import ShardReport
 from rankmill.errors import ClaimLost
-from rankmill.output.output import Job
 from tests.support.inputs import (
     control,
     everything_under,
@@ -25,29 +22,10 @@ from tests.support.inputs import (
     part_bytes,
     read_output,
     read_rejected,
-    write,
 )
+from tests.support.shards import planned, run_all
 from worker import models
 from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer, WindowScores
-from worker.shard.run import run_shard
-from worker.shard.score import ShardWork
-
-
-def planned(rows: list[dict[str, Any]], folder: Path, model: Path, **options: Any) -> Job:
-    spec = JobSpec(
-        input_uri=str(write(rows, folder / "in.parquet", row_group_size=5)),
-        output_uri=str(folder / "out"),
-        model_id=str(model),
-        **{"precision": "fp32", **options},
-    )
-    return plan_job(spec)
-
-
-def run_all(
-    job: Job, window_pairs: int = 8, guard: Callable[[], None] = lambda: None
-) -> list[ShardReport]:
-    work = ShardWork(models.load(job.spec), "test", window_pairs, lambda *_: None, guard)
-    return [run_shard(job, job.shard(n), work) for n in range(job.plan.n_shards)]
 
 
 def test_scores_and_ranks_equal_the_reference(tmp_path: Path, model_folder: Path) -> None:
@@ -134,7 +112,7 @@ def test_bad_rows_are_rejected_with_all_they_have(tmp_path: Path, model_folder: 
     assert scored == {row["doc_id"] for n, row in enumerate(rows) if n not in (1, 5, 6, 11)}
 
 
-def test_columns_called_as_rejects_have_them_stay(tmp_path: Path) -> None:
+def test_input_columns_named_like_reject_columns_keep_their_names(tmp_path: Path) -> None:
     rows = [{**row, "file": 1, "reject_file": 2, "row": 3} for row in pairs(1, 2)]
     rows[1]["document"] = None
     run_all(planned(rows, tmp_path, Path("null")))
@@ -143,7 +121,7 @@ def test_columns_called_as_rejects_have_them_stay(tmp_path: Path) -> None:
     assert [rejected[name] for name in ("file", "reject_file", "row", "reject_row")] == [1, 2, 3, 1]
 
 
-def test_what_is_no_text_and_what_has_no_key_are_rejected_anywhere(
+def test_bytes_that_are_not_text_and_rows_without_a_key_are_rejected(
     tmp_path: Path, model_folder: Path
 ) -> None:
     rows = [{**row, "document": row["document"].encode()} for row in pairs(3, 4)]
@@ -167,7 +145,7 @@ def test_what_is_no_text_and_what_has_no_key_are_rejected_anywhere(
 
 
 def read_rejected_raw(output: Path) -> list[dict[str, Any]]:
-    """Row and reason alone: what is no UTF-8 stays so in its own column."""
+    """Return row and reason alone: the texts may not be UTF-8."""
     files = sorted((control(output) / "rejected").glob("*.parquet"))
     return [row for f in files for row in pq.read_table(f, columns=["row", "reason"]).to_pylist()]
 
@@ -188,7 +166,9 @@ def test_string_views_and_fields_that_differ_in_nullability_are_read(
     assert len(read_output(tmp_path / "out")) == 6
 
 
-def test_a_shard_of_bad_rows_only_and_an_empty_one(tmp_path: Path, model_folder: Path) -> None:
+def test_a_shard_of_bad_rows_only_and_an_empty_one_have_parts(
+    tmp_path: Path, model_folder: Path
+) -> None:
     rows = [{**row, "document": ""} for row in pairs(1, 3)]
     (report,) = run_all(planned(rows, tmp_path / "bad", model_folder))
     assert (report.n_scored, report.n_rejected, report.n_query_groups) == (0, 3, 1)
@@ -241,10 +221,9 @@ def test_only_the_row_that_breaks_scoring_is_rejected(
     rows[8]["document"] = rows[10]["document"] = "endless"
     job = planned(rows, tmp_path, model_folder)
     model = models.load(job.spec)
-    # It stands in for a scorer, of which it does what a shard needs.
+    # It has as much of a scorer as a shard needs.
     picky = replace(model, scorer=_Picky(model.scorer, "endless", error))  # type: ignore[arg-type]
-    work = ShardWork(picky, "test", 4, lambda *_: None, lambda: None)
-    report = run_shard(job, job.shard(0), work)
+    (report,) = run_all(job, 4, model=picky)
     assert report.rejects_by_reason == {reason: 2}
     assert [row["row"] for row in read_rejected(tmp_path / "out")] == [8, 10]
     assert report.n_scored == 16
