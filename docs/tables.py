@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from producer.cli.app import app
-from producer.cli.options import flag
+from producer.cli.options import flag, meaning_unset
 from rankmill import metrics
 from rankmill.contract.job import JobSpec
 from rankmill.metrics import Metric
@@ -36,7 +36,7 @@ def settings_table() -> str:
 
 def options_table() -> str:
     rows = (
-        (f"`{flag(name)}`", f"`{name}`", _default(field), field.description or "")
+        (f"`{flag(name)}`", f"`{name}`", _default(name, field), field.description or "")
         for name, field in JobSpec.model_fields.items()
         if field.description
     )
@@ -100,7 +100,10 @@ def _command_section(name: str, command: Any) -> str:
         text += "\nTakes every [job option](options.md).\n"
     own = [each for each in options if not (takes_job and job_options & set(each.opts))]
     rows = [_option_row(each) for each in own]
-    return text + (f"\n{_table(('option', 'default', 'meaning'), rows)}" if rows else "")
+    if rows:
+        text += f"\n{_table(('option', 'default', 'meaning'), rows)}"
+    line = command.epilog.splitlines()[-1].strip()
+    return text + f"\n```console\n{line}\n```\n"
 
 
 def _option_row(option: Any) -> tuple[str, ...]:
@@ -109,9 +112,10 @@ def _option_row(option: Any) -> tuple[str, ...]:
     has_default = (
         default is not None and not callable(default) and default not in (False, "", (), [])
     )
+    shown = f"`{default}`" if has_default else ""
     return (
         f"`{names}`",
-        f"`{default}`" if has_default else "",
+        option.show_default if isinstance(option.show_default, str) else shown,
         " ".join((option.help or "").split()),
     )
 
@@ -143,8 +147,8 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def _default(field: FieldInfo) -> str:
-    return "" if field.default is None else f"`{field.default}`"
+def _default(name: str, field: FieldInfo) -> str:
+    return meaning_unset(name) or ("" if field.default is None else f"`{field.default}`")
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -9,6 +9,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ from producer.cli import schedule
 from producer.cli.console import Console
 from producer.cli.doctor import doctor
 from producer.cli.estimate_view import estimate_view
+from producer.cli.help import PanelCommand, example
 from producer.cli.judging import compare_jobs, evaluate_job
 from producer.cli.options import DeviceFlag, JobArgument, JsonFlag, takes_job
 from producer.cli.render import (
@@ -60,17 +62,22 @@ PlaceFlag = Annotated[
     bool | None,
     typer.Option(
         "--local/--cluster",
-        help="Go on here or on RANKMILL_BROKER_URL's cluster  [where it ran before]",
-        show_default=False,
+        help="Continue on this machine or on the cluster",
+        show_default="where it ran before",
     ),
 ]
 OverwriteFlag = Annotated[
-    bool, typer.Option("--overwrite", help="Remove another job's result from OUTPUT first")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Remove another job's result from OUTPUT first",
+        rich_help_panel="Output",
+    ),
 ]
 
 
 def main() -> None:
-    """Run the command of sys.argv: one line on stderr for every error of ours."""
+    """Run the command of sys.argv; print a RankmillError as one line on stderr."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -89,7 +96,30 @@ def main() -> None:
         sys.exit(known.exit_code)
 
 
-@app.command()
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"rankmill {version('rankmill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def general(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit"
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback on an error; goes anywhere")
+    ] = False,
+) -> None:
+    """Rerank very large candidate lists offline."""
+
+
+@app.command(
+    cls=PanelCommand, epilog=example("run candidates.parquet scored/ --model demo --top-k 10")
+)
 @takes_job
 def run(
     spec: JobSpec,
@@ -97,11 +127,14 @@ def run(
     device: DeviceFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Score a job on this machine: private Redis, a worker per device, then stop them."""
+    """Score a job on this machine.
+
+    Starts a private Redis and a worker per device, and stops them at the end.
+    """
     from producer.jobs.check import check
     from producer.jobs.submit import submit_checked
 
-    job = check(spec)  # bad input is told before anything is started
+    job = check(spec)  # bad input is reported before anything is started
     if not is_null_model(spec.model_id):
         folder = locate_model(spec.model_id, spec.model_revision)
         check_max_length(spec.max_length, spec.model_id, folder)
@@ -112,10 +145,13 @@ def run(
     _finish(handle, status, as_json, with_preview=True)
 
 
-@app.command()
+@app.command(cls=PanelCommand, epilog=example("submit candidates.parquet scored/ --top-k 10"))
 @takes_job
 def submit(spec: JobSpec, overwrite: OverwriteFlag = False, as_json: JsonFlag = False) -> None:
-    """Submit a job to the cluster of RANKMILL_BROKER_URL; prints the job's id."""
+    """Submit a job to a cluster.
+
+    The cluster is that of RANKMILL_BROKER_URL. Prints the job's id.
+    """
     from producer.jobs.submit import submit_spec
 
     handle = submit_spec(spec, overwrite=overwrite)
@@ -123,28 +159,35 @@ def submit(spec: JobSpec, overwrite: OverwriteFlag = False, as_json: JsonFlag = 
     print(json.dumps(facts) if as_json else handle.job_id)
 
 
-@app.command()
+@app.command(cls=PanelCommand, epilog=example("estimate candidates.parquet --model demo"))
 @takes_job
 def estimate(
     spec: JobOptions,
     sample: Annotated[
-        int, typer.Option(min=1, help="Rows to look at, from all over the input")
+        int, typer.Option(min=1, help="Rows to sample, spread over the input")
     ] = SAMPLE_PAIRS,
     calibrate: Annotated[
-        bool, typer.Option(help="Score some of the sample, some 10 s, to see how fast it goes")
+        bool, typer.Option(help="Measure speed by scoring a part of the sample, for about 10 s")
     ] = True,
     pairs_per_s: Annotated[
-        float | None, typer.Option(min=1e-9, help="A device's pace, instead of calibrating")
+        float | None,
+        typer.Option(min=1e-9, help="Speed of a device, instead of measuring it"),
     ] = None,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="Devices that will score  [those of this machine]")
+        int | None,
+        typer.Option(
+            min=1, help="Number of devices that will score", show_default="those of this machine"
+        ),
     ] = None,
     device: DeviceFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Tell what a job would come to: rows, tokens, truncation, waste, time; writes nothing."""
-    with _console.status("looking at the input"):
-        found = estimated(
+    """Estimate a job's rows, tokens and time.
+
+    Also truncation, duplicates and padding, from a sample. Writes nothing.
+    """
+    with _console.status("sampling the input"):
+        facts = estimated(
             spec,
             n_sample=sample,
             n_devices=devices,
@@ -152,20 +195,23 @@ def estimate(
             calibrate=calibrate,
         )
     if as_json:
-        print(found.model_dump_json())
+        print(facts.model_dump_json())
     else:
-        Console().print(estimate_view(found))
+        Console().print(estimate_view(facts))
 
 
-@app.command()
+@app.command(epilog=example("status scored/"))
 def status(job: JobArgument, as_json: JsonFlag = False) -> None:
-    """Show where a job stands."""
+    """Show the state of a job."""
     _print_status(find_job(job).status(), as_json)
 
 
-@app.command()
+@app.command(epilog=example("watch scored/"))
 def watch(job: JobArgument, as_json: JsonFlag = False) -> None:
-    """Follow a job until it ends; interrupting this does not hurt the job."""
+    """Follow a job until it ends.
+
+    Interrupting it does not stop the job.
+    """
     handle = find_job(job)
     try:
         last = show_progress(handle.watch(), _console)
@@ -175,25 +221,37 @@ def watch(job: JobArgument, as_json: JsonFlag = False) -> None:
     _finish(handle, last, as_json, with_preview=False)
 
 
-@app.command()
+@app.command(epilog=example("cancel scored/"))
 def cancel(job: JobArgument) -> None:
-    """Stop a job within a shard; what was scored is kept."""
+    """Cancel a job and keep its scores.
+
+    The job stops within a shard. `rankmill resume` continues it.
+    """
     handle = find_job(job)
     control.cancel(handle)
-    _say(f"job {handle.job_id} is cancelled; rankmill resume {handle.output.uri} goes on")
+    _say(f"job {handle.job_id} is cancelled; rankmill resume {handle.output.uri} continues it")
 
 
-@app.command()
+@app.command(epilog=example("resume scored/"))
 def resume(
     job: JobArgument,
     max_reject_rate: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Rejects to allow now  [as the job says]")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of rejected rows above which the job fails",
+            show_default="the job's own",
+        ),
     ] = None,
     place: PlaceFlag = None,
     device: DeviceFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Go on with a job that failed, was cancelled or was lost: only what has no report yet."""
+    """Continue a failed, cancelled or lost job.
+
+    Finished shards are not run again.
+    """
     handle = find_job(job)
     if not _goes_here(handle, place):
         control.resume(handle, max_reject_rate=max_reject_rate, local=False)
@@ -210,14 +268,14 @@ def resume(
         _go_on_here(handle, change, as_json)
 
 
-@app.command()
+@app.command(epilog=example("retry-rejects scored/"))
 def retry_rejects(
     job: JobArgument,
     place: PlaceFlag = None,
     device: DeviceFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run the shards again that have rejected rows."""
+    """Run shards with rejected rows again."""
     handle = find_job(job)
     if not control.rejected_shards(handle):
         print("no rejects")
@@ -228,16 +286,22 @@ def retry_rejects(
         print(f"{handle.job_id}: {n_shards} shards are run again")
 
 
-@app.command()
+@app.command(epilog=example("report scored/"))
 def report(job: JobArgument, as_json: JsonFlag = False) -> None:
-    """Make the page about a job anew, finished or not, and print where it is."""
+    """Write a job's HTML report again.
+
+    Works for finished and unfinished jobs. Prints the path of the page.
+    """
     place = write_report(find_job(job).output)
     print(json.dumps({"report_uri": place}) if as_json else place)
 
 
-@app.command()
+@app.command(epilog=example("jobs"))
 def jobs(as_json: JsonFlag = False) -> None:
-    """List what runs now and what ran lately: of the cluster, and of run on this machine."""
+    """List running and recent jobs.
+
+    Shows those of the cluster and those of `rankmill run` on this machine.
+    """
     listed, away = list_local_jobs(), None
     try:
         listed = list_jobs() + listed
@@ -256,14 +320,14 @@ def jobs(as_json: JsonFlag = False) -> None:
     _say("these are the runs of this machine; no cluster is set in RANKMILL_BROKER_URL")
 
 
-app.command("eval")(evaluate_job)
-app.command("diff")(compare_jobs)
+app.command("eval", epilog=example("eval scored/ --qrels judgments.qrels"))(evaluate_job)
+app.command("diff", epilog=example('diff monday/ tuesday/ --fail-if "churn@10>0.3"'))(compare_jobs)
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(models_commands.app, name="models")
-app.command()(doctor)
-app.command()(worker)
-app.command()(exporter)
-app.command()(flower)
+app.command(epilog=example("doctor"))(doctor)
+app.command(epilog=example("worker"))(worker)
+app.command(epilog=example("exporter"))(exporter)
+app.command(epilog=example("flower --port 5555"))(flower)
 
 
 def _goes_here(handle: JobHandle, is_local: bool | None) -> bool:
@@ -271,7 +335,6 @@ def _goes_here(handle: JobHandle, is_local: bool | None) -> bool:
 
 
 def _go_on_here(handle: JobHandle, change: control.Change, as_json: bool) -> None:
-    """Change the course of a job and run what that makes of it on this machine."""
     _, status = control.continue_locally(handle, change, _follow, _warn)
     _finish(handle, status, as_json, with_preview=False)
 
@@ -281,7 +344,7 @@ def _follow(handle: JobHandle, statuses: Iterator[JobStatus]) -> JobStatus:
         return show_progress(statuses, _console)
     except KeyboardInterrupt:
         _say(
-            "interrupted; the same command goes on where this one stopped, or rankmill resume "
+            "interrupted; run the same command again to continue, or rankmill resume "
             f"{handle.output.uri}"
         )
         sys.exit(130)

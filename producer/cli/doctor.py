@@ -1,4 +1,4 @@
-"""`rankmill doctor`."""
+"""`rankmill doctor`: check this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 def doctor(device: DeviceFlag = None, as_json: JsonFlag = False) -> None:
-    """Tell what is wrong with this machine's set-up, and the mend; exit 1 on a problem."""
+    """Check this machine's setup and suggest fixes.
+
+    Exits with 1 if there is a problem.
+    """
     from producer.doctor.examine import examine
 
     findings = examine()

@@ -1,4 +1,4 @@
-"""`rankmill eval` and `rankmill diff`: how good a finished job is, and what moved since another."""
+"""`rankmill eval` and `rankmill diff`: measure a finished job, and compare two."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from rankmill.errors import GateFailed
 
 def evaluate_job(
     job: JobArgument,
-    qrels: Annotated[
-        str, typer.Option("--qrels", help="Judgments: TREC, TSV as BEIR has it, or Parquet")
-    ],
+    qrels: Annotated[str, typer.Option("--qrels", help="Judgments: TREC, BEIR's TSV or Parquet")],
     recall_at: Annotated[
-        list[int] | None, typer.Option("--recall-at", min=1, help="Cutoffs of recall [100]")
+        list[int] | None,
+        typer.Option("--recall-at", min=1, help="Cutoff of recall; repeatable", show_default="100"),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure a finished job by judgments, before and after: nDCG, MRR, recall."""
+    """Measure ranking quality by judgments.
+
+    Prints nDCG, MRR and recall before and after reranking.
+    """
     evaluation = evaluate(find_job(job).output, read_qrels(qrels), recall_at or [100])
     if as_json:
         print(evaluation.model_dump_json())
@@ -37,21 +39,27 @@ def evaluate_job(
 
 
 def compare_jobs(
-    old: Annotated[str, typer.Argument(help="The output folder or id of the job before")],
-    new: Annotated[str, typer.Argument(help="That of the job after")],
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", help="The earlier job's output folder or id")
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The later job's output folder or id")],
     k: Annotated[
-        list[int] | None, typer.Option("--k", min=1, help="Places that churn is measured at [10]")
+        list[int] | None,
+        typer.Option("--k", min=1, help="Cutoff of churn; repeatable", show_default="10"),
     ] = None,
     qrels: Annotated[
-        str | None, typer.Option("--qrels", help="Judgments, for the change of nDCG; as of eval")
+        str | None, typer.Option("--qrels", help="Judgments for the change of nDCG, as in eval")
     ] = None,
     fail_if: Annotated[
         list[str] | None,
-        typer.Option("--fail-if", help='What may not be, as "churn@10>0.3"; then exit 1'),
+        typer.Option("--fail-if", help='Exit with 1 if this holds, as "churn@10>0.3"; repeatable'),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Tell what moved between two finished jobs: scores, places, pairs, queries."""
+    """Compare the results of two jobs.
+
+    Shows the changes in scores, ranks, pairs and queries.
+    """
     gates = [parse_gate(expression) for expression in fail_if or []]
     judgments = read_qrels(qrels) if qrels else None
     with Console(stderr=True).status("comparing"):

@@ -1,4 +1,4 @@
-"""`rankmill models`: fetch, list and check what the model store holds."""
+"""`rankmill models`: fetch, list and verify models of the store."""
 
 from __future__ import annotations
 
@@ -10,23 +10,33 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from producer.cli.console import Console
+from producer.cli.help import example
 from producer.cli.options import JsonFlag
 from producer.pull import pull, store
 from rankmill.errors import ModelUnavailable
 from rankmill.models.store import StoredModel, how_to_pull
 
-app = typer.Typer(help="Keep models in the folder RANKMILL_MODELS.", no_args_is_help=True)
+app = typer.Typer(
+    help="Manage the model store.\n\nThe store is the folder RANKMILL_MODELS.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
-@app.command("pull")
+@app.command("pull", epilog=example("models pull BAAI/bge-reranker-v2-m3"))
 def pull_model(
-    model: Annotated[str, typer.Argument(help="Hub id, such as BAAI/bge-reranker-v2-m3")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Hub id, as BAAI/bge-reranker-v2-m3")
+    ],
     revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit [the main branch]")
+        str | None, typer.Option(help="Branch, tag or commit", show_default="main")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fetch a model, check it against the hub's digests and pin its commit."""
+    """Fetch a model and pin its commit.
+
+    Checks the files against the hub's digests.
+    """
     pulled = pull(model, revision)
     facts = {
         "model_id": model,
@@ -40,9 +50,12 @@ def pull_model(
         print(f"{model} {pulled.stored.commit} {decimal(pulled.stored.n_bytes)} {pulled.folder}")
 
 
-@app.command("list")
+@app.command("list", epilog=example("models list"))
 def list_models(as_json: JsonFlag = False) -> None:
-    """Show the models that were pulled; a job without --revision takes the pinned commit."""
+    """List the pulled models.
+
+    A job without --revision uses the pinned commit.
+    """
     stored = store().models()
     if as_json:
         print(json.dumps([model.model_dump(mode="json") for model in stored]))
@@ -50,9 +63,12 @@ def list_models(as_json: JsonFlag = False) -> None:
         Console().print(_table(stored))
 
 
-@app.command("verify")
+@app.command("verify", epilog=example("models verify"))
 def verify_models() -> None:
-    """Read every file again and compare it with what was pulled."""
+    """Verify the files of the store.
+
+    Reads every file and compares its digest. A damaged file is removed.
+    """
     kept = store()
     for model in kept.models():
         damaged = kept.damaged(model)

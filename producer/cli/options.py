@@ -1,4 +1,4 @@
-"""The command line's options: a job's are JobOptions' fields, so that the two cannot differ."""
+"""The options of commands. Those of a job are made from the fields of JobOptions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from rankmill.devices.choice import check_device
 from rankmill.errors import InputError
 from rankmill.settings import settings
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print facts as JSON on stdout")]
-JobArgument = Annotated[str, typer.Argument(help="The job's output folder or its id")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="The job's output folder or its id")
+]
 
 
 def _use_device(wanted: str | None) -> str | None:
-    """Make it the setting of this process and of those that it starts."""
+    """Set RANKMILL_DEVICE for this process and those that it starts."""
     if wanted is not None:
         try:
             os.environ["RANKMILL_DEVICE"] = check_device(wanted)
@@ -35,36 +37,54 @@ DeviceFlag = Annotated[
     typer.Option(
         "--device",
         callback=_use_device,
-        show_default=False,
-        help="auto, cpu, cuda or cuda:N  [RANKMILL_DEVICE]",
+        show_default="RANKMILL_DEVICE, or auto",
+        help="Device to score on: auto, cpu, cuda or cuda:N",
+        rich_help_panel="Speed",
     ),
 ]
 
 _FLAGS = {"model_id": "--model", "model_revision": "--revision"}
 _ARGUMENTS = {"input_uri": "input", "output_uri": "output"}
-_HELPS = {"input": "A Parquet file, folder or glob", "output": "The folder for the result"}
-_NOT_FLAGS = {"version", *_ARGUMENTS}
+_HELPS = {
+    "input": "Parquet, JSONL, TREC run, Delta or Iceberg table; a file, folder, glob or a "
+    "comma-separated list of these, on disk or s3://",
+    "output": "Folder for the result, on disk or s3://",
+}
+# The panels of the help, in their order.
+_PANELS: dict[str, tuple[str, ...]] = {
+    "Input": (
+        *("layout", "queries", "corpus", "query_col", "document_col", "title_col"),
+        *("query_id_col", "doc_id_col", "cluster"),
+        *("input_version", "queries_version", "corpus_version"),
+    ),
+    "Model": ("model_id", "model_revision", "max_length", "precision", "activation"),
+    "Output": ("top_k", "keep_cols", "explode", "trec_run", "for_reuse"),
+    "Speed": ("reuse_from", "shard_pairs", "max_batch_tokens", "priority"),
+    "Limits": ("max_reject_rate", "duplicates", "damaged"),
+}
 _LISTS = {"keep_cols"}
 
 
 def takes_job(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command INPUT, OUTPUT and every job option; it is called with `spec` in their place.
+    """Give a command INPUT, OUTPUT and every job option, and call it with their `spec`.
 
-    A command whose `spec` is a JobOptions gets no OUTPUT; a parameter before `spec` comes before
-    INPUT. A value that the spec refuses raises InputError naming the flag.
+    A command whose `spec` is a JobOptions gets no OUTPUT. A parameter before `spec` comes before
+    INPUT. A value that the spec refuses raises InputError with the flag's name.
     """
     own = dict(inspect.signature(command, eval_str=True).parameters)
     first = [own.pop(name) for name in list(own)[: list(own).index("spec")]]
     contract: type[JobOptions] = own.pop("spec").annotation
     places, options = _places(contract), _job_parameters()
 
-    def with_spec(**given: Any) -> None:
-        values = {field: given.pop(name) for field, name in _ARGUMENTS.items() if name in places}
+    def with_spec(**arguments: Any) -> None:
+        values = {
+            field: arguments.pop(name) for field, name in _ARGUMENTS.items() if name in places
+        }
         for name in options:
-            value = given.pop(name)
+            value = arguments.pop(name)
             if value is not None:
                 values[name] = tuple(value.split(",")) if name in _LISTS else value
-        command(spec=parse(contract, values, "", flag), **given)
+        command(spec=parse(contract, values, "", flag), **arguments)
 
     parameters = [
         *first,
@@ -72,7 +92,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
         *options.values(),
         *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own.values()),
     ]
-    # Where inspect.signature, and so typer, looks first (PEP 362); no type of a function has it.
+    # inspect.signature, which typer calls, reads it first (PEP 362). No function type declares it.
     with_spec.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_spec.__annotations__ = {each.name: each.annotation for each in parameters}
     with_spec.__name__ = command.__name__
@@ -81,7 +101,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def flag(field_name: str) -> str:
-    """The command line's name of a job option."""
+    """Return the name of a job option on the command line."""
     if field_name in _ARGUMENTS:
         return _ARGUMENTS[field_name].upper()
     return _FLAGS.get(field_name, "--" + field_name.replace("_", "-"))
@@ -93,7 +113,9 @@ def _places(contract: type[JobOptions]) -> dict[str, inspect.Parameter]:
             name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             annotation=str,
-            default=typer.Argument(..., help=_HELPS[name], show_default=False),
+            default=typer.Argument(
+                ..., metavar=name.upper(), help=_HELPS[name], show_default=False
+            ),
         )
         for field, name in _ARGUMENTS.items()
         if field in contract.model_fields
@@ -101,17 +123,27 @@ def _places(contract: type[JobOptions]) -> dict[str, inspect.Parameter]:
 
 
 def _job_parameters() -> dict[str, inspect.Parameter]:
-    return {
-        name: inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            annotation=str | None if name in _LISTS else field.annotation,
-            default=typer.Option(
+    parameters = {}
+    for panel, names in _PANELS.items():
+        for name in names:
+            field = JobOptions.model_fields[name]
+            option = typer.Option(
                 field.default,
                 flag(name),
                 help=field.description,
-            ),
-        )
-        for name, field in JobOptions.model_fields.items()
-        if name not in _NOT_FLAGS
-    }
+                show_default=meaning_unset(name) or True,
+                rich_help_panel=panel,
+            )
+            parameters[name] = inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=str | None if name in _LISTS else field.annotation,
+                default=option,
+            )
+    return parameters
+
+
+def meaning_unset(field_name: str) -> str:
+    """Return what a job option without a value means; empty where its default says it."""
+    extra = JobOptions.model_fields[field_name].json_schema_extra
+    return str(extra["unset"]) if isinstance(extra, dict) else ""

@@ -1,4 +1,4 @@
-"""`rankmill schedule`: jobs that submit themselves by the clock."""
+"""`rankmill schedule`: run jobs on a cron schedule."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from producer.cli.console import Console
+from producer.cli.help import PanelCommand, example
 from producer.cli.options import JsonFlag, flag, takes_job
 from producer.cli.schedule_view import changes_lines, firings_table, schedule_facts, schedules_table
 from producer.schedules import clock, facts
@@ -25,26 +25,29 @@ from rankmill.ledger.jobs import Ledger
 from rankmill.settings import settings
 
 app = typer.Typer(
-    help="Jobs that submit themselves by the clock: celery -A tasks beat sets the pace.",
+    help="Run jobs on a cron schedule.\n\nNeeds a running celery -A tasks beat.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-NameArgument = Annotated[str, typer.Argument(help="The schedule's name")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name")]
 
 
 def _option(field: str) -> Any:
     return typer.Option(help=ScheduleSpec.model_fields[field].description)
 
 
-class _JobAfterDashes(TyperCommand):
-    """Takes the job's part of the line with `--` before it or without."""
+class _JobAfterDashes(PanelCommand):
+    """A command that takes the job's arguments with `--` before them or without."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [each for each in args if each != "--"])
 
 
-@app.command(cls=_JobAfterDashes)
+@app.command(
+    cls=_JobAfterDashes,
+    epilog=example('schedule add nightly in.parquet "out/{date}" --cron "0 2 * * *"'),
+)
 @takes_job
 def add(
     name: NameArgument,
@@ -55,14 +58,17 @@ def add(
     missed: Annotated[Missed, _option("missed")] = "skip",
     grace_min: Annotated[int, _option("grace_min")] = 60,
     unless_unchanged: Annotated[
-        bool, typer.Option("--unless-unchanged", help="Skip a run whose input is the last one's")
+        bool, typer.Option("--unless-unchanged", help="Skip a run if its input has not changed")
     ] = False,
     deadline: Annotated[str | None, _option("deadline")] = None,
     fail_if: Annotated[list[str] | None, _option("fail_if")] = None,
     qrels: Annotated[str | None, _option("qrels")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add a schedule; INPUT and OUTPUT may hold {date}, {due:%Y/%m/%d}, {latest:PATTERN}."""
+    """Add a schedule.
+
+    INPUT and OUTPUT may contain {date}, {due:%Y/%m/%d} and {latest:PATTERN}.
+    """
     own = {
         **{"cron": cron, "tz": tz, "overlap": overlap, "missed": missed, "grace_min": grace_min},
         **{"unless_unchanged": unless_unchanged, "deadline": deadline},
@@ -74,22 +80,29 @@ def add(
     planned = changes(store.specs(), [wanted])
     if planned.changed:
         raise InputError(
-            f"there is a schedule {name} already, which says otherwise; change it with rankmill "
+            f"schedule {name} already exists with a different definition; change it with rankmill "
             "schedule apply, or remove it first"
         )
     make(store, planned, clock.now(ledger))
     _print_schedules([store.read(name)], as_json)
 
 
-@app.command()
+@app.command(epilog=example("schedule apply schedules.toml --dry-run"))
 def apply(
-    file: Annotated[str, typer.Argument(help="A TOML file with tables [schedule.NAME]")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="TOML file with tables [schedule.NAME]")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the changes")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove what FILE does not name")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove schedules that FILE does not name")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make the schedules those of a file: shows the changes, then makes all of them or none."""
+    """Apply the schedules of a file.
+
+    Shows the changes, then makes all of them or none.
+    """
     wanted = read_file(file)
     ledger, store = _connect()
     planned = changes(store.specs(), wanted, prune=prune)
@@ -100,15 +113,18 @@ def apply(
         make(store, planned, clock.now(ledger))
 
 
-@app.command("list")
+@app.command("list", epilog=example("schedule list"))
 def list_schedules(as_json: JsonFlag = False) -> None:
-    """List the schedules, when each is due next and what became of it last."""
+    """List schedules with their next and last run."""
     _print_schedules(_connect()[1].specs(), as_json)
 
 
-@app.command()
+@app.command(epilog=example("schedule show nightly"))
 def show(name: NameArgument, as_json: JsonFlag = False) -> None:
-    """Show a schedule: its definition, when it is due next, what runs, what `latest` names."""
+    """Show a schedule.
+
+    Prints its definition, its next due times, its last run and the job that `latest` names.
+    """
     ledger, store = _connect()
     shown = facts.schedule(ledger, store, store.read(name))
     if as_json:
@@ -117,46 +133,61 @@ def show(name: NameArgument, as_json: JsonFlag = False) -> None:
         Console().print(schedule_facts(shown), soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog=example("schedule pause nightly"))
 def pause(name: NameArgument) -> None:
-    """Let nothing be due until it is resumed; what runs goes on."""
+    """Pause a schedule.
+
+    Nothing is due until it is resumed. A running job continues.
+    """
     hand.set_paused(*_connect(), name, True)
 
 
-@app.command()
+@app.command(epilog=example("schedule resume nightly"))
 def resume(name: NameArgument) -> None:
-    """End a pause; what would have been due meanwhile is not made up for."""
+    """Resume a paused schedule.
+
+    Missed runs are not made up.
+    """
     hand.set_paused(*_connect(), name, False)
 
 
-@app.command()
+@app.command(epilog=example("schedule remove nightly"))
 def remove(name: NameArgument) -> None:
-    """Forget a schedule and its history; what it wrote stays, what runs is not stopped."""
+    """Remove a schedule and its history.
+
+    Its outputs stay, and a running job continues.
+    """
     hand.remove(*_connect(), name)
 
 
-@app.command()
+@app.command(epilog=example("schedule run-now nightly"))
 def run_now(name: NameArgument, as_json: JsonFlag = False) -> None:
-    """Run a schedule as if it were due now; prints the job's id."""
+    """Run a schedule now.
+
+    Prints the job's id.
+    """
     ledger, store = _connect()
     firing = hand.run_now(ledger, settings(), store, name)
     print(facts.firing(firing).model_dump_json() if as_json else firing.job_id)
 
 
-@app.command()
+@app.command(epilog=example("schedule accept nightly"))
 def accept(name: NameArgument) -> None:
-    """Let `latest` name the newest run after all, which a gate held."""
+    """Accept the newest run that a gate held.
+
+    `latest` names it from now on.
+    """
     ledger, store = _connect()
     print(hand.accept(ledger, store, name).output_uri)
 
 
-@app.command()
+@app.command(epilog=example("schedule history nightly"))
 def history(
     name: NameArgument,
-    last: Annotated[int, typer.Option(min=1, help="Due times to show")] = 30,
+    last: Annotated[int, typer.Option(min=1, help="Number of due times to show")] = 30,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what became of each due time."""
+    """Show the outcome of each due time."""
     _, store = _connect()
     spec = store.read(name)
     firings = store.firings(name)[-last:]
@@ -178,7 +209,7 @@ def _confirm(yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise InputError("nothing was changed: say --yes to make these changes, or --dry-run")
+        raise InputError("nothing was changed; give --yes to make these changes, or --dry-run")
     typer.confirm("Make these changes?", abort=True, err=True)
 
 

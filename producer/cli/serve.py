@@ -1,4 +1,4 @@
-"""`rankmill worker`, `exporter` and `flower`: what runs until it is stopped."""
+"""`rankmill worker`, `exporter` and `flower`, which run until they are stopped."""
 
 from __future__ import annotations
 
@@ -22,18 +22,23 @@ _CONTROL_PROCESSES = 3
 def worker(
     role: Annotated[
         Role,
-        typer.Option(help="score, control (submit, prepare, finalize; no torch) or all"),
+        typer.Option(help="score; control: submit, prepare and finalize, without torch; all"),
     ] = "all",
     model: Annotated[
-        str | None, typer.Option(help="Score only this model, one of RANKMILL_MODEL_QUEUES")
+        str | None, typer.Option(help="Score only this model of RANKMILL_MODEL_QUEUES")
     ] = None,
     device: DeviceFlag = None,
-    name: Annotated[str, typer.Option(help="What the worker is called, with its device")] = "",
+    name: Annotated[
+        str, typer.Option(help="Prefix of the worker's name", show_default="rankmill")
+    ] = "",
 ) -> None:
-    """Run Celery workers of this machine, one per device, for RANKMILL_BROKER_URL."""
-    settings()  # a wrong setting is told here, not by a worker
+    """Start this machine's workers.
+
+    One Celery worker per device, for the cluster of RANKMILL_BROKER_URL.
+    """
+    settings()  # a wrong setting is reported here, not by a worker
     if role == "control" and model is not None:
-        raise typer.BadParameter("a control worker scores nothing: leave out --model")
+        raise typer.BadParameter("--role control scores nothing; leave out --model")
     queues = queues_of(role) if model is None else (_own_queue(model),)
     if role == "control":
         command = worker_command(name or "control", queues, _CONTROL_PROCESSES)
@@ -56,7 +61,10 @@ def worker(
 
 
 def exporter() -> None:
-    """Serve the cluster's metrics to Prometheus: jobs, queues, workers, Redis."""
+    """Serve the cluster's metrics to Prometheus.
+
+    Jobs, queues, workers and Redis, at RANKMILL_METRICS_HOST and RANKMILL_METRICS_PORT.
+    """
     from producer.cluster.exporter import serve
 
     try:
@@ -67,17 +75,22 @@ def exporter() -> None:
 
 def flower(
     address: Annotated[
-        str, typer.Option(help="Where to listen; put TLS before any but this machine's")
+        str, typer.Option(help="Address to listen on; put TLS in front of other machines")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 5555,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one")
+    ] = 5555,
     history: Annotated[
-        Path | None, typer.Option(help="File that keeps what was seen  [forgotten at the end]")
+        Path | None, typer.Option(help="File that keeps the history", show_default="none")
     ] = None,
     allow_control: Annotated[
-        bool, typer.Option("--allow-control", help="Let it submit, revoke and shut down too")
+        bool, typer.Option("--allow-control", help="Also allow it to submit, revoke and shut down")
     ] = False,
 ) -> None:
-    """Show workers and shards in a browser; RANKMILL_FLOWER_BASIC_AUTH says who may look."""
+    """Serve Flower, a dashboard of the cluster.
+
+    Shows workers and shards in a browser, to the users of RANKMILL_FLOWER_BASIC_AUTH.
+    """
     from producer.cluster.flower import Dashboard, serve
 
     where = None if history is None else history.absolute()
@@ -85,7 +98,7 @@ def flower(
 
 
 def _own_port(n: int) -> dict[str, str]:
-    """Metrics are served by each worker, on one port after the other."""
+    """Return the metrics port of the n-th worker: each serves its own, on successive ports."""
     first = settings().metrics_port
     return {"RANKMILL_METRICS_PORT": str(first + n)} if first else {}
 
@@ -95,7 +108,7 @@ def _own_queue(model: str) -> str:
     if queue == SCORE_QUEUE:
         named = ", ".join(settings().model_queues or ()) or "none"
         raise InputError(
-            f"--model {model}: has no queue of its own; name it in RANKMILL_MODEL_QUEUES of every "
+            f"--model {model} has no queue of its own; name it in RANKMILL_MODEL_QUEUES of every "
             f"process (now: {named})"
         )
     return queue

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from rankmill.contract.base import Contract, JobId, OutputUri, Revision
 from rankmill.storage import FileStat
@@ -36,15 +36,22 @@ STATUS_COLUMNS = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
 _LATER_OPTIONS = ("input_version", "queries_version", "corpus_version", "title_col")
 
 
+def _unset(meaning: str) -> dict[str, JsonValue]:
+    return {"unset": meaning}
+
+
 class JobOptions(Contract):
-    """A job without its sink: source, model, options; the command line's flags by those names."""
+    """A job without its output: source, model and options, by the names of the flags.
+
+    `_unset` names what a field without a value means.
+    """
 
     input_uri: str = Field(min_length=1)
     input_version: str | None = Field(
         None,
         min_length=1,
-        description="Version or time of a Delta table, or snapshot, branch or tag of an Iceberg "
-        "table, that INPUT is [newest]",
+        description="Version or time of a Delta table; snapshot, branch or tag of an Iceberg table",
+        json_schema_extra=_unset("newest"),
     )
     model_id: str = Field(
         "BAAI/bge-reranker-v2-m3",
@@ -52,79 +59,108 @@ class JobOptions(Contract):
         max_length=4096,
         description="Hub id, model folder, or demo",
     )
-    model_revision: Revision | None = Field(None, description="Revision of a hub model")
+    model_revision: Revision | None = Field(
+        None,
+        description="Commit, branch or tag of a hub model",
+        json_schema_extra=_unset("pinned commit"),
+    )
     layout: Layout = Field(
         "pairs",
-        description="What a row of INPUT is: a candidate (pairs), a query with its list of "
-        "candidates (lists), or ids alone (run, with --queries and --corpus)",
+        description="Meaning of a row: one candidate (pairs), a query with a list of candidates "
+        "(lists), or ids (run, with --queries and --corpus)",
     )
     queries: str | None = Field(
-        None, description="Queries of a run: Parquet, JSONL as BEIR has it, or TSV"
+        None, description="Queries of a run: Parquet, BEIR's JSONL, TSV, Delta or Iceberg"
     )
     corpus: str | None = Field(None, description="Documents of a run, in the same forms")
     queries_version: str | None = Field(
-        None, min_length=1, description="As --input-version, of a table that --queries is [newest]"
+        None,
+        min_length=1,
+        description="Version of a table in --queries, as --input-version",
+        json_schema_extra=_unset("newest"),
     )
     corpus_version: str | None = Field(
-        None, min_length=1, description="As --input-version, of a table that --corpus is [newest]"
+        None,
+        min_length=1,
+        description="Version of a table in --corpus, as --input-version",
+        json_schema_extra=_unset("newest"),
     )
     query_col: str = Field("query", description="Column with the query's text")
     document_col: str = Field("document", description="Column with the document's text")
     title_col: str | None = Field(
         None,
-        description="Column with the document's title, which goes before its text; none: without "
-        "[title if there]",
+        description="Column with the document's title, placed before its text; none for no title",
+        json_schema_extra=_unset("title if there"),
     )
     query_id_col: str | None = Field(
-        None, description="Column that names the query group [query_id if there, else the text]"
+        None,
+        description="Column that names the query group",
+        json_schema_extra=_unset("query_id if there, else the text"),
     )
     doc_id_col: str | None = Field(
-        None, description="Column that names the document [doc_id if there]"
+        None,
+        description="Column that names the document",
+        json_schema_extra=_unset("doc_id if there"),
     )
     keep_cols: tuple[str, ...] | None = Field(
         None,
-        description="Input columns to keep, comma-separated [all; no texts when ids are there]",
+        description="Input columns to keep, comma-separated",
+        json_schema_extra=_unset("all; without texts if there are ids"),
     )
     explode: bool = Field(
-        False, description="Of lists, write a row for each candidate, not a list for each query"
+        False, description="With --layout lists: write a row per candidate, not a list per query"
     )
     trec_run: bool = Field(
-        False,
-        description="Write run.trec too, next to the report, which trec_eval and ir-measures read",
+        False, description="Also write run.trec for trec_eval and ir-measures, next to the report"
     )
     cluster: bool = Field(
-        False, description="Bring each query's rows together first, which are scattered in INPUT"
+        False, description="Group the rows by query first, if INPUT is not grouped already"
     )
     duplicates: Literal["fail", "keep"] = Field(
-        "fail", description="When a query names a document twice"
+        "fail", description="If a query lists a document twice: fail, or keep both"
     )
     damaged: Literal["fail", "reject"] = Field(
-        "fail", description="When a row group cannot be read: fail, or reject its rows"
+        "fail", description="If a row group cannot be read: fail, or reject its rows"
     )
-    top_k: int | None = Field(None, ge=1, description="Rows to write of each query [all]")
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        description="Write only the best N rows of each query",
+        json_schema_extra=_unset("all"),
+    )
     max_length: int | None = Field(
-        None, ge=8, description="Tokens a pair is cut to [as long as the model takes]"
+        None,
+        ge=8,
+        description="Truncate pairs to N tokens",
+        json_schema_extra=_unset("the model's maximum"),
     )
     precision: Precision = Field("auto", description="Number format of the forward pass")
-    activation: Activation = Field("auto", description="From logit to score [as the model says]")
-    max_batch_tokens: int | None = Field(None, ge=1, description="Tokens in a batch [found out]")
+    activation: Activation = Field(
+        "auto", description="Function from logit to score; auto: the model's own"
+    )
+    max_batch_tokens: int | None = Field(
+        None, ge=1, description="Maximum tokens of a batch", json_schema_extra=_unset("measured")
+    )
     shard_pairs: int | None = Field(
-        None, ge=1, description="Rows in a shard [a 32nd of the input, 1,024 to 32,768]"
+        None,
+        ge=1,
+        description="Rows of a shard",
+        json_schema_extra=_unset("1/32 of the input, 1,024 to 32,768"),
     )
     priority: int = Field(
-        5, ge=1, le=9, description="Share of the workers: 9 gets three times what 3 gets"
+        5, ge=1, le=9, description="Share of the workers: 9 gets three times as much as 3"
     )
     max_reject_rate: float = Field(
-        0.01, ge=0, le=1, description="Share of rows that may be rejected before the job fails"
+        0.01, ge=0, le=1, description="Share of rejected rows above which the job fails"
     )
     reuse_from: str | None = Field(
         None,
         min_length=1,
-        description="Output of an earlier job, whose scores of equal pairs are taken over, or "
-        "latest: the last success that latest.json beside OUTPUT names",
+        description="Reuse the scores of equal pairs from this job's output; latest: from the last "
+        "success in latest.json next to OUTPUT",
     )
     for_reuse: bool = Field(
-        False, description="Keep every score by its pair's hash, about 22 bytes a row, to be reused"
+        False, description="Keep every score for later reuse, about 22 bytes a row"
     )
 
 

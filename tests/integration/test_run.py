@@ -114,7 +114,7 @@ def test_an_interrupted_run_stops_all_it_started_and_goes_on_when_run_again(fold
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert b"the same command goes on" in said
+    assert b"run the same command again" in said
     wait_for(lambda: left_over(folder) == [], 10)
     finished = Output(str(folder / "out")).reported_shards()
     assert 2 <= len(finished) < 30

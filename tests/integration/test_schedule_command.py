@@ -88,7 +88,7 @@ def test_add_show_pause_run_and_remove(folder: Path) -> None:
     assert added["spec"]["job"]["top_k"] == 3 and added["spec"]["output_uri"] == f"{folder}/out"
     assert added["next_due"][0].endswith(("02:15:00+01:00", "02:15:00+02:00"))
     assert shown("add", "nightly", *when, "--deadline", "06:00", *job) == [added]  # no dashes
-    assert "says otherwise" in refused("add", "nightly", "--cron", "0 3 * * *", *job)
+    assert "a different definition" in refused("add", "nightly", "--cron", "0 3 * * *", *job)
 
     assert schedule("pause", "nightly").returncode == 0
     assert shown("list")[0]["next_due"] == [] and "paused" in schedule("list").stdout
