@@ -2,66 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from producer.cluster.local import running
 from producer.jobs.submit import submit
 from rankmill import metrics
-from rankmill.metrics import Metric
 from rankmill.settings import settings
 from tests.conftest import StartWorker
 from tests.support.inputs import pairs, wait_for, write
+from tests.support.metrics import exporting, one, scrape
+from tests.support.redis_server import free_port
 from worker.liveness.files import counters_path, folder
-
-Samples = dict[str, dict[tuple[str, ...], float]]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def scrape(port: int) -> Samples:
-    """Metric name to label values, by the labels' names, to value; {} where nobody listens yet."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-    except OSError:
-        return {}
-    found: Samples = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
-    return found
-
-
-def one(samples: Samples, metric: Metric, *labels: str, suffix: str = "") -> float:
-    """Return a sample's value, or NaN, which compares as neither more nor less nor equal."""
-    return samples.get(metric.name + suffix, {}).get(labels, math.nan)
-
-
-@contextmanager
-def exporting(log: Path) -> Iterator[int]:
-    port = free_port()
-    environment = {"RANKMILL_METRICS_PORT": str(port)}
-    command = [sys.executable, "-m", "producer.cli", "exporter"]
-    with running(command, environment, log):
-        wait_for(lambda: scrape(port))
-        yield port
 
 
 @pytest.fixture

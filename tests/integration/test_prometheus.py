@@ -19,9 +19,10 @@ from producer.jobs.submit import submit
 from rankmill import metrics
 from rankmill.settings import CHECKOUT
 from tests.conftest import StartWorker
-from tests.integration.test_metrics import exporting, free_port, scrape
 from tests.support.inputs import pairs, wait_for, write
+from tests.support.metrics import exporting, scrape
 from tests.support.programs import program
+from tests.support.redis_server import free_port
 
 RULES = CHECKOUT / "docker" / "prometheus" / "rules.yml"
 
