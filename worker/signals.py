@@ -1,4 +1,4 @@
-"""A worker's life as Celery's signals tell of it, written down for its health check."""
+"""Connect Celery's signals to a worker's heartbeat, metrics and choice of device."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from worker.metrics.server import serve
 
 log = get_logger(__name__)
 
-# Of the one task that a child does at a time.
+# The heartbeat of the one task that a child runs at a time.
 _at_work = ExitStack()
 
 
 def connect() -> None:
-    """Have Celery call what follows, in the process that is named."""
+    """Have Celery call the functions of this module."""
     worker_init.connect(_begin)
     worker_process_init.connect(_begin_child)
     heartbeat_sent.connect(_turn)
@@ -44,7 +44,7 @@ def connect() -> None:
 
 
 def _begin(sender: Any, **_: Any) -> None:
-    """In the main process, before it has a child.
+    """Start the main process's heartbeat and metrics, before it has a child.
 
     Celery goes on after any error here but SystemExit.
     """
@@ -55,31 +55,31 @@ def _begin(sender: Any, **_: Any) -> None:
 
 
 def _check_device() -> None:
-    """End the worker where the device that it should score on cannot be used."""
+    """End the worker if the device that it should score on cannot be used."""
     try:
         chosen = choose(settings().device, is_tried=False)
     except RankmillError as error:
         log.error("no device to score on", error=str(error))
         sys.exit(error.exit_code)
     if chosen.is_surprising:
-        log.warning("not the device that seems to be meant", reason=chosen.reason)
+        log.warning("device differs from the one that seems to be meant", reason=chosen.reason)
     elif settings().device_reason:
-        log.info("the device was chosen", reason=settings().device_reason)
+        log.info("device chosen", reason=settings().device_reason)
 
 
 def _give_device_up() -> None:
     """Have the main process take no more work, and end when its child has."""
-    log.error("the device has failed", reason=worker_heartbeat().record.device_lost)
+    log.error("device has failed", reason=worker_heartbeat().record.device_lost)
     worker_state.should_stop = EXIT_DEVICE_LOST
 
 
 def _begin_child(**_: Any) -> None:
-    """In a child, so that what it will count is there to be seen before its first task."""
+    """Open a child's metrics, so that they are served at 0 before its first task."""
     meters()
 
 
 def _turn(**_: Any) -> None:
-    """In the main process, by its message loop, every two seconds while it has Redis."""
+    """Note a turn of the main process's message loop: every two seconds while it has Redis."""
     worker_heartbeat().loop_turned()
 
 
@@ -92,7 +92,10 @@ def _end(**_: Any) -> None:
 
 
 def _start_task(sender: Any, **_: Any) -> None:
-    """In the child. A shard tells its own progress; preparing, say, may be one long statement."""
+    """Start a child's heartbeat, unless the task reports progress itself as scoring does.
+
+    Preparing, for one, may be a single long statement.
+    """
     if sender.name != SCORE_SHARD:
         _at_work.enter_context(task_heartbeat().beating(sender.name))
 
