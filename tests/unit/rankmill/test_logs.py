@@ -14,7 +14,7 @@ import pytest
 from structlog.contextvars import bound_contextvars
 
 from rankmill.broker import work_of
-from rankmill.logs import LineFormatter, get_logger
+from rankmill.logs import line_formatter, get_logger
 from rankmill.settings import CHECKOUT, Settings
 
 SIGNED = (
@@ -28,7 +28,7 @@ class Caught(logging.Handler):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.setFormatter(LineFormatter(settings, {"worker": "cuda0@here"}, None))
+        self.setFormatter(line_formatter(settings, {"worker": "cuda0@here"}, None))
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -15,7 +15,7 @@ from producer.cli.console import Console
 from producer.cli.render import preview_table
 from producer.jobs.preview import Candidate, QueryPreview
 from rankmill.errors import InputError, JobFailed
-from rankmill.logs import LineFormatter
+from rankmill.logs import line_formatter
 from rankmill.settings import Settings
 from rankmill.shown import error_line
 from tasks.base import Shell
@@ -69,7 +69,7 @@ def test_a_task_fails_without_the_cause_which_has_the_text_as_it_was() -> None:
 def test_a_log_in_text_has_one_line_for_an_event() -> None:
     record = logging.LogRecord("a", logging.INFO, "", 0, f"said {STEERING}end", (), None)
     record.fields = {"path": f"b{STEERING}"}
-    line = LineFormatter(Settings(log_format="text"), {}, None).format(record)
+    line = line_formatter(Settings(log_format="text"), {}, None).format(record)
     assert len(line.splitlines()) == 1
     assert line.isprintable()
 
