@@ -19,6 +19,7 @@ from rankmill.errors import BrokerUnavailable, RankmillError
 from rankmill.ledger.jobs import Ledger, ledger
 from rankmill.logs import get_logger
 from rankmill.notify import end_event, failed_event, notify
+from rankmill.output import cleanup
 from rankmill.output.output import Job, Output
 from rankmill.settings import Settings, settings
 
@@ -69,7 +70,7 @@ class Dispatcher:
                 send_prepare(record.job_id, output.uri)
             else:
                 self.advance(Job(record, plan, output))
-            output.remove_result()
+            cleanup.remove_result(output)
             if plan is not None:
                 output.write_plan(plan)
             output.write_job(record)  # last, since workers wait for it

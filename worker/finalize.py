@@ -15,7 +15,9 @@ from rankmill.dispatch import Dispatcher
 from rankmill.errors import ClaimLost, JobFailed, JobUnknown, RankmillError, unexpected
 from rankmill.ledger.claims import FINALIZATION, Claim
 from rankmill.logs import get_logger
-from rankmill.output.output import Job, Output, part_name
+from rankmill.output import cleanup
+from rankmill.output.output import Job, Output
+from rankmill.output.uris import part_name
 from rankmill.report import report_success
 from worker.shard.group_checks import check_queries
 from worker.trec import write_trec_run
@@ -88,7 +90,7 @@ def _complete(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
     _check_models(manifest)
     check_queries(job)
     claim.check()
-    job.output.remove_strays(job.plan.n_shards)
+    cleanup.remove_strays(job.output, job.plan.n_shards)
     if job.spec.trec_run:
         write_trec_run(job)
     job.output.write_manifest(manifest)

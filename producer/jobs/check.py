@@ -100,7 +100,7 @@ def check_options(spec: JobSpec) -> JobSpec:
     spec = spec.model_copy(update=changes)
     if storage.exists(spec.output_uri):
         raise InputError(f"{spec.output_uri} is a file; the output is a folder")
-    control_folder.check_place(spec.output_uri)
+    control_folder.check_output_place(spec.output_uri)
     check_model_allowed(spec.model_id)
     check_model_if_here(spec.model_id, spec.model_revision, spec.max_length)
     return spec
@@ -120,7 +120,7 @@ def plan_job(spec: JobSpec) -> Job:
 def _check_apart(spec: JobSpec, files: Iterable[InputFile]) -> None:
     """Refuse an output, or its control folder, that lies in the input or holds input."""
     output = Output(spec.output_uri)
-    control = control_folder.beside(output.uri)
+    control = control_folder.next_to(output.uri)
     written = (output.part_uri(0), storage.child(control, "job.json"))
     for uris in filter(None, (spec.input_uri, spec.queries, spec.corpus)):
         for place in storage.places(uris):

@@ -13,6 +13,7 @@ from producer.jobs.submit import accepting, check_reject_rate, continue_job, tak
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import BrokerUnavailable, InputError, RankmillError
 from rankmill.ledger.jobs import Ledger
+from rankmill.output import cleanup
 from rankmill.output.local_run import Hold, check_free, last_run
 from rankmill.output.output import Output
 from rankmill.settings import settings
@@ -160,8 +161,8 @@ def retry_rejects(handle: JobHandle, hold: Hold | None = None, *, local: bool | 
     job = handle.output.load_job()
     handle.ledger.check_writable()
     take_output(handle, hold)
-    with handle.output.kept_on_error(shards):
-        handle.output.reopen()
+    with cleanup.restored_on_error(handle.output, shards):
+        cleanup.reopen(handle.output)
         for shard_index in shards:
             handle.output.forget_shard(shard_index)
         Dispatcher(handle.ledger, settings()).start(job)

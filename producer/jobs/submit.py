@@ -19,7 +19,7 @@ from rankmill.contract.job import JobRecord, JobSpec, job_id_for
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import JobFailed, OutputTaken
 from rankmill.ledger.jobs import Ledger
-from rankmill.output import control_folder
+from rankmill.output import cleanup, control_folder
 from rankmill.output.local_run import Hold, check_free, hand_to_cluster, last_run
 from rankmill.output.output import Output
 from rankmill.settings import settings
@@ -93,14 +93,14 @@ def submit_checked(job: Checked, *, overwrite: bool = False, hold: Hold | None =
     if output.read_job() is not None:
         dispatcher.replace(output, job.record, job.plan)
         return handle
-    output.remove_result()
+    cleanup.remove_result(output)
     try:
         output.write_job(job.record)
         if job.plan is not None:
             output.write_plan(job.plan)
         dispatcher.start_again(output)
     except BaseException:
-        output.remove_result()  # a job that Redis does not know would look as if it ran
+        cleanup.remove_result(output)  # a job that Redis does not know would look as if it ran
         raise
     return handle
 
@@ -124,8 +124,8 @@ def continue_job(dispatcher: Dispatcher, output: Output, record: JobRecord) -> N
     On an error the earlier record is written back.
     """
     before = output.read_job()
-    with output.kept_on_error():
-        output.reopen()
+    with cleanup.restored_on_error(output):
+        cleanup.reopen(output)
         if record == before:
             dispatcher.start_again(output)
             return
@@ -168,7 +168,7 @@ def _job_to_continue(job: Checked, ledger: Ledger, overwrite: bool) -> JobRecord
         OutputTaken: the output holds something else, or another job runs there.
     """
     output = job.output
-    foreign = output.foreign_names()
+    foreign = cleanup.foreign_names(output)
     if foreign:
         raise OutputTaken(
             f"{output.uri} holds other files ({foreign[0]}); give an empty or a new folder"

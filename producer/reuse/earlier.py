@@ -15,7 +15,8 @@ from rankmill.contract.job import Columns, InputFile, JobSpec
 from rankmill.contract.results import Manifest, Scoring
 from rankmill.contract.reuse import fingerprint
 from rankmill.errors import InputError, StorageRefused
-from rankmill.output.output import Output, part_name
+from rankmill.output.output import Output
+from rankmill.output.uris import part_name
 from rankmill.tables import parquet
 from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, SAVED_SCHEMA, pair_hashes
 from rankmill.tables.titles import scored_documents

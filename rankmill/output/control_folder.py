@@ -1,7 +1,7 @@
 """Place a job's control folder: PARENT/_rankmill/NAME for the output PARENT/NAME.
 
-It is next to the output and not in it, because Polars, DuckDB and Hugging Face datasets read every
-file below a folder, hidden or not. Version 0.1 had it in the output.
+It is next to the output because Polars, DuckDB and Hugging Face datasets read every file below a
+folder, hidden or not. Version 0.1 had it in the output.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from rankmill import storage
 from rankmill.errors import InputError, NoConditionalPuts, NotAllowed, StorageRefused
 
 
-def beside(output_uri: str) -> str:
-    """Return the control folder of an output; every name of one output leads to the same folder.
+def next_to(output_uri: str) -> str:
+    """Return an output's control folder; all names of one output give the same folder.
 
-    What has nothing next to it, a bucket or the root folder, has it where 0.1 had it.
+    A bucket and the root folder have nothing next to them: their control folder is inside.
     """
     folder, _, name = storage.resolved(output_uri).rpartition("/")
     is_top = not name or folder == "s3:/"
@@ -22,8 +22,8 @@ def beside(output_uri: str) -> str:
 
 
 def usable(output_uri: str) -> str:
-    """Return `beside`, or where 0.1 had it if that alone is in RANKMILL_ALLOWED_PREFIXES."""
-    place = beside(output_uri)
+    """Return `next_to`, or `inside` if RANKMILL_ALLOWED_PREFIXES allows only that."""
+    place = next_to(output_uri)
     try:
         storage.absolute(place)
     except NotAllowed:
@@ -32,16 +32,16 @@ def usable(output_uri: str) -> str:
 
 
 def inside(output_uri: str) -> str:
-    """Return the control folder that an output of 0.1 has."""
+    """Return the control folder of an output of version 0.1."""
     return storage.child(output_uri, storage.CONTROL_FOLDER)
 
 
-def check_place(output_uri: str) -> None:
-    """Refuse an output without a place next to it; nothing is written.
+def check_output_place(output_uri: str) -> None:
+    """Check that an output can have a control folder next to it; write nothing.
 
     Raises:
-        InputError: it is a bucket, the root folder, or in a control folder.
-        NotAllowed: its control folder is outside of RANKMILL_ALLOWED_PREFIXES.
+        InputError: the output is a bucket, the root folder, or in a control folder.
+        NotAllowed: the control folder is outside of RANKMILL_ALLOWED_PREFIXES.
     """
     names = storage.resolved(output_uri).split("/")
     if any(name.lower() == storage.CONTROL_FOLDER for name in names):
@@ -49,10 +49,11 @@ def check_place(output_uri: str) -> None:
             f"{output_uri}: folders called {storage.CONTROL_FOLDER} are for control files; "
             "give another output"
         )
-    place = beside(output_uri)
+    place = next_to(output_uri)
     if place == inside(output_uri) or names[-1] in (".", ".."):
         raise InputError(
-            f"{output_uri} has nothing next to it, where control files go; give a folder below it"
+            f"{output_uri} has nothing next to it, but control files go there; "
+            "give a folder below it"
         )
     try:
         storage.absolute(place)
@@ -61,15 +62,15 @@ def check_place(output_uri: str) -> None:
 
 
 def check_writable(output_uri: str, control_uri: str) -> None:
-    """Refuse an output that cannot be written to; what is there stays as it is.
+    """Check that an output and its control folder can be written; change nothing there.
 
     Raises:
-        StorageRefused: it, or its control folder, cannot be written to.
-        NoConditionalPuts: two writers of a report would both win.
+        StorageRefused: one of them cannot be written.
+        NoConditionalPuts: of two writers of a report, both would win.
     """
     storage.check_conditional_puts(output_uri)
     try:
-        if control_uri == beside(output_uri):
+        if control_uri == next_to(output_uri):
             storage.make_shared(control_uri.rpartition("/")[0])
         storage.check_conditional_puts(control_uri)
     except NoConditionalPuts:

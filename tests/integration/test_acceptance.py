@@ -13,6 +13,7 @@ from rankmill.contract.results import Failure
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import InputError, JobFailed, OutputTaken
 from rankmill.ledger.jobs import Ledger
+from rankmill.output import cleanup
 from rankmill.output.output import Output
 from rankmill.settings import settings
 from tests.support.finished import finished, planned
@@ -30,7 +31,7 @@ ROWS[7]["document"] = ""
 def failed(tmp_path: Path, broker_url: str) -> Output:
     """All rows done, one rejected, which is more than the job allows."""
     output = finished(planned(ROWS, tmp_path, shard_pairs=10))
-    output.reopen()
+    cleanup.reopen(output)
     fail(output, "1 of 30 rows were rejected")
     return output
 

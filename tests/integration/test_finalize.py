@@ -14,6 +14,7 @@ from rankmill.dispatch import Dispatcher
 from rankmill.errors import ClaimLost, JobFailed
 from rankmill.ledger.claims import FINALIZATION, Claim
 from rankmill.ledger.jobs import Ledger
+from rankmill.output import cleanup
 from rankmill.output.output import Job, Output
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
@@ -53,7 +54,7 @@ def test_a_failure_is_not_noted_in_an_output_that_is_no_longer_the_jobs(
     job: Job, ledger: Ledger, dispatcher: Dispatcher, becomes: str
 ) -> None:
     output = Output(job.output.uri)
-    output.remove_result()
+    cleanup.remove_result(output)
     if becomes == "another's":
         output.write_job(job.record.model_copy(update={"job_id": "another"}))
     before = sorted(Path(output.uri).rglob("*"))
@@ -68,7 +69,7 @@ class ResumedMeanwhile(Ledger):
     def end_job(self, job_id: str, state: JobState, message: str, keep_s: int) -> None:
         counts = self.counts(job_id)
         assert counts is not None
-        Output(counts.output_uri).reopen()
+        cleanup.reopen(Output(counts.output_uri))
         super().end_job(job_id, state, message, keep_s)
 
 
@@ -147,12 +148,12 @@ def test_a_result_removed_half_way_is_removed_by_the_next(
     def removing(uri: str) -> None:
         nonlocal n_removed
         assert not job.output.is_success() or uri.endswith("_SUCCESS")
-        assert job.output.foreign_names() == []
+        assert cleanup.foreign_names(job.output) == []
         if job.output.reported_shards():
             assert len(job.output.part_names()) == job.plan.n_shards
         remove(uri)
         n_removed += 1
 
     monkeypatch.setattr(storage, "remove", removing)
-    job.output.remove_result()
+    cleanup.remove_result(job.output)
     assert n_removed > job.plan.n_shards and storage.names(job.output.uri) == []

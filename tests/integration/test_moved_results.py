@@ -16,6 +16,7 @@ from producer.quality.rankings import finished_job
 from rankmill.contract.job_state import JobState
 from rankmill.errors import InputError, JobUnknown, OutputTaken
 from rankmill.ledger.jobs import Ledger
+from rankmill.output import cleanup
 from rankmill.output.output import Output
 from rankmill.report import write_report
 from tests.support.finished import work_off
@@ -137,7 +138,7 @@ def test_a_result_moved_with_its_control_folder_is_read_there(folder: Path) -> N
 
 
 def test_an_overwritten_result_leaves_no_control_folder_behind(folder: Path) -> None:
-    Output(str(folder / "out")).remove_result()
+    cleanup.remove_result(Output(str(folder / "out")))
     assert everything_under(folder) == ["in.parquet", "out"]
 
 

@@ -18,6 +18,7 @@ from producer.jobs.submit import submit, submit_spec
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import BrokerUnavailable, OutputNotReady
 from rankmill.ledger.jobs import Ledger
+from rankmill.output import cleanup
 from rankmill.output.output import Job, Output
 from rankmill.reconcile import Reconciler
 from tests.conftest import forget_settings
@@ -167,7 +168,7 @@ def test_a_worker_waits_while_an_earlier_result_makes_room(
         assert counts is not None and counts.state == "running"
         assert contents(tmp_path) == before
         ledger.end_turn("reconcile")
-    output.remove_result()
+    cleanup.remove_result(output)
     output.write_plan(plan)
     output.write_job(other)
     assert "scored" in deliver(plan.shard(0, output.uri))

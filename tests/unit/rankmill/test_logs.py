@@ -14,7 +14,7 @@ import pytest
 from structlog.contextvars import bound_contextvars
 
 from rankmill.broker import work_of
-from rankmill.logs import line_formatter, get_logger
+from rankmill.logs import get_logger, line_formatter
 from rankmill.settings import CHECKOUT, Settings
 
 SIGNED = (

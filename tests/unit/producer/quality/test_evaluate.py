@@ -18,6 +18,7 @@ from scipy.stats import permutation_test
 from producer.quality.evaluate import Evaluation, evaluate, sign_flip_test
 from producer.quality.qrels import Qrels
 from rankmill.errors import InputError, JobUnknown
+from rankmill.output import cleanup
 from rankmill.output.output import Output
 from rankmill.settings import CHECKOUT
 from tests.support.finished import candidates, finished, planned
@@ -173,7 +174,7 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(tmp_path: Path) -> None:
     check(done, "none of the 1 queries that have.*'query_id'", {"A": {"a2": 1}})
     check(done, "no grade is 1 or more", {"a": {"a2": 0}})
     check(done, "a cutoff is at least 1", recall_at=(10, 0))
-    done.reopen()
+    cleanup.reopen(done)
     check(done, "state is 'finalizing'; it can be read once it has succeeded")
     for missing in ("query_id", "doc_id"):
         rows = [{key: row[key] for key in row if key != missing} for row in pairs(1, 2)]

@@ -44,7 +44,7 @@ def test_no_two_outputs_share_a_control_folder() -> None:
         *("s3://b/a/out/out", "s3://b/A/out", "s3://b/a/Out", "s3://c/a/out", "s3://b/a/out.x"),
         *("/a/out", "/out", "/a/out/out", "/a/Out", "/a/out x", "/a/out=1"),
     ]
-    places = [control_folder.beside(uri) for uri in outputs]
+    places = [control_folder.next_to(uri) for uri in outputs]
     assert len({*places}) == len(outputs)
     for uri, place in zip(outputs, places, strict=True):
         assert not storage.lies_in(place, uri)
@@ -60,11 +60,11 @@ def test_all_names_of_an_output_have_one_control_folder(
     plain = ["out", "out/", "out//", "./out", "link/../out"]
     names = [*plain, f"{tmp_path}//out", f"file://{tmp_path}/out"]
     wanted = str(tmp_path / "_rankmill" / "out")
-    assert {control_folder.beside(storage.absolute(name)) for name in names} == {wanted}
-    by_link = control_folder.beside(str(tmp_path / "link" / "out"))
+    assert {control_folder.next_to(storage.absolute(name)) for name in names} == {wanted}
+    by_link = control_folder.next_to(str(tmp_path / "link" / "out"))
     assert by_link == str(tmp_path / "there" / "_rankmill" / "out")
     s3 = ("s3://b/a/out", "s3://b/a/out/", "s3://b/a/out//", "S3://b/a/out")
-    assert {control_folder.beside(storage.absolute(name)) for name in s3} == {
+    assert {control_folder.next_to(storage.absolute(name)) for name in s3} == {
         "s3://b/a/_rankmill/out"
     }
 
@@ -102,8 +102,8 @@ def test_an_output_that_is_an_allowed_prefix_is_refused(
     check(spec_for(tmp_path / "out" / "one", source))
     allow(source.parent, "s3://bucket/jobs/")
     with pytest.raises(NotAllowed, match="give a folder below s3://bucket/jobs"):
-        control_folder.check_place("s3://bucket/jobs")
-    control_folder.check_place("s3://bucket/jobs/one")
+        control_folder.check_output_place("s3://bucket/jobs")
+    control_folder.check_output_place("s3://bucket/jobs/one")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from producer.jobs.listing import list_local_jobs
 from rankmill import storage
 from rankmill.errors import OutputTaken
-from rankmill.output import local_run, run_notes
+from rankmill.output import cleanup, local_run, run_notes
 from rankmill.output.local_run import Hold, check_free, hand_to_cluster, last_run
 from rankmill.output.output import Output
 from tests.support.finished import planned
@@ -122,7 +122,7 @@ def test_a_run_is_listed_until_its_output_is_gone(
     hand_to_cluster(job.output, job.job_id)
     assert list_local_jobs() == [] and list(run_notes.noted()) == []
     run_notes.note(job.output.uri)
-    job.output.remove_result()
+    cleanup.remove_result(job.output)
     assert list_local_jobs() == [] and list(run_notes.noted()) == []
 
 

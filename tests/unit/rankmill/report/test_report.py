@@ -19,6 +19,7 @@ from rankmill.contract.results import Failure, Reuse, ShardReport
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import JobUnknown, RankmillError
 from rankmill.ledger.jobs import Ledger
+from rankmill.output import cleanup
 from rankmill.output.output import Job, Output
 from rankmill.report import report_success, write_report
 from rankmill.report.gather import gather
@@ -215,7 +216,7 @@ def test_finalize_writes_the_page_of_a_success(
     before = page_of(job.output)
     assert "succeeded with rejects" in words_of(before)
     assert page_text(job) == before
-    job.output.reopen()
+    cleanup.reopen(job.output)
     assert not Path(job.output.report_uri).exists()
 
 

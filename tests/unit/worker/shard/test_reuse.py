@@ -14,6 +14,7 @@ import pytest
 from rankmill.contract.job import job_id_for
 from rankmill.contract.results import Manifest
 from rankmill.errors import InputError
+from rankmill.output import cleanup
 from rankmill.output.output import Output
 from rankmill.report import write_report
 from tests.support.inputs import control, pairs, part_bytes, read_output, read_rejected
@@ -162,7 +163,7 @@ def test_another_model_reuses_nothing_and_says_why(tmp_path: Path, model_folder:
     for options in ({"max_length": 16}, {"max_length": 32}):
         (n_reused, n_new, refused) = reuse_of(done(spec.model_copy(update=options)))
         assert (n_reused, n_new) == (0, 54) and refused and refused.startswith(reason)
-        Output(spec.output_uri).remove_result()
+        cleanup.remove_result(Output(spec.output_uri))
     n_reused, n_new, refused = reuse_of(done(spec.model_copy(update={"model_id": "null"})))
     assert (n_reused, n_new) == (0, 54)
     assert refused and refused.startswith("the earlier job differs in the weights, the tokenizer")

@@ -17,6 +17,7 @@ from producer.quality.drift.diff import diff
 from producer.quality.drift.gate import parse
 from rankmill.contract.drift import Drift
 from rankmill.errors import InputError, JobUnknown, StorageRefused
+from rankmill.output import cleanup
 from rankmill.output.output import Output
 from rankmill.settings import settings
 from tests.support.finished import candidates, finished, planned
@@ -286,7 +287,7 @@ def refusals(tmp_path: Path) -> Iterator[tuple[Output, Output, dict[str, Any], s
     nothing = output(OLD, tmp_path / "nothing", keep_cols=("doc_id",))
     yield nothing, new, {}, "nothing names a query .* id in 'query_id' here, neither id nor text"
     open_again = output(OLD, tmp_path / "open")
-    open_again.reopen()
+    cleanup.reopen(open_again)
     yield old, open_again, {}, "open/out: the job's state is 'finalizing'; it can be read once it"
     lost = output(OLD, tmp_path / "lost")
     Path(lost.part_uri(0)).unlink()
