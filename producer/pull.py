@@ -11,13 +11,8 @@ from pathlib import Path, PurePosixPath
 from rankmill.contract.base import check_revision
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.models import hub
-from rankmill.models.checkpoint import (
-    MODULES,
-    TEMPLATES,
-    check_checkpoint,
-    check_names,
-    module_folders,
-)
+from rankmill.models.checkpoint import check_checkpoint, check_names
+from rankmill.models.folder_files import MODULES, TEMPLATES, module_folders
 from rankmill.models.hub import HubCommit, HubFile
 from rankmill.models.names import is_built_in_model, is_model_folder
 from rankmill.models.permission import allowed_files, is_code_allowed

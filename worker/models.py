@@ -19,10 +19,11 @@ from rankmill.devices.choice import check_torch, choose
 from rankmill.devices.cores import n_usable_cores
 from rankmill.errors import ModelUnavailable
 from rankmill.logs import get_logger
-from rankmill.models.checkpoint import setting_files, weight_files
+from rankmill.models.folder_files import setting_files
 from rankmill.models.locate import locate_model
 from rankmill.models.names import is_null_model, null_rate
 from rankmill.models.permission import check_model_allowed, is_code_allowed
+from rankmill.models.weights import weight_files
 from rankmill.settings import settings
 from worker.device_errors import device_errors
 from worker.engine.folder.refusal import UnusableFolder

@@ -43,8 +43,8 @@ from rankmill import storage
 from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.errors import BrokerUnavailable, RankmillError, unexpected
 from rankmill.models.locate import locate_model
-from rankmill.models.model_folder import check_max_length
 from rankmill.models.names import is_null_model
+from rankmill.models.scoring_settings import check_max_length
 from rankmill.output.local_run import Hold
 from rankmill.report import write_report
 from rankmill.settings import settings, unknown_variables

@@ -28,8 +28,8 @@ from producer.prepare.prepare import prepare
 from rankmill.contract.estimate import MeasureRequest
 from rankmill.contract.job import Columns, InputFile, JobOptions, JobSpec
 from rankmill.models.locate import locate_model
-from rankmill.models.model_folder import check_max_length
 from rankmill.models.names import is_null_model, null_rate
+from rankmill.models.scoring_settings import check_max_length
 from rankmill.settings import settings
 from rankmill.tables.ids import with_id_types
 

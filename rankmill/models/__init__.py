@@ -1,1 +1,1 @@
-"""What a model is called, where it lies, and whether its files can be trusted."""
+"""Models by name: permission, local folder, and checks of the files before a load."""

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: what a repository holds, its files, and its errors as ours."""
+"""Read models from the Hugging Face hub; all its errors become ModelUnavailable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a commit; large ones come with a sha256, the others with git's digest."""
+    """A file of a commit. Large files have a sha256, the others only git's digest."""
 
     name: str
     n_bytes: int
@@ -26,17 +26,19 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubCommit:
+    """A commit and all files of the repository at it."""
+
     commit: str
-    files: tuple[HubFile, ...]  # everything in the repository
+    files: tuple[HubFile, ...]
 
 
 def cached(model_id: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The folder of a model in the hub client's own cache, fetched if need be.
+    """Return a model's folder in the hub client's own cache, and fetch it if it is missing.
 
     The client matches a pattern with the whole path, so that subfolders are fetched, too.
 
     Raises:
-        ModelUnavailable: saying what is wrong and what to do.
+        ModelUnavailable: the hub is out of reach, or has no such model or revision.
     """
     what_to_do = "give a folder with --model PATH, or --model demo to try"
     with _hub_errors(model_id, revision, f"not in the local cache and {_AWAY}", what_to_do):
@@ -46,10 +48,10 @@ def cached(model_id: str, revision: str | None, patterns: Sequence[str]) -> Path
 
 
 def look_up(model_id: str, revision: str | None) -> HubCommit:
-    """What the hub has under a revision now, its main branch by default.
+    """Return the commit that a revision is at now; the main branch by default.
 
     Raises:
-        ModelUnavailable: saying what is wrong and what to do.
+        ModelUnavailable: the hub is out of reach, or has no such model or revision.
     """
     with _hub_errors(model_id, revision, _AWAY, "is HF_ENDPOINT right, is HF_HUB_OFFLINE set?"):
         from huggingface_hub import HfApi
@@ -72,23 +74,23 @@ def look_up(model_id: str, revision: str | None) -> HubCommit:
 
 
 def download(model_id: str, commit: str, file: HubFile, target: Path) -> None:
-    """Fetch a file, going on from what stands in `target` of an earlier try.
+    """Fetch a file, and resume from the bytes that an earlier try left in `target`.
 
-    The client's own download throws away what an interrupted process has fetched of a file.
+    The client's own download discards the bytes that an interrupted process has fetched.
 
     Raises:
-        ModelUnavailable: it did not arrive; what did stays in `target`.
-        StorageRefused: it cannot be written.
+        ModelUnavailable: it did not arrive whole; the bytes that did stay in `target`.
+        StorageRefused: `target` cannot be written.
     """
-    goes_on = "run the same command again, it goes on where this one stopped"
-    with _hub_errors(model_id, commit, f"{file.name} did not arrive: {_AWAY}", goes_on):
+    resume = "run the same command again; it resumes where this one stopped"
+    with _hub_errors(model_id, commit, f"{file.name} did not arrive: {_AWAY}", resume):
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import http_get
 
-        # Public, but made when it is first asked for, where mypy does not see it.
+        # Public, but defined lazily, so that mypy does not see it.
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-        # Sizes and ranges are those of the plain bytes.
+        # Without compression, so that sizes and ranges are those of the file.
         headers = {**build_hf_headers(), "accept-encoding": "identity"}
         url = hf_hub_url(model_id, file.name, revision=commit)
         with target.open("ab") as content:
@@ -106,8 +108,8 @@ def download(model_id: str, commit: str, file: HubFile, target: Path) -> None:
 def _hub_errors(
     model_id: str, revision: str | None, trouble: str, what_to_do: str
 ) -> Iterator[None]:
-    """Raise ModelUnavailable for whatever keeps the hub from serving a model."""
-    # Comes with the worker's dependencies; a producer alone has no use for it.
+    """Raise ModelUnavailable with one line for every error of the hub's client."""
+    # A dependency of the worker; a producer alone does not need it.
     try:
         from huggingface_hub.errors import (
             HFValidationError,
@@ -128,7 +130,7 @@ def _hub_errors(
         ) from None
     except RevisionNotFoundError:
         raise ModelUnavailable(f"{model_id}: the hub knows no revision {revision}") from None
-    except Exception as error:  # the hub's client raises many kinds for one trouble: no answer
+    except Exception as error:  # the client raises many kinds when the hub is away
         if isinstance(error, OSError) and error.errno in _DISK:
             raise StorageRefused(f"{error.filename or model_id}: {error.strerror}") from error
         raise ModelUnavailable(

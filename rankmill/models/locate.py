@@ -7,8 +7,6 @@ from pathlib import Path
 from rankmill.contract.base import check_revision
 from rankmill.models import hub
 from rankmill.models.checkpoint import check_checkpoint
-from rankmill.models.layers import check_layers
-from rankmill.models.model_folder import check_causal, check_max_length
 from rankmill.models.names import (
     DEMO,
     is_built_in_model,
@@ -17,7 +15,9 @@ from rankmill.models.names import (
     null_rate,
 )
 from rankmill.models.permission import allowed_files, check_model_allowed, is_code_allowed
+from rankmill.models.scoring_settings import check_causal, check_max_length
 from rankmill.models.store import model_store
+from rankmill.models.weights import check_layers
 from rankmill.settings import CHECKOUT
 
 

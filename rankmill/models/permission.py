@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rankmill.errors import ModelUnavailable
-from rankmill.models.checkpoint import CODE, SAFE_FILES
+from rankmill.models.folder_files import CODE, SAFE_FILES
 from rankmill.models.names import is_built_in_model, is_model_folder
 from rankmill.settings import settings
 from rankmill.storage.allowed import check_path, is_under

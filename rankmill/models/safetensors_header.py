@@ -11,7 +11,7 @@ from typing import Any
 
 from rankmill.errors import ModelUnavailable
 
-# The format's own bound (safetensors, `MAX_HEADER_SIZE`).
+# The format's own limit (safetensors, `MAX_HEADER_SIZE`).
 _MAX_HEADER_BYTES = 100_000_000
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -28,15 +28,17 @@ _BITS = {
 
 @dataclass(frozen=True)
 class Tensor:
+    """A tensor's type, as safetensors names it, and its shape."""
+
     dtype: str
     shape: tuple[int, ...]
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file; its length must be what its header says.
+    """Return the tensors of a file by name; check its length against its header.
 
     Raises:
-        ModelUnavailable: cut short, damaged, or not safetensors.
+        ModelUnavailable: the file is cut short, damaged, or not safetensors.
     """
     n_bytes = path.stat().st_size
     with path.open("rb") as file:
@@ -72,7 +74,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(header: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
-    """The tensors and the bytes that they take; they follow one another without gaps."""
+    """Return the tensors and their bytes; their places in the file must leave no gap."""
     tensors, places = {}, []
     for name, entry in header.items():
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]

@@ -1,10 +1,10 @@
-"""The model store: weights fetched once, pinned to a commit, and checked against the hub's digests.
+"""A folder of models, each fetched once, pinned to a commit and checked against the hub's digests.
 
 ROOT/BAAI--bge-reranker-v2-m3/
-    model.json   the commits that are here with each file's size and digest, and the pinned one
-    COMMIT/      the files as the hub has them: safetensors, configuration, tokenizer
+    model.json   the stored commits, the size and digest of each file, and the pinned commit
+    COMMIT/      the files of a commit: safetensors, configuration, tokenizer
 
-A job that names no revision takes the pinned commit, so that it never changes by itself.
+A job without a revision uses the pinned commit, so that its model never changes by itself.
 """
 
 from __future__ import annotations
@@ -43,16 +43,23 @@ class StoredFile(Contract):
 
 
 class StoredCommit(Contract):
+    """A commit whose files are all in the store."""
+
     commit: str
     files: tuple[StoredFile, ...]
 
     @property
     def n_bytes(self) -> int:
+        """The size of all files."""
         return sum(file.n_bytes for file in self.files)
 
 
 class StoredModel(Contract):
-    """`model.json`; `revisions` are the branches and tags that were pulled, and their commits."""
+    """The content of `model.json`.
+
+    Attributes:
+        revisions: the branches and tags that were pulled, and their commits.
+    """
 
     model_id: str
     pinned: str
@@ -60,26 +67,33 @@ class StoredModel(Contract):
     commits: tuple[StoredCommit, ...]
 
     def resolve(self, revision: str | None) -> StoredCommit | None:
+        """Return the commit of a revision, by default the pinned one; None if it is not stored."""
         wanted = self.pinned if revision is None else self.revisions.get(revision, revision)
         return next((each for each in self.commits if each.commit == wanted), None)
 
 
 @dataclass(frozen=True)
 class ModelStore:
+    """A model store on a disk, shared by all workers that mount it."""
+
     root: Path
 
     def find(self, model_id: str, revision: str | None) -> Path:
-        """The folder of a model that was pulled; its files' sizes are checked, their digests not.
+        """Return the folder of a pulled model; check its files' sizes, but not their digests.
 
         Raises:
-            ModelUnavailable: it was not pulled, or is no longer whole; saying what to run.
+            ModelUnavailable: it was not pulled, or a file is missing or cut short.
         """
         model = self.read(model_id)
         stored = model.resolve(revision) if model else None
         if stored is None:
-            held = f" (of this model it holds {_held(model)})" if model else ""
+            asked = f"revision {revision} is " if revision else ""
+            held = ""
+            if model is not None:
+                commits = (commit.commit[:12] for commit in model.commits)
+                held = f" (of this model it holds {', '.join([*model.revisions, *commits])})"
             raise ModelUnavailable(
-                f"{model_id}: {_of(revision)}not in the model store {self.root}{held}; "
+                f"{model_id}: {asked}not in the model store {self.root}{held}; "
                 f"{how_to_pull(model_id, revision)}"
             )
         folder = self.folder(model_id, stored.commit)
@@ -91,6 +105,11 @@ class ModelStore:
         return folder
 
     def read(self, model_id: str) -> StoredModel | None:
+        """Return the stored commits of a model, or None if it was never pulled.
+
+        Raises:
+            ModelUnavailable: its model.json cannot be read.
+        """
         path = self._model_folder(model_id) / _INDEX
         try:
             content = path.read_bytes()
@@ -101,15 +120,16 @@ class ModelStore:
         return parse(StoredModel, content, str(path))
 
     def models(self) -> list[StoredModel]:
-        """Everything that was pulled, by name."""
+        """Return all pulled models, sorted by name."""
         names = [path.parent.name for path in sorted(self.root.glob(f"*/{_INDEX}"))]
         return [model for model in map(self.read, names) if model is not None]
 
     def folder(self, model_id: str, commit: str) -> Path:
+        """Return the folder of a commit, whether it exists or not."""
         return self._model_folder(model_id) / commit
 
     def damaged(self, model: StoredModel) -> list[Path]:
-        """The files whose content is not what was pulled; reads all of them."""
+        """Read all files of a model and return those that differ from what was pulled."""
         return [
             path
             for stored in model.commits
@@ -119,7 +139,7 @@ class ModelStore:
         ]
 
     def record(self, model_id: str, revision: str | None, stored: StoredCommit) -> None:
-        """Note a commit whose files are all there, and pin it."""
+        """Add a commit whose files are all there to model.json, and pin it."""
         before = self.read(model_id)
         others = [each for each in before.commits if each.commit != stored.commit] if before else []
         known = before.revisions if before else {}
@@ -136,17 +156,19 @@ class ModelStore:
 
     @contextmanager
     def changing(self, model_id: str) -> Iterator[None]:
-        """Hold a model for oneself while its files are fetched.
+        """Lock a model while its files are fetched.
 
         Raises:
-            InputError: another process does, or the store cannot be written.
+            InputError: another process has locked it, or the store cannot be written.
         """
         folder = self._model_folder(model_id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / ".lock").open("w")
         except OSError as error:
-            raise InputError(f"{folder}: {error.strerror}; RANKMILL_MODELS names it") from error
+            raise InputError(
+                f"{folder}: {error.strerror}; set RANKMILL_MODELS to a folder that can be written"
+            ) from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,18 +181,19 @@ class ModelStore:
 
 
 def model_store() -> ModelStore | None:
-    """The store that the settings name."""
+    """Return the store at RANKMILL_MODELS, or None if that is not set."""
     root = settings().models
     return None if root is None else ModelStore(root.expanduser().absolute())
 
 
 def how_to_pull(model_id: str, revision: str | None) -> str:
-    """The command that mends an absent model, on a machine and in Compose."""
+    """Return the advice for an absent model: the command, on a machine and in Compose."""
     what = f"pull {model_id}" + (f" --revision {revision}" if revision else "")
     return f"run `rankmill models {what}` (with Compose: `docker compose run --rm models {what}`)"
 
 
 def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -180,11 +203,3 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
-
-
-def _of(revision: str | None) -> str:
-    return f"revision {revision} is " if revision else ""
-
-
-def _held(model: StoredModel) -> str:
-    return ", ".join([*model.revisions, *(each.commit[:12] for each in model.commits)])

@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from rankmill.contract.job import JobSpec
 from rankmill.errors import ModelUnavailable
-from rankmill.models.checkpoint import check_checkpoint, setting_files, weight_files
+from rankmill.models.checkpoint import check_checkpoint
+from rankmill.models.folder_files import setting_files
 from rankmill.models.locate import locate_model
+from rankmill.models.weights import weight_files
 from rankmill.settings import settings
 from tests.support.models.checkpoints import BUILDERS, write_json
 from worker import models

@@ -14,8 +14,8 @@ from transformers import dynamic_module_utils
 
 from rankmill.errors import ModelUnavailable
 from rankmill.models.checkpoint import check_checkpoint
-from rankmill.models.layers import check_layers
-from rankmill.models.model_folder import check_causal, length_limit
+from rankmill.models.scoring_settings import check_causal, length_limit
+from rankmill.models.weights import check_layers
 from rankmill.settings import CHECKOUT
 from tests.support.models.popular import ZOO
 from tests.support.models.windows import mixed_window

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rankmill.errors import InputError, ModelUnavailable
-from rankmill.models.layers import check_layers
 from rankmill.models.locate import locate_model
-from rankmill.models.model_folder import check_causal, check_max_length, length_limit
+from rankmill.models.scoring_settings import check_causal, check_max_length, length_limit
+from rankmill.models.weights import check_layers
 from rankmill.settings import CHECKOUT
 from tests.support.models.checkpoints import BUILDERS, write_json
 from worker.engine.folder.model_folder import ModelFolder

@@ -1,7 +1,7 @@
-"""Read what a model's folder states about its pairs: their length, and how they are scored.
+"""Read how a model folder says its pairs are scored: their length, and a causal model's prompt.
 
-The engine reads the same with its libraries, which a producer does not have. What the files do not
-state, but a library's default, is None here; the worker knows it.
+The engine reads the same with its libraries, which a producer does not have. A value that is only
+a library's default is None here; the worker knows it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rankmill.errors import InputError, ModelUnavailable
-from rankmill.models.checkpoint import MODULES, TEMPLATES, read_json
+from rankmill.models.folder_files import MODULES, TEMPLATES, read_json
 
 # Where Sentence Transformers keeps the settings of its Transformer module; the first counts.
 _TRANSFORMER = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 
-# Their position embeddings start after the padding index, which is 1 where it is not stated.
+# Their position embeddings start after the padding index, which is 1 if the config has none.
 _OFFSET_POSITIONS = (
     *("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm"),
     *("data2vec-text", "ibert", "xmod"),
@@ -37,15 +37,29 @@ def check_max_length(max_length: int | None, model_id: str, folder: Path) -> Non
 
 
 def length_limit(folder: Path) -> int | None:
-    """Return the longest pair that the folder's files allow, in tokens; None if they state none."""
+    """Return the longest pair that the folder's files allow, in tokens; None if they set none.
+
+    Sentence Transformers' own settings come first, in the order that it follows; then those of
+    the tokenizer. The model's positions bound both.
+    """
     config = read_json(folder / "config.json")
     positions = config.get("max_position_embeddings")
     if positions and config.get("model_type") in _OFFSET_POSITIONS:
-        positions -= _number(config.get("pad_token_id"), 1) + 1
-    stated = _stated_length(folder)
-    if stated is None:
-        stated = _object(folder, "tokenizer_config.json").get("model_max_length")
-    limits = [each for each in (positions, stated) if isinstance(each, int | float)]
+        padding = config.get("pad_token_id")
+        positions -= (padding if isinstance(padding, int) else 1) + 1
+    transformer = _transformer(folder) or {}
+    processing = _part(transformer, "processing_kwargs")
+    keys = ("chat_template", "text", "common")
+    order = keys if _takes_messages(transformer) else ("common", "text")
+    lengths = [
+        *(_part(processing, key).get("max_length") for key in order),
+        _part(transformer, "processor_kwargs").get("model_max_length"),
+        _part(transformer, "tokenizer_args").get("model_max_length"),
+        transformer.get("max_seq_length"),
+        _object(folder, "tokenizer_config.json").get("model_max_length"),
+    ]
+    stated = next((length for length in lengths if length is not None), None)
+    limits = [limit for limit in (positions, stated) if isinstance(limit, int | float)]
     return int(min(limits)) if limits and min(limits) < 2**31 - 1 else None
 
 
@@ -59,11 +73,13 @@ def check_causal(folder: Path) -> None:
     if transformer is None:
         architecture = str((read_json(folder / "config.json").get("architectures") or [""])[0])
         is_causal = architecture.endswith("ForCausalLM")
-        says_how = _has_template(folder)
+        has_prompt = any(
+            (folder / name).exists() for name in ("chat_template.jinja", TEMPLATES)
+        ) or _object(folder, "tokenizer_config.json").get("chat_template")
     else:
         is_causal = transformer.get("transformer_task") == "text-generation"
-        says_how = len(read_json(folder / MODULES)) > 1 or _takes_messages(transformer)
-    if is_causal and not says_how:
+        has_prompt = len(read_json(folder / MODULES)) > 1 or _takes_messages(transformer)
+    if is_causal and not has_prompt:
         raise ModelUnavailable(
             f"{folder}: a causal language model without a chat template and a LogitScore "
             "module, so that nothing says how it reranks; add a chat template that shows "
@@ -72,34 +88,16 @@ def check_causal(folder: Path) -> None:
 
 
 def _transformer(folder: Path) -> dict[str, Any] | None:
-    """The Transformer module's settings; None where Sentence Transformers ignores modules.json."""
+    """Return the Transformer module's settings; None if modules.json does not apply."""
     stated = _object(folder, "config_sentence_transformers.json")
     if not (folder / MODULES).is_file() or stated.get("model_type") != "CrossEncoder":
-        return None
+        return None  # Sentence Transformers ignores it then, too
     names = [f"sentence_{kind}_config.json" for kind in _TRANSFORMER]
     return _object(folder, next((n for n in names if (folder / n).is_file()), names[0]))
 
 
-def _stated_length(folder: Path) -> Any:
-    """The length among the settings of Sentence Transformers, in the order that it follows."""
-    transformer = _transformer(folder) or {}
-    processing = _part(transformer, "processing_kwargs")
-    keys = ("chat_template", "text", "common")
-    order = keys if _takes_messages(transformer) else ("common", "text")
-    lengths = [_part(processing, key).get("max_length") for key in order]
-    for key in ("processor_kwargs", "tokenizer_args"):
-        lengths.append(_part(transformer, key).get("model_max_length"))
-    lengths.append(transformer.get("max_seq_length"))
-    return next((each for each in lengths if each is not None), None)
-
-
 def _takes_messages(transformer: dict[str, Any]) -> bool:
     return _part(transformer, "modality_config").get("message") is not None
-
-
-def _has_template(folder: Path) -> bool:
-    is_file = any((folder / name).exists() for name in ("chat_template.jinja", TEMPLATES))
-    return is_file or bool(_object(folder, "tokenizer_config.json").get("chat_template"))
 
 
 def _object(folder: Path, name: str) -> dict[str, Any]:
@@ -108,10 +106,6 @@ def _object(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _part(settings: dict[str, Any], key: str) -> dict[str, Any]:
-    """An object in an object; what is not one, the worker refuses by name."""
+    """Return an object in an object, or an empty one; the worker refuses any other by name."""
     part = settings.get(key)
     return part if isinstance(part, dict) else {}
-
-
-def _number(value: Any, default: int) -> int:
-    return value if isinstance(value, int) else default
