@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rankmill.broker import queues_of
-from rankmill.devices.choice import EXIT_DEVICE_LOST, choose, device_name
+from rankmill.devices.choice import EXIT_DEVICE_LOST, choose
+from rankmill.devices.visible import device_name
 from rankmill.errors import InputError, RankmillError
 from rankmill.settings import CHECKOUT
 

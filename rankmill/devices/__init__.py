@@ -1,1 +1,1 @@
-"""Which devices this machine has, and which of them was asked for."""
+"""The devices of this machine: asked of the driver, then chosen."""

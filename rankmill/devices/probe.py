@@ -1,7 +1,7 @@
-"""What NVIDIA's driver lets this process use: `python -m rankmill.devices.probe`, JSON on stdout.
+"""Print as JSON what NVIDIA's driver lets this process use: `python -m rankmill.devices.probe`.
 
-A process of its own asks, since CUDA must not be initialised in one that starts others, and a
-driver that is broken may never answer. With `--try` each device also computes something.
+It is a process of its own, since CUDA must not be initialised in one that starts others, and a
+broken driver may never answer. With `--try` each device also computes something.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ _SMI_S = 10.0
 
 
 def main() -> None:
-    facts = {**_torch(), **_driver(), "gpus": _listed()}
+    """Print the fields of `rankmill.devices.driver.DriverFacts` that could be found."""
+    facts: dict[str, Any] = {"torch": None, "torch_cuda": None}
+    spec = find_spec("torch")
+    if spec is not None and spec.origin is not None:  # read, since importing torch takes seconds
+        about = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+        facts = {"torch": about["__version__"], "torch_cuda": about["cuda"]}
+    facts |= {**_driver(), "gpus": _gpus()}
     if "--try" in sys.argv and facts["n_visible"] and facts["torch_cuda"]:
         try:
-            facts |= _tried()
-        except Exception as error:  # a library of CUDA's that is missing, say
-            why = f"torch cannot be used: {_line(error)}"
+            facts |= _compute_on_each()
+        except Exception as error:  # for example a library of CUDA's that is missing
+            why = f"torch cannot be used: {_first_line(error)}"
             facts["failures"] = [why] * facts["n_visible"]
     print(json.dumps(facts))
 
 
-def _torch() -> dict[str, Any]:
-    """Its version and the CUDA that it was built for, from the file that torch itself reads."""
-    spec = find_spec("torch")
-    if spec is None or spec.origin is None:
-        return {"torch": None, "torch_cuda": None}
-    found = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
-    return {"torch": found["__version__"], "torch_cuda": found["cuda"]}
-
-
 def _driver() -> dict[str, Any]:
-    """By the driver's own library, which knows CUDA_VISIBLE_DEVICES (CUDA driver API, cuda.h)."""
-    found = re.search(r"Kernel Module.*?\s(\d+\.\d+[.\d]*)", _read("/proc/driver/nvidia/version"))
-    facts: dict[str, Any] = {"driver": found[1] if found else None, "n_visible": 0}
+    """Ask the driver's own library, which knows CUDA_VISIBLE_DEVICES (CUDA driver API, cuda.h)."""
+    try:
+        about = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        about = ""
+    module = re.search(r"Kernel Module.*?\s(\d+\.\d+[.\d]*)", about)
+    facts: dict[str, Any] = {"driver": module[1] if module else None, "n_visible": 0}
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -61,29 +62,22 @@ def _driver() -> dict[str, Any]:
     return {**facts, "n_visible": number.value}
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
-
-
-def _listed() -> list[list[str]] | None:
-    """UUIDs of each GPU of the machine and of its MIG slices; None where they cannot be listed."""
+def _gpus() -> list[list[str]] | None:
+    """Return UUIDs of each GPU of the machine and of its MIG slices; None if not known."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
     try:
-        said = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=_SMI_S)
+        listed = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=_SMI_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return gpus_listed(said.stdout) if said.returncode == 0 else None
+    return gpus_listed(listed.stdout) if listed.returncode == 0 else None
 
 
-def gpus_listed(said: str) -> list[list[str]]:
-    """`nvidia-smi -L`: a line a GPU, and below it an indented one for each of its MIG slices."""
+def gpus_listed(listing: str) -> list[list[str]]:
+    """Return the UUIDs in `nvidia-smi -L`: of each GPU, followed by those of its MIG slices."""
     gpus: list[list[str]] = []
-    for kind, uuid in _LISTED.findall(said):
+    for kind, uuid in _LISTED.findall(listing):
         if kind == "GPU":
             gpus.append([uuid])
         elif gpus:
@@ -91,8 +85,8 @@ def gpus_listed(said: str) -> list[list[str]]:
     return gpus
 
 
-def _tried() -> dict[str, Any]:
-    """Names of the devices, and what a small product on each fails with."""
+def _compute_on_each() -> dict[str, Any]:
+    """Return the devices' names, and the error of a small product on each or None."""
     import torch
 
     names, failures = [], []
@@ -103,11 +97,11 @@ def _tried() -> dict[str, Any]:
             failures.append(None if float((ones @ ones).sum()) == 4096 else "it computes wrongly")
         except Exception as error:
             names += [f"GPU {n}"] * (n + 1 - len(names))
-            failures.append(_line(error))
+            failures.append(_first_line(error))
     return {"names": names, "failures": failures}
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 

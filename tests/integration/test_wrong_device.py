@@ -32,7 +32,7 @@ def scorings(output: Path) -> tuple[Scoring, ...]:
     return manifest.scoring
 
 
-def told_once(done: subprocess.CompletedProcess[str]) -> str:
+def only_line(done: subprocess.CompletedProcess[str]) -> str:
     (line,) = done.stderr.splitlines()
     return line
 
@@ -47,11 +47,11 @@ def test_commands_refuse_it_in_one_line(tmp_path: Path, monkeypatch: pytest.Monk
         ):
             done = rankmill(*command, "--device", wanted)
             assert done.returncode == 2, done.stderr
-            assert told_once(done).startswith(f"rankmill: device {wanted} ")
+            assert only_line(done).startswith(f"rankmill: device {wanted} ")
             assert NO_GPU in done.stderr
     monkeypatch.setenv("RANKMILL_DEVICE", "cuda")
     done = rankmill("run", source, tmp_path / "out", "--model", "demo")
-    assert done.returncode == 2 and NO_GPU in told_once(done)
+    assert done.returncode == 2 and NO_GPU in only_line(done)
     assert not (tmp_path / "out").exists()
     # A flag comes before the variable.
     done = rankmill("run", source, tmp_path / "out", "--model", "demo", "--device", "cpu")
@@ -63,7 +63,7 @@ def test_what_is_no_device_is_refused_by_each_command(command: str, tmp_path: Pa
     places = {"run": ("in.parquet", "out"), "estimate": ("in.parquet",)}.get(command, ())
     done = rankmill(command, *places, "--device", "0, 1")
     assert done.returncode == 2
-    assert told_once(done).startswith("rankmill: --device '0, 1' is no device; give auto, cpu, ")
+    assert only_line(done).startswith("rankmill: --device '0, 1' is not a device; give auto, cpu, ")
 
 
 def test_doctor_reports_it_as_failed(broker_url: str, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_torch_that_is_known_to_be_wrong_is_refused(
     for command in (("worker",), ("worker", "--device", "cpu")):
         done = rankmill(*command)
         assert done.returncode == 2
-        assert told_once(done).startswith("rankmill: torch 2.12.1 cannot be used: ")
+        assert only_line(done).startswith("rankmill: torch 2.12.1 cannot be used: ")
 
 
 @pytest.fixture

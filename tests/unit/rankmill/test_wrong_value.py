@@ -34,7 +34,7 @@ def afresh() -> Iterator[None]:
         ("PREPARE_MEMORY", "lots", "RANKMILL_PREPARE_MEMORY: 'lots' is not an amount of memory"),
         ("PREPARE_MEMORY", "0GB", "RANKMILL_PREPARE_MEMORY: '0GB' is not an amount of memory"),
         ("ALLOWED_PREFIXES", "data", "RANKMILL_ALLOWED_PREFIXES: data is neither an absolute"),
-        ("DEVICE", "gpu", "RANKMILL_DEVICE: 'gpu' is no device; give auto, cpu"),
+        ("DEVICE", "gpu", "RANKMILL_DEVICE: 'gpu' is not a device; give auto, cpu"),
     ],
 )
 def test_a_setting_is_named_with_its_value(

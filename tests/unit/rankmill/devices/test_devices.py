@@ -1,4 +1,4 @@
-"""What `cpu`, `auto`, `cuda` and `cuda:N` come to, by what the driver and torch say."""
+"""`cpu`, `auto`, `cuda` and `cuda:N` name devices by the answers of the driver and torch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rankmill.devices.choice import (
-    Choice,
-    DriverFacts,
-    ask_driver,
-    check_device,
-    choice_of,
-    device_name,
-    visible_names,
-)
+from rankmill.devices.choice import Choice, check_device, choice_of
+from rankmill.devices.driver import DriverFacts, ask_driver
 from rankmill.devices.probe import gpus_listed
+from rankmill.devices.visible import device_name, visible_names
 from rankmill.errors import InputError
 from rankmill.settings import Settings, settings
 from tests.support.programs import program
@@ -67,7 +61,7 @@ def test_devices_that_can_be_asked_for(text: str) -> None:
     ],
 )
 def test_any_other_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no device; give auto, cpu, cuda .* or cuda:N"):
+    with pytest.raises(ValueError, match=r"not a device; give auto, cpu, cuda .* or cuda:N"):
         check_device(text)
 
 
@@ -106,7 +100,7 @@ def refusal(facts: DriverFacts, wanted: str = "cuda", **environ: str) -> str:
     line = str(caught.value)
     assert line.startswith(f"device {wanted} (RANKMILL_DEVICE or --device): no usable GPU: ")
     assert "\n" not in line
-    # What is an error for cuda is the reason why auto came to the CPU.
+    # The error for cuda is the reason why auto chooses the CPU.
     if wanted == "cuda":
         automatic = choice_of("auto", facts, environ)
         assert automatic.gpus == () and automatic.reason in line
@@ -115,9 +109,9 @@ def refusal(facts: DriverFacts, wanted: str = "cuda", **environ: str) -> str:
 
 def test_a_gpu_that_cannot_be_used_is_refused_with_what_was_seen() -> None:
     none = replace(TWO, has_library=False, driver=None, driver_cuda=None, n_visible=0)
-    told = refusal(none, NVIDIA_VISIBLE_DEVICES="all")
-    assert "no NVIDIA driver was found" in told and "NVIDIA_VISIBLE_DEVICES=all" in told
-    assert "CUDA_VISIBLE_DEVICES is not set" in told
+    line = refusal(none, NVIDIA_VISIBLE_DEVICES="all")
+    assert "no NVIDIA driver was found" in line and "NVIDIA_VISIBLE_DEVICES=all" in line
+    assert "CUDA_VISIBLE_DEVICES is not set" in line
     assert "580.95.05, but its libcuda.so.1 is not here" in refusal(replace(TWO, has_library=False))
     assert "torch is not installed" in refusal(replace(TWO, torch=None, torch_cuda=None))
     cpu_build = replace(TWO, torch="2.13.0+cpu", torch_cuda=None)
@@ -140,8 +134,8 @@ def test_a_gpu_that_cannot_be_used_is_refused_with_what_was_seen() -> None:
 def test_a_driver_that_is_too_old_is_named_with_the_one_that_is_needed(
     torch_cuda: str, driver: str | None, driver_cuda: str, needed: str
 ) -> None:
-    told = refusal(replace(TWO, torch_cuda=torch_cuda, driver=driver, driver_cuda=driver_cuda))
-    assert needed in told and f"too old for CUDA {torch_cuda}" in told
+    line = refusal(replace(TWO, torch_cuda=torch_cuda, driver=driver, driver_cuda=driver_cuda))
+    assert needed in line and f"too old for CUDA {torch_cuda}" in line
 
 
 def test_an_older_minor_version_of_cuda_will_do() -> None:
@@ -150,10 +144,10 @@ def test_an_older_minor_version_of_cuda_will_do() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "-1", "0,0", "9"])
-def test_hidden_devices_are_told_with_the_variable(value: str) -> None:
+def test_hidden_devices_are_line_with_the_variable(value: str) -> None:
     hidden = replace(TWO, n_visible=0, failure="CUDA_ERROR_NO_DEVICE (100)", failures=())
-    told = refusal(hidden, CUDA_VISIBLE_DEVICES=value)
-    assert f"no device is visible (CUDA_VISIBLE_DEVICES={value or '(empty)'}" in told
+    line = refusal(hidden, CUDA_VISIBLE_DEVICES=value)
+    assert f"no device is visible (CUDA_VISIBLE_DEVICES={value or '(empty)'}" in line
     assert "no device is visible" in refusal(TWO, CUDA_VISIBLE_DEVICES="0,0")
 
 
@@ -161,8 +155,8 @@ def test_an_index_chooses_among_what_is_visible() -> None:
     assert choice_of("cuda:1", TWO, {}).gpus == ("1",)
     three = replace(TWO, n_visible=3, failures=())
     assert choice_of("cuda:1", three, {"CUDA_VISIBLE_DEVICES": "5, 7,2"}).gpus == ("7",)
-    told = refusal(TWO, "cuda:2", CUDA_VISIBLE_DEVICES="5,7")
-    assert "there is no GPU 2: 2 are visible (CUDA_VISIBLE_DEVICES=5,7" in told
+    line = refusal(TWO, "cuda:2", CUDA_VISIBLE_DEVICES="5,7")
+    assert "there is no GPU 2: 2 are visible (CUDA_VISIBLE_DEVICES=5,7" in line
     assert "there is no GPU 1: 1 is visible" in refusal(replace(TWO, n_visible=1), "cuda:1")
 
 
@@ -183,7 +177,7 @@ def test_each_mig_slice_has_a_worker() -> None:
     assert choice_of("cuda:1", one, {}).gpus == ("MIG-2",)
 
 
-def test_devices_that_fail_are_left_out_and_told() -> None:
+def test_devices_that_fail_are_left_out_and_line() -> None:
     half = replace(TWO, failures=(None, "CUDA error: no kernel image is available"))
     chosen = choice_of("auto", half, {})
     assert chosen.gpus == ("0",) and chosen.is_surprising
@@ -230,14 +224,14 @@ def test_a_driver_that_hangs_is_an_answer_too(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("rankmill.devices.choice._ASK_S", 0.5)
+    monkeypatch.setattr("rankmill.devices.driver._ASK_S", 0.5)
     assert ask_driver(is_tried=False).silence == "the NVIDIA driver did not answer within 0 s"
     (tmp_path / "sitecustomize.py").write_text("import os\nos.abort()")
     line = str(ask_driver(is_tried=False).silence)
     assert line.startswith("asking the NVIDIA driver failed (exit ")
 
 
-def test_asking_loads_neither_torch_nor_anything_of_ours_but_the_probe() -> None:
+def test_the_probe_loads_neither_torch_nor_another_module_of_the_project() -> None:
     code = (
         "import runpy, sys\n"
         "runpy.run_module('rankmill.devices.probe', run_name='__main__')\n"
@@ -280,10 +274,10 @@ def test_the_drivers_own_library_is_asked(driver: None, monkeypatch: pytest.Monk
     assert facts.failure == "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)" and facts.n_visible == 0
 
 
-def test_a_wrong_setting_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_line_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKMILL_DEVICE", "gpu")
     settings.cache_clear()
-    with pytest.raises(InputError, match="RANKMILL_DEVICE: 'gpu' is no device"):
+    with pytest.raises(InputError, match="RANKMILL_DEVICE: 'gpu' is not a device"):
         settings()
     monkeypatch.undo()
     settings.cache_clear()
