@@ -15,7 +15,7 @@ from producer.jobs.plan import make_plan
 from producer.prepare.job_inputs import find_inputs, needs_prepare
 from producer.prepare.prepare import prepare
 from producer.reuse.earlier import Earlier
-from producer.reuse.look_up import look_up
+from producer.reuse.known_scores import look_up
 from producer.tables.workspace import Progress
 from rankmill.contract.job import InputFile, JobRecord, Plan, job_id_for
 from rankmill.dispatch import Dispatcher

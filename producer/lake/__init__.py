@@ -1,1 +1,1 @@
-"""Read Delta and Iceberg tables through their logs, at a fixed version."""
+"""Read Delta and Iceberg tables at a fixed version, and detect all kinds of lake tables."""

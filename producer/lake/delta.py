@@ -1,4 +1,4 @@
-"""Read a Delta table's log: which files count at a version, and with which partition values."""
+"""Read a Delta table's log: the files that count at a version, and their partition values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rankmill.contract.job import Partition
 from rankmill.errors import InputError
 from rankmill.shown import clipped
 
-# Features that change nothing in what the files hold, or that are looked at one by one.
+# Features that do not change what the files hold, or that this module handles.
 _READABLE = {
     "deletionVectors",
     "columnMapping",
@@ -33,11 +33,11 @@ _PHYSICAL_NAME, _COLUMN_ID = b"delta.columnMapping.physicalName", b"delta.column
 
 
 def open_delta(table: Table, version: str | None) -> TableVersion:
-    """A Delta table as its log has it at a version or a time; the newest if none is given.
+    """Return a Delta table at a version or a time, or at its newest version.
 
     Raises:
         InputError: the package is missing, there is no such version, the log is damaged, or the
-            table uses what would be read wrong.
+            table uses a feature that is not read.
     """
     try:
         from deltalake import DeltaTable
@@ -47,19 +47,23 @@ def open_delta(table: Table, version: str | None) -> TableVersion:
             "pip install 'rankmill[delta]'"
         ) from error
     options = storage.connection_options(table.place)
-    uri = _as_uri(table.place)
+    uri = _package_uri(table.place)
     try:
         number = int(version) if version is not None and version.isdecimal() else None
         opened = DeltaTable(uri, version=number, storage_options=options)
         if version is not None and number is None:
             opened.load_as_version(_version_at(table, opened, version))
-        _check_features(table, opened)
+        protocol = opened.protocol()
+        unknown = sorted(set(protocol.reader_features or ()) - _READABLE)
+        if unknown or protocol.min_reader_version > 3:
+            what = unknown[0] if unknown else f"reader version {protocol.min_reader_version}"
+            raise _unread(table, what)
         schema = pa.schema(opened.schema().to_arrow())
         actions = pa.table(opened.get_add_actions())
         deleted = _deleted(table, opened)
     except InputError:
         raise
-    except Exception as error:  # the package has a class for nearly each
+    except Exception as error:  # the package has a class for nearly each fault
         message = re.sub(r"\x1b\[\d+m", "", str(error)).partition("<unknown>")[0]
         reason = clipped(" ".join(message.removesuffix("0: ").split()), 300)
         wanted = "" if version is None else f" at {table.version_flag} {version}"
@@ -72,7 +76,7 @@ def open_delta(table: Table, version: str | None) -> TableVersion:
 
 
 def _version_at(table: Table, opened: Any, time: str) -> int:
-    """The version that the table had at a time, by the times that commits have noted."""
+    """Return the version that a table had at a time, from the times in its commits."""
     try:
         at = datetime.fromisoformat(time)
     except ValueError:
@@ -82,9 +86,11 @@ def _version_at(table: Table, opened: Any, time: str) -> int:
             f"{table.version_flag} {time} is neither a version of the {table.kind} {table.place} "
             "nor a time with its zone, such as 2026-11-27T02:00:00Z"
         )
-    commits = [each for each in opened.history() if each.get("timestamp") is not None]
+    commits = [commit for commit in opened.history() if commit.get("timestamp") is not None]
     before = [
-        each["version"] for each in commits if each["timestamp"] <= round(at.timestamp() * 1000)
+        commit["version"]
+        for commit in commits
+        if commit["timestamp"] <= round(at.timestamp() * 1000)
     ]
     if not before or at > datetime.now(UTC):
         when = "is yet to come" if before else "is before its first commit"
@@ -95,8 +101,8 @@ def _version_at(table: Table, opened: Any, time: str) -> int:
     return int(max(before))
 
 
-def _as_uri(place: str) -> str:
-    """The place as the package takes it: as a URI, where a `#` or `?` ends the path.
+def _package_uri(place: str) -> str:
+    """Return a place as the URI that the package takes, where a `#` or `?` ends the path.
 
     Raises:
         InputError: the package would open another folder.
@@ -112,16 +118,6 @@ def _as_uri(place: str) -> str:
     return f"{scheme}://{quote(path)}"
 
 
-def _check_features(table: Table, opened: Any) -> None:
-    """Refuse what the files alone do not show."""
-    protocol = opened.protocol()
-    features = set(protocol.reader_features or ())
-    unknown = sorted(features - _READABLE)
-    if unknown or protocol.min_reader_version > 3:
-        what = unknown[0] if unknown else f"reader version {protocol.min_reader_version}"
-        raise _unread(table, what)
-
-
 def _unread(table: Table, feature: str, remedy: str = "write its rows to another") -> InputError:
     return InputError(f"the {table.kind} {table.place} uses {feature}, which is not read; {remedy}")
 
@@ -129,7 +125,7 @@ def _unread(table: Table, feature: str, remedy: str = "write its rows to another
 def _column_names(
     table: Table, opened: Any, schema: pa.Schema
 ) -> tuple[dict[str, int], dict[str, tuple[str]] | None, dict[str, tuple[str]]]:
-    """By which ids or names files have the columns, as the last fields of `TableVersion`."""
+    """Return the ids or names that files have columns by: the last fields of `TableVersion`."""
     mode = opened.metadata().configuration.get("delta.columnMapping.mode", "none")
     if mode == "none":
         return {}, {}, {}
@@ -139,7 +135,7 @@ def _column_names(
         physical[column.name] = (_physical_name(column),)
     if mode == "name":
         return {}, physical, physical
-    ids = {each.name: int(each.metadata[_COLUMN_ID]) for each in schema}
+    ids = {column.name: int(column.metadata[_COLUMN_ID]) for column in schema}
     return ids, None, physical
 
 
@@ -149,7 +145,7 @@ def _physical_name(column: pa.Field) -> str:
 
 
 def _check_nested(table: Table, column: pa.Field) -> None:
-    """Refuse a field inside a column that files have by another name than the table."""
+    """Refuse a column with an inner field that files have by another name than the table."""
     for at in range(column.type.num_fields):
         inner = column.type.field(at)
         if _physical_name(inner) != inner.name:
@@ -159,19 +155,20 @@ def _check_nested(table: Table, column: pa.Field) -> None:
 
 
 def _deleted(table: Table, opened: Any) -> dict[str, np.ndarray]:
-    """Of each file with a deletion vector, the rows that it deletes."""
-    found = {}
+    """Return the deleted rows of each file with a deletion vector, by the file's URI."""
+    deleted = {}
     for batch in pa.RecordBatchReader.from_stream(opened.deletion_vectors()):
         kept = batch.column("selection_vector")
         for at, path in enumerate(batch.column("filepath").to_pylist()):
             mask = kept[at].values.to_numpy(zero_copy_only=False)
-            found[_uri(table, path)] = np.flatnonzero(~mask)
-    return found
+            deleted[_uri(table, path)] = np.flatnonzero(~mask)
+    return deleted
 
 
 def _counted(
     table: Table, columns: list[str], actions: pa.Table, deleted: dict[str, np.ndarray]
 ) -> tuple[Counted, ...]:
+    """Return the files that count, with the values of partition columns and deleted rows."""
     given: list[Partition] = [{} for _ in range(actions.num_rows)]
     if columns and actions.num_rows:
         values = actions["partition"].combine_chunks()
@@ -179,8 +176,8 @@ def _counted(
             column = pc.struct_field(values, [name])
             if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
                 raise _unread(table, f"a partition column of bytes ('{name}')")
-            for each, text in zip(given, column.cast(pa.string()).to_pylist(), strict=True):
-                each[name] = text
+            for partition, text in zip(given, column.cast(pa.string()).to_pylist(), strict=True):
+                partition[name] = text
     files = [
         Counted(uri := _uri(table, path), size, n_rows, values, deleted.pop(uri, None))
         for path, size, n_rows, values in zip(
@@ -195,7 +192,7 @@ def _counted(
 
 
 def _uri(table: Table, path: str) -> str:
-    """A file's place: the log has it as a URI, in the table's folder unless it says another."""
+    """Return a file's place; the log has a URI, absolute or relative to the table's folder."""
     name = unquote(path)
     if "://" in path or path.startswith("file:/"):
         return storage.absolute(name.replace("file:/", "/", 1) if name[5:8] == "/" else name)

@@ -1,7 +1,7 @@
-"""Find the lake tables and unfinished writes that files belong to, by what lies in their folders.
+"""Detect lake tables and unfinished writes by the names in folders.
 
-The files in a table's folder are not its rows: replaced, deleted and uncommitted ones lie there
-too. Folders above a place are looked at as well, and those that links lead to.
+The files in a table's folder are not its rows: replaced, deleted and uncommitted ones are there
+too. Folders above a place are checked as well, and those that links lead to.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from rankmill.storage import FileStat, Listing
 
 
 class Kind(StrEnum):
+    """The kinds of tables whose folders are detected."""
+
     DELTA = "Delta table"
     ICEBERG = "Iceberg table"
     HUDI = "Hudi table"
@@ -29,7 +31,7 @@ class Kind(StrEnum):
     STREAM = "Spark streaming output"
 
 
-# What the folder of an input can have that says how it is to be read begins so.
+# Names that decide how a folder is read begin so.
 _STARTS = ("_", ".", "metadata", "snapshot")
 _MARKS = {
     "_delta_log": Kind.DELTA,
@@ -37,9 +39,9 @@ _MARKS = {
     ".hoodie_partition_metadata": Kind.HUDI,
     "_spark_metadata": Kind.STREAM,
 }
-# An Iceberg table's, the newest of which says what it holds.
+# An Iceberg table's metadata; the newest file describes the table.
 METADATA_FILE = re.compile(r".+\.metadata\.json(\.gz)?", re.IGNORECASE)
-# What writers leave in the folder while they write to it.
+# Names in a folder while a writer writes to it.
 _STAGING = re.compile(
     r"_temporary|__magic.*|\.spark-staging-.+|_spark_staging.*|\.hive-staging.*|_impala_insert_staging"
 )
@@ -67,8 +69,9 @@ class Table:
     """A table that is read through its log.
 
     Attributes:
-        place: its folder, or of Iceberg a metadata file.
-        version_flag: what names its version.
+        kind: Delta or Iceberg.
+        place: its folder, or an Iceberg metadata file.
+        version_flag: the flag that names its version, for errors.
     """
 
     kind: Kind
@@ -77,7 +80,7 @@ class Table:
 
 
 def named_table(listing: Listing) -> Table | None:
-    """The Delta or Iceberg table that a place itself is; None of any other place.
+    """Return the Delta or Iceberg table that a place itself is, or None.
 
     Raises:
         InputError: it is a table of another kind.
@@ -97,10 +100,14 @@ def named_table(listing: Listing) -> Table | None:
 
 
 def check_plain(listing: Listing, found: Sequence[FileStat]) -> None:
-    """Check that files may be read as they lie there.
+    """Check that files may be read as plain files.
+
+    Args:
+        listing: the place.
+        found: its files to read.
 
     Raises:
-        InputError: some belong to a table, or to a write that has not ended.
+        InputError: a file belongs to a table, or to a write that has not ended.
     """
     for file in found:
         folder, _, name = file.uri.rpartition("/")
@@ -109,18 +116,18 @@ def check_plain(listing: Listing, found: Sequence[FileStat]) -> None:
     folders = _Folders(listing)
     places = list(dict.fromkeys(_folder(file.uri) for file in found))
     inner = set(_at_and_above(places, listing.top))
-    # By way of links a file may lie in a table, though no folder of its name does.
+    # Through links a file may be in a table, though no folder in its path is.
     targets = {storage.resolved(folder) for folder in places} - set(places)
     targets |= {_folder(uri) for uri in map(storage.link_target, (f.uri for f in found)) if uri}
     outer = set(_at_and_above([listing.top, *targets])) - inner
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        looked_at = sorted({*inner, listing.top}) + sorted(outer - {listing.top}, reverse=True)
-        kinds = pool.map(folders.kind, looked_at)
-        for folder, kind in zip(looked_at, kinds, strict=True):
+        checked = sorted({*inner, listing.top}) + sorted(outer - {listing.top}, reverse=True)
+        kinds = pool.map(folders.kind, checked)
+        for folder, kind in zip(checked, kinds, strict=True):
             if kind is not None:
                 raise _part_of(listing, folder, kind, is_above=folder in outer)
         by_partitions = {each for place in (*places, *targets) for each in _up_partitions(place)}
-        written = sorted({*inner, *by_partitions, listing.top} & {*looked_at})
+        written = sorted({*inner, *by_partitions, listing.top} & {*checked})
         for reason in pool.map(folders.unfinished, written):
             if reason is not None:
                 raise InputError(reason)
@@ -137,13 +144,13 @@ def _part_of(listing: Listing, folder: str, kind: Kind, *, is_above: bool) -> In
 
 
 class _Folders:
-    """The names in folders: from a listing where that has seen all, else from the store."""
+    """The names in folders, from a listing that has seen them all, else from the store."""
 
     def __init__(self, listing: Listing) -> None:
         self._top, self._is_whole = listing.top, listing.is_folder
         self._listed: dict[str, set[str]] | None = None
         self._asked: dict[tuple[str, Sequence[str]], set[str]] = {}
-        # A listing on disk shows no empty folders, and leaves out what a glob does not lead to.
+        # A listing on disk has no empty folders, and leaves out those that a glob does not match.
         if listing.is_file or storage.is_local(listing.place):
             return
         self._listed = defaultdict(set)
@@ -156,7 +163,10 @@ class _Folders:
                 self._listed[path].add(name)
 
     def kind(self, folder: str) -> Kind | None:
-        """The table that a folder holds, if any; a Delta table's Iceberg metadata is a copy."""
+        """Return the kind of table that a folder holds, or None.
+
+        A Delta table may have Iceberg metadata as well, as a copy.
+        """
         names = self._names(folder)
         for mark, kind in _MARKS.items():
             if mark in names:
@@ -170,34 +180,34 @@ class _Folders:
         return None
 
     def _has_job(self, folder: str) -> bool:
+        """Return whether a folder is the output of a job."""
         above = _folder(folder)
-        near = [folder] if above.endswith("/") else [folder, above]  # a bucket has nothing above it
+        near = [folder] if above.endswith("/") else [folder, above]  # nothing is above a bucket
         if not any(storage.CONTROL_FOLDER in self._names(each) for each in near):
             return False
         try:
             return Output(folder).read_job() is not None
-        except StorageRefused:  # the folder above is not ours to see
+        except StorageRefused:  # the folder above may not be read
             return False
 
     def _names(self, folder: str, starts: Sequence[str] = _STARTS) -> set[str]:
-        """Those that begin so, or more; asked for once."""
-        if (folder, starts) not in self._asked:
-            self._asked[folder, starts] = self._find_names(folder, starts)
-        return self._asked[folder, starts]
-
-    def _find_names(self, folder: str, starts: Sequence[str]) -> set[str]:
+        """Return at least the names that begin so; each folder is listed once."""
         is_inside = folder.startswith(f"{self._top}/") or (self._is_whole and folder == self._top)
         if self._listed is not None and is_inside:
             return self._listed.get(folder, set())
-        try:
-            if storage.is_local(folder):
-                return set(storage.names(folder or "/"))
-            return {name for start in starts for name in storage.names(folder, start)}
-        except StorageRefused:  # what may not be seen is above the input, and not its folder
-            return set()
+        if (folder, starts) not in self._asked:
+            try:
+                if storage.is_local(folder):
+                    names = set(storage.names(folder or "/"))
+                else:
+                    names = {name for start in starts for name in storage.names(folder, start)}
+            except StorageRefused:  # a folder above the input may not be listed
+                names = set()
+            self._asked[folder, starts] = names
+        return self._asked[folder, starts]
 
     def unfinished(self, folder: str) -> str | None:
-        """Why what a folder holds is not all or more than what was written to it."""
+        """Return why a folder does not hold exactly what was written to it, or None."""
         names = self._names(folder)
         if _SUCCESS not in names and self._has_job(folder):
             return (
@@ -228,7 +238,7 @@ class _Folders:
 
 
 def _removed(uri: str) -> set[str]:
-    """The files that a Databricks commit has replaced, which may stay for some days."""
+    """Return the files that a Databricks commit has replaced; they may stay for some days."""
     content = storage.read_bytes(uri)
     if not content:
         return set()
@@ -243,7 +253,7 @@ def _folder(uri: str) -> str:
 
 
 def _at_and_above(folders: Iterable[str], top: str = "") -> Iterator[str]:
-    """The folders and those above them, down to `top` or to the root or the bucket."""
+    """Yield the folders and those above them, up to `top`, the root or the bucket."""
     seen: set[str] = set()
     for folder in folders:
         while folder not in seen and folder.startswith(top) and not folder.endswith("/"):
@@ -255,7 +265,7 @@ def _at_and_above(folders: Iterable[str], top: str = "") -> Iterator[str]:
 
 
 def _up_partitions(folder: str) -> Iterator[str]:
-    """A folder and those above it that it is a partition of."""
+    """Yield a folder, and those above it that it is a partition of."""
     yield folder
     while _PARTITION.fullmatch(folder.rpartition("/")[2]):
         folder = _folder(folder)

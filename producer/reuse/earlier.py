@@ -1,4 +1,4 @@
-"""An earlier job's output as a source of scores: found, finished, whole, its pairs told by hash."""
+"""Find an earlier job's output, check that it is finished and whole, and read its scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from producer.inputs.source import Source, read_source
+from producer.inputs.source import read_source
 from rankmill import storage
 from rankmill.contract.job import Columns, InputFile, JobSpec
 from rankmill.contract.results import Manifest, Scoring
@@ -23,17 +23,19 @@ from rankmill.tables.titles import scored_documents
 
 LATEST = "latest"
 _POINTER = "latest.json"
-# How far above an output the pointer may stand: year, month, day, hour and run are folders.
+# The pointer may be so many folders above an output, such as year, month, day, hour and run.
 _MAX_DEPTH = 6
 _BATCH_ROWS = 16 * 1024
 
 
 def find_earlier(spec: JobSpec) -> tuple[JobSpec, str | None]:
-    """The spec with the output that `reuse_from` comes to; why nothing can be reused, or None.
+    """Return the spec with the earlier output's URI, and why nothing can be reused, or None.
+
+    For `latest`, such a reason is not an error, since a schedule's first job has no earlier one.
 
     Raises:
-        InputError: a named output is no finished job, or its scores are damaged or cannot be told
-            apart; of `latest` that is a reason, since a schedule's first job has nothing before it.
+        InputError: the named output is not a finished job's, or its scores are damaged or cannot
+            be matched with pairs.
     """
     if spec.reuse_from is None:
         return spec, None
@@ -50,25 +52,26 @@ def find_earlier(spec: JobSpec) -> tuple[JobSpec, str | None]:
 
 
 def _resolved(spec: JobSpec, wanted: str) -> str:
+    """Return the URI of the output that `--reuse-from` names."""
     if wanted != LATEST:
         named = storage.absolute(wanted)
         return _pointed(named) or named
     folder = spec.output_uri.rstrip("/")
     for _ in range(_MAX_DEPTH):
         folder = folder.rpartition("/")[0]
-        if not folder or folder.endswith("/"):  # a bucket has nothing above it
+        if not folder or folder.endswith("/"):  # nothing is above a bucket
             break
         try:
-            found = _pointed(folder)
-        except StorageRefused:  # so far above that it is not ours to read
+            pointed = _pointed(folder)
+        except StorageRefused:  # a folder so far above may not be read
             break
-        if found is not None:
-            return found
-    raise InputError(f"there is no earlier success: no {_POINTER} stands above {spec.output_uri}")
+        if pointed is not None:
+            return pointed
+    raise InputError(f"there is no earlier success: no {_POINTER} is above {spec.output_uri}")
 
 
 def _pointed(folder: str) -> str | None:
-    """The output that a folder's latest.json names, or None where there is no such file."""
+    """Return the output that a folder's latest.json names, or None if there is no such file."""
     place = storage.child(folder, _POINTER)
     content = storage.read_bytes(place)
     if content is None:
@@ -81,10 +84,14 @@ def _pointed(folder: str) -> str | None:
 
 @dataclass(frozen=True)
 class Earlier:
-    """
+    """An earlier job's output whose scores can be used again.
+
     Attributes:
-        files: those of `source` whose scores are told by `scoring`; of several, the most rows'.
-        texts: the columns of the parts with query, document and title, where no hashes were kept.
+        uri: the output.
+        manifest: its manifest.
+        scoring: how its rows were scored; of several ways, the one of most rows.
+        files: the files with rows that were scored so.
+        texts: the parts' columns with query, document and title; None if hashes were kept.
     """
 
     uri: str
@@ -95,7 +102,8 @@ class Earlier:
 
     @classmethod
     def open(cls, uri: str) -> Earlier:
-        """
+        """Return the scores of a finished job's output.
+
         Raises:
             InputError: as `find_earlier`.
         """
@@ -114,21 +122,36 @@ class Earlier:
             )
         texts = None if record.spec.for_reuse else _kept_texts(output)
         source = read_source([uri if texts else output.scores_uri])
-        _check_whole(uri, manifest, source, manifest.n_written if texts else manifest.n_scored)
+        n_rows = manifest.n_written if texts else manifest.n_scored
+        there = {_name(file) for file in source.files}
+        missing = [part.name for part in manifest.parts if part.name not in there]
+        if missing or source.n_rows != n_rows:
+            folder = source.files[0].uri.rpartition("/")[0]
+            what = (
+                f"{missing[0]} is missing in {folder}"
+                if missing
+                else f"{folder} has {source.n_rows:,} rows, not {n_rows:,}"
+            )
+            raise InputError(f"--reuse-from {uri}: damaged: {what}; run without it")
         scoring, names = _most_common(output, manifest)
         files = tuple(file for file in source.files if _name(file) in names)
         return cls(uri, manifest, scoring, files, texts)
 
     def tables(self) -> Iterator[pa.Table]:
-        """The scores by hash, columns as in SAVED_SCHEMA; a pair may come several times."""
-        texts = [PAIR_HASH_COLUMN] if self.texts is None else self.texts.texts
+        """Yield the scores by hash in SAVED_SCHEMA; a pair may occur several times."""
+        texts = [PAIR_HASH_COLUMN] if self.texts is None else [*self.texts.texts]
         names = [*texts, *SAVED_SCHEMA.names[1:]]
         for file in self.files:
             for table in parquet.read_rows(file.stat, names, 0, _BATCH_ROWS):
-                yield table if self.texts is None else _hashed(table, self.texts)
+                if self.texts is not None:
+                    documents = scored_documents(table, self.texts)
+                    hashes = pair_hashes(table[self.texts.query], documents)
+                    table = table.drop_columns(texts).add_column(0, PAIR_HASH_COLUMN, hashes)
+                yield table
 
 
 def _kept_texts(output: Output) -> Columns:
+    """Return the names in the parts of an output's texts, from which hashes can be made."""
     plan = output.read_plan()
     columns = plan.columns if plan else None
     if columns is None or columns.candidates is not None or not {*columns.texts} <= {*columns.kept}:
@@ -141,40 +164,22 @@ def _kept_texts(output: Output) -> Columns:
     return columns.model_copy(update=names)
 
 
-def _check_whole(uri: str, manifest: Manifest, source: Source, n_rows: int) -> None:
-    there = {_name(file) for file in source.files}
-    missing = [part.name for part in manifest.parts if part.name not in there]
-    if missing or source.n_rows != n_rows:
-        folder = source.files[0].uri.rpartition("/")[0]
-        what = (
-            f"{missing[0]} is missing in {folder}"
-            if missing
-            else f"{folder} has {source.n_rows:,} rows, not {n_rows:,}"
-        )
-        raise InputError(f"--reuse-from {uri}: damaged: {what}; run without it")
-
-
 def _most_common(output: Output, manifest: Manifest) -> tuple[Scoring, set[str]]:
-    """How most rows were scored, and the names of the parts with those."""
-    if len({fingerprint(each) for each in manifest.scoring}) == 1:
+    """Return the way in which most rows were scored, and the names of the parts with them."""
+    if len({fingerprint(scoring) for scoring in manifest.scoring}) == 1:
         return manifest.scoring[0], {part.name for part in manifest.parts}
     n_rows: Counter[tuple[object, ...]] = Counter()
-    scoring: dict[tuple[object, ...], Scoring] = {}
+    scorings: dict[tuple[object, ...], Scoring] = {}
     names: dict[tuple[object, ...], set[str]] = {}
     for report in output.reports(manifest.job_id):
         key = fingerprint(report.scoring)
         n_rows[key] += report.n_scored
-        scoring.setdefault(key, report.scoring)
+        scorings.setdefault(key, report.scoring)
         names.setdefault(key, set()).add(part_name(report.shard_index))
     if not n_rows:
         raise InputError(f"--reuse-from {output.uri}: damaged: it has no shard reports")
     [(key, _)] = n_rows.most_common(1)
-    return scoring[key], names[key]
-
-
-def _hashed(table: pa.Table, texts: Columns) -> pa.Table:
-    hashes = pair_hashes(table[texts.query], scored_documents(table, texts))
-    return table.drop_columns(texts.texts).add_column(0, PAIR_HASH_COLUMN, hashes)
+    return scorings[key], names[key]
 
 
 def _name(file: InputFile) -> str:

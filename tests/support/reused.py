@@ -11,7 +11,7 @@ from producer.inputs.source import read_source
 from producer.jobs.check import check
 from producer.jobs.plan import make_plan
 from producer.reuse.earlier import Earlier
-from producer.reuse.look_up import look_up
+from producer.reuse.known_scores import look_up
 from rankmill.contract.job import JobRecord, JobSpec, Plan
 from rankmill.contract.results import Manifest
 from rankmill.output.output import Job, Output

@@ -30,7 +30,7 @@ from pathlib import Path
 from producer.inputs.source import read_source
 from producer.jobs.plan import make_plan
 from producer.reuse.earlier import Earlier
-from producer.reuse.look_up import look_up
+from producer.reuse.known_scores import look_up
 from rankmill.contract.job import JobSpec
 spec = JobSpec.model_validate_json(sys.argv[1])
 plan = make_plan("0123456789ab", spec, read_source(spec.input_uri))

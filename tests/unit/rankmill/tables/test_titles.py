@@ -19,7 +19,7 @@ from producer.jobs.check import check
 from producer.jobs.plan import make_plan
 from producer.prepare.prepare import prepare
 from producer.reuse.earlier import Earlier
-from producer.reuse.look_up import look_up
+from producer.reuse.known_scores import look_up
 from rankmill.contract.job import JobOptions, JobSpec, Plan, job_id_for
 from rankmill.contract.results import Manifest
 from rankmill.errors import InputError
