@@ -39,25 +39,31 @@ def worker(
     settings()  # a wrong setting is reported here, not by a worker
     if role == "control" and model is not None:
         raise typer.BadParameter("--role control scores nothing; leave out --model")
-    queues = queues_of(role) if model is None else (_own_queue(model),)
+    queues = queues_of(role)
+    if model is not None:
+        queues = (score_queue(model),)
+        if queues == (SCORE_QUEUE,):
+            named = ", ".join(settings().model_queues or ()) or "none"
+            raise InputError(
+                f"--model {model} has no queue of its own; name it in RANKMILL_MODEL_QUEUES of "
+                f"every process (now: {named})"
+            )
     if role == "control":
         command = worker_command(name or "control", queues, _CONTROL_PROCESSES)
         no_device = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_DEVICE": "cpu"}
         _become(command, Device("control", no_device))
-    found = devices(settings().device)
-    commands = [worker_command(f"{name or 'rankmill'}-{each.name}", queues) for each in found]
-    if len(found) == 1:
-        _become(commands[0], found[0])
+    chosen = devices(settings().device)
+    commands = [worker_command(f"{name or 'rankmill'}-{each.name}", queues) for each in chosen]
+    if len(chosen) == 1:
+        _become(commands[0], chosen[0])
     from producer.cluster.supervise import WorkerStart, supervise
 
-    sys.exit(
-        supervise(
-            [
-                WorkerStart(each.name, command, {**each.environment, **_own_port(n)})
-                for n, (each, command) in enumerate(zip(found, commands, strict=True))
-            ]
-        )
-    )
+    starts, port = [], settings().metrics_port
+    for n, (each, command) in enumerate(zip(chosen, commands, strict=True)):
+        # Each worker serves its own metrics, on successive ports.
+        metrics = {"RANKMILL_METRICS_PORT": str(port + n)} if port else {}
+        starts.append(WorkerStart(each.name, command, {**each.environment, **metrics}))
+    sys.exit(supervise(starts, settings()))
 
 
 def exporter() -> None:
@@ -69,7 +75,7 @@ def exporter() -> None:
 
     try:
         serve(settings())
-    except KeyboardInterrupt:  # the way in which it ends
+    except KeyboardInterrupt:  # its normal end
         pass
 
 
@@ -95,23 +101,6 @@ def flower(
 
     where = None if history is None else history.absolute()
     serve(Dashboard(address, port, where, allow_control), settings())
-
-
-def _own_port(n: int) -> dict[str, str]:
-    """Return the metrics port of the n-th worker: each serves its own, on successive ports."""
-    first = settings().metrics_port
-    return {"RANKMILL_METRICS_PORT": str(first + n)} if first else {}
-
-
-def _own_queue(model: str) -> str:
-    queue = score_queue(model)
-    if queue == SCORE_QUEUE:
-        named = ", ".join(settings().model_queues or ()) or "none"
-        raise InputError(
-            f"--model {model} has no queue of its own; name it in RANKMILL_MODEL_QUEUES of every "
-            f"process (now: {named})"
-        )
-    return queue
 
 
 def _become(command: list[str], device: Device) -> None:

@@ -1,1 +1,1 @@
-"""A cluster at hand: start one here, watch one, show one."""
+"""A cluster: start a private one, supervise workers, export metrics, show Flower."""

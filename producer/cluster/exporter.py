@@ -1,6 +1,6 @@
 """The cluster's metrics over HTTP: one process for all workers, which asks Redis at each scrape.
 
-A second one is harmless: each tells the same, under an instance of its own.
+A second exporter is harmless: both report the same under different instances.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from producer.cluster.snapshot import JobSurvey, Survey, Surveyor
+from producer.cluster.snapshot import Survey, Surveyor
 from rankmill import logs, metrics
 from rankmill.errors import BrokerUnavailable, InputError
 from rankmill.logs import get_logger
@@ -30,7 +30,7 @@ def serve(settings: Settings) -> None:
     """Serve until interrupted.
 
     Raises:
-        InputError: the port is taken, or the address is not this machine's.
+        InputError: the port is in use, or the address is not one of this machine.
     """
     logs.set_up(settings)
     port = settings.metrics_port or DEFAULT_PORT
@@ -40,29 +40,30 @@ def serve(settings: Settings) -> None:
         start_http_server(port, settings.metrics_host, registry)
     except OSError as error:
         raise InputError(
-            f"no metrics at {settings.metrics_host}:{port}: {error}; set RANKMILL_METRICS_PORT and "
-            "RANKMILL_METRICS_HOST"
+            f"cannot serve metrics at {settings.metrics_host}:{port}: {error}; set "
+            "RANKMILL_METRICS_PORT and RANKMILL_METRICS_HOST"
         ) from error
     threading.Event().wait()
 
 
 class ClusterMetrics(Collector):
-    """`metrics.OF_CLUSTER`, looked up anew at each scrape."""
+    """The metrics of `metrics.OF_CLUSTER`, read again at each scrape."""
 
     def __init__(self, surveyor: Surveyor) -> None:
         self._surveyor = surveyor
-        self._lock = threading.Lock()  # of scrapes at once, the later ones wait
+        self._lock = threading.Lock()  # one scrape at a time
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Names alone, so that registering asks nobody."""
+        """Return the metrics without samples, so that registering does not ask Redis."""
         return [_family(metric, ()) for metric in metrics.OF_CLUSTER]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the samples; without Redis only that it is down."""
         with self._lock:
             try:
-                survey = self._surveyor.look()
+                survey = self._surveyor.survey()
             except BrokerUnavailable as error:
-                log.warning("no metrics of the cluster", error=str(error))
+                log.warning("cluster metrics not available", error=str(error))
                 yield _family(metrics.REDIS_UP, [((), 0)])
                 return
         for metric, samples in _samples(survey).items():
@@ -70,7 +71,7 @@ class ClusterMetrics(Collector):
 
 
 def _samples(survey: Survey) -> dict[Metric, list[Sample]]:
-    found: dict[Metric, list[Sample]] = {
+    samples: dict[Metric, list[Sample]] = {
         metrics.REDIS_UP: [((), 1)],
         metrics.REDIS_USED: [((), survey.memory_used)],
         metrics.REDIS_MAX: [((), survey.memory_max)],
@@ -80,22 +81,19 @@ def _samples(survey: Survey) -> dict[Metric, list[Sample]]:
         metrics.LATE: [((), survey.n_late)],
     }
     for job in survey.jobs:
-        for metric, samples in _job_samples(job).items():
-            found.setdefault(metric, []).extend(samples)
-    return found
-
-
-def _job_samples(job: JobSurvey) -> dict[Metric, list[Sample]]:
-    counts = job.counts
-    name = (counts.job_id,)
-    return {
-        metrics.JOB_INFO: [((*name, str(counts.state), str(job.priority)), 1)],
-        metrics.JOB_PAIRS: [(name, counts.n_rows)],
-        metrics.JOB_DONE: [(name, counts.n_pairs_done)],
-        metrics.JOB_REJECTED: [(name, counts.n_rejected)],
-        metrics.JOB_SHARDS: [((*name, state), n) for state, n in job.shards.items()],
-        metrics.JOB_WAITING: [(name, job.oldest_queued_s)],
-    }
+        counts = job.counts
+        name = (counts.job_id,)
+        of_job: dict[Metric, list[Sample]] = {
+            metrics.JOB_INFO: [((*name, str(counts.state), str(job.priority)), 1)],
+            metrics.JOB_PAIRS: [(name, counts.n_rows)],
+            metrics.JOB_DONE: [(name, counts.n_pairs_done)],
+            metrics.JOB_REJECTED: [(name, counts.n_rejected)],
+            metrics.JOB_SHARDS: [((*name, state), n) for state, n in job.shards.items()],
+            metrics.JOB_WAITING: [(name, job.oldest_queued_s)],
+        }
+        for metric, values in of_job.items():
+            samples.setdefault(metric, []).extend(values)
+    return samples
 
 
 def _family(metric: Metric, samples: Iterable[Sample]) -> GaugeMetricFamily:

@@ -1,6 +1,6 @@
-"""Flower as this cluster's dashboard: never without a password, and only for looking unless told.
+"""Flower as the cluster's dashboard: always with a password, read-only unless allowed otherwise.
 
-It runs in this process, so that its lines are ours and no password stands on a command line.
+It runs in this process: its log has our form, and no password is on a command line.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from rankmill.errors import InputError
 from rankmill.settings import CHECKOUT, Settings
 
 _COLUMNS = "uuid,name,kwargs,state,result,runtime,worker,received"
-# Seconds: a shard takes from one to thousands.
+# Seconds. A shard takes from one to thousands.
 _RUNTIME_BUCKETS = (1, 3, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
-_MAX_TASKS = 20_000  # some 50 MB; what was before is forgotten
+_MAX_TASKS = 20_000  # about 50 MB; older ones are dropped
 _SAVE_EVERY_MS = 60_000
 _FORGET_WORKER_S = 24 * 3600
 _MIN_PASSWORD = 8  # characters
@@ -25,10 +25,10 @@ _MIN_PASSWORD = 8  # characters
 
 @dataclass(frozen=True)
 class Dashboard:
-    """Where Flower listens and what it may do.
+    """The options of Flower.
 
     Attributes:
-        history: the file in which it keeps what it has seen, or None to forget it at its end.
+        history: the file that keeps its history; None: the history ends with the process.
         allow_control: whether it may submit, revoke and shut down.
     """
 
@@ -38,7 +38,7 @@ class Dashboard:
     allow_control: bool
 
     def options(self) -> list[str]:
-        """Flower's command line."""
+        """Return Flower's command-line options."""
         options = {
             "address": self.address,
             "port": self.port,
@@ -47,7 +47,7 @@ class Dashboard:
             "task-runtime-metric-buckets": ",".join(map(str, _RUNTIME_BUCKETS)),
             "max-tasks": _MAX_TASKS,
             "purge-offline-workers": _FORGET_WORKER_S,
-            "conf": os.devnull,  # else a flowerconfig.py that lies about could change all of this
+            "conf": os.devnull,  # a flowerconfig.py of the folder could override these
             "logging": "none",
         }
         if self.history is not None:
@@ -57,16 +57,19 @@ class Dashboard:
 
 
 def serve(dashboard: Dashboard, settings: Settings) -> None:
-    """Run Flower until it is told to stop.
+    """Run Flower until it is stopped.
 
     Raises:
-        InputError: it is not installed, has no password, or cannot keep its history.
+        InputError: it is not installed, has no password, or cannot write its history.
     """
     logins = checked_logins(settings)
-    _check_history(dashboard.history)
+    if dashboard.history is not None:
+        folder = dashboard.history.parent
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise InputError(f"--history {dashboard.history}: {folder} is not a writable folder")
     if find_spec("flower") is None:
         raise InputError("Flower is not installed: pip install 'rankmill[flower]'")
-    # Not the set-up of Flower that this shell may have: it could open what must stay shut.
+    # FLOWER_ variables of this shell could allow what must stay forbidden.
     for name in [name for name in os.environ if name.startswith("FLOWER_")]:
         del os.environ[name]
     os.environ["FLOWER_BASIC_AUTH"] = logins
@@ -78,10 +81,10 @@ def serve(dashboard: Dashboard, settings: Settings) -> None:
 
 
 def checked_logins(settings: Settings) -> str:
-    """As Flower takes them.
+    """Return the logins of the settings in the form that Flower takes.
 
     Raises:
-        InputError: there are none, or one would let in whoever guesses it.
+        InputError: there are none, or a password is easily guessed.
     """
     if settings.flower_basic_auth is None:
         raise InputError(
@@ -101,8 +104,3 @@ def checked_logins(settings: Settings) -> str:
         if wrong:
             raise InputError(f"RANKMILL_FLOWER_BASIC_AUTH: login {number} {wrong}")
     return logins
-
-
-def _check_history(history: Path | None) -> None:
-    if history is not None and not (history.parent.is_dir() and os.access(history.parent, os.W_OK)):
-        raise InputError(f"--history {history}: {history.parent} is not a folder to write in")

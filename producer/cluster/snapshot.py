@@ -1,4 +1,4 @@
-"""All of a cluster at one glance, as Redis knows it: jobs, queues, workers, memory."""
+"""A snapshot of a cluster from Redis: jobs, queues, workers, memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rankmill.ledger.client import broker_errors, connect
 from rankmill.ledger.jobs import JobCounts, Ledger
 from rankmill.settings import Settings
 
-# Jobs that are looked at one by one, oldest first; with more, each look would cost Redis too much.
+# The oldest jobs are read one by one. More of them would cost Redis too much at each scrape.
 _MOST_JOBS = 100
 
-# Kombu's sets of the queues that it has declared, and what it parts their fields with.
+# Kombu's sets of the queues that it has declared, and the separator of their fields.
 _BINDINGS = "_kombu.binding.*"
 _FIELD_END = "\x06\x16"
 
@@ -26,8 +26,8 @@ class JobSurvey:
     """A job that is not over.
 
     Attributes:
-        n_queued: shards that were sent and that no worker has.
-        oldest_queued_s: since when the first of them has waited; 0 without such.
+        n_queued: shards in the queue, without a worker.
+        oldest_queued_s: age of the oldest of them in seconds; 0 if none.
     """
 
     counts: JobCounts
@@ -38,7 +38,7 @@ class JobSurvey:
 
     @property
     def shards(self) -> dict[str, int]:
-        """How many are in each state."""
+        """Return the number of shards in each state."""
         done = self.counts.n_shards_done
         begun = done + self.n_running + self.n_queued
         return {
@@ -54,11 +54,12 @@ class Survey:
     """The cluster.
 
     Attributes:
-        jobs: those that are not over, a hundred at most of `n_jobs`.
-        queues: messages that wait, by queue and the priority of their job; "none" is for those that
-            belong to no job that runs.
-        n_late: schedules whose run misses its deadline.
-        memory_used, memory_max: bytes of Redis; 0 is no limit.
+        jobs: the oldest of the `n_jobs` jobs that are not over, at most a hundred.
+        queues: waiting messages by queue and priority of their job; "none" for messages without a
+            running job.
+        n_late: schedules whose run is past its deadline.
+        memory_used: bytes used by Redis.
+        memory_max: its limit in bytes; 0 if it has none.
     """
 
     jobs: list[JobSurvey]
@@ -71,7 +72,7 @@ class Survey:
 
 
 class Surveyor:
-    """Each look raises BrokerUnavailable when Redis does not answer."""
+    """The reader of snapshots."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
@@ -79,9 +80,15 @@ class Surveyor:
 
     @classmethod
     def connect(cls, settings: Settings) -> Surveyor:
+        """Return a surveyor of the settings' Redis."""
         return cls(connect(settings))
 
-    def look(self) -> Survey:
+    def survey(self) -> Survey:
+        """Read a snapshot.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer.
+        """
         priorities = self._ledger.priorities()
         now = self._ledger.now()
         oldest_first = [each for each in reversed(self._ledger.job_ids()) if each in priorities]
@@ -114,19 +121,15 @@ class Surveyor:
         )
 
     def _waiting(self, priorities: dict[str, int]) -> dict[tuple[str, str], int]:
-        found: Counter[tuple[str, str]] = Counter()
-        for queue in self._queues():
-            found[queue, "none"] = 0
-            for message in self._ledger.queued(queue):
-                job_id = task_id_of(message).partition("-")[0]
-                found[queue, str(priorities.get(job_id, "none"))] += 1
-        return dict(found)
-
-    def _queues(self) -> list[str]:
-        """Those that somebody has declared, for there may be more than the settings here know."""
-        names = set(queues_of("all"))
-        with broker_errors():
+        queues = set(queues_of("all"))
+        with broker_errors():  # processes with other settings may have declared more
             for key in self._redis.scan_iter(_BINDINGS, count=1000):
                 for binding in cast(set[str], self._redis.smembers(key)):
-                    names.add(binding.rpartition(_FIELD_END)[2])
-        return sorted(name for name in names if name.startswith("rankmill."))
+                    queues.add(binding.rpartition(_FIELD_END)[2])
+        waiting: Counter[tuple[str, str]] = Counter()
+        for queue in sorted(name for name in queues if name.startswith("rankmill.")):
+            waiting[queue, "none"] = 0
+            for message in self._ledger.queued(queue):
+                job_id = task_id_of(message).partition("-")[0]
+                waiting[queue, str(priorities.get(job_id, "none"))] += 1
+        return dict(waiting)

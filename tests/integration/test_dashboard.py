@@ -205,7 +205,7 @@ def test_it_does_not_start_for_everybody(
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKMILL_FLOWER_BASIC_AUTH", LOGIN)
     done = rankmill("flower", "--port", "0", "--history", tmp_path / "nowhere" / "history")
-    assert done.returncode == 2 and "is not a folder to write in" in done.stderr
+    assert done.returncode == 2 and "is not a writable folder" in done.stderr
     code = (
         "import sys; sys.modules['flower'] = None; sys.argv[1:] = ['flower', '--port', '0']\n"
         "from producer.cli.app import main; main()"

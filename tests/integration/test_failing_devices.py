@@ -115,7 +115,7 @@ def test_workers_of_a_machine_outlive_the_device_of_one(tmp_path: Path) -> None:
     log, trigger = tmp_path / "worker.log", tmp_path / "lost"
     command = [sys.executable, "-c", SUPERVISED, str(trigger)]
     with running(command, {}, log) as parent:
-        wait_for(lambda: "ended, as its device has failed" in log.read_text())
+        wait_for(lambda: "worker ended, device failed" in log.read_text())
         assert parent.poll() is None
         trigger.touch()
         assert parent.wait(timeout=60) == EXIT_DEVICE_LOST
@@ -124,6 +124,7 @@ def test_workers_of_a_machine_outlive_the_device_of_one(tmp_path: Path) -> None:
 SUPERVISED = """
 import sys
 from producer.cluster.supervise import WorkerStart, supervise
+from rankmill.settings import settings
 end = "import sys, time, pathlib\\n"
 wait = end + "while not pathlib.Path(sys.argv[1]).exists(): time.sleep(.05)\\n"
 lost = "sys.exit(3)"
@@ -131,5 +132,5 @@ trigger = sys.argv[1]
 sys.exit(supervise([
     WorkerStart("one", [sys.executable, "-c", end + lost, trigger]),
     WorkerStart("two", [sys.executable, "-c", wait + lost, trigger]),
-]))
+], settings()))
 """

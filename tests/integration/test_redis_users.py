@@ -88,7 +88,7 @@ def test_a_job_runs_with_a_worker_and_a_producer_of_their_own(
     assert job.wait(timeout_s=60).state == "succeeded"
     slow = submit(source, tmp_path / "slow", model_id="null:5", shard_pairs=10)
     wait_for(lambda: slow.status().n_pairs_done > 0)
-    survey = Surveyor.connect(Settings(broker_url=url(port, "monitor"))).look()
+    survey = Surveyor.connect(Settings(broker_url=url(port, "monitor"))).survey()
     assert survey.n_workers == 1 and survey.queues
     assert {each.job_id for each in list_jobs()} == {job.job_id, slow.job_id}
     cancel(find_job(slow.job_id))

@@ -126,6 +126,25 @@ def test_an_interrupted_run_stops_all_it_started_and_goes_on_when_run_again(fold
     assert {name: now[name] for name in kept} == kept
 
 
+def test_the_folder_of_a_killed_run_is_removed_by_the_next(folder: Path) -> None:
+    write(pairs(60, 25), folder / "in.parquet")
+    arguments = ["run", "in.parquet", "out", "--model", "null:400", "--shard-pairs", "100"]
+    command = [sys.executable, "-m", "producer.cli", *arguments]
+    process = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(Output(str(folder / "out")).reported_shards()) >= 1)
+    [left] = [
+        path.parent
+        for path in Path("/tmp").glob("rankmill-*/owner.json")
+        if json.loads(path.read_text())["pid"] == process.pid
+    ]
+    process.kill()
+    process.wait()
+    assert left.is_dir()
+    done = rankmill(*arguments, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert not left.exists()
+
+
 def bad_input(folder: Path, kind: str) -> Path:
     path = folder / "in.parquet"
     write(pairs(2, 2), path)
