@@ -1,6 +1,6 @@
-"""How far a running task is, told by Celery's events, which is what Flower sees of it.
+"""Send a running task's progress as Celery events, which Flower shows.
 
-Nothing waits for them and nothing depends on them, so a broker that is away loses some.
+Nothing waits for these events and nothing depends on them, so a broker that is away loses some.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ _EVERY_S = 2.0
 
 
 class ProgressEvents:
-    """Held in a `with` block; while it lasts the task's state in Flower is that of its events.
+    """Sends progress during a `with` block; Flower shows the block's state for the task.
 
-    A thread sends them, for sending waits as long as the broker is away, and a shard must not.
+    A thread sends: sending waits as long as the broker is away, and a shard must not.
     """
 
     def __init__(self, state: str, worker: str | None, about: dict[str, str]) -> None:
         self._type = f"task-{state}"
         self._worker = worker
         self._about = about
-        self._told = ""
+        self._progress = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._send, name="progress", daemon=True)
 
     @classmethod
     def of_this_task(cls, state: str) -> ProgressEvents:
-        """Those of the Celery task that this thread runs; outside of one nothing is sent."""
+        """Return those of this thread's Celery task; outside of one they send nothing."""
         if not current_task:
             return cls(state, None, {})
         request = current_task.request
-        # Its name too, for a Flower that was not there when the task was received.
+        # Its name too, for a Flower that started after the task was received.
         about = {"uuid": request.id, "name": current_task.name, "kwargs": request.kwargsrepr}
         return cls(state, request.hostname, about)
 
-    def tell(self, progress: str) -> None:
-        """Shown as the task's result until it has one."""
-        self._told = progress
+    def show(self, progress: str) -> None:
+        """Show a line as the task's result until it has one."""
+        self._progress = progress
 
     def __enter__(self) -> ProgressEvents:
         if self._about:
@@ -59,10 +59,10 @@ class ProgressEvents:
             self._thread.join(timeout=1.0)
 
     def _send(self) -> None:
-        # Also what has not changed, for a Flower that was not there when it was told.
+        # Repeated even if unchanged, for a Flower that has just started.
         while not self._stop.wait(_EVERY_S):
             try:
                 with app().events.default_dispatcher(hostname=self._worker) as dispatcher:
-                    dispatcher.send(self._type, **self._about, result=self._told)
-            except Exception:  # of whichever library: it is only for looking at
+                    dispatcher.send(self._type, **self._about, result=self._progress)
+            except Exception:  # any library's: progress is only for display
                 continue

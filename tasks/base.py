@@ -1,18 +1,49 @@
-"""What all task shells have in common: an error of ours is a line in the log, not a traceback."""
+"""The base of all task shells: it retries transient errors and logs others as one line."""
 
+import random
 from typing import Any
 
 from celery import Task
 
-from rankmill.errors import RankmillError
+from rankmill.errors import RankmillError, TransientError
 
 
 class Shell(Task):  # type: ignore[misc]  # Celery has no types
+    """A task that is retried after a transient error.
+
+    Attributes:
+        max_retries: a task is not retried unless it sets this.
+        retry_on: the errors that are retried.
+        longest_pause_s: the bound of the growing pause between tries, before jitter.
+    """
+
     throws = (RankmillError,)
+    max_retries = 0
+    retry_on: tuple[type[Exception], ...] = (TransientError,)
+    longest_pause_s = 60.0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Flower shows tracebacks. Without its cause an error's has no text that should be hidden.
         try:
-            return self.run(*args, **kwargs)
+            try:
+                return self.run(*args, **kwargs)
+            except self.retry_on as error:
+                raise self.again(error, self.pause_s()) from None
         except RankmillError as error:
-            # Flower shows the traceback, in which a cause would have its text as it was.
             raise error from None
+
+    def pause_s(self) -> float:
+        """Return 1, 2, 4 … seconds, and up to half as much again so that retries spread out."""
+        pause_s: float = min(self.longest_pause_s, 2.0**self.request.retries)
+        return pause_s * (1 + random.random() / 2)
+
+    def again(self, error: Exception, pause_s: float) -> Exception:
+        """Send this task's message again and return the exception that ends this try.
+
+        Raises:
+            Exception: `error`, if the task has been retried `max_retries` times.
+        """
+        # Else Celery would show the arguments themselves in place of their short description.
+        shown = {"argsrepr": self.request.argsrepr, "kwargsrepr": self.request.kwargsrepr}
+        retry: Exception = self.retry(exc=error, countdown=pause_s, throw=False, **shown)
+        return retry

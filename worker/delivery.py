@@ -1,15 +1,11 @@
-"""A delivered shard: skipped when done, left alone when another has it, else run and committed."""
+"""Deliver a shard: skip it if done, leave it to a worker that has it, else run and commit it."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
-
-from structlog.contextvars import bound_contextvars
 
 from rankmill.contract.job import Plan, ShardSpec
 from rankmill.contract.results import ShardReport
@@ -21,8 +17,8 @@ from rankmill.errors import (
     JobFailed,
     JobUnknown,
     RankmillError,
-    unexpected,
 )
+from rankmill.guard import attempt
 from rankmill.ledger.claims import Claim
 from rankmill.ledger.jobs import ledger
 from rankmill.logs import get_logger
@@ -40,67 +36,60 @@ from worker.shard.score import ShardWork
 
 log = get_logger(__name__)
 
-# Devices that may fail in the middle of a shard before it is suspected of making them.
+# Devices may fail this often in the middle of a shard before the shard is the suspect.
 _TRUSTED_FAULTS = 2
+
+# One reader for the process, since a worker's shards mostly come in order.
+_reader = lru_cache(maxsize=1)(RowReader)
 
 
 def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
-    """Run a shard if it is still wanted; a permanent error fails its job. What became of it.
+    """Run a shard that is still wanted and return the outcome; a permanent error fails its job.
 
     Args:
-        n_retries: times that it was put off for an error that may pass.
+        n_retries: earlier tries that ended with a transient error.
 
     Raises:
         DeviceFault: the device has failed, and this process must end.
-        TransientError: worth another try, by the caller.
+        TransientError: a retry may help.
     """
-    with bound_contextvars(job_id=shard.job_id, shard_index=shard.shard_index):
-        try:
-            job = _job_of(shard)
-        except RankmillError as error:
-            if error.transient:
-                raise
-            dispatcher().refuse(shard.job_id, shard.output_uri, error)
-            return "refused"
-        return "not wanted any more" if job is None else _deliver(job, shard, n_retries)
+    with attempt(dispatcher(), shard.job_id, shard.output_uri, shard.shard_index) as tried:
+        job = _wanted_job(shard)
+        if job is None:
+            return "not wanted any more"
+        tried.record = job.record
+        report = job.output.read_report(shard.shard_index)
+        if report is None or report.job_id != job.job_id:
+            report = _run_claimed(job, shard, n_retries)
+        if report is None:
+            return "left to the worker that has it"
+        dispatcher().finish_shard(job, report)
+        rejected = f", {report.n_rejected:,} rejected" if report.n_rejected else ""
+        return f"{report.n_scored:,} pairs scored{rejected}, {report.n_tokens:,} tokens"
+    return tried.outcome
 
 
-def _deliver(job: Job, shard: ShardSpec, n_retries: int) -> str:
+def put_off(shard: ShardSpec, for_s: float) -> None:
+    """Note that a shard is retried in `for_s` seconds, so that reconcile does not send it too."""
     try:
-        report = _report_of(job, shard) or _run_claimed(job, shard, n_retries)
-    except ClaimLost as error:
-        log.warning("claim is lost", error=str(error))
-        return f"given up: {error}"
-    except RankmillError as error:
-        if error.transient:
-            raise
-        dispatcher().fail(job.record, error, shard.shard_index)
-        return f"failed its job: {error}"
-    except Exception as error:
-        bug = unexpected(error)
-        if bug.transient:
-            raise bug from error
-        log.exception("shard met a bug")  # the same again would not help
-        dispatcher().fail(job.record, bug, shard.shard_index)
-        return f"failed its job: {bug}"
-    if report is None:
-        return "left to the worker that has it"
-    dispatcher().finish_shard(job, report)
-    return _summary(report)
+        ledger().sent_again(shard.job_id, shard.shard_index, in_s=for_s)
+    except BrokerUnavailable:
+        pass  # then it is sent twice, which its claim makes harmless
 
 
-def _summary(report: ShardReport) -> str:
-    rejected = f", {report.n_rejected:,} rejected" if report.n_rejected else ""
-    return f"{report.n_scored:,} pairs scored{rejected}, {report.n_tokens:,} tokens"
+def give_up(shard: ShardSpec, error: RankmillError) -> str:
+    """Fail the job of a shard whose transient error did not pass; return the outcome."""
+    with attempt(dispatcher(), shard.job_id, shard.output_uri, shard.shard_index) as tried:
+        job = _wanted_job(shard)
+        if job is None:
+            return "not wanted any more"
+        tried.record = job.record
+        raise JobFailed(f"{error} (it did not pass)")
+    return tried.outcome
 
 
-def _report_of(job: Job, shard: ShardSpec) -> ShardReport | None:
-    report = job.output.read_report(shard.shard_index)
-    return report if report is not None and report.job_id == job.job_id else None
-
-
-def _job_of(shard: ShardSpec) -> Job | None:
-    """The shard's job, or None where it has ended or its output belongs to a later one."""
+def _wanted_job(shard: ShardSpec) -> Job | None:
+    """Return the shard's job, or None if it has ended or its output belongs to a later one."""
     output = Output(shard.output_uri)
     record = output.read_job()
     ledger().check_in_place(shard.job_id, record)
@@ -116,7 +105,7 @@ def _job_of(shard: ShardSpec) -> Job | None:
 
 @lru_cache(maxsize=4)
 def _plan_of(output: Output, job_id: str, submitted_at: datetime) -> Plan:
-    """A job's plan never changes until the job is submitted anew, so it is read once.
+    """Read a job's plan, once: it does not change until the job is submitted again.
 
     Raises:
         JobUnknown: no such job was planned.
@@ -128,27 +117,35 @@ def _plan_of(output: Output, job_id: str, submitted_at: datetime) -> Plan:
 
 
 def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | None:
-    record = device_record()
-    record.check()
-    claim = Claim.take(ledger().claims, shard.job_id, shard.shard_index, settings().claim_s)
+    """Run a shard under its claim and return its report; None while another worker has it."""
+    devices, claims = device_record(), ledger().claims
+    devices.check()
+    claim = Claim.take(claims, shard.job_id, shard.shard_index, settings().claim_s)
     if claim is None:
-        log.info("shard is run elsewhere")
+        log.info("shard is running elsewhere")
         return None
     with (
         claim,
-        _a_try(shard) as n_tries,
+        claims.counted_try(shard.job_id, shard.shard_index) as n_tries,
         watched(shard),
         ProgressEvents.of_this_task("scoring") as events,
     ):
-        log.info("shard is run", n_tries=n_tries)
-        events.tell(_progress(shard, 0))
+        log.info("shard started", n_tries=n_tries)
+        n_rows = shard.stop_row - shard.start_row
+        events.show(f"0 of {n_rows:,} pairs")
         suspects = _suspects(shard, n_tries)
-        model = _proved(job, shard, record, is_suspect=suspects is not None)
+        model = _load_working(job, shard, devices, is_suspect=suspects is not None)
         watch = Watch(claim, model)
 
         def progress(n_pairs: int, n_tokens: int) -> None:
             watch.progress(n_pairs, n_tokens)
-            events.tell(_progress(shard, n_pairs))
+            events.show(f"{n_pairs:,} of {n_rows:,} pairs")
+
+        def check_still_ours() -> None:
+            claim.check()
+            record = job.output.read_job()
+            if record is None or record.job_id != job.job_id or job.output.has_ended():
+                raise ClaimLost(f"{job.output.uri} no longer waits for a shard of job {job.job_id}")
 
         work = ShardWork(
             suspects=suspects,
@@ -159,72 +156,30 @@ def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | No
             scratch=settings().scratch,
             n_deaths=n_tries - 1,
             n_retries=n_retries,
-            guard=lambda: _check_still_ours(job, claim),
+            guard=check_still_ours,
             reader=_reader(),
         )
         try:
             report = run_shard(job, shard, work)
         except DeviceFault as error:
-            record.failed(_name(shard), str(error), at_its_proof=False)
-            ledger().claims.note_fault(shard.job_id, shard.shard_index)
+            devices.failed(_name(shard), str(error), at_its_proof=False)
+            claims.note_fault(shard.job_id, shard.shard_index)
             raise
-        record.worked()
+        devices.worked()
         return watch.reported(report)
 
 
-def _proved(
-    job: Job, shard: ShardSpec, record: DeviceRecord, *, is_suspect: bool
-) -> models.LoadedModel:
-    """The job's model on a device that works; one that has failed must show that it does."""
-    try:
-        model = models.load(job.spec)
-        if is_suspect or record.has_failed:
-            with device_errors():
-                model.scorer.prove()
-    except DeviceFault as error:
-        record.failed(_name(shard), str(error), at_its_proof=True)
-        raise
-    return model
-
-
-def _name(shard: ShardSpec) -> str:
-    return f"{shard.job_id}/{shard.shard_index}"
-
-
-def _progress(shard: ShardSpec, n_pairs: int) -> str:
-    return f"{n_pairs:,} of {shard.stop_row - shard.start_row:,} pairs"
-
-
-@lru_cache(maxsize=1)
-def _reader() -> RowReader:
-    """The process's own: shards mostly come in their order."""
-    return RowReader()
-
-
-@contextmanager
-def _a_try(shard: ShardSpec) -> Iterator[int]:
-    """Count a start until its end, so that what stays counted is deaths; yields the count."""
-    claims = ledger().claims
-    n_tries = claims.begin_try(shard.job_id, shard.shard_index)
-    try:
-        yield n_tries
-    finally:
-        try:
-            claims.end_try(shard.job_id, shard.shard_index)
-        except BrokerUnavailable:
-            pass  # one death too many is counted, which costs a little care
-
-
 def _suspects(shard: ShardSpec, n_tries: int) -> Suspects | None:
-    """None for a shard that may be run as usual.
+    """Return the record of a shard that may kill workers, or None for one that is trusted.
 
     Raises:
         RankmillError: it was started too often.
     """
-    n_faults = ledger().claims.n_faults(shard.job_id, shard.shard_index)
+    claims = ledger().claims
+    n_faults = claims.n_faults(shard.job_id, shard.shard_index)
     if n_tries <= settings().trusted_tries and n_faults < _TRUSTED_FAULTS:
         return None
-    suspects = Suspects.of(ledger().claims, shard)
+    suspects = Suspects.of(claims, shard)
     if n_tries - suspects.n_deaths > settings().max_tries:
         raise RankmillError(
             f"shard {shard.shard_index} killed its worker {n_tries - 1} times before any row "
@@ -233,28 +188,20 @@ def _suspects(shard: ShardSpec, n_tries: int) -> Suspects | None:
     return suspects
 
 
-def _check_still_ours(job: Job, claim: Claim) -> None:
-    """Raise ClaimLost where the shard, the output or all of the job is no longer ours."""
-    claim.check()
-    record = job.output.read_job()
-    if record is None or record.job_id != job.job_id or job.output.has_ended():
-        raise ClaimLost(f"{job.output.uri} no longer waits for a shard of job {job.job_id}")
-
-
-def put_off(shard: ShardSpec, for_s: float) -> None:
-    """Tell reconcile that a shard waits for its next try, so that it is not sent besides."""
+def _load_working(
+    job: Job, shard: ShardSpec, devices: DeviceRecord, *, is_suspect: bool
+) -> models.LoadedModel:
+    """Load the job's model; test the device with a full batch if it has failed before."""
     try:
-        ledger().sent_again(shard.job_id, shard.shard_index, in_s=for_s)
-    except BrokerUnavailable:
-        pass  # then it is sent twice, which its claim makes harmless
+        model = models.load(job.spec)
+        if is_suspect or devices.has_failed:
+            with device_errors():
+                model.scorer.prove()
+    except DeviceFault as error:
+        devices.failed(_name(shard), str(error), at_its_proof=True)
+        raise
+    return model
 
 
-def give_up(shard: ShardSpec, error: RankmillError) -> str:
-    """Fail the job of a shard whose transient error did not pass. What became of it."""
-    with bound_contextvars(job_id=shard.job_id, shard_index=shard.shard_index):
-        job = _job_of(shard)
-        if job is None:
-            return "not wanted any more"
-        lasting = JobFailed(f"{error} (it did not pass)")
-        dispatcher().fail(job.record, lasting, shard.shard_index)
-        return f"failed its job: {lasting}"
+def _name(shard: ShardSpec) -> str:
+    return f"{shard.job_id}/{shard.shard_index}"

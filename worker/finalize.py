@@ -1,4 +1,4 @@
-"""The end of a job: every row counted, then manifest and report, then `_SUCCESS`, in that order."""
+"""Finalize a job: check its counts, then write manifest, report page and at last `_SUCCESS`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections import Counter
 from datetime import UTC, datetime
 from itertools import chain
 
-from structlog.contextvars import bound_contextvars
-
 from rankmill import storage
 from rankmill.contract.results import Manifest, PartSummary, Reuse, ShardReport
 from rankmill.contract.reuse import remarks as known_remarks
 from rankmill.dispatch import Dispatcher
-from rankmill.errors import ClaimLost, JobFailed, JobUnknown, RankmillError, unexpected
+from rankmill.errors import JobFailed, JobUnknown
+from rankmill.guard import attempt
 from rankmill.ledger.claims import FINALIZATION, Claim
 from rankmill.logs import get_logger
 from rankmill.output import cleanup
@@ -26,68 +25,48 @@ log = get_logger(__name__)
 
 
 def finalize(dispatcher: Dispatcher, job_id: str, output_uri: str) -> None:
-    """Finish a job whose shards all have reports; again, twice at once or too early is harmless.
+    """Finish a job whose shards all have reports; idempotent, and harmless if too early.
 
     Raises:
-        TransientError: worth another try, by the caller.
+        TransientError: a retry may help.
     """
-    output = Output(output_uri)
-    try:
-        dispatcher.ledger.check_in_place(job_id, output.read_job())
-        job = output.load_job()
-    except JobUnknown:
-        return
-    except RankmillError as error:
-        if error.transient:
-            raise
-        dispatcher.refuse(job_id, output_uri, error)
-        return
-    if job.job_id != job_id:
-        return
-    claim = Claim.take(dispatcher.ledger.claims, job_id, FINALIZATION, dispatcher.settings.claim_s)
-    if claim is None:
-        return
-    with claim, bound_contextvars(job_id=job_id):
-        _finalize(dispatcher, job, claim)
-
-
-def _finalize(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
-    try:
-        counts = dispatcher.ledger.counts(job.job_id)
-        if counts is not None and counts.state.is_final:  # its output may be going right now
+    ledger, output = dispatcher.ledger, Output(output_uri)
+    with attempt(dispatcher, job_id, output_uri) as tried:
+        ledger.check_in_place(job_id, output.read_job())
+        try:
+            job = output.load_job()
+        except JobUnknown:
             return
-        if not job.output.has_ended():
-            _complete(dispatcher, job, claim)
-        if job.output.has_ended():
-            log.info("job is over", state=job.output.state())
-            dispatcher.end(job.output, job.job_id)
-    except ClaimLost as error:
-        log.warning("claim is lost", error=str(error))
-    except RankmillError as error:
-        if error.transient:
-            raise
-        dispatcher.fail(job.record, error, None)
-    except Exception as error:
-        bug = unexpected(error)
-        if bug.transient:
-            raise bug from error
-        log.exception("finalize met a bug")  # the same again would not help
-        dispatcher.fail(job.record, bug, None)
+        if job.job_id != job_id:
+            return
+        claim = Claim.take(ledger.claims, job_id, FINALIZATION, dispatcher.settings.claim_s)
+        if claim is None:
+            return
+        tried.record = job.record
+        with claim:
+            counts = ledger.counts(job_id)
+            if counts is not None and counts.state.is_final:  # its output may be going right now
+                return
+            if not job.output.has_ended():
+                _complete(dispatcher, job, claim)
+            if job.output.has_ended():
+                log.info("job ended", state=job.output.state())
+                dispatcher.end(job.output, job_id)
 
 
 def _complete(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
+    """Write the manifest and mark the success, or send shards again whose files have gone."""
     reports = list(job.output.reports(job.job_id))
     unfit = sorted(set(range(job.plan.n_shards)) - {report.shard_index for report in reports})
-    unfit += [report.shard_index for report in reports if not _stands(job, report)]
+    unfit += [report.shard_index for report in reports if not _has_files(job, report)]
     if unfit:  # a report or a part has gone since it was counted
-        log.warning("shards are run again", shards=unfit)
+        log.warning("shards sent again: files missing", shards=unfit)
         for shard_index in unfit:
             job.output.forget_shard(shard_index)
         dispatcher.start(job)
         return
     manifest = make_manifest(job, reports)
-    _check_counts(job, manifest)
-    _check_models(manifest)
+    _check_manifest(job, manifest)
     check_queries(job)
     claim.check()
     cleanup.remove_strays(job.output, job.plan.n_shards)
@@ -100,7 +79,7 @@ def _complete(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
 
 
 def make_manifest(job: Job, reports: list[ShardReport]) -> Manifest:
-    """The sum of a job's shard reports."""
+    """Return the sum of a job's shard reports."""
     by_reason: Counter[str] = Counter()
     for report in reports:
         by_reason.update(report.rejects_by_reason)
@@ -140,25 +119,29 @@ def make_manifest(job: Job, reports: list[ShardReport]) -> Manifest:
 
 
 def _reuse(job: Job, reports: list[ShardReport]) -> Reuse | None:
-    """What the job took from an earlier one; None where it was not asked to."""
+    """Return the scores that a job reused from an earlier one; None if it was not to reuse any."""
     if job.spec.reuse_from is None:
         return None
     known = None if job.record.no_reuse else job.output.read_known()
     reasons = [job.record.no_reuse, *(report.no_reuse for report in reports)]
     n_reused = sum(report.n_reused for report in reports)
-    said = (known_remarks(known.scoring, each.scoring) for each in reports) if known else ()
+    remarks = (known_remarks(known.scoring, each.scoring) for each in reports) if known else ()
     return Reuse(
         source_uri=known.source_uri if known else job.spec.reuse_from,
         source_job_id=known.source_job_id if known else None,
         n_reused=n_reused,
         n_new=sum(report.n_scored for report in reports) - n_reused,
         refused="; ".join(dict.fromkeys(filter(None, reasons))) or None,
-        remarks=tuple(dict.fromkeys(chain.from_iterable(said))) if n_reused else (),
+        remarks=tuple(dict.fromkeys(chain.from_iterable(remarks))) if n_reused else (),
     )
 
 
-def _check_counts(job: Job, manifest: Manifest) -> None:
-    """Guarantee 1: rows in = rows scored + rows rejected, or the job does not succeed."""
+def _check_manifest(job: Job, manifest: Manifest) -> None:
+    """Check that all rows are accounted for, rejects are few enough and one model scored them.
+
+    Raises:
+        JobFailed: one of these is not so.
+    """
     accounted = manifest.n_scored + manifest.n_rejected
     if not job.plan.n_rows == manifest.n_rows == accounted:
         raise JobFailed(
@@ -174,23 +157,19 @@ def _check_counts(job: Job, manifest: Manifest) -> None:
             f"see {job.output.control_uri}/rejected; rankmill resume with a higher "
             "--max-reject-rate, or the same command with one, accepts what is scored"
         )
-
-
-def _check_models(manifest: Manifest) -> None:
-    """A model that is changed during a job would give the rest of the scores."""
-    found = {(each.weights_sha256, each.tokenizer_sha256) for each in manifest.scoring}
-    if len(found) > 1:
+    weights = {(each.weights_sha256, each.tokenizer_sha256) for each in manifest.scoring}
+    if len(weights) > 1:
         raise JobFailed(
             f"the model {manifest.spec.model_id} was changed during the job, so that its shards "
             "were scored with different weights; run it again with --overwrite"
         )
 
 
-def _stands(job: Job, report: ShardReport) -> bool:
-    """Whether a shard's files are there as its report says."""
+def _has_files(job: Job, report: ShardReport) -> bool:
+    """Return whether a shard's part and other files exist as its report says."""
     part = job.output.part_uri(report.shard_index)
     if not storage.exists(part) or storage.stat(part).size_bytes != report.part_bytes:
         return False
-    beside = [job.output.rejected_uri(report.shard_index)] if report.n_rejected else []
-    beside += [job.output.shard_scores_uri(report.shard_index)] if job.spec.for_reuse else []
-    return all(map(storage.exists, beside))
+    others = [job.output.rejected_uri(report.shard_index)] if report.n_rejected else []
+    others += [job.output.shard_scores_uri(report.shard_index)] if job.spec.for_reuse else []
+    return all(map(storage.exists, others))

@@ -1,14 +1,12 @@
-"""The preparation of a job as a unit: pairs and known scores, then its plan, then its start.
+"""Prepare a job: write its pairs and reused scores, then its plan, then start it.
 
-The plan is the commit point: without one, whoever comes next begins anew.
+The plan is the commit point: without one, the next try begins again.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-
-from structlog.contextvars import bound_contextvars
 
 from producer.inputs.source import read_pairs, read_source
 from producer.jobs.plan import make_plan
@@ -19,7 +17,8 @@ from producer.reuse.known_scores import look_up
 from producer.tables.workspace import Progress
 from rankmill.contract.job import InputFile, JobRecord, Plan, job_id_for
 from rankmill.dispatch import Dispatcher
-from rankmill.errors import ClaimLost, InputError, RankmillError, unexpected
+from rankmill.errors import ClaimLost, InputError, RankmillError
+from rankmill.guard import attempt
 from rankmill.ledger.claims import PREPARATION, Claim
 from rankmill.logs import get_logger
 from rankmill.output.output import Output
@@ -30,110 +29,72 @@ log = get_logger(__name__)
 
 
 def prepare_job(dispatcher: Dispatcher, job_id: str, output_uri: str) -> None:
-    """Prepare a job and start it; again, twice at once or too late is harmless.
+    """Prepare a job, plan and start it; idempotent, and harmless if too late.
 
     Raises:
-        TransientError: worth another try, by the caller.
+        TransientError: a retry may help.
     """
-    output = Output(output_uri)
-    try:
+    ledger, output = dispatcher.ledger, Output(output_uri)
+    with attempt(dispatcher, job_id, output_uri) as tried:
         record = output.read_job()
-        dispatcher.ledger.check_in_place(job_id, record)
-    except RankmillError as error:
-        if error.transient:
-            raise
-        dispatcher.refuse(job_id, output_uri, error)
-        return
-    if record is None or record.job_id != job_id or output.has_ended():
-        return
-    with bound_contextvars(job_id=job_id):
-        _prepare_and_start(dispatcher, record)
-
-
-def _prepare_and_start(dispatcher: Dispatcher, record: JobRecord) -> None:
-    output = Output(record.spec.output_uri)
-    try:
-        if output.read_plan() is None and not _write_plan(dispatcher, record):
+        ledger.check_in_place(job_id, record)
+        if record is None or record.job_id != job_id or output.has_ended():
             return
+        tried.record = record
+        if output.read_plan() is None:
+            claim = Claim.take(ledger.claims, job_id, PREPARATION, dispatcher.settings.claim_s)
+            if claim is None:  # another worker prepares it
+                return
+            with claim, ledger.claims.counted_try(job_id, PREPARATION) as n_tries:
+                if n_tries > dispatcher.settings.max_tries:
+                    raise RankmillError(
+                        f"preparing the input killed its worker {n_tries - 1} times; is the "
+                        "machine's memory smaller than RANKMILL_PREPARE_MEMORY?"
+                    )
+                plan = _prepare(dispatcher.settings, record, claim)
+                claim.check()
+                output.write_plan(plan)
         dispatcher.start(output.load_job())
-    except ClaimLost as error:
-        log.warning("claim is lost", error=str(error))
-    except RankmillError as error:
-        if error.transient:
-            raise
-        dispatcher.fail(record, error, None)
-    except Exception as error:
-        bug = unexpected(error)
-        if bug.transient:
-            raise bug from error
-        log.exception("preparation met a bug")  # the same again would not help
-        dispatcher.fail(record, bug, None)
 
 
-def _write_plan(dispatcher: Dispatcher, record: JobRecord) -> bool:
-    """Prepare and plan; False while another does."""
-    ledger, settings = dispatcher.ledger, dispatcher.settings
-    claim = Claim.take(ledger.claims, record.job_id, PREPARATION, settings.claim_s)
-    if claim is None:
-        return False
-    output = Output(record.spec.output_uri)
-    with claim, ProgressEvents.of_this_task("preparing") as events:
-        tries = ledger.claims.begin_try(record.job_id, PREPARATION)
-        if tries > settings.max_tries:
-            raise RankmillError(
-                f"preparing the input killed its worker {tries - 1} times; is the machine's "
-                "memory smaller than RANKMILL_PREPARE_MEMORY?"
-            )
-        plan = _prepared_plan(settings, record, claim, events)
-        ledger.claims.end_try(record.job_id, PREPARATION)
-        claim.check()
-        output.write_plan(plan)
-    return True
-
-
-def _prepared_plan(
-    settings: Settings, record: JobRecord, claim: Claim, events: ProgressEvents
-) -> Plan:
+def _prepare(settings: Settings, record: JobRecord, claim: Claim) -> Plan:
+    """Write the pairs and the reused scores that the job needs; return its plan."""
     spec, output = record.spec, Output(record.spec.output_uri)
+    with (
+        ProgressEvents.of_this_task("preparing") as events,
+        tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings.scratch) as folder,
+    ):
+        scratch = Path(folder)
 
-    def progress(step: str, n_rows: int) -> None:
-        log.info("preparing", step=step, n_rows=n_rows)
-        events.tell(f"{step}: {n_rows:,} rows")
-        claim.progress(n_rows, 0)
-        claim.check()
-        if output.has_ended():
-            raise ClaimLost(f"{output.uri} no longer waits for job {record.job_id}")
+        def progress(step: str, n_rows: int) -> None:
+            log.info("preparing", step=step, n_rows=n_rows)
+            events.show(f"{step}: {n_rows:,} rows")
+            claim.progress(n_rows, 0)
+            claim.check()
+            if output.has_ended():
+                raise ClaimLost(f"{output.uri} no longer waits for job {record.job_id}")
 
-    with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings.scratch) as scratch:
-        if needs_prepare(spec):
-            plan = _plan_of_new_pairs(settings, record, Path(scratch), progress)
-        else:
-            plan = _plan_of_pairs(record)
+        plan = _plan(settings, record, scratch, progress)
         if spec.reuse_from is not None and record.no_reuse is None:
             earlier = Earlier.open(spec.reuse_from)
-            memory = settings.prepare_memory
-            known = look_up(spec, plan, earlier, Path(scratch), progress, memory)
+            known = look_up(spec, plan, earlier, scratch, progress, settings.prepare_memory)
             claim.check()
             output.write_known(known)
     return plan
 
 
-def _plan_of_new_pairs(
-    settings: Settings, record: JobRecord, scratch: Path, progress: Progress
-) -> Plan:
-    spec, target = record.spec, Output(record.spec.output_uri).prepared_uri
+def _plan(settings: Settings, record: JobRecord, scratch: Path, progress: Progress) -> Plan:
+    """Return the plan over the input's pairs, which are written first if the input has none."""
+    spec = record.spec
+    if not needs_prepare(spec):
+        source = read_pairs(spec)
+        _check_unchanged(record, source.files)
+        return make_plan(record.job_id, spec, source)
     files = find_inputs(spec)
     _check_unchanged(record, files)
+    target = Output(spec.output_uri).prepared_uri
     columns = prepare(spec, files, target, scratch, progress, settings.prepare_memory)
-    source = read_source([target])
-    return make_plan(record.job_id, spec, source, columns)
-
-
-def _plan_of_pairs(record: JobRecord) -> Plan:
-    spec = record.spec
-    source = read_pairs(spec)
-    _check_unchanged(record, source.files)
-    return make_plan(record.job_id, spec, source)
+    return make_plan(record.job_id, spec, read_source([target]), columns)
 
 
 def _check_unchanged(record: JobRecord, files: tuple[InputFile, ...]) -> None:

@@ -16,7 +16,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import cast
 
@@ -104,15 +105,23 @@ class Claims:
             self._release(keys=[job.claim(shard_index)], args=[token])
             self._redis.hdel(job.live, str(shard_index))
 
-    def begin_try(self, job_id: str, shard_index: int) -> int:
-        """Count a start of a shard; return how many of its starts have not ended, with this one."""
-        with broker_errors():
-            return self._redis.hincrby(JobKeys(job_id).tries, str(shard_index), 1)
+    @contextmanager
+    def counted_try(self, job_id: str, shard_index: int) -> Iterator[int]:
+        """Count a start until the block ends, so that only the starts that died stay counted.
 
-    def end_try(self, job_id: str, shard_index: int) -> None:
-        """Take back a start whose process survived it."""
+        Yields the number of starts, this one included.
+        """
+        key, shard = JobKeys(job_id).tries, str(shard_index)
         with broker_errors():
-            self._redis.hincrby(JobKeys(job_id).tries, str(shard_index), -1)
+            n_tries = self._redis.hincrby(key, shard, 1)
+        try:
+            yield n_tries
+        finally:
+            try:
+                with broker_errors():
+                    self._redis.hincrby(key, shard, -1)
+            except BrokerUnavailable:
+                pass  # one death too many is counted, which costs a little care
 
     def note_fault(self, job_id: str, shard_index: int) -> None:
         """Count a device failure in the middle of a shard; either may be the cause."""

@@ -102,7 +102,7 @@ class Stage:
         return Counter(
             event["shard_index"]
             for event in events
-            if event["event"] == "shard is run" and event["job_id"] == job_id
+            if event["event"] == "shard started" and event["job_id"] == job_id
         )
 
     def logs(self) -> str:

@@ -111,7 +111,7 @@ def test_read_only_refuses_whatever_changes_something(
 ) -> None:
     worker = start_worker()
     job = long_job(tmp_path, pairs_per_s=1)
-    wait_for(lambda: "shard is run" in (tmp_path / "worker-one.log").read_text())
+    wait_for(lambda: "shard started" in (tmp_path / "worker-one.log").read_text())
     with flower(tmp_path) as url, chromium(WIDTH) as driver:
         wait_for(lambda: f"one@{HOST}" in ask(f"{url}/api/workers?refresh=1")[1])
         # Flower was not there when the shard was received; its progress tells what it is.

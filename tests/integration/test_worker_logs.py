@@ -84,7 +84,7 @@ def test_each_line_is_json_about_its_shard_and_without_the_password(
     assert {"timestamp", "level", "event", "logger"} <= set.intersection(*map(set, lines))
     told = [line for line in lines if line["level"] != "debug"]
     assert {line["worker"] for line in told} == {f"one@{socket.gethostname()}"}
-    for event in ("shard is run", "Task rankmill.score_shard["):
+    for event in ("shard started", "Task rankmill.score_shard["):
         about = {
             (line["job_id"], line["shard_index"])
             for line in lines
@@ -125,17 +125,17 @@ def test_a_private_clusters_worker_says_in_plain_words_why_it_stopped(tmp_path: 
 
 
 RETRY = """
-from tasks.jobs import _try_again, score_shard
+from tasks.jobs import score_shard
 from rankmill.errors import TransientError
 score_shard.push_request(
     id="0123456789ab-00000", args=[], kwargs={"shard": {"output_uri": "s3://b/k"}}, retries=0,
     argsrepr="", kwargsrepr="shard 1 of 2", called_directly=False, delivery_info={},
 )
-_try_again(score_shard, TransientError("away"), 60.0)
+score_shard.again(TransientError("away"), 60.0)
 """
 
 
-def test_a_retry_keeps_what_is_told_of_its_arguments(ledger: Ledger) -> None:
+def test_a_retry_keeps_the_short_description_of_its_arguments(ledger: Ledger) -> None:
     done = subprocess.run([sys.executable, "-c", RETRY], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (message,) = ledger.queued(SCORE_QUEUE)

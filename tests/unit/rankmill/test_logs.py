@@ -49,7 +49,7 @@ def lines_of(name: str, settings: Settings, say: Any) -> list[str]:
 def test_an_event_says_what_it_is_about() -> None:
     def say(_: Any) -> None:
         with bound_contextvars(job_id="abc", shard_index=3):
-            get_logger("worker.test").info("shard is run", n_tries=2)
+            get_logger("worker.test").info("shard started", n_tries=2)
             get_logger("worker.test").info("of %s", "another", job_id="other")
         get_logger("worker.test").debug("too little to be told")
 
@@ -57,7 +57,7 @@ def test_an_event_says_what_it_is_about() -> None:
     assert first.pop("timestamp").endswith("+00:00")
     assert first == {
         "level": "info",
-        "event": "shard is run",
+        "event": "shard started",
         "logger": "worker.test",
         "worker": "cuda0@here",
         "job_id": "abc",
@@ -131,7 +131,7 @@ SAY = """
 from rankmill import logs
 from rankmill.settings import settings
 logs.set_up(settings(), worker="cuda0@here")
-logs.get_logger("worker.delivery").info("shard is run", job_id="abc", shard_index=3)
+logs.get_logger("worker.delivery").info("shard started", job_id="abc", shard_index=3)
 """
 
 
@@ -146,7 +146,7 @@ def test_a_pipe_gets_json_and_a_terminal_something_readable() -> None:
         subprocess.run([sys.executable, "-c", SAY], stderr=theirs, cwd=CHECKOUT, check=True)
         shown = terminal.read(4096).decode()
         os.close(theirs)
-    assert "shard is run" in shown and "\x1b[" in shown and not shown.startswith("{")
+    assert "shard started" in shown and "\x1b[" in shown and not shown.startswith("{")
 
 
 def test_nothing_is_set_up_by_an_import() -> None:
