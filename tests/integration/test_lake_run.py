@@ -1,4 +1,4 @@
-"""`rankmill` over lake tables as a user types it: the rows, the version, and what is refused."""
+"""The command line over lake tables: rows, versions and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lake tables in S3: found from every side with few requests, and read through their logs."""
+"""Lake tables in S3: detected with few requests, and read through their logs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_write_that_has_not_ended_is_refused(s3: str) -> None:
             find(f"{s3}/{way}")
 
 
-def test_many_folders_cost_no_request_each(s3: str, faults: Faults) -> None:
+def test_many_folders_do_not_cost_a_request_each(s3: str, faults: Faults) -> None:
     put(f"{s3}/db/t", *(f"day={n}/x.pq" for n in range(40)))
     counts = {}
     for way in ("db/t", "db", "db/t/day=*/*.pq"):
@@ -61,7 +61,7 @@ def test_many_folders_cost_no_request_each(s3: str, faults: Faults) -> None:
     assert max(counts.values()) <= 15, counts
 
 
-def test_what_may_not_be_seen_above_an_input_is_left_alone(
+def test_folders_above_an_input_that_may_not_be_listed_are_skipped(
     s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(f"{s3}/db/t", "x.parquet")
@@ -109,7 +109,7 @@ def test_a_delta_table_is_read_at_its_version(s3: str) -> None:
 
 def test_an_iceberg_table_is_read_in_its_snapshot(s3: str, endpoint: str, tmp_path: Path) -> None:
     access = {
-        "s3.endpoint": endpoint,  # not by way of the proxy, which Arrow's uploads are too much for
+        "s3.endpoint": endpoint,  # not through the proxy, which Arrow's uploads overload
         "s3.access-key-id": "test",
         "s3.secret-access-key": SECRET,
         "s3.region": "us-east-1",

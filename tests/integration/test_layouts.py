@@ -35,7 +35,7 @@ def scores(rows: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[float, int
 def as_pairs(
     tmp_path_factory: pytest.TempPathFactory, model_folder: Path
 ) -> dict[tuple[str, str], tuple[float, int]]:
-    """What clustered pairs give, which every other layout of the same pairs must give too."""
+    """Return the scores of clustered pairs, which all other layouts of the pairs must equal."""
     folder = tmp_path_factory.mktemp("pairs")
     write(pairs(6, 7), folder / "in.parquet")
     done = rankmill("run", folder / "in.parquet", folder / "out", "--model", model_folder)
@@ -56,7 +56,7 @@ def test_scattered_rows_are_brought_together(
     assert scores(read_output(tmp_path / "out")) == as_pairs
 
 
-def test_commas_are_a_part_of_places_that_are_there(tmp_path: Path) -> None:
+def test_an_existing_path_with_commas_is_taken_literally(tmp_path: Path) -> None:
     write(pairs(6, 7), tmp_path / "in,1" / "a,b.parquet")
     options = ("--model", "null", "--cluster", "--for-reuse")
     done = rankmill("run", tmp_path / "in,1", tmp_path / "out,1", *options)
@@ -124,7 +124,7 @@ def write_run(folder: Path) -> tuple[Path, tuple[object, ...]]:
     return run, ("--layout", "run", *texts)
 
 
-def test_a_run_becomes_a_run(tmp_path: Path, model_folder: Path, as_pairs: object) -> None:
+def test_a_run_is_reranked_into_a_run(tmp_path: Path, model_folder: Path, as_pairs: object) -> None:
     run, layout = write_run(tmp_path)
     options = ("--trec-run", "--model", model_folder, "--max-reject-rate", 0.1, "--shard-pairs", 9)
     done = rankmill("run", run, tmp_path / "out", *layout, *options)
@@ -165,7 +165,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, model_fold
     assert not part_bytes(tmp_path / "out")
 
 
-def test_a_worker_killed_while_it_prepares_costs_nothing(
+def test_a_worker_killed_while_it_prepares_is_replaced(
     tmp_path: Path, model_folder: Path, start_worker: StartWorker
 ) -> None:
     n_rows = 400_000
@@ -178,7 +178,7 @@ def test_a_worker_killed_while_it_prepares_costs_nothing(
 
     def has_begun() -> bool:
         status = job.status()
-        # A worker that was just started is not known at once.
+        # A worker that has just started is not visible at once.
         assert status.state in ("preparing", "waiting for a worker")
         return status.n_pairs_done > 0
 
@@ -190,7 +190,7 @@ def test_a_worker_killed_while_it_prepares_costs_nothing(
     assert len(read_output(tmp_path / "out")) == n_rows
 
 
-def test_a_prepared_job_submitted_anew_is_read_anew(
+def test_a_prepared_job_submitted_again_reads_the_input_again(
     tmp_path: Path, start_worker: StartWorker
 ) -> None:
     source = write(pairs(4, 5), tmp_path / "in.parquet")
@@ -201,7 +201,7 @@ def test_a_prepared_job_submitted_anew_is_read_anew(
     assert len(read_output(tmp_path / "out")) == 20
 
 
-def test_a_query_in_two_rows_of_lists_is_found_wherever_they_are(tmp_path: Path) -> None:
+def test_a_query_in_two_rows_of_lists_is_found_in_any_shards(tmp_path: Path) -> None:
     ids = ["q0", "q1", "q2", "q0"]
     table = pa.table({"query_id": ids, "query": ids, "document": [list("abcdef")] * 4})
     pq.write_table(table, tmp_path / "in.parquet")

@@ -1,4 +1,4 @@
-"""Preparing from S3 to S3: Parquet and compressed text by ranges, parts whole or not there."""
+"""Preparing from S3 to S3: ranged reads of Parquet and packed text, and whole parts only."""
 
 from __future__ import annotations
 

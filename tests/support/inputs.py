@@ -1,4 +1,4 @@
-"""Small inputs made on the spot."""
+"""Write small inputs, and read outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS = "shared library with headers for fast search engines and small database
 
 
 def pairs(n_queries: int = 6, n_candidates: int = 7) -> list[dict[str, Any]]:
-    """Distinct pairs, clustered by query; texts of different lengths."""
+    """Return distinct pairs, clustered by query, with texts of different lengths."""
     return [
         {
             "query_id": f"q{q:04d}",
@@ -38,13 +38,13 @@ def write(rows: list[dict[str, Any]], path: Path, **options: Any) -> Path:
 
 
 def read_output(output: Path) -> list[dict[str, Any]]:
-    """The result as any reader of datasets sees it."""
+    """Return the result's rows as any reader of datasets returns them."""
     rows: list[dict[str, Any]] = ds.dataset(output).to_table().to_pylist()
     return rows
 
 
 def control(output: Path) -> Path:
-    """The folder with all that is not the result."""
+    """Return the control folder of an output."""
     return output.parent / "_rankmill" / output.name
 
 

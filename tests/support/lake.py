@@ -1,4 +1,4 @@
-"""Folders as lake engines and Spark leave them, on disk or S3."""
+"""Write folders as lake engines and Spark do, on disk or S3."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rankmill.contract.job import JobSpec
 from rankmill.tables.files import read_files
 from tests.support.inputs import pairs
 
-# Of the Delta protocol: what a deletion vector begins with, and the alphabet of an inline one.
+# From the Delta protocol: a deletion vector's magic number, and an inline one's alphabet.
 _VECTOR_MAGIC = 1681511377
 _LETTERS = string.ascii_lowercase + string.ascii_uppercase
 _Z85 = bytes.maketrans(
@@ -39,7 +39,7 @@ MARKS = {
 
 
 def put(folder: object, *names: str, content: bytes | None = None) -> None:
-    """Files in a folder: Parquet with two pairs if they are called so, else empty ones."""
+    """Write files into a folder: Parquet with two pairs if named so, else empty ones."""
     for name in names:
         given = content
         if given is None:
@@ -54,7 +54,7 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
 
 
 def rows_of(spec: JobSpec) -> list[dict[str, Any]]:
-    """All rows that a job over this input would score, in the columns of its plan."""
+    """Return all rows that a job over this input would score, in the columns of its plan."""
     plan = check(spec).plan
     assert plan is not None
     tables = read_files(plan.files, plan.schema, None, 0, 1000, "fail")
@@ -79,7 +79,7 @@ def use_features(entries: dict[str, Any], *features: str) -> None:
 
 
 def delete(place: object, rows: list[int], *, in_a_file: bool = False) -> None:
-    """Delete rows of the first file, as Databricks and Spark do it."""
+    """Delete rows of the first file with a deletion vector, as Databricks and Spark do."""
     vector = struct.pack("<i", _VECTOR_MAGIC) + BitMap64(rows).serialize()
     inline = base64.b85encode(vector + bytes(-len(vector) % 4)).translate(_Z85).decode()
     vectors = {"storageType": "i", "pathOrInlineDv": inline}

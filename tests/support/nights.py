@@ -1,4 +1,4 @@
-"""Schedules under test, and the time that it is for them."""
+"""Schedules under test, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIRST, SECOND, THIRD = (datetime(2026, 11, day, 1, 15, tzinfo=UTC) for day in (2
 
 @dataclass
 class Nights:
-    """Schedules under test, and the time that it is for them."""
+    """Schedules under test, with a clock that the test sets."""
 
     folder: Path
     ledger: Ledger
@@ -53,12 +53,12 @@ class Nights:
         return self.store.firings("nightly")
 
     def ended(self, at: datetime) -> list[Firing]:
-        """The history once nothing runs any more."""
+        """Wait until no job runs, and return the history."""
         wait_for(lambda: not any(f.state is FiringState.RUNNING for f in self.tick(at)))
         return self.store.firings("nightly")
 
     def judged(self, relevant: list[dict[str, Any]]) -> Path:
-        """A file of judgments by which these rows' documents are relevant, and one besides."""
+        """Write judgments by which the documents of these rows are relevant."""
         named = [(row["query_id"], row["doc_id"]) for row in relevant] or [("q0", "d0")]
         path = self.folder / "qrels"
         path.write_text("".join(f"{query} 0 {document} 1\n" for query, document in named))

@@ -1,4 +1,4 @@
-"""Columns of types that few test data have, four rows each."""
+"""Columns of unusual types, four rows each."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ ODD_COLUMNS = {
 
 _LARGE = pa.large_string()
 
-# As what a job carries those that it does not carry as they are: few kernels take views or
-# extensions.
+# The types in which a job carries the other ones: few of Arrow's kernels take views or extensions.
 CARRIED_AS = {
     "string_view": _LARGE,
     "views": pa.struct([("a", pa.large_list(_LARGE)), ("b", pa.map_(_LARGE, pa.large_binary()))]),
@@ -65,7 +64,7 @@ CARRIED_AS = {
 
 
 def is_carried(found: pa.ChunkedArray, stored: pa.ChunkedArray, name: str, rows: list[int]) -> bool:
-    """Whether `found` has the values of rows of an odd column, in the type a job carries it in."""
+    """Return whether `found` has an odd column's values in these rows, in the type of a job."""
     if name in CARRIED_AS:
         values = getattr(ODD_COLUMNS[name], "storage", ODD_COLUMNS[name]).to_pylist()
         return found.type == CARRIED_AS[name] and found.to_pylist() == [values[n] for n in rows]

@@ -1,4 +1,4 @@
-"""An input prepared as a job would do it, and text files to prepare."""
+"""Prepare an input as a job does, and write files to prepare."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def spec_of(input_uri: object, **options: Any) -> JobSpec:
 
 
 def prepared(spec: JobSpec, folder: Path) -> pa.Table:
-    """The prepared dataset, from files as they are found."""
+    """Prepare the input of a spec, and return the dataset."""
     target, scratch = folder / "prepared", folder / "scratch"
     prepare(spec, find_inputs(spec), str(target), scratch, lambda step, n_rows: None)
     assert list(scratch.iterdir()) == []
@@ -45,7 +45,7 @@ def write_table(path: Path, table: pa.Table, **options: Any) -> Path:
 
 
 def damage(path: Path, row_group: int) -> Path:
-    """Overwrite the head of a row group's first page, as it is found on a failing disk."""
+    """Overwrite the head of a row group's first page, as a failing disk does."""
     column = pq.read_metadata(path).row_group(row_group).column(0)
     start = column.dictionary_page_offset or column.data_page_offset
     content = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Whole jobs in this process, known scores looked up as a worker does it."""
+"""Run whole jobs in this process, with known scores looked up as a worker does."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""JSONL as typed rows."""
+
 from __future__ import annotations
 
 import json
@@ -56,7 +58,7 @@ def test_objects_without_keys_in_a_block_of_their_own_stay_as_they_are(tmp_path:
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
-    """DuckDB needs several times what it looks at to tell its types."""
+    """DuckDB needs several times the bytes of the lines to find their types."""
     line = json.dumps({"_id": "d1", "text": "word " * 200})
     path = write_lines(tmp_path / "corpus.jsonl", [line] * 100_000)
     assert path.stat().st_size > 100e6
@@ -74,7 +76,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         (["18446744073709551615"], "18446744073709551615 not in range"),
     ],
 )
-def test_integers_that_would_become_others_are_refused(
+def test_integers_that_would_change_are_refused(
     tmp_path: Path, values: list[str], message: str
 ) -> None:
     path = write_lines(tmp_path / "in.jsonl", [f'{{"a": {value}}}' for value in values])
@@ -91,7 +93,7 @@ def test_floats_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["document", "a/b~c'd\"$.e"])
-def test_what_is_no_string_is_refused_where_a_text_is_wanted(tmp_path: Path, column: str) -> None:
+def test_values_that_are_not_strings_are_refused_as_texts(tmp_path: Path, column: str) -> None:
     values: list[Any] = ["fine", {"title": "x"}, 17, None, ["a"], "17", True, ""]
     rows = [{"query": "q", "id": n, column: value} for n, value in enumerate(values)]
     files = [write_jsonl(tmp_path / str(n), [row]) for n, row in enumerate([*rows, {"query": 1}])]
@@ -133,7 +135,7 @@ def test_files_without_a_line_are_passed_over_unless_all_are(
     ],
 )
 @pytest.mark.parametrize("only_beginning", [True, False])
-def test_what_can_be_no_column_is_refused(
+def test_values_that_no_column_can_hold_are_refused(
     tmp_path: Path, line: str, message: str, only_beginning: bool
 ) -> None:
     path = write_lines(tmp_path / "in.jsonl", ['{"a": null}', line])

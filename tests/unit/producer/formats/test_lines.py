@@ -1,3 +1,5 @@
+"""Lines of text files, plain and packed."""
+
 from __future__ import annotations
 
 import gzip
@@ -21,7 +23,7 @@ from rankmill.settings import settings as limits
     block_bytes=st.integers(1, 40),
     compressed=st.booleans(),
 )
-def test_lines_are_those_of_python_whatever_the_blocks(
+def test_lines_are_those_of_python_for_any_block_size(
     text: str, block_bytes: int, compressed: bool
 ) -> None:
     content = text.encode()
@@ -74,12 +76,12 @@ def test_a_line_over_the_limit_is_named(
 def test_a_line_without_end_is_not_read_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit bounds the memory, whatever comes out of an archive."""
+    """The limit bounds the memory, however large an archive's content is."""
     monkeypatch.setenv("RANKMILL_MAX_LINE_BYTES", "100")
     limits.cache_clear()
     path = tmp_path / "file.gz"
     whole = gzip.compress(b"line\n" + b"x" * 20_000_000)
-    path.write_bytes(whole[: len(whole) // 2])  # whose end would be refused as truncated
+    path.write_bytes(whole[: len(whole) // 2])  # read to its end, it would be refused as truncated
     try:
         with pytest.raises(InputError, match="line 2 is longer than 100 bytes"):
             list(read_lines(storage.stat(str(path)), 1000))

@@ -1,3 +1,5 @@
+"""Lists of candidates, exploded into pairs."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -46,7 +48,7 @@ def test_each_candidate_becomes_a_row_in_order(tmp_path: Path) -> None:
     assert found.schema.field("_row").type == pa.int64()
 
 
-def test_a_query_that_nothing_names_is_named_by_its_row(tmp_path: Path) -> None:
+def test_a_query_without_an_id_gets_its_rows_number(tmp_path: Path) -> None:
     table = pa.table({"query": ["same", "same"], "docs": [["x", "y"], ["x"]]})
     for n in range(2):
         write_table(tmp_path / "in" / f"{n}.parquet", table)
@@ -74,7 +76,7 @@ def test_the_fields_of_candidates_become_columns(tmp_path: Path) -> None:
     assert found.schema.field("query").type == table.schema.field("query").type
 
 
-def test_what_is_missing_is_refused_and_kept(tmp_path: Path) -> None:
+def test_missing_candidates_are_refused_and_kept(tmp_path: Path) -> None:
     element = {"doc_id": 1, "text": "x", "price": None}
     column = pa.array([None, [], [element, None], [{**element, "text": None}]], pa.list_(STRUCT))
     table = pa.table({"query_id": list("abcd"), "query": list("abcd"), "document": column})
@@ -110,7 +112,7 @@ def test_lists_in_a_damaged_row_group_can_be_set_aside(tmp_path: Path) -> None:
     assert found["query_id"].to_pylist() == [0, 1, 2]
 
 
-def test_more_lists_than_are_read_at_a_time(tmp_path: Path) -> None:
+def test_more_lists_than_a_batch_are_read(tmp_path: Path) -> None:
     documents = [[f"{q}-{c}" for c in range(q % 7)] for q in range(500)]
     table = pa.table({"query": [f"q{q}" for q in range(500)], "document": documents})
     found = lists(tmp_path, table)
@@ -169,7 +171,7 @@ def test_only_the_columns_to_keep_are_carried(tmp_path: Path) -> None:
         ({"query": ["a"], "document": [["x"]], "_row": [1]}, {}, "'_row' needs another name"),
     ],
 )
-def test_what_is_no_list_is_refused_at_once(
+def test_columns_that_are_not_lists_are_refused_at_once(
     tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as refused:
@@ -178,8 +180,8 @@ def test_what_is_no_list_is_refused_at_once(
     assert not (tmp_path / "prepared").exists()
 
 
-def test_a_query_s_long_column_is_not_repeated_in_one_piece(tmp_path: Path) -> None:
-    """It takes 2.3 GB where each candidate has it."""
+def test_a_long_query_column_is_repeated_in_pieces(tmp_path: Path) -> None:
+    """It would take 2.3 GB to repeat it for all candidates at once."""
     row = {"query_id": "q", "query": "x" * 70_000, "docs": [f"d{n}" for n in range(33_000)]}
     write_table(tmp_path / "in.parquet", pa.Table.from_pylist([row]))
     spec = spec_of(tmp_path / "in.parquet", layout="lists")
@@ -190,7 +192,7 @@ def test_a_query_s_long_column_is_not_repeated_in_one_piece(tmp_path: Path) -> N
 
 
 def test_a_list_with_more_text_than_arrow_counts_in_32_bits(tmp_path: Path) -> None:
-    """2.2 GB of texts in one row, which take nearly nothing in the file."""
+    """One row has 2.2 GB of texts, though the file is small."""
     n_candidates, text_bytes = 32_000, 70_000
     texts = pa.array([f"{n} ".ljust(text_bytes, "x") for n in range(5)])
     coded = pa.DictionaryArray.from_arrays(pa.array(np.arange(n_candidates) % 5, pa.int32()), texts)

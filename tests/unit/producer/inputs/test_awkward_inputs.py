@@ -1,4 +1,4 @@
-"""Inputs that a night's data really holds: damaged, scattered, doubled, partitioned, huge."""
+"""Awkward inputs of real jobs: damaged, scattered, duplicated, partitioned, huge."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 def damaged_file(folder: Path) -> Path:
-    """Thirty rows in row groups of ten, the second damaged where its texts are."""
+    """Write thirty rows in row groups of ten, the second one with damaged texts."""
     path = write(pairs(6, 5), folder / "in.parquet", row_group_size=10, compression="none")
     group = pq.ParquetFile(path).metadata.row_group(1)
     [column] = [c for c in map(group.column, range(4)) if c.path_in_schema == "document"]
@@ -89,7 +89,7 @@ def test_the_same_document_under_two_queries_is_fine(tmp_path: Path) -> None:
     run_all(job_over(write(rows, tmp_path / "in.parquet"), tmp_path))
 
 
-def test_folders_named_in_hives_way_give_columns(tmp_path: Path) -> None:
+def test_folders_with_hive_names_give_columns(tmp_path: Path) -> None:
     rows = pairs(4, 5)
     for n, part in enumerate((rows[:10], rows[10:])):
         write(part, tmp_path / "in" / f"day={n}" / "lang=d%20e" / "0.parquet")
@@ -99,7 +99,7 @@ def test_folders_named_in_hives_way_give_columns(tmp_path: Path) -> None:
 
 
 def test_a_column_from_folders_may_be_null(tmp_path: Path) -> None:
-    """Hive calls a null so, whatever the column's type; the others stay numbers."""
+    """Hive writes a null so for any type; the other values are still numbers."""
     rows, null = pairs(4, 5), "__HIVE_DEFAULT_PARTITION__"
     for part, day, lang in ((rows[:10], null, null), (rows[10:], "7", null)):
         write(part, tmp_path / "in" / f"day={day}" / f"lang={lang}" / "0.parquet")
@@ -176,10 +176,10 @@ def test_uuids_are_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [pa.float64(), pa.dictionary(pa.int8(), pa.float32())])
 @pytest.mark.parametrize(("shard_pairs", "window_pairs"), [(5, 8), (7, 3), (100, 4), (100, 64)])
 @pytest.mark.parametrize("is_old", [False, True])
-def test_a_query_id_that_is_not_a_number_is_none(
+def test_a_query_id_that_is_nan_is_null(
     tmp_path: Path, kind: pa.DataType, shard_pairs: int, window_pairs: int, is_old: bool
 ) -> None:
-    """A job that was planned when ids stayed floats goes on with these."""
+    """A job that was planned with ids as floats continues with them."""
     ids = [1.0] * 3 + [float("nan")] * 9 + [1.0, None, 2.0, 2.0, float("nan"), 2.0, 3.0, 3.0]
     table = pa.Table.from_pylist(pairs(4, 5))
     at = table.column_names.index("query_id")
@@ -288,7 +288,7 @@ def test_rows_that_wait_on_disk_give_the_same_part(
     assert not list(scratch.iterdir())
 
 
-# Prints the most that Arrow held, which is most of what a shard holds, in a process of its own.
+# Prints the peak of Arrow's memory, most of a shard's memory, in a process of its own.
 RUN_AND_MEASURE = """
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A folder is read where its files are one set of rows, and refused where they may be several."""
+"""A folder is read if its files are one set of rows, and refused if they may be several."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DESCRIPTIONS = [
 ]
 
 
-def test_what_describes_the_data_is_no_data(tmp_path: Path) -> None:
+def test_files_that_describe_the_data_are_not_read(tmp_path: Path) -> None:
     put(tmp_path, "in/a.parquet", "in/b.PQ", "in/sub/c.parq", *(f"in/{d}" for d in DESCRIPTIONS))
     names = ["in/a.parquet", "in/b.PQ", "in/sub/c.parq"]
     for place, wanted in (("in", names), ("in/*", names), ("in/*.p*", names[:1]), ("*", names)):
@@ -65,7 +65,7 @@ def test_several_kinds_in_a_folder_are_refused(
     assert find(str(error.value).rpartition(" such as ")[2]).files or ".jsonl" in names
 
 
-def test_a_kind_that_only_the_content_shows_is_one_too(tmp_path: Path) -> None:
+def test_a_kind_that_only_the_content_shows_counts_too(tmp_path: Path) -> None:
     put(tmp_path, "a.parquet")
     pa.feather.write_feather(pa.table({"query": ["x"]}), tmp_path / "other")
     with pytest.raises(InputError, match=r"by its content Arrow \(other\); say which by a glob"):
@@ -88,7 +88,7 @@ def test_a_kind_that_only_the_content_shows_is_one_too(tmp_path: Path) -> None:
         ["x.tsv", "x.tsv.gz"],
     ],
 )
-def test_one_file_packed_and_not_is_a_doubt(tmp_path: Path, names: list[str]) -> None:
+def test_a_file_packed_and_unpacked_is_refused(tmp_path: Path, names: list[str]) -> None:
     put(tmp_path, *names)
     first, second = (re.escape(name) for name in names)
     for place in (str(tmp_path), f"{tmp_path}/{'*/' * names[0].count('/')}x*"):
@@ -98,7 +98,7 @@ def test_one_file_packed_and_not_is_a_doubt(tmp_path: Path, names: list[str]) ->
             find(place)
 
 
-def test_an_x_of_another_kind_is_a_doubt(tmp_path: Path) -> None:
+def test_a_file_with_the_stem_of_another_kind_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "x.parquet", "x.jsonl")
     with pytest.raises(InputError, match=r"Parquet \(x.parquet\)|JSONL \(x.jsonl\)"):
         find(str(tmp_path))
@@ -141,7 +141,7 @@ def test_splits_in_a_folder_are_refused(tmp_path: Path, names: list[str]) -> Non
         ["en/train-00000-of-00001.parquet", "de/train-00000-of-00001.parquet"],
     ],
 )
-def test_what_is_one_split_is_read(tmp_path: Path, names: list[str]) -> None:
+def test_a_single_split_is_read(tmp_path: Path, names: list[str]) -> None:
     put(tmp_path, *names)
     assert len(find(str(tmp_path)).files) == 2
 
@@ -155,7 +155,7 @@ def test_what_is_one_split_is_read(tmp_path: Path, names: list[str]) -> None:
         (["a.csv"], r"holds CSV \(a.csv\), which is not read; give Parquet, JSONL, TSV or a TREC"),
     ],
 )
-def test_a_folder_without_rows_says_what_is_there(
+def test_the_error_for_a_folder_without_rows_lists_its_files(
     tmp_path: Path, names: list[str], said: str
 ) -> None:
     put(tmp_path, *names)

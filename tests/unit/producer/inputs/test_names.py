@@ -1,4 +1,4 @@
-"""Names of columns that readers take for one: told apart in flags, never written together."""
+"""Names of columns that readers confuse: distinct in flags, never written together."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_input_column_called_like_a_result_but_for_case_gets_a_prefix(
 
 
 @pytest.mark.parametrize("names", CLASHES)
-def test_names_that_a_reader_takes_for_one_are_not_written_together(
+def test_names_that_readers_confuse_are_not_written_together(
     tmp_path: Path, names: tuple[str, str]
 ) -> None:
     for order in (names, names[::-1]):
@@ -59,7 +59,7 @@ def test_names_that_a_reader_takes_for_one_are_not_written_together(
             assert len(part_schema(job).names) == 7
 
 
-def test_flags_tell_names_apart_by_every_sign(tmp_path: Path) -> None:
+def test_flags_compare_names_exactly(tmp_path: Path) -> None:
     table = table_with("n").rename_columns(["QUERY_ID", "doc_id", "Query", "document", "n"])
     table = table.append_column("query_id", pa.array(list("ababab")))
     pq.write_table(table, tmp_path / "in.parquet")
@@ -82,7 +82,7 @@ def test_folders_and_files_with_one_column_in_two_cases(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "out")["Lang"].to_pylist() == ["fr", "fr"]
 
 
-def test_rejects_have_all_columns_under_names_that_every_reader_tells_apart(
+def test_rejects_have_all_columns_under_names_that_every_reader_distinguishes(
     tmp_path: Path,
 ) -> None:
     table = table_with("File", "Id", "id", "input_ID")
@@ -96,11 +96,11 @@ def test_rejects_have_all_columns_under_names_that_every_reader_tells_apart(
     row = dict(zip(found.columns, found.fetchall()[0], strict=True))
     assert row["reject_file"].endswith("in.parquet") and row["row"] == 0
     assert (row["File"], row["Id"], row["input_input_id"], row["input_ID"]) == (0, 1, 2, 3)
-    assert pq.read_schema(rejected).names == found.columns  # none had to be renamed
+    assert pq.read_schema(rejected).names == found.columns  # no column had to be renamed
 
 
 @pytest.mark.parametrize("name", ["Candidates", "CANDIDATES "])
-def test_a_column_that_readers_take_for_the_candidates_is_refused(name: str) -> None:
+def test_a_column_that_readers_confuse_with_the_candidates_is_refused(name: str) -> None:
     schema = pa.schema([("query", pa.string()), ("document", pa.string()), (name, pa.int8())])
     spec = JobSpec(input_uri="in", output_uri="out", layout="lists")
     with pytest.raises(InputError, match=f"column '{name}' would be written twice"):

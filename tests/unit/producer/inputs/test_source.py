@@ -1,4 +1,4 @@
-"""The columns and the files that an input has."""
+"""The columns and the files of an input."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_files_that_differ_are_named_with_the_column(tmp_path: Path) -> None:
         ("../brackets[1]/year=2026", {}),
     ],
 )
-def test_only_folders_below_what_is_named_give_columns(
+def test_only_folders_below_the_named_place_give_columns(
     tmp_path: Path, given: str, wanted: dict[str, object]
 ) -> None:
     folder = tmp_path / "year=2026"
@@ -124,7 +124,7 @@ def test_only_folders_below_what_is_named_give_columns(
         (["__HIVE_DEFAULT_PARTITION__", "007"], [None, "007"]),
     ],
 )
-def test_a_folders_value_is_a_number_only_where_no_sign_is_lost(
+def test_a_folders_value_is_a_number_only_if_nothing_is_lost(
     tmp_path: Path, values: list[str], wanted: list[object]
 ) -> None:
     for value in values:

@@ -1,4 +1,4 @@
-"""A Delta table is read as its log has it at one version, or refused by what it uses."""
+"""A Delta table is read at one version of its log, or refused for a feature that it uses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ids(rows: list[dict[str, Any]]) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Ten rows after two overwrites, with what the others left behind."""
+    """Write ten rows after two overwrites, whose files are still there."""
     for first in (0, 2, 4):
         write_deltalake(tmp_path / "t", table(first), mode="overwrite")
     (tmp_path / "t" / "part-00000-uncommitted.snappy.parquet").write_bytes(
@@ -56,7 +56,7 @@ def test_only_what_the_log_counts_is_read(place: Path) -> None:
 
 
 @pytest.mark.parametrize(("version", "first"), [("0", 0), ("1", 2), ("2", 4), (None, 4)])
-def test_a_version_is_what_it_was(place: Path, version: str | None, first: int) -> None:
+def test_a_version_never_changes(place: Path, version: str | None, first: int) -> None:
     job = check(spec(place, input_version=version))
     assert job.record.spec.input_version == (version or "2")
     assert ids(rows_of(spec(place, input_version=version))) == ids(table(first).to_pylist())
@@ -83,7 +83,7 @@ def test_a_time_is_a_version(place: Path) -> None:
         ("9020-01-01T00:00:00Z", "no version at --input-version .*, which is yet to come"),
     ],
 )
-def test_a_version_that_is_none_is_refused(place: Path, version: str, said: str) -> None:
+def test_an_unknown_version_is_refused(place: Path, version: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         check(spec(place, input_version=version))
 
@@ -146,7 +146,7 @@ def test_a_vacuumed_file_is_one_line(place: Path) -> None:
     assert len(rows_of(spec(place))) == 10
 
 
-def test_a_file_that_is_not_as_the_log_says_is_refused(place: Path) -> None:
+def test_a_file_that_differs_from_the_log_is_refused(place: Path) -> None:
     [action] = pa.table(DeltaTable(place).get_add_actions())["path"].to_pylist()
     other = pa.BufferOutputStream()
     pa.parquet.write_table(table(0, 1), other)
@@ -176,7 +176,7 @@ def test_rows_of_deletion_vectors_are_not_scored(
         assert stored[row["_row"]]["doc_id"] == row["doc_id"]
 
 
-def test_deletion_vectors_where_none_is_change_nothing(tmp_path: Path) -> None:
+def test_deletion_vectors_that_delete_nothing_change_nothing(tmp_path: Path) -> None:
     place = tmp_path / "t"
     write_deltalake(place, table(0))
     rewrite_log(place, lambda entries: use_features(entries, "deletionVectors"))
@@ -204,7 +204,7 @@ def test_a_deletion_vector_that_cannot_be_read_is_one_line(tmp_path: Path) -> No
 
 
 def map_columns(place: Path, mode: str, **physical: str) -> None:
-    """Give a table column mapping, and the names of columns other ones."""
+    """Turn on column mapping in a table, with other names for its columns."""
 
     def change(entries: dict[str, Any]) -> None:
         use_features(entries, "columnMapping")
@@ -253,7 +253,7 @@ def write_with_ids(place: Path, rows: pa.Table) -> None:
 def test_mapped_columns_are_read_by_the_tables_names(tmp_path: Path, mode: str) -> None:
     place = tmp_path / "t"
     write_with_ids(place, table(0, extra="x"))
-    # Two have changed names, and one is called as the file calls another.
+    # Two columns have new names, and one has another column's name in the file.
     new = {"document": "Text", "doc_id": "query_id", "query_id": "doc_id", "query": "document"}
     map_columns(place, mode, **new)
     names = {"query_col": "document", "document_col": "Text"}
@@ -280,7 +280,7 @@ def test_mapped_texts_count_when_shards_are_cut(tmp_path: Path) -> None:
     assert before.tolist() > [0]
 
 
-def test_mapped_files_without_ids_are_refused_where_ids_say_which(tmp_path: Path) -> None:
+def test_files_without_ids_are_refused_where_columns_are_mapped_by_id(tmp_path: Path) -> None:
     write_deltalake(tmp_path / "t", table(0))
     map_columns(tmp_path / "t", "id", document="Text")
     with pytest.raises(InputError, match="columns have no field ids, and the Delta table"):
@@ -315,7 +315,7 @@ def test_another_feature_is_refused_by_its_name(tmp_path: Path, feature: str, sa
         check(spec(tmp_path / "t"))
 
 
-def test_a_column_in_another_case_is_not_null_in_silence(tmp_path: Path) -> None:
+def test_a_column_in_another_case_is_refused_not_null(tmp_path: Path) -> None:
     place = tmp_path / "t"
     write_deltalake(place, table(0))
 
@@ -339,12 +339,12 @@ def test_a_damaged_log_is_one_line(tmp_path: Path, log: bytes) -> None:
 @pytest.mark.parametrize("name", ["a b", "a#b", "a?b", "ü[1]"])
 def test_a_folder_may_have_any_name(place: Path, name: str) -> None:
     place.rename(place.with_name(name))
-    for other in ("a", "a b", name.replace("#", "%23")):  # which a URI might lead to
+    for other in ("a", "a b", name.replace("#", "%23")):  # a URI might lead to these
         (place.parent / other).mkdir(exist_ok=True)
     assert len(rows_of(spec(place.with_name(name)))) == 10
 
 
-def test_a_folder_that_the_package_would_mistake_is_refused(place: Path) -> None:
+def test_a_folder_name_that_the_package_misreads_is_refused(place: Path) -> None:
     for name in ("a%20b", "a\\b"):
         moved = place.parent / name
         place.rename(moved)
@@ -404,7 +404,7 @@ def test_deleted_texts_of_a_run_are_missing(tmp_path: Path) -> None:
     assert [row["document"] is None for row in found] == [at == 3 for at in range(10)]
 
 
-def test_a_version_of_what_has_none_is_refused(tmp_path: Path) -> None:
+def test_a_version_of_plain_files_is_refused(tmp_path: Path) -> None:
     pa.parquet.write_table(table(0), tmp_path / "x.parquet")
     for place in (tmp_path, tmp_path / "x.parquet"):
         with pytest.raises(InputError, match=r"^--input-version 3: .* has no versions; only Delta"):

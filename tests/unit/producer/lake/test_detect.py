@@ -1,4 +1,4 @@
-"""A file of a lake table, or of a write that has not ended, is never read as plain Parquet."""
+"""Files of lake tables and of unfinished writes are never read as plain Parquet."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_partition_that_was_copied_out_of_a_hudi_table_is_known(folder: Path) 
     ("kind", "extra", "package"),
     [("Delta table", "delta", "deltalake"), ("Iceberg table", "iceberg", "pyiceberg")],
 )
-def test_without_the_extra_its_name_is_said(
+def test_the_error_without_the_extra_names_it(
     folder: Path, kind: str, extra: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(folder / "db" / "t", MARKS[kind])
@@ -102,7 +102,7 @@ def test_without_the_extra_its_name_is_said(
         find("db/t")
 
 
-def test_a_table_next_to_a_folder_does_not_make_one_of_it(folder: Path) -> None:
+def test_a_table_next_to_a_folder_does_not_count_for_it(folder: Path) -> None:
     put(folder / "db" / "other", "x.parquet", *MARKS.values())
     put(folder / "db" / "t" / "metadata", "notes.txt")
     assert len(find("db/t").files) == 2
@@ -129,7 +129,7 @@ def test_a_write_that_has_not_ended_is_refused(folder: Path, remains: str, way: 
     assert find(way).files
 
 
-def test_an_empty_temporary_folder_is_one_too(folder: Path) -> None:
+def test_an_empty_temporary_folder_is_refused_too(folder: Path) -> None:
     (folder / "db" / "t" / "_temporary" / "0").mkdir(parents=True)
     with pytest.raises(InputError, match=r"_temporary and no _SUCCESS.*; write it again, or rem"):
         find("db/t")

@@ -1,4 +1,4 @@
-"""An Iceberg table is read as a snapshot has it, or refused by what it uses."""
+"""An Iceberg table is read in one snapshot, or refused for a feature that it uses."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def create(folder: Path, rows: pa.Table, **options: Any) -> Table:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Table:
-    """Ten rows after two overwrites, with a file that no snapshot has."""
+    """Write ten rows after two overwrites, with a file that no snapshot has."""
     made = create(tmp_path, table(0))
     made.append(table(0))
     made.overwrite(table(2))
@@ -80,7 +80,7 @@ def test_only_what_the_snapshot_counts_is_read(lake: Table) -> None:
     assert check(spec(place)).record.spec.input_version == str(snapshot.snapshot_id)
 
 
-def test_a_snapshot_branch_or_tag_is_what_it_was(lake: Table) -> None:
+def test_a_snapshot_branch_or_tag_keeps_its_rows(lake: Table) -> None:
     snapshots = [snapshot.snapshot_id for snapshot in lake.snapshots()]
     with lake.manage_snapshots() as change:
         change.create_tag(snapshots[0], "first").create_branch(snapshots[0], "old")
@@ -151,7 +151,7 @@ def test_columns_that_came_after_the_last_row_are_there(lake: Table) -> None:
 
 
 def test_a_renamed_column_is_read_from_older_files(lake: Table, tmp_path: Path) -> None:
-    # After this, a column is called as older files call another.
+    # After this, a column has the name that another one has in older files.
     with lake.update_schema() as columns:
         columns.rename_column("document", "text").rename_column("query", "question")
     with lake.update_schema() as columns:
@@ -234,7 +234,7 @@ def test_a_partition_column_that_files_lack_is_the_tables(tmp_path: Path) -> Non
 
 
 class DeletesWriter(ManifestWriterV2):
-    """Writes what pyiceberg only reads: a manifest of deletes, as Spark and Flink write it."""
+    """Writes a manifest of deletes as Spark and Flink do; pyiceberg can only read one."""
 
     def content(self) -> ManifestContent:
         return ManifestContent.DELETES
@@ -285,7 +285,7 @@ def add_deletes(made: Table, content: DataFileContent, deletes: Path) -> None:
 
 
 def write_positions(made: Table, path: Path, *rows: int) -> Path:
-    """A file that deletes rows of the table's data file, and of one that it does not count."""
+    """Write a file that deletes rows of the table's data file, and of a file not in the table."""
     [task] = made.scan().plan_files()
     file = task.file.file_path
     positions = [(file, row) for row in rows] + [(f"{file}.other", 0)]
@@ -311,7 +311,7 @@ def test_rows_of_position_deletes_are_not_scored(lake: Table, tmp_path: Path) ->
     assert not check(spec(place_of(lake), input_version=str(previous))).record.prepares
 
 
-def test_position_deletes_that_are_none_are_one_line(lake: Table, tmp_path: Path) -> None:
+def test_damaged_position_deletes_are_one_line(lake: Table, tmp_path: Path) -> None:
     deletes = write_positions(lake, tmp_path / "deletes.parquet", 10)
     add_deletes(lake, DataFileContent.POSITION_DELETES, deletes)
     with pytest.raises(InputError, match=r"has 10 rows, but the Ice.* deletes its row 10; its"):
@@ -369,7 +369,7 @@ def test_a_table_cannot_name_code_to_load(lake: Table) -> None:
     assert len(rows_of(spec(place_of(lake)))) == 10
 
 
-def test_which_metadata_file_is_the_newest_is_never_guessed(lake: Table) -> None:
+def test_the_newest_metadata_file_is_never_guessed(lake: Table) -> None:
     newest = Path(normal_place(lake.metadata_location))
     other = newest.with_name(newest.name[:6] + "0" * 8 + newest.name[14:])
     shutil.copy(newest, other)

@@ -1,3 +1,5 @@
+"""The files of a job's input, queries and corpus: found, checked, and prepared."""
+
 from __future__ import annotations
 
 import os
@@ -18,7 +20,7 @@ PAIRS = {"query": ["a"], "document": ["x"]}
 RUN_IDS = {"query_id": ["q1"], "doc_id": ["d1"]}
 
 
-def test_what_is_parquet_with_clustered_pairs_needs_nothing(tmp_path: Path) -> None:
+def test_parquet_with_clustered_pairs_needs_no_preparation(tmp_path: Path) -> None:
     path = write_table(tmp_path / "in" / "a.parquet", pa.table(PAIRS))
     write_lines(tmp_path / "in" / "dataset_info.json", ["{}"])
     for uri in (
@@ -58,7 +60,7 @@ def run_spec(tmp_path: Path, run: dict[str, Any], **options: Any) -> JobSpec:
     )
 
 
-def test_all_files_are_found_in_a_fixed_order_with_what_is_known(tmp_path: Path) -> None:
+def test_all_files_are_found_in_a_fixed_order(tmp_path: Path) -> None:
     spec = run_spec(tmp_path, RUN_IDS)
     write_table(tmp_path / "in" / "b.parquet", pa.table(RUN_IDS))
     spec = spec.model_copy(update={"input_uri": str(tmp_path / "in")})
@@ -79,7 +81,7 @@ def test_several_places_with_commas(tmp_path: Path) -> None:
     assert found["query"].to_pylist() == ["b", "a"]
 
 
-def test_suffixes_count_in_capital_letters_too(tmp_path: Path) -> None:
+def test_suffixes_may_be_in_capital_letters(tmp_path: Path) -> None:
     write_table(tmp_path / "a" / "A.PARQUET", pa.table(PAIRS))
     write_lines(tmp_path / "b" / "B.JsonL.GZ", [])
     assert not needs_prepare(spec_of(tmp_path / "a"))
@@ -111,7 +113,7 @@ def test_a_column_from_folders_is_prepared_too(tmp_path: Path) -> None:
     assert sorted(found["day"].to_pylist(), key=str) == [7, None]
 
 
-def test_what_an_earlier_attempt_left_is_removed(tmp_path: Path) -> None:
+def test_the_remains_of_an_earlier_attempt_are_removed(tmp_path: Path) -> None:
     for name in ("prepared/part-00007.parquet", "scratch/prepare/database"):
         write_lines(tmp_path / name, ["left behind"])
     path = write_jsonl(tmp_path / "in.jsonl", [{"query": "a", "document": "x"}])
@@ -132,11 +134,13 @@ def test_a_fault_that_shows_late_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "prepared").exists()
 
 
-def test_progress_is_told_by_step(tmp_path: Path) -> None:
+def test_progress_is_reported_by_step(tmp_path: Path) -> None:
     spec = run_spec(tmp_path, RUN_IDS)
-    told: list[tuple[str, int]] = []
-    prepare(spec, find_inputs(spec), str(tmp_path / "out"), tmp_path, lambda *it: told.append(it))
-    assert set(told) == {
+    reported: list[tuple[str, int]] = []
+    prepare(
+        spec, find_inputs(spec), str(tmp_path / "out"), tmp_path, lambda *it: reported.append(it)
+    )
+    assert set(reported) == {
         ("reading ids", 1),
         ("reading the run", 1),
         ("reading --queries", 1),
@@ -157,7 +161,7 @@ def test_rows_of_a_damaged_row_group_can_be_set_aside(tmp_path: Path) -> None:
     assert found["_row"].to_pylist() == list(range(6))
 
 
-def test_what_is_no_text_in_jsonl_is_refused(tmp_path: Path) -> None:
+def test_jsonl_values_that_are_not_text_are_refused(tmp_path: Path) -> None:
     documents: list[Any] = ["fine", {"title": "x"}, 17]
     rows = [{"query": "a", "document": document} for document in documents]
     found = prepared(spec_of(write_jsonl(tmp_path / "in.jsonl", rows)), tmp_path)
@@ -257,7 +261,7 @@ def test_texts_without_their_columns_are_refused(
         ("in.txt", "what is this", "neither Parquet nor JSONL nor TSV nor a TREC run"),
     ],
 )
-def test_text_that_is_no_pairs_is_refused(
+def test_text_files_that_are_not_pairs_are_refused(
     tmp_path: Path, name: str, line: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=rf"{name}:? {message}"):

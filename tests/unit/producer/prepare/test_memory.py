@@ -1,4 +1,4 @@
-"""Preparing takes memory that the input does not bound, DuckDB's limit and some more."""
+"""Preparing takes bounded memory for any input: DuckDB's limit and some more."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if len(sys.argv) > 4:
 spec = JobSpec.model_validate_json(sys.argv[1])
 prepare(spec, find_inputs(spec), sys.argv[2], Path(sys.argv[3]), lambda *_: None, "100MB")
 [peak] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
-print(int(peak.split()[1]) // 1024)  # getrusage would tell the parent's, if that is larger
+print(int(peak.split()[1]) // 1024)  # getrusage would return the parent's if larger
 """
 
 
 def write_texts(path: Path, columns: dict[str, np.ndarray]) -> Path:
-    """Columns and a `text` of TEXT_BYTES in each row."""
+    """Write the columns, and a `text` of TEXT_BYTES in each row."""
     n_rows, at_once = len(next(iter(columns.values()))), 10_000
     text = pa.array(np.char.ljust(np.arange(at_once).astype(str), TEXT_BYTES, "x"))
     table = pa.table(columns)
@@ -96,7 +96,7 @@ def test_joining_takes_less_memory_than_the_pairs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("max_file_mb", [3, 6])
 def test_a_scratch_folder_that_is_full_is_named(tmp_path: Path, max_file_mb: int) -> None:
-    """The array of positions, 4 MB, does not find room, or the rows do not."""
+    """The disk has no room for the array of positions, 4 MB, or for the rows."""
     n = np.arange(N_PAIRS)
     table = pa.table({"query_id": n % 9, "query": n.astype(str), "document": n.astype(str)})
     path = write_table(tmp_path / "in.parquet", table)

@@ -1,3 +1,5 @@
+"""Pairs, prepared: brought together by query, with their types kept."""
+
 from __future__ import annotations
 
 import gzip
@@ -57,7 +59,7 @@ def test_every_row_is_kept_once_and_in_stable_order(keys: list[str | None], by_t
 
 
 @pytest.mark.parametrize("name", ODD_COLUMNS)
-def test_types_values_and_nulls_come_out_as_they_went_in(tmp_path: Path, name: str) -> None:
+def test_types_values_and_nulls_are_preserved(tmp_path: Path, name: str) -> None:
     table = pa.table(
         {"query": list("abab"), "document": list("1234"), "A": range(4), name: ODD_COLUMNS[name]}
     )
@@ -193,7 +195,7 @@ def test_lines_are_counted_with_blank_ones_of_any_ending(tmp_path: Path) -> None
         (['{"query": "a", "document": ["x"]}'], "looks like lists, not .*; give --layout lists"),
     ],
 )
-def test_jsonl_that_is_none_is_refused_with_its_line(
+def test_invalid_jsonl_is_refused_with_its_line(
     tmp_path: Path, lines: list[str], message: str
 ) -> None:
     path = write_lines(tmp_path / "in.jsonl", lines)

@@ -1,3 +1,5 @@
+"""The files of a prepared dataset."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -38,6 +40,6 @@ def test_row_groups_of_long_texts_are_smaller(tmp_path: Path) -> None:
     assert groups_of(tmp_path / "part-00000.parquet") == [64, 36]
 
 
-def test_no_rows_are_one_part_with_the_columns(tmp_path: Path) -> None:
+def test_no_rows_are_one_empty_part_with_the_columns(tmp_path: Path) -> None:
     write_parts(str(tmp_path), SCHEMA, [])
     assert pq.read_table(tmp_path / "part-00000.parquet").equals(SCHEMA.empty_table())

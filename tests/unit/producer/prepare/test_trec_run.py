@@ -1,3 +1,5 @@
+"""A TREC run joined with the texts of its queries and documents."""
+
 from __future__ import annotations
 
 import gzip
@@ -32,7 +34,7 @@ CORPUS = [
 
 
 def paths(folder: Path, run: Any = RUN, queries: Any = QUERIES, corpus: Any = CORPUS) -> Any:
-    """A spec of a run of lines, with queries and corpus in JSONL."""
+    """Return the spec of a TREC run with queries and corpus in JSONL."""
     return spec_of(
         write_lines(folder / "in" / "a.run", run),
         layout="run",
@@ -204,7 +206,7 @@ def test_a_pair_that_comes_twice_is_refused_or_kept(tmp_path: Path) -> None:
     assert found["doc_id"].to_pylist() == ["d1", "d3", "d2", "d9", "d2", "d1"]
 
 
-def test_rows_without_ids_are_no_pair(tmp_path: Path) -> None:
+def test_rows_without_ids_are_not_pairs(tmp_path: Path) -> None:
     run = pa.table({"query_id": pa.array(["q1", "q1", None]), "doc_id": pa.nulls(3, pa.string())})
     path = write_table(tmp_path / "run.parquet", run)
     spec = paths(tmp_path).model_copy(update={"input_uri": str(path)})
@@ -216,7 +218,7 @@ def test_rows_without_ids_are_no_pair(tmp_path: Path) -> None:
     ]
 
 
-def test_a_title_that_is_not_utf8_fails_no_job(tmp_path: Path) -> None:
+def test_a_title_that_is_not_utf8_does_not_fail_the_job(tmp_path: Path) -> None:
     text = pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff ", b"x"]).buffers())
     corpus = pa.table({"_id": ["d1", "d2"], "title": text, "text": text})
     path = write_table(tmp_path / "corpus.parquet", corpus)
@@ -232,7 +234,9 @@ def test_a_title_that_is_not_utf8_fails_no_job(tmp_path: Path) -> None:
         (["q1 Q0 d1 1 1 t", "q1 Q0 d1 1 x t"], "line 2 has the score 'x', which is not a number"),
     ],
 )
-def test_lines_that_are_no_run_are_named(tmp_path: Path, lines: list[str], message: str) -> None:
+def test_lines_that_are_not_a_runs_are_named(
+    tmp_path: Path, lines: list[str], message: str
+) -> None:
     with pytest.raises(InputError, match=rf"a\.run: {message}"):
         prepared(paths(tmp_path, run=lines), tmp_path)
     late = ["q1 Q0 d1 1 1 a-tag-to-fill-the-first-bytes"] * 3000 + lines[1:]
@@ -241,7 +245,7 @@ def test_lines_that_are_no_run_are_named(tmp_path: Path, lines: list[str], messa
 
 
 @pytest.mark.parametrize("line", ["d1", "d1\ta\tb"])
-def test_a_text_has_one_tab(tmp_path: Path, line: str) -> None:
+def test_a_tsv_line_without_exactly_one_tab_is_refused(tmp_path: Path, line: str) -> None:
     path = write_lines(tmp_path / "corpus.tsv", ["d1\tx", line])
     spec = paths(tmp_path).model_copy(update={"corpus": str(path)})
     message = r"corpus\.tsv: line 2 has [13] columns, where texts have 2: id<TAB>text"
@@ -249,8 +253,8 @@ def test_a_text_has_one_tab(tmp_path: Path, line: str) -> None:
         prepared(spec, tmp_path)
 
 
-def test_texts_of_many_bytes_meet_their_rows(tmp_path: Path) -> None:
-    """They are put in order in other pieces than the rows and the queries."""
+def test_long_texts_are_joined_with_their_rows(tmp_path: Path) -> None:
+    """Their blocks are smaller than those of the rows and the queries."""
     corpus = [{"_id": f"d{n}", "text": str(n) * 100_000} for n in range(5)]
     run = [f"q{n % 2} Q0 d{n % 5} 1 {n} tag" for n in range(2000)]
     spec = paths(tmp_path, run, corpus=corpus).model_copy(update={"duplicates": "keep"})

@@ -85,8 +85,8 @@ def test_a_folder_of_a_schedule_names_its_latest_success(tmp_path: Path, earlier
     assert "latest.json: no JSON with an output_uri" in refusal(tmp_path / "two", tmp_path)
 
 
-def test_latest_stops_no_job(tmp_path: Path, earlier: Path) -> None:
-    """The first night has nothing before it, and a damaged one must not cost the next."""
+def test_latest_never_fails_a_job(tmp_path: Path, earlier: Path) -> None:
+    """The first night has no earlier output, and a damaged one must not fail the next."""
     spec = job(tmp_path / "two", "latest", output_uri=str(tmp_path / "runs/two"))
     first = done(spec)
     assert first.reuse and (first.reuse.n_reused, first.reuse.n_new) == (0, 20)
@@ -98,7 +98,7 @@ def test_latest_stops_no_job(tmp_path: Path, earlier: Path) -> None:
     assert "only a success is reused" in (checked.record.no_reuse or "")
 
 
-def test_scores_that_change_after_they_were_looked_at_are_noticed(earlier: Path) -> None:
+def test_scores_that_change_after_the_check_are_noticed(earlier: Path) -> None:
     opened = Earlier.open(str(earlier))
     file = sorted((control(earlier) / "scores").iterdir())[0]
     content = bytearray(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Looking scores up takes memory that neither job bounds: DuckDB's limit and some more."""
+"""Looking scores up takes bounded memory for any jobs: DuckDB's limit and some more."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ print(found.n_known, int(peak.split()[1]) // 1024)
 
 
 def write_known(first: Output, found: pa.FixedSizeBinaryArray) -> None:
-    """Random hashes and those that are to be found, in place of a job's own."""
+    """Write random hashes, and those to be found, in place of a job's own."""
     rng = np.random.default_rng(0)
     uri = first.shard_scores_uri(0)
     with pq.ParquetWriter(uri, SAVED_SCHEMA, use_dictionary=False, compression="none") as writer:
@@ -59,7 +59,7 @@ def write_known(first: Output, found: pa.FixedSizeBinaryArray) -> None:
     first.write_manifest(manifest.model_copy(update={"n_scored": N_KNOWN}))
 
 
-def test_a_look_up_takes_less_memory_than_the_hashes(tmp_path: Path) -> None:
+def test_looking_scores_up_takes_less_memory_than_the_hashes(tmp_path: Path) -> None:
     spec = job_of(pairs(2, 3), tmp_path / "one", "null", for_reuse=True)
     done(spec)
     first = Output(spec.output_uri)

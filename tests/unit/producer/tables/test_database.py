@@ -1,3 +1,5 @@
+"""The DuckDB database: feeds, results, errors, isolation."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ def tables(n_tables: int) -> Iterator[pa.Table]:
         yield pa.table([numbers, pa.array(np.char.ljust(numbers.astype(str), 200, "x"))], SCHEMA)
 
 
-def test_a_feed_is_asked_and_comes_back_in_small_tables(tmp_path: Path) -> None:
+def test_a_query_on_a_feed_returns_small_tables(tmp_path: Path) -> None:
     with Database(tmp_path, "200MB") as database:
         found = list(database.tables(QUERY, Feed(SCHEMA, tables(20))))
         assert max(table.num_rows for table in found) <= 2048
@@ -43,7 +45,7 @@ def test_an_error_of_the_feed_is_the_one_that_is_raised(tmp_path: Path) -> None:
                 ask(QUERY, Feed(SCHEMA, broken()))
 
 
-def test_too_little_memory_is_said_in_a_line(tmp_path: Path) -> None:
+def test_too_little_memory_is_a_one_line_error(tmp_path: Path) -> None:
     with Database(tmp_path, "2MB") as database, pytest.raises(StorageRefused) as refused:
         list(database.tables(QUERY, Feed(SCHEMA, tables(100))))
     assert str(refused.value).startswith("cannot prepare the input: Out of Memory Error")
@@ -54,7 +56,7 @@ def test_too_little_memory_is_said_in_a_line(tmp_path: Path) -> None:
 def test_nothing_but_the_database_can_be_reached(tmp_path: Path, folder: str | None) -> None:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "a.csv").write_text("n\n1\n")
-    table = pa.table({"n": [1]})  # nor a variable of that name
+    table = pa.table({"n": [1]})  # a variable is not found by its name
     with Database(folder and tmp_path / folder) as database:
         for query in (
             f"select * from read_csv('{tmp_path}/a.csv')",

@@ -1,3 +1,5 @@
+"""Rows reordered through a scratch file."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -20,7 +22,7 @@ def table_of(numbers: np.ndarray) -> pa.Table:
 
 
 @pytest.mark.parametrize("gathered_bytes", [20_000, 200_000, 2**30])
-def test_rows_come_out_in_order_with_nulls_where_none_went(
+def test_rows_are_in_order_with_nulls_where_none_was_added(
     tmp_path: Path, gathered_bytes: int
 ) -> None:
     n_rows = 3 * BLOCK_ROWS + 5
@@ -44,7 +46,7 @@ def test_rows_come_out_in_order_with_nulls_where_none_went(
     assert not path.exists()
 
 
-def test_nothing_comes_of_nothing(tmp_path: Path) -> None:
+def test_no_rows_give_no_tables(tmp_path: Path) -> None:
     with Shuffle(tmp_path / "rows", SCHEMA, 0) as shuffle:
         assert list(shuffle.blocks()) == []
 

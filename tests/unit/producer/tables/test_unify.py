@@ -26,7 +26,7 @@ INT, TEXT = pa.int64(), pa.string()
 
 
 def write_files(folder: Path, *columns: pa.Array | None, name: str = "n") -> Path:
-    """A file of pairs for each column, or without one."""
+    """Write a file of pairs for each column, or without a column for None."""
     folder.mkdir(exist_ok=True)
     for number, column in enumerate(columns):
         rows = pairs(number + 1, 1)[-1:] * (2 if column is None else len(column))
@@ -106,7 +106,9 @@ def test_types_are_unified_whichever_file_comes_first(
     for number, order in enumerate((columns, columns[::-1])):
         found = read(write_files(tmp_path / str(number), *order))
         assert found.null_count == 4
-        if number == 0 or not pa.types.is_struct(wanted):  # whose first file's order counts
+        if number == 0 or not pa.types.is_struct(
+            wanted
+        ):  # a struct's fields are in the first file's order
             assert found.type == wanted
 
 
@@ -183,7 +185,7 @@ def plain_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
 
 @settings(max_examples=150, deadline=None)
 @given(one=NUMBERS, other=NUMBERS, nested=st.booleans())
-def test_what_goes_in_comes_out_equal_or_is_refused(
+def test_values_are_read_back_equal_or_refused(
     one: tuple[pa.DataType, list[Any]], other: tuple[pa.DataType, list[Any]], nested: bool
 ) -> None:
     columns = [pa.array(values, kind) for kind, values in (one, other)]
@@ -234,7 +236,7 @@ def test_columns_go_by_name_and_a_missing_one_is_null(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"cluster": True}])
 @pytest.mark.parametrize("name", ["query", "document", "query_id", "doc_id"])
-def test_a_text_or_an_id_that_one_file_lacks_is_no_null(
+def test_a_text_or_an_id_that_one_file_lacks_is_refused(
     name: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     table = pa.Table.from_pylist(pairs(2, 3))

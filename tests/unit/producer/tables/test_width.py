@@ -1,4 +1,4 @@
-"""How many columns an input may have, whatever its form."""
+"""The limit of an input's columns, in every file format."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_columns_of_all_files_count_together(tmp_path: Path) -> None:
         read_source(str(tmp_path / "in"))
 
 
-def test_as_many_as_are_allowed_are_scored(tmp_path: Path) -> None:
+def test_the_allowed_number_of_columns_is_scored(tmp_path: Path) -> None:
     row = PAIR | keys(ALLOWED - 2)
     path = write_jsonl(tmp_path / "in.jsonl", [row])
     ended = rankmill("run", path, tmp_path / "out", "--model", "null")
