@@ -1,6 +1,6 @@
-"""Every metric that Rankmill serves, declared once: docs/metrics.md is made from this.
+"""Declare every metric once; docs/metrics.md is generated from here.
 
-Names as Prometheus has them: base units, `_total` for what only grows. No label holds a URI.
+Names follow Prometheus: base units, and `_total` for a counter. No label holds a URI.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One name; `buckets` are a histogram's upper bounds."""
+    """One metric; `buckets` are the upper bounds of a histogram."""
 
     name: str
     kind: Kind
@@ -22,26 +22,28 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
-# Counted by a worker's child. They begin at 0 with the worker, not with its child.
+# Served by workers, counted in a worker's child. They start at 0 with the worker, not its child.
 
-PAIRS = Metric("rankmill_pairs_total", "counter", "Pairs scored, again where a shard is run again")
+PAIRS = Metric(
+    "rankmill_pairs_total", "counter", "Scored pairs, counted again if a shard runs again"
+)
 UNIQUE_PAIRS = Metric(
     "rankmill_unique_pairs_total",
     "counter",
-    "Pairs that the model saw: equal ones of a window once",
+    "Distinct pairs of each window, which the model scored",
 )
-TOKENS = Metric("rankmill_tokens_total", "counter", "Tokens that the model saw, without padding")
-TRUNCATED = Metric("rankmill_truncated_pairs_total", "counter", "Pairs scored whose text was cut")
+TOKENS = Metric("rankmill_tokens_total", "counter", "Tokens that the model scored, without padding")
+TRUNCATED = Metric("rankmill_truncated_pairs_total", "counter", "Scored pairs with truncated text")
 REJECTS = Metric(
     "rankmill_rejected_pairs_total",
     "counter",
-    "Rows of finished shards that could not be scored, by class of reason",
+    "Rejected rows of finished shards, by class of reason",
     ("reason",),
 )
 SHARDS = Metric(
     "rankmill_shards_total",
     "counter",
-    "Shards that came to an end here: scored; lost to another worker; failed, or to be tried again",
+    "Shards that ended here: scored, lost to another worker, failed, or to be retried",
     ("outcome",),
 )
 SHARD_SECONDS = Metric(
@@ -53,97 +55,110 @@ SHARD_SECONDS = Metric(
 FORWARD_SECONDS = Metric(
     "rankmill_forward_seconds",
     "histogram",
-    "Seconds that a batch takes on the device",
+    "Seconds of one batch on the device",
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
 )
 BATCH_FILL = Metric(
     "rankmill_batch_fill_ratio",
     "histogram",
-    "Tokens of a batch, without padding, as a share of how many it may have",
+    "Tokens of a batch, without padding, divided by the maximum",
     buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1),
 )
 BUSY_SECONDS = Metric(
-    "rankmill_device_busy_seconds_total", "counter", "Seconds that the device has computed"
+    "rankmill_device_busy_seconds_total", "counter", "Seconds in which the device computed"
 )
 SCORING_SECONDS = Metric(
-    "rankmill_scoring_seconds_total", "counter", "Seconds that a scorer has had work"
+    "rankmill_scoring_seconds_total", "counter", "Seconds in which a scorer had work"
 )
 STARVED_SECONDS = Metric(
     "rankmill_tokenizer_stall_seconds_total",
     "counter",
-    "Seconds of scoring in which the next pairs were not yet read and tokenized",
+    "Seconds of scoring spent waiting for the next pairs to be read and tokenized",
 )
 DEVICE_MEMORY = Metric(
     "rankmill_device_memory_bytes",
     "gauge",
-    "Memory by kind: allocated, reserved and total of a GPU; on a CPU what the process holds "
-    "(allocated, reserved) and the machine has (total)",
+    "Memory by kind. GPU: allocated, reserved, total. CPU: the process's (allocated, reserved) and "
+    "the machine's (total)",
     ("kind",),
 )
 MODEL_INFO = Metric(
     "rankmill_model_info",
     "gauge",
-    "1 for the model that is loaded",
+    "1 for the loaded model",
     ("model", "revision", "path", "precision", "device"),
 )
 
-# Told by a worker's main process.
+# Served by workers, from the main process.
 
-WORKER_INFO = Metric("rankmill_worker_info", "gauge", "1, with the worker's name", ("worker",))
+WORKER_INFO = Metric(
+    "rankmill_worker_info", "gauge", "1, labelled with the worker's name", ("worker",)
+)
 WORKER_HEALTHY = Metric(
     "rankmill_worker_healthy",
     "gauge",
-    "What python -m worker.health says of it: 1, or 0 if it hangs",
+    "1 if python -m worker.health passes, 0 if the worker hangs",
 )
 
-# Told of the cluster by `rankmill exporter`, from Redis.
+# Served by `rankmill exporter` about the cluster, from Redis.
 
 REDIS_UP = Metric(
-    "rankmill_redis_up", "gauge", "Whether Redis answers; if not, the rest is missing"
+    "rankmill_redis_up", "gauge", "1 if Redis answers; if 0, the other metrics are missing"
 )
-REDIS_USED = Metric("rankmill_redis_memory_used_bytes", "gauge", "Memory that Redis uses")
+REDIS_USED = Metric("rankmill_redis_memory_used_bytes", "gauge", "Memory used by Redis")
 REDIS_MAX = Metric(
-    "rankmill_redis_memory_max_bytes", "gauge", "Memory that Redis may use; 0 is no limit"
+    "rankmill_redis_memory_max_bytes", "gauge", "Memory limit of Redis, 0 for no limit"
 )
-WORKERS = Metric("rankmill_workers", "gauge", "Workers seen within the last minute")
+WORKERS = Metric("rankmill_workers", "gauge", "Workers with a heartbeat in the last minute")
 QUEUE = Metric(
     "rankmill_queue_messages",
     "gauge",
-    "Messages that wait, by the priority of their job; none is what belongs to no running job",
+    "Queued messages by priority of their job; priority none: of no running job",
     ("queue", "priority"),
 )
 LATE = Metric(
-    "rankmill_late_schedules", "gauge", "Schedules whose run will miss its deadline, or has"
+    "rankmill_late_schedules",
+    "gauge",
+    "Schedules whose run has missed its deadline or will miss it",
 )
-JOBS = Metric("rankmill_jobs", "gauge", "Jobs that are not over")
+JOBS = Metric("rankmill_jobs", "gauge", "Unfinished jobs")
 JOB_INFO = Metric(
-    "rankmill_job_info", "gauge", "1 for a job that is not over", ("job_id", "state", "priority")
+    "rankmill_job_info", "gauge", "1 for an unfinished job", ("job_id", "state", "priority")
 )
 JOB_PAIRS = Metric("rankmill_job_pairs", "gauge", "Rows of a job's input", ("job_id",))
 JOB_DONE = Metric(
-    "rankmill_job_pairs_done", "gauge", "Of those, scored or rejected, or prepared", ("job_id",)
+    "rankmill_job_pairs_done",
+    "gauge",
+    "Rows of a job that are scored, rejected or prepared",
+    ("job_id",),
 )
 JOB_REJECTED = Metric(
-    "rankmill_job_rejected_pairs", "gauge", "Of those, rejected by finished shards", ("job_id",)
+    "rankmill_job_rejected_pairs",
+    "gauge",
+    "Rows of a job that finished shards rejected",
+    ("job_id",),
 )
 JOB_SHARDS = Metric(
     "rankmill_job_shards",
     "gauge",
-    "Shards of a job by state: unsent, queued (sent, with no worker), running, done",
+    "Shards of a job by state: unsent, queued (sent, not started), running, done",
     ("job_id", "state"),
 )
 JOB_WAITING = Metric(
     "rankmill_job_oldest_waiting_shard_seconds",
     "gauge",
-    "Since when the shard has waited that was sent first of those with no worker; 0 without such",
+    "Age of the oldest queued shard of a job, 0 if none",
     ("job_id",),
 )
 
-# Made of them by docker/prometheus/rules.yml.
+# Recorded by the rules of docker/prometheus/rules.yml.
 
 JOB_RATE = Metric("rankmill:job_pairs:rate5m", "gauge", "A job's pairs per second", ("job_id",))
 JOB_ETA = Metric(
-    "rankmill:job_eta:seconds", "gauge", "Until a job's last pair, at that rate", ("job_id",)
+    "rankmill:job_eta:seconds",
+    "gauge",
+    "Seconds until a job's last pair at its present rate",
+    ("job_id",),
 )
 
 OF_CHILD = (
@@ -157,8 +172,8 @@ OF_CLUSTER = (
 )
 OF_RULES = (JOB_RATE, JOB_ETA)
 
-# The classes of reasons that REJECTS tells apart, each with what is said in such a reason; the
-# first that fits counts, and `other` is the rest.
+# The values of the label `reason` of REJECTS, each with texts that such a reason contains. The
+# first match counts.
 REASONS = {
     "null": ("is null", "no candidates"),
     "empty": ("is empty",),
@@ -174,5 +189,5 @@ REASONS = {
 
 
 def reason_class(reason: str) -> str:
-    """The class of why a row was rejected; whatever is said, they are few."""
-    return next(name for name, said in REASONS.items() if any(part in reason for part in said))
+    """Return the class of a reject's reason; there are few, so that the label has few values."""
+    return next(name for name, parts in REASONS.items() if any(part in reason for part in parts))

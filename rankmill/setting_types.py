@@ -1,4 +1,4 @@
-"""What settings may look like, told so that no password is repeated."""
+"""Types that check the values of settings; no message repeats a password."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def _split(value: Any) -> Any:
 
 
 def _check_places(places: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    for each in places or ():
-        scheme, _, rest = each.partition("://")
+    for place in places or ():
+        scheme, _, rest = place.partition("://")
         is_object = scheme == "s3" and rest.partition("/")[0]
-        if not is_object and not each.startswith("/"):
-            raise _wrong(f"{each} is neither an absolute folder nor s3://bucket/prefix/")
+        if not is_object and not place.startswith("/"):
+            raise _wrong(f"{place} is neither an absolute folder nor s3://bucket/prefix/")
     return places
 
 
 def _check_url(url: str) -> str:
-    """What reads the URL later would repeat a password that it takes for a port."""
+    # Checked here because a client's own message would repeat a password that it takes for a port.
     if not re.match(r"(rediss?|redis\+socket)://.", url):
         raise _wrong("must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or redis+socket:///PATH")
     try:
@@ -53,9 +53,9 @@ def _check_device(text: str) -> str:
 
 
 def _check_memory(text: str) -> str:
-    """As DuckDB reads it, which would refuse it only once a job is being prepared."""
+    # DuckDB would refuse it too, but only while a job is being prepared.
     if not re.fullmatch(r"\s*0*[1-9]\d*(\.\d+)?\s*([kmgt]i?b|%)\s*", text, re.IGNORECASE):
-        raise _wrong(f"{text!r} is not an amount of memory; give one such as 800MB, 4GB or 2GiB")
+        raise _wrong(f"{text!r} is not an amount of memory; give for example 800MB, 4GB or 2GiB")
     return text
 
 

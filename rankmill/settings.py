@@ -1,4 +1,4 @@
-"""Everything that is set from outside, in one typed class; nothing else reads the environment."""
+"""The settings from the environment, as one typed class; no other module reads them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECRET_KEY_BYTES = 24  # the least of the Standard Webhooks specification
 
 
 class Settings(BaseSettings):
-    """Read from `RANKMILL_…` variables; the README's table is made from these descriptions."""
+    """The `RANKMILL_…` variables; docs/settings.md is generated from these descriptions."""
 
     model_config = SettingsConfigDict(
         env_prefix="RANKMILL_", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
@@ -30,109 +30,110 @@ class Settings(BaseSettings):
 
     broker_url: BrokerUrl = Field(
         "redis://localhost:6379/0",
-        description="Redis that carries the work: redis://, rediss:// or redis+socket:///path",
+        description="URL of the Redis broker: redis://, rediss:// or redis+socket:///path",
     )
     broker_ca: str | None = Field(
-        None, description="PEM file of the CA that vouches for a rediss:// broker [the system's]"
+        None, description="PEM file of the CA that signed the broker's certificate [the system's]"
     )
     allowed_prefixes: Places = Field(
         None,
-        description="Folders and s3://bucket/prefix/ that jobs may touch, comma-separated [any]",
+        description="Prefix allow-list: folders and s3://bucket/prefix/ that jobs may use, "
+        "comma-separated [any]",
     )
     allowed_models: Names = Field(
-        None, description="Models that jobs may name: ids, owner/*, folders, comma-separated [any]"
+        None,
+        description="Models that jobs may use: hub ids, owner/*, folders, comma-separated [any]",
     )
     remote_code_models: Names = Field(
-        None, description="Models whose own Python code may run, named in the same way [none]"
+        None, description="Models that may run their own Python code, listed in the same way [none]"
     )
     model_queues: Names = Field(
         None,
-        description="Models whose shards have a queue of their own, comma-separated; the same in "
-        "every process",
+        description="Models whose shards have their own queue, comma-separated; set it in "
+        "every process [none]",
     )
     device: DeviceName = Field(
         "auto",
-        description="Where workers score: auto (every visible GPU, else the CPU), cpu, cuda (every "
-        "visible GPU, or an error), cuda:N (the N-th visible one)",
+        description="Device of the workers: auto (every visible GPU, else the CPU), cpu, cuda "
+        "(every visible GPU, or an error), cuda:N (one visible GPU)",
     )
     device_reason: str | None = Field(
         None,
-        description="Why it is that device; set by `run` and `worker` for the workers they start",
+        description="Reason for the device; `run` and `worker` set it for the workers they start",
     )
     threads: int = Field(
-        0, ge=0, description="CPU threads of a worker; 0: as many as it may use cores"
+        0, ge=0, description="CPU threads of a worker; 0: one for each core it may use"
     )
     claim_s: float = Field(
-        30.0, gt=0, description="Seconds after which a silent worker's shard is given to another"
+        30.0, gt=0, description="Seconds without a heartbeat after which a worker loses its shard"
     )
-    reconcile_s: float = Field(
-        5.0, gt=0, description="Seconds between looks for shards that nobody works on"
-    )
+    reconcile_s: float = Field(5.0, gt=0, description="Seconds between scans for lost shards")
     trusted_tries: int = Field(
-        2, ge=1, description="Starts of a shard before it is suspected of killing its worker"
+        2, ge=1, description="Starts of a shard before it is searched for a poison row"
     )
     max_tries: int = Field(
-        6, ge=1, description="Starts of a shard, not counting found killers, before its job fails"
+        6,
+        ge=1,
+        description="Starts of a shard, not counting isolated poison rows, before its job fails",
     )
     shards_per_worker: int = Field(
-        3, ge=1, description="Shards of one job in flight for each live worker"
+        3, ge=1, description="Shards of a job in flight for each live worker"
     )
     models: Path | None = Field(
-        None, description="Folder of pulled models, instead of fetching any [the hub's cache]"
+        None, description="Folder of pulled models; no other hub model is loaded [the hub's cache]"
     )
     window_pairs: int = Field(
-        4096, ge=1, description="Rows a worker reads, tokenizes and sorts by length at a time"
+        4096, ge=1, description="Rows that a worker reads, tokenizes and sorts at a time"
     )
     scratch: str | None = Field(
-        None, description="Folder on local disk for what does not fit in memory [the system's]"
+        None, description="Folder for temporary files on local disk [the system's]"
     )
     prepare_memory: Memory = Field(
-        "1GB", description="Memory that joining and sorting may use before they take to the disk"
+        "1GB", description="Memory for joins and sorts, such as 4GB; beyond it they use the disk"
     )
     max_columns: int = Field(
-        2000, ge=1, description="Columns that an input may have, each key of nested ones counted"
+        2000, ge=1, description="Maximum columns of an input; each nested key counts"
     )
     max_line_bytes: int = Field(
-        64 * 2**20, ge=1, description="Bytes that one line of JSONL, TSV or a TREC run may have"
+        64 * 2**20, ge=1, description="Maximum bytes of one line of JSONL, TSV or a TREC run"
     )
-    tick_s: float = Field(
-        30.0, gt=0, description="Seconds between beat's looks for schedules that are due"
-    )
+    tick_s: float = Field(30.0, gt=0, description="Seconds between checks for due schedules")
     keep_finished_s: int = Field(
-        7 * 24 * 3600, ge=1, description="Seconds that Redis remembers a finished job"
+        7 * 24 * 3600, ge=1, description="Seconds that Redis keeps a finished job"
     )
     stall_s: float = Field(
-        600.0, gt=0, description="Seconds without progress after which a busy worker counts as hung"
+        600.0, gt=0, description="Seconds without progress after which a busy worker is unhealthy"
     )
     metrics_port: int = Field(
-        0, ge=0, le=65535, description="Port on which this process serves its metrics; 0: none"
+        0, ge=0, le=65535, description="Port of this process's metrics; 0: none"
     )
-    metrics_host: str = Field("127.0.0.1", description="Address at which it serves them")
+    metrics_host: str = Field("127.0.0.1", description="Address that the metrics port listens on")
     runtime: str | None = Field(
-        None, description="Folder in which a worker leaves signs of life [the system's temporary]"
+        None, description="Folder of the workers' heartbeat files [the system's temporary]"
     )
     webhook_url: SecretStr | None = Field(
-        None, description="http:// or https:// address that is told of jobs' ends; for every worker"
+        None,
+        description="http:// or https:// URL that gets the events of jobs; set it for every worker",
     )
     webhook_secret: SecretStr | None = Field(
         None,
         validate_default=True,
-        description="What these messages are signed with; at least 16 characters",
+        description="Secret that signs these events; at least 16 characters",
     )
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="A worker's lines: json, text, or auto (text on a terminal)"
+        "auto", description="Format of the log: json, text, or auto (text on a terminal)"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="The least that a worker tells"
+        "INFO", description="Minimum log level"
     )
     flower_basic_auth: SecretStr | None = Field(
-        None, description="Who may see Flower: user:password, several with commas between them"
+        None, description="Logins of Flower: user:password, comma-separated [no login]"
     )
 
     @field_validator("webhook_url")
     @classmethod
     def _check_webhook(cls, url: SecretStr | None) -> SecretStr | None:
-        """Refuse what cannot be posted to; an address may be a secret and is never quoted."""
+        """Refuse an invalid URL; it may hold a secret, so the message does not quote it."""
         if url is not None and not _is_web_address(url.get_secret_value()):
             raise ValueError("must be http:// or https:// with a host, and no user or password")
         return url
@@ -157,7 +158,7 @@ class Settings(BaseSettings):
         return secret
 
     def secrets(self) -> list[str]:
-        """What no line of a log may show."""
+        """Return the values that no log line may show."""
         found = [urlsplit(self.broker_url).password]
         if self.flower_basic_auth is not None:
             logins = self.flower_basic_auth.get_secret_value().split(",")
@@ -167,14 +168,14 @@ class Settings(BaseSettings):
         return [secret for secret in found if secret]
 
 
-# Read by Docker Compose and the image, or from a process to those that it starts.
+# Read by Docker Compose and the image, or passed from a process to those it starts.
 _NOT_SETTINGS = {"RANKMILL_DATA", "RANKMILL_VERSION", "RANKMILL_DEVICE_REASON"}
 _OF_TESTS = ("RANKMILL_TEST_", "RANKMILL_CHAOS_")
 
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The process's settings, read once.
+    """Return the process's settings; the environment is read once.
 
     Raises:
         InputError: a variable's value is wrong.
@@ -190,12 +191,12 @@ def _variable(field: str) -> str:
 
 
 def _is_secret(field: str) -> bool:
-    """Whether a setting may hold a password or a token."""
+    """Return whether a setting may hold a password or a token."""
     return field == "broker_url" or "SecretStr" in str(Settings.model_fields[field].annotation)
 
 
 def unknown_variables() -> list[str]:
-    """One line for each RANKMILL_ variable of the environment that nothing reads."""
+    """Return a line for each RANKMILL_ variable in the environment that is not a setting."""
     prefix = str(Settings.model_config["env_prefix"])
     known = {prefix + name.upper() for name in Settings.model_fields}
     lines = []
@@ -204,7 +205,7 @@ def unknown_variables() -> list[str]:
         if not name.upper().startswith(prefix) or name.upper() in known or is_other:
             continue
         near = difflib.get_close_matches(name.upper(), known, n=1)
-        advice = f"did you mean {near[0]}?" if near else "the README's table has all settings"
+        advice = f"did you mean {near[0]}?" if near else "docs/settings.md lists all settings"
         lines.append(f"{name} is not a setting and has no effect; {advice}")
     return lines
 
@@ -221,5 +222,5 @@ def _is_web_address(url: str) -> bool:
     return is_plain and is_web and not has_login
 
 
-# The checkout that the demo model and data come with.
+# The checkout, which holds the demo model and the example data.
 CHECKOUT = Path(__file__).resolve().parent.parent

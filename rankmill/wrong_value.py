@@ -1,4 +1,4 @@
-"""Write what pydantic refuses as one line: the name as it was typed, the value, what is allowed."""
+"""Turn a validation error of pydantic into one line: the name, the value, what is allowed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def wrong_value(
     """Return a line about the first wrong field.
 
     Args:
-        named: a field's name to the key, flag or variable that a user types.
-        known: names to choose from, for an unknown one.
-        is_secret: whether a field's value must not be shown; an address never is.
+        error: what pydantic raised.
+        named: turns a field's name into the key, flag or variable that a user types.
+        known: the names of fields, to suggest one for an unknown name.
+        is_secret: returns whether a field's value must not be shown. URLs are never shown.
     """
     first = error.errors(include_url=False)[0]
     field = ".".join(map(str, first["loc"]))

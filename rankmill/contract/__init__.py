@@ -1,1 +1,1 @@
-"""What is written down and sent: every message, file and result, as frozen models."""
+"""Every message, control file and result, as frozen pydantic models."""

@@ -1,4 +1,4 @@
-"""What crosses a process or is kept on storage: frozen, versioned, and checked when read."""
+"""The base of all messages and control files: frozen, versioned, checked when read."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from rankmill.errors import InputError
 from rankmill.wrong_value import wrong_value
 
-# What a message carries is bounded, and nothing in it can pass for another key of Redis.
+# The length is bounded, and no id can be mistaken for another key of Redis.
 JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 OutputUri = Annotated[str, Field(min_length=1, max_length=4096)]
 
-# Of git-check-ref-format: what a branch, a tag or a commit may not hold.
+# What a branch, a tag or a commit must not contain, from git-check-ref-format.
 _NOT_A_REF = re.compile(
     r"^[-/]|//|/$|(^|/)\.|\.\.|\.$|\.lock(/|$)|@\{|^@$|[\x00-\x20\x7f\\~^:?*\[]"
 )
 
 
 def check_revision(revision: str) -> str:
-    """Return a revision that is a commit or a plain ref name; the hub's client joins it to a path.
+    """Return the revision if it is a commit or a plain ref name.
+
+    The hub's client joins it to a path, so that `..` would lead out of the cache.
 
     Raises:
-        InputError: it is neither.
+        InputError: the revision is neither.
     """
     is_plain = 0 < len(revision) <= 255 and revision.isprintable()
     if not is_plain or _NOT_A_REF.search(revision):
@@ -49,13 +51,14 @@ ContractT = TypeVar("ContractT", bound="Contract")
 
 
 class Contract(BaseModel):
-    """Something that crosses a process or is kept on storage; an unknown field is an error."""
+    """A message or a control file; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     version: Literal[1] = 1
 
     def to_json(self) -> bytes:
+        """Return the indented JSON, with a line end."""
         return self.model_dump_json(indent=2).encode() + b"\n"
 
 
@@ -68,11 +71,14 @@ def parse(
     """Read a contract from JSON or plain values.
 
     Args:
-        where: what holds the values; empty where `named` gives flags.
-        named: a field's name to what a user types.
+        contract: the class to read.
+        content: JSON, or the values by field name.
+        where: the file or message, for the error; empty if `named` returns flags.
+        named: turns a field's name into what a user types.
 
     Raises:
-        InputError: naming `where`, the first wrong field, its value and what is allowed.
+        InputError: a field is wrong; the message names `where`, the field, its value and what is
+            allowed.
     """
     try:
         if isinstance(content, bytes):

@@ -1,6 +1,6 @@
-"""What `diff --json` prints: how the ranking of one finished job differs from that of another.
+"""The result of `diff`: how the rankings of two finished jobs differ.
 
-OLD is before and NEW after. A pair is a query and a document, told apart by what `keys` says.
+OLD is before and NEW after. `keys` says how pairs of a query and a document are matched.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from rankmill.contract.base import Contract
 
 KeyKind = Literal["id", "text"]
 
-# Of rank-biased overlap: the chance that a reader goes on to the next place.
+# Rank-biased overlap: the probability that a reader goes on to the next place.
 RBO_P = 0.9
-# Places of each query that it looks at; 0.9 ** 100 of the weight lies beyond, 0.003%.
+# Places of each query that count; 0.9 ** 100 of the weight, 0.003%, lies beyond.
 RBO_DEPTH = 100
 
 
@@ -25,12 +25,12 @@ class _Facts(BaseModel):
 
 
 class Side(_Facts):
-    """One of the outputs.
+    """One of the two outputs.
 
     Attributes:
-        top_k: rows that its job kept of each query, so that what fell out of them has vanished.
+        top_k: rows that its job kept of each query; a document beyond them counts as vanished.
         n_rows: ranked rows in its parts.
-        n_pairs: distinct ones of them whose query and document are named.
+        n_pairs: distinct pairs of these rows whose query and document have a key.
     """
 
     job_id: str
@@ -45,18 +45,18 @@ class Side(_Facts):
 
 
 class Keys(_Facts):
-    """What pairs are joined on: ids, or a 128-bit hash of the text where one side has no id."""
+    """The keys that pairs are joined on: ids, or a 128-bit hash of the text if a side has no id."""
 
     query: KeyKind
     document: KeyKind
 
 
 class Presence(_Facts):
-    """What both have, what only NEW has, and what only OLD has.
+    """Counts of what both outputs have, only NEW has, and only OLD has.
 
     Attributes:
-        new_share: of what NEW has.
-        vanished_share: of what OLD has.
+        new_share: n_new as a share of all in NEW.
+        vanished_share: n_vanished as a share of all in OLD.
     """
 
     n_common: int
@@ -67,6 +67,7 @@ class Presence(_Facts):
 
     @classmethod
     def of(cls, n_old: int, n_new: int, n_common: int) -> Presence:
+        """Return the counts and shares, given the sizes of both outputs and their overlap."""
         return cls(
             n_common=n_common,
             n_new=n_new - n_common,
@@ -77,7 +78,7 @@ class Presence(_Facts):
 
 
 class ScoreBin(_Facts):
-    """Pairs with `start <= score < stop`; the last bin has its stop too."""
+    """Pairs with `start <= score < stop`; the last bin includes `stop`."""
 
     start: float
     stop: float
@@ -86,14 +87,14 @@ class ScoreBin(_Facts):
 
 
 class ScoreShift(_Facts):
-    """The column `score` of the pairs that both have.
+    """How the column `score` moved in the pairs that both outputs have.
 
     Attributes:
-        mean_shift: of after minus before.
-        shift_quantiles: of after minus before, by name: min, p1, p5, p25, p50, p75, p95, p99, max;
-            linear between neighbours.
-        ks: the Kolmogorov-Smirnov distance of the two distributions, the most by which their
-            cumulative shares differ. It is no test: the samples are the same pairs.
+        mean_shift: mean of after minus before.
+        shift_quantiles: quantiles of after minus before, linear between neighbours. Their names
+            are min, p1, p5, p25, p50, p75, p95, p99 and max.
+        ks: the Kolmogorov-Smirnov distance of the two distributions, the largest difference of
+            their cumulative shares. It is not a test, because both samples are the same pairs.
     """
 
     n_pairs: int
@@ -107,13 +108,13 @@ class ScoreShift(_Facts):
 
 
 class Churn(_Facts):
-    """The first k documents of the queries that both have.
+    """How the first k documents changed, over the queries that both outputs have.
 
     Attributes:
-        overlap: mean share of the first k that both have; of lists shorter than k, the share of the
-            longer one.
+        overlap: mean share of the first k that both have; for lists shorter than k, the share of
+            the longer one.
         churn: 1 - overlap.
-        n_changed: queries whose first k are not the same documents, in whatever order.
+        n_changed: queries whose first k are different documents; their order does not count.
     """
 
     k: int
@@ -123,14 +124,14 @@ class Churn(_Facts):
 
 
 class RankBiasedOverlap(_Facts):
-    """How alike the orders are, the first places counting most; 1 for equal ones.
+    """The similarity of the orders, in which the first places count most; 1 for equal orders.
 
-    Extrapolated, RBO_EXT of Webber, Moffat and Zobel, "A similarity measure for indefinite
+    It is RBO_EXT, extrapolated, of Webber, Moffat and Zobel, "A similarity measure for indefinite
     rankings", TOIS 2010, equation 32, of the first `depth` places.
 
     Attributes:
-        n_equal: queries at exactly 1.
-        quantiles: over the queries that both have: min, p5, p25, p50.
+        n_equal: queries with exactly 1.
+        quantiles: min, p5, p25 and p50 over the queries that both outputs have.
     """
 
     p: float
@@ -141,7 +142,7 @@ class RankBiasedOverlap(_Facts):
 
 
 class Place(_Facts):
-    """A document at its place, from 1, and the one that it has on the other side, if any."""
+    """A document, its place from 1, and its place in the other output, if any."""
 
     place: int
     doc_id: int | str | None
@@ -151,7 +152,7 @@ class Place(_Facts):
 
 
 class ChangedQuery(_Facts):
-    """A query's first places before and after; texts where they were kept, shortened."""
+    """A query's first places before and after, with clipped texts if they were kept."""
 
     query_id: int | str | None
     query: str | None
@@ -163,10 +164,10 @@ class ChangedQuery(_Facts):
 
 
 class Comparison(_Facts):
-    """A measure's means before and after, and whether chance alone would make them differ so.
+    """A measure's means before and after, and the significance of their difference.
 
     Attributes:
-        p_value: of a sign-flip test of the queries' differences, for this measure by itself.
+        p_value: of a sign-flip test over the queries' differences, for this measure alone.
     """
 
     measure: str
@@ -179,9 +180,10 @@ class Comparison(_Facts):
 
 
 class GateCheck(_Facts):
-    """
+    """One gate expression and its outcome.
+
     Attributes:
-        value: what was measured; None where there was nothing to measure, which fails.
+        value: the measured value; None if there was nothing to measure, which fails.
     """
 
     expression: str
@@ -190,29 +192,33 @@ class GateCheck(_Facts):
 
 
 class GateResult(_Facts):
+    """The outcome of all gate expressions of a comparison."""
+
     passed: bool
     checks: tuple[GateCheck, ...]
 
     @property
     def message(self) -> str:
-        """The failed ones in a line; empty where all passed."""
+        """The failed expressions in a line; empty if all passed."""
         return "; ".join(
-            f"{each.expression}: it is {each.value:.4g}"
-            if each.value is not None
-            else f"{each.expression}: there is nothing to measure it on"
-            for each in self.checks
-            if each.failed
+            f"{check.expression}: it is {check.value:.4g}"
+            if check.value is not None
+            else f"{check.expression}: there is nothing to measure it on"
+            for check in self.checks
+            if check.failed
         )
 
 
 class Drift(Contract):
-    """
+    """A comparison of two finished jobs; `diff --json` prints it.
+
     Attributes:
         scores: None without common pairs.
-        churn, rbo: empty and None without common queries.
-        ndcg: by judgments, if there were any.
-        most_changed: the common queries of lowest rank-biased overlap, the lowest first.
-        gate: what the gates said, where there were any.
+        churn: empty without common queries.
+        rbo: None without common queries.
+        ndcg: empty without judgments.
+        most_changed: the common queries with the lowest rank-biased overlap, lowest first.
+        gate: the outcome of the gates, if there were any.
     """
 
     old: Side

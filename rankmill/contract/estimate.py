@@ -1,7 +1,7 @@
-"""What a producer asks of the engine about a sample, and what it is answered, over two pipes.
+"""The request and the answer of an estimate, between the producer and an engine process.
 
-The question is a line of JSON with the sample after it as an Arrow stream, so that no text touches
-a disk; the answer is JSON.
+They go over two pipes, so that no text is written to a disk. The request is a line of JSON with
+the sample after it as an Arrow stream. The answer is JSON.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from rankmill.contract.job import Columns, JobOptions
 
 
 class MeasureRequest(Contract):
-    """How the job would score the sample that goes with this.
+    """How a job would score the sample that follows.
 
     Attributes:
-        model_folder: None for a model that scores nothing.
-        calibrate_s: seconds to score for, to see how fast it goes; 0 loads no weights.
+        model_folder: None for a model without weights, such as `null`.
+        calibrate_s: seconds to score for, to measure the speed; 0 loads no weights.
     """
 
     options: JobOptions
@@ -26,7 +26,10 @@ class MeasureRequest(Contract):
     calibrate_s: float
 
     def with_sample(self, sample: pa.Table) -> bytes:
-        """Both as one message; the sample has the job's columns and REFUSAL_COLUMN."""
+        """Return request and sample in one message.
+
+        The sample has the job's columns and REFUSAL_COLUMN.
+        """
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, sample.schema) as stream:
             stream.write_table(sample)
@@ -34,13 +37,13 @@ class MeasureRequest(Contract):
 
     @classmethod
     def read(cls, message: bytes) -> tuple[MeasureRequest, pa.Table]:
-        """What `with_sample` was given."""
+        """Return the request and the sample of a message of `with_sample`."""
         line, _, sample = message.partition(b"\n")
         return parse(cls, line, "measure"), pa.ipc.open_stream(sample).read_all()
 
 
 class Calibration(Contract):
-    """What a device did in some seconds; equal pairs count once, as the model sees them."""
+    """The work of a device in some seconds; equal pairs count once, since they are scored once."""
 
     n_pairs: int
     n_tokens: int
@@ -48,16 +51,17 @@ class Calibration(Contract):
 
     @property
     def tokens_per_s(self) -> float:
+        """The speed, without padding."""
         return self.n_tokens / self.seconds
 
 
 class Measurement(Contract):
-    """What the engine sees of a sample.
+    """The engine's facts about a sample.
 
     Attributes:
-        refused: why which rows of the sample cannot be scored.
-        n_tokens: of each other row in order, after truncation; empty for `null`.
-        truncated: of the same rows, whether text was cut.
+        refused: row of the sample to the reason why it cannot be scored.
+        n_tokens: tokens of each other row in order, after truncation; empty for `null`.
+        truncated: whether the text was truncated, for the same rows.
     """
 
     refused: dict[int, str]

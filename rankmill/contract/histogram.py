@@ -1,4 +1,4 @@
-"""Histograms that cost a shard next to nothing and add up to the job's."""
+"""Histograms of scores and lengths, of which a job's is the sum of its shards'."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LENGTH_BUCKETS = 64
 
 
 def score_histogram(scores: np.ndarray, activation: str) -> Histogram:
-    """Of finite scores, in buckets that depend on the activation alone."""
+    """Return the histogram of finite scores (n,); its buckets depend only on the activation."""
     if activation == "sigmoid":
         return _histogram(scores, _SIGMOID_WIDTH, 0.0, 1.0)
     return _histogram(scores, _LOGIT_WIDTH, -_LOGIT_LIMIT, _LOGIT_LIMIT)
 
 
 def length_histogram(n_tokens: np.ndarray, max_length: int) -> Histogram:
-    """Of token counts, in buckets that depend on the longest allowed alone."""
+    """Return the histogram of token counts (n,); its buckets depend only on `max_length`."""
     width = 1
     while width * _LENGTH_BUCKETS < max_length:
         width *= 2
@@ -31,13 +31,14 @@ def length_histogram(n_tokens: np.ndarray, max_length: int) -> Histogram:
 
 
 class HistogramSum:
-    """Adds up histograms of one width; the first one's decides."""
+    """The sum of histograms; those of another width than the first are left out."""
 
     def __init__(self) -> None:
         self._width: float | None = None
         self._counts: dict[int, int] = {}
 
     def add(self, histogram: Histogram) -> None:
+        """Add the counts if the width is the first histogram's."""
         if self._width is None:
             self._width = histogram.width
         if histogram.width == self._width:
@@ -45,7 +46,7 @@ class HistogramSum:
                 self._counts[bucket] = self._counts.get(bucket, 0) + count
 
     def total(self) -> Histogram | None:
-        """None where nothing was counted."""
+        """Return the sum; None if nothing was counted."""
         if self._width is None or not self._counts:
             return None
         buckets = range(min(self._counts), max(self._counts) + 1)
@@ -54,11 +55,11 @@ class HistogramSum:
 
 
 def _histogram(values: np.ndarray, width: float, low: float, high: float) -> Histogram:
-    """Those beyond `low` or `high` are in the outermost buckets, and so is `high` itself."""
+    """Count values beyond `low` or `high`, and `high` itself, in the outermost buckets."""
     if not len(values):
         return Histogram(width=width)
     first, last = round(low / width), math.ceil(high / width)
-    # Neither 0.02 nor a float32 is exact, so that quotients are rounded before they are cut off.
+    # Neither 0.02 nor a float32 is exact: round the quotients before the floor.
     buckets = np.floor(np.round(values.astype(np.float64) / width, 4)).astype(np.int64)
     counts = np.bincount(np.clip(buckets, first, max(last - 1, first)) - first)
     begin = int(np.flatnonzero(counts)[0])

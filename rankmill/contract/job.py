@@ -23,12 +23,12 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 
 # The columns that a part adds to those it keeps, in this order.
 RESULT_COLUMNS = ("logit", "score", "rank", "n_tokens", "truncated")
-# Of lists, the column that holds a query's ranked candidates.
+# The column of a part that holds a query's ranked candidates, with --layout lists.
 CANDIDATES_COLUMN = "candidates"
 
 REJECT_COLUMNS = ("file", "row", "reason")
 
-# What a prepared dataset tells of each pair: why it cannot be scored, and where it came from.
+# Columns of a prepared dataset: why a pair cannot be scored, and its file and row in the input.
 REFUSAL_COLUMN = "_refusal"
 ORIGIN_COLUMNS = ("_file", "_row")
 STATUS_COLUMNS = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
@@ -165,19 +165,19 @@ class JobOptions(Contract):
 
 
 class JobSpec(JobOptions):
-    """One submission."""
+    """A submission."""
 
     output_uri: OutputUri
 
 
 class InputFile(Contract):
-    """A file as it was when the plan was made; a later change is noticed by size and state.
+    """An input file as it was when the plan was made; a change shows in its size or state.
 
     Attributes:
-        state: time of change of a local file, ETag of an object.
-        partition: columns that it does not store: those that its path gives, as `…/lang=de/…` does,
-            numbers where all are, or null; null for those that other files of the input store.
-        names: of columns that it stores by another name than the input has them by, that name.
+        state: modification time of a local file, ETag of an object.
+        partition: values of columns that the file does not store. Those of its path, such as
+            `…/lang=de/…`, are numbers if all files have numbers. Those of other files are null.
+        names: the input's name of a column to the file's own name for it, if they differ.
     """
 
     uri: str
@@ -185,27 +185,28 @@ class InputFile(Contract):
     size_bytes: int
     state: str
     partition: Partition = Field(default_factory=dict)
-    names: dict[str, str] = Field(  # left out where empty, so that jobs keep their names
+    names: dict[str, str] = Field(  # left out if empty, so that job ids stay the same
         default_factory=dict, exclude_if=operator.not_
     )
     role: InputRole = "input"
 
     @property
     def stat(self) -> FileStat:
+        """The file as storage names it."""
         return FileStat(self.uri, self.size_bytes, self.state)
 
 
 class Columns(Contract):
-    """Which input columns play which part, resolved against the schema.
+    """The role of each input column, resolved against the schema.
 
     Attributes:
-        query_id: the column that names a query group, or None where the query text does.
-        kept: input column to its name in the parts, in order; the same name unless it would
-            collide with a result column (`score` becomes `input_score`).
-        candidates: of lists, the input columns that tell of a candidate and not of its query;
-            None where a part has a row for each candidate.
-        title: the column that is joined before each document's text.
-        corpus_title: of a run, the column of the corpus that was, when the pairs were prepared.
+        query_id: the column that names a query group; None if the query's text does.
+        kept: input column to its name in the parts, in order. The names differ only if the column
+            would collide with a result column: `score` becomes `input_score`.
+        candidates: the input columns of a candidate rather than of its query, with --layout lists;
+            None if a part has a row for each candidate.
+        title: the column that is placed before each document's text.
+        corpus_title: the corpus's column that was placed there while a run was prepared.
     """
 
     query: str
@@ -219,16 +220,17 @@ class Columns(Contract):
 
     @property
     def texts(self) -> list[str]:
-        """The columns that the model's input is made of."""
+        """The columns that the model reads."""
         return list(filter(None, dict.fromkeys((self.query, self.document, self.title))))
 
     @property
     def group_key(self) -> str:
+        """The column whose value names a query group."""
         return self.query_id or self.query
 
 
 class ShardSpec(Contract):
-    """One shard as its Celery message carries it: the query groups that begin in its rows."""
+    """A shard in its Celery message: the query groups that begin in its rows."""
 
     job_id: JobId
     output_uri: OutputUri
@@ -239,7 +241,7 @@ class ShardSpec(Contract):
 
 
 class SubmitMessage(Contract):
-    """The arguments of `rankmill.submit`; whoever sends it sees in Flower what its spec lacks."""
+    """The arguments of `rankmill.submit`; the task checks the spec, so that Flower shows errors."""
 
     spec: dict[str, Any]
     overwrite: bool = False
@@ -261,11 +263,11 @@ class JobMessage(Contract):
 class Plan(Contract):
     """A job's input files and shards, fixed when it starts.
 
-    Rows are numbered through all files in their order; shard i owns the query groups that begin in
+    Rows are numbered through all files in order. Shard i owns the query groups that begin in
     rows `shard_bounds[i]` to `shard_bounds[i + 1]`.
 
     Attributes:
-        arrow_schema: the columns of every file, as Arrow serializes a schema, in base64.
+        arrow_schema: the schema of every file, serialized by Arrow, in base64.
     """
 
     job_id: str
@@ -276,17 +278,21 @@ class Plan(Contract):
 
     @cached_property
     def schema(self) -> pa.Schema:
+        """The schema of every file."""
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
 
     @property
     def n_rows(self) -> int:
+        """Rows of the input."""
         return self.shard_bounds[-1]
 
     @property
     def n_shards(self) -> int:
+        """Shards of the job."""
         return len(self.shard_bounds) - 1
 
     def shard(self, shard_index: int, output_uri: str) -> ShardSpec:
+        """Return a shard for its message."""
         return ShardSpec(
             job_id=self.job_id,
             output_uri=output_uri,
@@ -298,12 +304,14 @@ class Plan(Contract):
 
 
 class JobRecord(Contract):
-    """`job.json`: the spec under the id that the job got.
+    """`job.json`: a submission and its id.
 
-    `prepares` says that there is something to do before there can be a plan: turn the input into
-    pairs, look up which scores are known; `no_reuse` why the latter is left out although the spec
-    asks for it. `content_id` is `job_id_for` the spec and the input's files, the job's id too
-    unless a schedule named it.
+    Attributes:
+        prepares: whether the job must be prepared before it is planned: its input is converted to
+            pairs, or known scores are looked up.
+        content_id: `job_id_for` the spec and the input's files. The job's id is the same unless a
+            schedule gave it one.
+        no_reuse: why no scores are looked up although the spec asks for it.
     """
 
     job_id: str
@@ -315,15 +323,15 @@ class JobRecord(Contract):
 
 
 def encode_schema(schema: pa.Schema) -> str:
-    """What `Plan.arrow_schema` holds."""
+    """Return a schema as `Plan.arrow_schema` holds it."""
     return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
 def job_id_for(spec: JobSpec, files: tuple[InputFile, ...]) -> str:
-    """The job's name: the same spec over the same files is the same job.
+    """Return a job's id; the same spec over the same files gives the same id.
 
-    Priority and reuse do not count: they change when a job is done, not what comes out. An option
-    that came later counts where it is given, so that jobs without it keep their names.
+    Priority and reuse do not count, since they do not change the result. An option of a later
+    release counts only if it is given, so that jobs without it keep their ids.
     """
     exclude = {"priority", "reuse_from"}
     exclude |= {name for name in _LATER_OPTIONS if getattr(spec, name) is None}

@@ -1,4 +1,4 @@
-"""What comes of a job: the reports of its shards, its manifest, why it failed."""
+"""The records of a job's outcome: shard reports, manifest, failure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from rankmill.contract.job import JobSpec
 
 
 class Scoring(Contract):
-    """What scored a shard: the model's exact weights and the way that was taken through it.
+    """The model, engine path and device that scored a shard.
 
-    `path_reason` says why it is not the packed one; `deterministic` whether a pair gets the same
-    bits whatever pairs it is scored with; `device_reason` why no GPU was used, or not all, where
-    `auto` was to choose.
+    Attributes:
+        path: the engine's forward pass, such as packed.
+        path_reason: why the path is not the packed one.
+        deterministic: whether a pair's score has the same bits in any batch.
+        device_reason: why `auto` chose no GPU, or not all of them.
     """
 
     model_id: str
@@ -34,7 +36,7 @@ class Scoring(Contract):
 
 
 class Agreement(Contract):
-    """How a reduced precision ranked the job's first pairs, compared with fp32."""
+    """How a reduced precision ranks the job's first pairs, compared with fp32."""
 
     precision: str
     n_pairs: int
@@ -45,7 +47,7 @@ class Agreement(Contract):
 
 
 class Histogram(Contract):
-    """How many values lie in each bucket, which begins at `(first + i) * width`.
+    """Counts of values in buckets; bucket i begins at `(first + i) * width`.
 
     Empty buckets at both ends are left out.
     """
@@ -56,19 +58,19 @@ class Histogram(Contract):
 
 
 class ShardReport(Contract):
-    """Written after its part: the commit point of a shard.
+    """A shard's report, written after its part: the commit point of a shard.
 
-    `n_rows = n_scored + n_rejected` counts the input rows that the shard owns; `n_written` are the
-    rows of the part, fewer than scored where `top_k` cuts.
+    `n_rows = n_scored + n_rejected` counts the input rows that the shard owns. `n_written` counts
+    the rows of its part, fewer than scored with `top_k`.
 
     Attributes:
-        n_duplicates: rows that took the score of an equal pair beside them.
-        n_deaths: workers that died over the shard, as far as Redis remembered.
-        n_retries: starts that ended with an error that passed.
-        scores: of all rows that were scored.
-        lengths: their tokens.
-        n_reused: rows of those scored that took an earlier job's score.
-        no_reuse: why none may, where that was asked for.
+        n_duplicates: rows that took the score of an equal pair in their window.
+        n_deaths: workers that died on the shard, as far as Redis knew.
+        n_retries: starts that ended with a transient error.
+        scores: histogram of the scores of all scored rows.
+        lengths: histogram of their token counts.
+        n_reused: scored rows that took an earlier job's score.
+        no_reuse: why no score was reused although the job asks for it.
         no_agreement: why a reduced precision was not compared with fp32.
     """
 
@@ -102,7 +104,7 @@ class ShardReport(Contract):
 
 
 class PartSummary(Contract):
-    """A part as the manifest lists it."""
+    """A part in the manifest."""
 
     name: str
     n_rows: int
@@ -111,12 +113,12 @@ class PartSummary(Contract):
 
 
 class Reuse(Contract):
-    """What a job took from an earlier one; `n_reused + n_new` have a score.
+    """The scores that a job took from an earlier one; `n_reused + n_new` rows are scored.
 
     Attributes:
-        source_uri: the earlier job's output, or what was asked for where there is none.
-        refused: why nothing was taken, or not for all shards.
-        remarks: what may make a reused score differ from a new one in its last bits.
+        source_uri: the earlier job's output, or the value of --reuse-from if there is no such job.
+        refused: why no scores were reused, or not in all shards.
+        remarks: differences that may change the last bits of a score.
     """
 
     source_uri: str
@@ -128,10 +130,10 @@ class Reuse(Contract):
 
 
 class Manifest(Contract):
-    """What a finished job was made of.
+    """`manifest.json`: counts, models, versions and checksums of a finished job.
 
     Attributes:
-        title_col: the column that was joined before each document's text, if there was one.
+        title_col: the column that was placed before each document's text, if any.
     """
 
     job_id: str
@@ -158,9 +160,11 @@ class Manifest(Contract):
 
 
 class Failure(Contract):
-    """`failure.json`: why a job ended without success; `exit_code` as the error's class has it.
+    """`failure.json`: why a job failed.
 
-    `quotes_input` says that the message may hold a row's text, so that it stays where the rows are.
+    Attributes:
+        exit_code: the code of the error's class.
+        quotes_input: whether the message may hold a row's text, and must stay with the rows.
     """
 
     job_id: str

@@ -1,4 +1,4 @@
-"""Scores known from an earlier job: when they are ours, and 8 bytes for each row of a plan."""
+"""Reuse of an earlier job's scores: when it is allowed, and their form of 8 bytes a row."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import numpy as np
 from rankmill.contract.base import Contract
 from rankmill.contract.results import Scoring
 
-# What decides a score beside the texts. The tokenizer's digest covers the model's configuration and
-# its templates; path and device are there because they round differently.
+# What decides a score besides the texts. The tokenizer's digest covers the model's configuration
+# and its templates. Path and device count because they round differently.
 _FINGERPRINT = {
     "weights_sha256": "the weights",
     "tokenizer_sha256": "the tokenizer, configuration or template",
     "architecture": "the architecture",
     "max_length": "max_length",
     "precision": "the precision",
-    "path": "the way through the model",
+    "path": "the engine path",
     "device": "the kind of device",
 }
 _SHOWN = ("max_length", "precision", "path", "device")
 
 
 class KnownScores(Contract):
-    """`known.json`: of whom the scores in `known` are, and how they came about."""
+    """`known.json`: the job whose scores are in `known`, and how they were computed."""
 
     job_id: str
     source_uri: str
@@ -32,43 +32,43 @@ class KnownScores(Contract):
 
 
 def fingerprint(scoring: Scoring) -> tuple[object, ...]:
-    """Equal where equal pairs get equal scores."""
+    """Return a value that is equal for two scorings if equal pairs get equal scores."""
     return tuple(getattr(scoring, name) for name in _FINGERPRINT)
 
 
 def difference(then: Scoring, now: Scoring) -> str | None:
-    """Why scores of then are not those of now, for people; None where they are."""
+    """Return why scores of `then` cannot be reused now, for people; None if they can."""
     names = [name for name in _FINGERPRINT if getattr(then, name) != getattr(now, name)]
     if not names:
         return None
-    told = [
+    differences = [
         f"{_FINGERPRINT[name]} ({getattr(then, name)} then, {getattr(now, name)} now)"
         if name in _SHOWN
         else _FINGERPRINT[name]
         for name in names
     ]
-    return f"the earlier job differs in {', '.join(told)}"
+    return f"the earlier job differs in {', '.join(differences)}"
 
 
 def remarks(then: Scoring, now: Scoring) -> tuple[str, ...]:
-    """What may make equal fingerprints round differently."""
-    found = []
+    """Return differences that may change the last bits of a score, for people."""
+    lines = []
     if not (then.deterministic and now.deterministic):
-        found.append("the model is not deterministic here: another run might round differently")
+        lines.append("the model is not deterministic here: another run might round differently")
     for name in sorted(then.versions.keys() | now.versions.keys()):
         old, new = then.versions.get(name, "none"), now.versions.get(name, "none")
         if name != "pyarrow" and old != new:
-            found.append(f"{name} was {old} and is {new}, which may round differently")
-    return tuple(found)
+            lines.append(f"{name} was {old} and is {new}, which may round differently")
+    return tuple(lines)
 
 
 def pack(logits: np.ndarray, n_tokens: np.ndarray, truncated: np.ndarray) -> np.ndarray:
-    """Scores as uint64 (n,), never 0, which stands for an unknown one.
+    """Return scores as uint64 (n,), never 0, which means an unknown score.
 
     Args:
-        logits: float32 (n,)
+        logits: float32 (n,).
         n_tokens: int32 (n,), below 2**30.
-        truncated: bool (n,)
+        truncated: bool (n,).
     """
     low = n_tokens.astype(np.uint64) << np.uint64(2) | truncated.astype(np.uint64) << np.uint64(1)
     high = logits.astype("<f4").view("<u4").astype(np.uint64) << np.uint64(32)
@@ -77,7 +77,7 @@ def pack(logits: np.ndarray, n_tokens: np.ndarray, truncated: np.ndarray) -> np.
 
 
 def unpack(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The logits, n_tokens and truncated that `pack` was given."""
+    """Return the logits, n_tokens and truncated that `pack` was given."""
     logits = (packed >> np.uint64(32)).astype("<u4").view("<f4")
     low = packed & np.uint64(2**32 - 1)
     return logits, (low >> np.uint64(2)).astype(np.int32), (low & np.uint64(2)) != 0

@@ -1,1 +1,1 @@
-"""Where a job writes: parts under OUTPUT, control files next to it."""
+"""A job's output: parts in OUTPUT, control files next to it."""

@@ -1,8 +1,8 @@
-"""The `rankmill run` that holds an output: one at a time, and known to be alive or gone.
+"""Let one `rankmill run` at a time hold an output, and see whether it is alive.
 
-Each start adds a file of the next number under `_rankmill/runs`, so that one of two at once wins.
-The newest is the holder; its heartbeat writes its file again until the run ends. A job that is then
-handed to a cluster adds one that has ended.
+Each start adds a file with the next number in the folder `runs`, so that of two starts one wins.
+The newest file names the holder, whose heartbeat rewrites it until the run ends. Handing the job to
+a cluster adds a file that has ended.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from rankmill.output.output import Output
 from rankmill.process import Process, pid_namespace
 
 HEARTBEAT_S = 5.0
-# Without a heartbeat for so long a run on another machine counts as gone.
+# A run on another machine counts as gone after this time without a heartbeat.
 _EXPIRES_S = 30.0
 
 
 class LocalRun(Contract):
-    """Who runs an output's job, or did.
+    """A process that runs an output's job, or did.
 
     Attributes:
-        boot: the machine's start, and `pid_namespace` the container, within which a process id
-            means something; both empty where there is no /proc.
-        pid_started: when the process began, since ids are used again.
-        broker_url: the run's private Redis, reachable on its machine while it lives.
+        boot: the id of the machine's start; empty without /proc.
+        pid_namespace: the container in which `pid` is valid; empty without /proc.
+        pid_started: when the process began, because process ids are reused.
+        broker_url: the run's private Redis, reachable on its machine while the run lives.
     """
 
     kind: Literal["run", "cluster"]
@@ -53,11 +53,12 @@ class LocalRun(Contract):
 
     @property
     def is_here(self) -> bool:
-        """Whether its process could be seen from this one."""
+        """Whether its process is visible from this one."""
         return bool(self.boot) and (self.boot, self.pid_namespace) == _place()
 
     @property
     def is_alive(self) -> bool:
+        """Whether the process is running: by its id here, by its heartbeat elsewhere."""
         if self.ended_at is not None:
             return False
         if self.is_here:
@@ -66,25 +67,26 @@ class LocalRun(Contract):
 
     @property
     def name(self) -> str:
+        """The process and its machine, for messages."""
         return f"rankmill run, process {self.pid} on {self.host}"
 
 
 def last_run(output: Output) -> LocalRun | None:
-    """The newest run of an output on one machine; None where a cluster has it, or nobody had."""
+    """Return the newest local run of an output; None if there is none or a cluster has the job."""
     newest = _newest(output)
     run = _read(output, newest) if newest is not None else None
     return run if run is not None and run.kind == "run" else None
 
 
 def check_free(output: Output) -> None:
-    """Raise OutputTaken while a `rankmill run` is at work on the output."""
+    """Raise OutputTaken if a live `rankmill run` holds the output."""
     run = last_run(output)
     if run is not None and run.is_alive:
         raise _taken(output, run)
 
 
 def hand_to_cluster(output: Output, job_id: str) -> None:
-    """Note that a cluster has the job from now on, where one machine had it before."""
+    """Record that a cluster has the job now, if a local run had it before."""
     newest = _newest(output)
     if newest is not None:
         note = _this_process("cluster", job_id, "")
@@ -93,7 +95,7 @@ def hand_to_cluster(output: Output, job_id: str) -> None:
 
 
 class Hold:
-    """The right of this process to an output's job, from `take` to the end of the `with` block."""
+    """This process's hold on an output, from `take` to the end of the `with` block."""
 
     def __init__(self) -> None:
         self._output: Output | None = None
@@ -107,10 +109,10 @@ class Hold:
         return self
 
     def take(self, output: Output, job_id: str, broker_url: str) -> None:
-        """Become the holder.
+        """Become the holder of an output, and start the heartbeat.
 
         Raises:
-            OutputTaken: another run is, and lives.
+            OutputTaken: a live run holds it.
         """
         newest = _newest(output)
         before = _read(output, newest) if newest is not None else None
@@ -126,7 +128,7 @@ class Hold:
         run_notes.note(output.uri)
 
     def check(self) -> None:
-        """Raise OutputTaken where another run took over, which thought this one dead."""
+        """Raise OutputTaken if another run took this one for dead and took over."""
         if self._lost_to is not None and self._output is not None:
             raise _taken(self._output, self._lost_to)
 
@@ -143,7 +145,7 @@ class Hold:
         try:
             self._write(ended_at=datetime.now(UTC))
         except RankmillError:
-            pass  # its process is gone in a moment, which is noticed too
+            pass  # the process ends in a moment, and others see that too
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
@@ -163,7 +165,7 @@ class Hold:
 
 
 def _is_silent(output: Output, number: int | None, run: LocalRun) -> bool:
-    """Whether a run that seems dead by its clock and ours really writes no heartbeat."""
+    """Return whether a run writes no heartbeat; its clock and this one may differ."""
     if run.ended_at is not None or run.is_here or number is None:
         return True
     deadline = time.monotonic() + 2.5 * HEARTBEAT_S
@@ -218,7 +220,7 @@ def _place_of(output: Output, number: int) -> str:
 
 
 def _place() -> tuple[str, str]:
-    """This machine's start and this container's process ids; empty where there is no /proc."""
+    """Return the ids of this machine's start and of this container; empty without /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return boot, pid_namespace()

@@ -1,7 +1,7 @@
-"""Note where this user's local runs write, so that they can be listed without a Redis.
+"""Remember the outputs of this user's local runs, so that `rankmill jobs` can list them.
 
-A file an output in `$XDG_STATE_HOME/rankmill/runs`, by default under ~/.local/state. The output
-itself holds the truth; a home that is missing or read-only only keeps the run off the list.
+Each output has a file in `$XDG_STATE_HOME/rankmill/runs`, by default under ~/.local/state. The
+output itself holds the truth. With a home that is missing or read-only a run is only not listed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ log = get_logger(__name__)
 
 
 def folder() -> Path:
-    """Return the folder of the notes, which may not exist.
+    """Return the folder of these files, which may not exist.
 
     Raises:
         RuntimeError: this user has no home.
     """
     state = os.environ.get("XDG_STATE_HOME", "")
-    # A relative one is to be ignored (XDG Base Directory Specification).
+    # The XDG Base Directory Specification says to ignore a relative path.
     base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
     return base / "rankmill" / "runs"
 
 
 def note(output_uri: str) -> None:
-    """Remember an output."""
+    """Add an output to the list; log a warning if that fails."""
     try:
         place = _place(output_uri)
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def note(output_uri: str) -> None:
 
 
 def noted() -> Iterator[str]:
-    """The outputs that are remembered."""
+    """Return the outputs on the list."""
     with suppress(OSError, RuntimeError):
         for path in sorted(folder().glob("*.uri")):
             with suppress(OSError, UnicodeDecodeError):
@@ -51,7 +51,7 @@ def noted() -> Iterator[str]:
 
 
 def forget(output_uri: str) -> None:
-    """Remember an output no longer."""
+    """Remove an output from the list."""
     with suppress(OSError, RuntimeError):
         _place(output_uri).unlink(missing_ok=True)
 

@@ -49,7 +49,7 @@ def test_scores_come_out_with_the_bits_that_went_in() -> None:
         ({"max_length": 256}, "max_length (512 then, 256 now)"),
         ({"precision": "fp32"}, "the precision (bf16 then, fp32 now)"),
         ({"device": "cuda"}, "the kind of device (cpu then, cuda now)"),
-        ({"path": "padded", "architecture": "X"}, "the architecture, the way through the model"),
+        ({"path": "padded", "architecture": "X"}, "the architecture, the engine path"),
     ],
 )
 def test_a_changed_model_is_told_by_what_changed(changes: dict[str, object], told: str) -> None:
