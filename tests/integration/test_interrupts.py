@@ -28,8 +28,10 @@ def interrupted(folder: Path, at: str, how: int, *command: str) -> subprocess.Co
     (folder / "hook").mkdir()
     (folder / "hook" / "sitecustomize.py").write_text(HOOK)
     path = f"{folder / 'hook'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    # What nohup starts ignores SIGHUP, and what a shell starts in the background SIGINT.
+    hearing = ["env", f"--default-signal={signal.Signals(how).name.removeprefix('SIG')}"]
     return subprocess.run(
-        [sys.executable, "-m", "producer.cli", *command],
+        [*hearing, sys.executable, "-m", "producer.cli", *command],
         env={**os.environ, "PYTHONPATH": path, "AT": at, "SIGNAL": str(int(how))},
         capture_output=True,
         text=True,
