@@ -36,7 +36,7 @@ def _lines(findings: list[Finding]) -> Text:
     for each in findings:
         lines.append(f"{each.state:<8}", style=_STYLES[each.state])
         lines.append(f"{each.name:<{width}}  {each.message}\n")
-        if each.mend:
-            lines.append(f"{'':<8}{'':<{width}}  mend: {each.mend}\n", style="bold")
+        if each.fix:
+            lines.append(f"{'':<8}{'':<{width}}  fix: {each.fix}\n", style="bold")
     lines.rstrip()
     return lines

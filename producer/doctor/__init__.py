@@ -1,1 +1,1 @@
-"""What is wrong with this machine's set-up, and the mend."""
+"""Check this machine's setup and suggest fixes: `rankmill doctor`."""

@@ -1,4 +1,4 @@
-"""Redis: reachable, of an age that will do, and keeping what it is given."""
+"""Check Redis: it answers, its version will do, and it keeps what it is given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rankmill.settings import Settings
 _OLDEST = (6, 2)
 
 
-def look_at_redis(settings: Settings) -> Iterator[Finding]:
+def check_redis(settings: Settings) -> Iterator[Finding]:
+    """Check the Redis of the settings, and whether workers take its queues."""
     try:
         client = connect(settings)
         with broker_errors():
@@ -33,8 +34,20 @@ def look_at_redis(settings: Settings) -> Iterator[Finding]:
     except BrokerUnavailable as error:
         yield warning("redis", str(error), "give this user +info, as docker/redis/users.acl does")
         return
-    yield _version(str(facts["redis_version"]))
-    yield _policy(str(facts.get("maxmemory_policy", "")))
+    version = str(facts["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        yield problem("redis", f"version {version}", "use Redis 6.2 or newer, 7 for its users")
+    else:
+        yield ok("redis", f"version {version} answers")
+    policy = str(facts.get("maxmemory_policy", ""))
+    if policy == "noeviction":
+        yield ok("redis policy", "noeviction")
+    else:
+        yield problem(
+            "redis policy",
+            f"maxmemory-policy is {policy}: a full Redis would drop work",
+            "redis-cli config set maxmemory-policy noeviction, and in redis.conf",
+        )
     yield from _workers(settings)
     if not facts.get("aof_enabled"):
         yield warning(
@@ -62,21 +75,4 @@ def _workers(settings: Settings) -> Iterator[Finding]:
                     "start rankmill worker; `rankmill run` needs none",
                 )
     except BrokerUnavailable as error:
-        yield warning("workers", str(error), "look at Redis and its users")
-
-
-def _version(version: str) -> Finding:
-    numbers = tuple(int(part) for part in version.split(".")[:2])
-    if numbers < _OLDEST:
-        return problem("redis", f"version {version}", "use Redis 6.2 or newer, 7 for its users")
-    return ok("redis", f"version {version} answers")
-
-
-def _policy(policy: str) -> Finding:
-    if policy == "noeviction":
-        return ok("redis policy", "noeviction")
-    return problem(
-        "redis policy",
-        f"maxmemory-policy is {policy}: a full Redis would throw work away",
-        "redis-cli config set maxmemory-policy noeviction, and in redis.conf",
-    )
+        yield warning("workers", str(error), "check Redis and the rights of its users")

@@ -1,19 +1,22 @@
-"""All that a cluster or a single machine needs, looked at from here."""
+"""Run every check of this machine and its cluster."""
 
 from __future__ import annotations
 
-from producer.doctor.broker import look_at_redis
+from producer.doctor.broker import check_redis
 from producer.doctor.finding import Finding, ok, problem, warning
-from producer.doctor.machine import look_at_machine
-from producer.doctor.model import look_at_models
-from producer.doctor.places import look_at_places
-from producer.doctor.schedules import look_at_schedules
+from producer.doctor.machine import check_machine
+from producer.doctor.model import check_models
+from producer.doctor.places import check_places
+from producer.doctor.schedules import check_schedules
 from rankmill.errors import InputError
 from rankmill.settings import settings, unknown_variables
 
 
 def examine() -> list[Finding]:
-    """Writes nothing but a small object under each allowed prefix, which it removes."""
+    """Return the findings of all checks.
+
+    The only thing written is a small object under each allowed prefix, which is removed again.
+    """
     try:
         found = settings()
     except InputError as error:
@@ -22,9 +25,9 @@ def examine() -> list[Finding]:
     return [
         ok("settings", f"{n_set} set, the others as they are by default"),
         *(warning("settings", line, "rename or unset it") for line in unknown_variables()),
-        *look_at_machine(found),
-        *look_at_redis(found),
-        *look_at_schedules(found),
-        *look_at_places(found),
-        *look_at_models(found),
+        *check_machine(found),
+        *check_redis(found),
+        *check_schedules(found),
+        *check_places(found),
+        *check_models(found),
     ]

@@ -1,4 +1,4 @@
-"""What a look at one thing found: a fact, and where that is bad the mend."""
+"""The result of one check: a fact and, if it is bad, the fix."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ class Finding(BaseModel):
     name: str
     state: State
     message: str
-    mend: str = ""
+    fix: str = ""
 
 
 def ok(name: str, message: str) -> Finding:
+    """Return a finding that needs no fix."""
     return Finding(name=name, state="ok", message=message)
 
 
-def warning(name: str, message: str, mend: str) -> Finding:
-    return Finding(name=name, state="warning", message=message, mend=mend)
+def warning(name: str, message: str, fix: str) -> Finding:
+    """Return a finding that may keep jobs from running."""
+    return Finding(name=name, state="warning", message=message, fix=fix)
 
 
-def problem(name: str, message: str, mend: str) -> Finding:
-    return Finding(name=name, state="problem", message=message, mend=mend)
+def problem(name: str, message: str, fix: str) -> Finding:
+    """Return a finding that keeps jobs from running."""
+    return Finding(name=name, state="problem", message=message, fix=fix)

@@ -1,4 +1,4 @@
-"""This machine: its Python and packages, its devices, its cores."""
+"""Check this machine: its Python and packages, its devices, its cores."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _PACKAGES = ("celery", "kombu", "redis", "pyarrow", "boto3", "duckdb", "torch", 
 _SCORING = {"torch", "transformers"}
 
 
-def look_at_machine(settings: Settings) -> Iterator[Finding]:
-    there = {name: _version(name) for name in _PACKAGES}
-    there = {name: number for name, number in there.items() if number}
-    told = ", ".join(f"{name} {number}" for name, number in there.items())
-    yield ok("versions", f"python {platform.python_version()}, {told}")
-    if not there.keys() >= _SCORING:
+def check_machine(settings: Settings) -> Iterator[Finding]:
+    """Check packages, devices and threads."""
+    installed = {name: number for name in _PACKAGES if (number := _version(name))}
+    versions = ", ".join(f"{name} {number}" for name, number in installed.items())
+    yield ok("versions", f"python {platform.python_version()}, {versions}")
+    if not installed.keys() >= _SCORING:
         yield ok("scoring", "torch or transformers is not installed: submits, does not score")
-    if "duckdb" not in there:
+    if "duckdb" not in installed:
         yield warning(
             "preparing",
             "DuckDB is not installed: only clustered pairs in Parquet can be read",
             "pip install 'rankmill[prepare]'",
         )
-    if there.keys() >= _SCORING:
+    if installed.keys() >= _SCORING:
         yield from _devices(settings)
 
 
@@ -38,14 +38,14 @@ def _devices(settings: Settings) -> Iterator[Finding]:
     try:
         found = devices(settings.device)
     except InputError as error:
-        mend = "mend what was seen, or set RANKMILL_DEVICE to auto or cpu"
-        yield problem("devices", str(error), mend)
+        fix = "repair the device, or set RANKMILL_DEVICE to auto or cpu"
+        yield problem("devices", str(error), fix)
         return
     message = f"{', '.join(each.name for each in found)}; {n_cores} cores"
     surprise = next((each.surprise for each in found if each.surprise), None)
     if surprise is not None:
-        mend = "mend that; RANKMILL_DEVICE=cuda makes it an error, =cpu says that it is meant"
-        yield warning("devices", f"{message}: {surprise}", mend)
+        fix = "repair the device; RANKMILL_DEVICE=cuda makes this an error, =cpu accepts it"
+        yield warning("devices", f"{message}: {surprise}", fix)
     else:
         yield ok("devices", message)
     if settings.threads * len(found) > n_cores:

@@ -1,4 +1,4 @@
-"""The models that jobs may name: here, and such as can be loaded safely."""
+"""Check the models that jobs may name: they are here and can be loaded safely."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rankmill.models.names import is_null_model
 from rankmill.settings import Settings
 
 
-def look_at_models(settings: Settings) -> Iterator[Finding]:
-    """Each that the settings name, else the default one; nothing is fetched."""
+def check_models(settings: Settings) -> Iterator[Finding]:
+    """Check each model that the settings name, else the default one; fetch nothing."""
     if find_spec("huggingface_hub") is None:
         return  # this machine does not score
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is first imported
@@ -27,14 +27,14 @@ def look_at_models(settings: Settings) -> Iterator[Finding]:
         try:
             folder = locate_model(model_id)
         except RankmillError as error:
-            mend = f"fetch it (rankmill models pull {model_id}), or name another model"
+            fix = f"fetch it (rankmill models pull {model_id}), or name another model"
             missing = problem if named else warning
-            yield missing(f"model {model_id}", str(error), mend)
+            yield missing(f"model {model_id}", str(error), fix)
         else:
             yield ok(f"model {model_id}", str(folder))
     for model_id in settings.remote_code_models or ():
         yield warning(
             f"model {model_id}",
-            "its own Python code may run, with all that a worker may do",
+            "its own Python code may run with all rights of a worker",
             "read that code and pin the revision, or take it off RANKMILL_REMOTE_CODE_MODELS",
         )

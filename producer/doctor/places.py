@@ -1,4 +1,4 @@
-"""Where jobs read and write: reachable, writable, and with puts that spare what is there."""
+"""Check where jobs read and write: reachable, writable, with puts that never overwrite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from rankmill.settings import Settings
 _LITTLE_SCRATCH_BYTES = 5 * 10**9
 
 
-def look_at_places(settings: Settings) -> Iterator[Finding]:
+def check_places(settings: Settings) -> Iterator[Finding]:
+    """Check each allowed prefix and the scratch folder."""
     if settings.allowed_prefixes is None:
         yield ok("prefixes", "any place may be touched; RANKMILL_ALLOWED_PREFIXES limits it")
     for prefix in settings.allowed_prefixes or ():
@@ -29,15 +30,15 @@ def _prefix(prefix: str) -> Finding:
     try:
         storage.names(prefix)
     except (RankmillError, InputError) as error:
-        return problem(name, str(error), "mount it, or mend the credentials or the endpoint")
+        return problem(name, str(error), "mount it, or correct the credentials or the endpoint")
     try:
         storage.check_conditional_puts(prefix)
     except NoConditionalPuts as error:
         return problem(name, str(error), "no job can write there")
     except StorageRefused as error:
-        return warning(name, f"only for reading ({error})", "no output can lie there")
+        return warning(name, f"read-only ({error})", "write outputs elsewhere")
     except RankmillError as error:
-        return problem(name, str(error), "try again, or look at the store")
+        return problem(name, str(error), "try again, or check the store")
     return ok(name, "can be read and written")
 
 
@@ -47,8 +48,8 @@ def _scratch(settings: Settings) -> Finding:
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free
     except OSError as error:
-        mend = "set RANKMILL_SCRATCH to a folder on local disk"
-        return problem("scratch", f"{folder}: {error.strerror}", mend)
+        fix = "set RANKMILL_SCRATCH to a folder on local disk"
+        return problem("scratch", f"{folder}: {error.strerror}", fix)
     message = f"{folder} has {decimal(free)} free"
     if free < _LITTLE_SCRATCH_BYTES:
         return warning("scratch", message, "make room, or name another with RANKMILL_SCRATCH")

@@ -1,4 +1,4 @@
-"""Schedules: those that are paused, and those whose runs are not submitted."""
+"""Check schedules: which are paused, and which would not be submitted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rankmill.ledger.jobs import Ledger
 from rankmill.settings import Settings
 
 
-def look_at_schedules(settings: Settings) -> Iterator[Finding]:
-    """Where Redis does not answer, `look_at_redis` says so."""
+def check_schedules(settings: Settings) -> Iterator[Finding]:
+    """Check every schedule; `check_redis` reports a Redis that does not answer."""
     store, ledger = Store.connect(settings), Ledger.connect(settings)
     try:
         names = store.names()
@@ -32,15 +32,15 @@ def _schedule(store: Store, ledger: Ledger, name: str) -> Iterator[Finding]:
     try:
         spec = store.read(name)
         if spec.paused:
-            mend = f"rankmill schedule resume {name}, if that is not meant"
-            yield warning(label, "is paused: nothing is due", mend)
+            fix = f"rankmill schedule resume {name}, if that is not intended"
+            yield warning(label, "is paused: nothing is due", fix)
             return
         check_alone(spec, clock.now(ledger))
     except BrokerUnavailable:
         raise
     except RankmillError as error:
-        mend = "change it with rankmill schedule apply, or remove it"
-        yield warning(label, f"its next run would not be submitted: {error}", mend)
+        fix = "change it with rankmill schedule apply, or remove it"
+        yield warning(label, f"its next run would not be submitted: {error}", fix)
     last = next(iter(reversed(store.firings(name))), None)
     if last is not None and last.state in (FiringState.NOT_SUBMITTED, FiringState.MISSED):
         why = f"; {last.message}" if last.message else ""

@@ -1,4 +1,4 @@
-"""The engine's word on a sample, from a child process: a producer has no torch."""
+"""Measure a sample with the engine, in a child process: a producer has no torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rankmill.settings import CHECKOUT
 
 
 def measure(request: MeasureRequest, sample: pa.Table, device: Device) -> Measurement:
-    """Ask `worker.estimate` on a device of this machine.
+    """Run `worker.estimate` on a device of this machine.
 
     Raises:
-        InputError: the model cannot be loaded, or not as the job wants it.
+        InputError: the model cannot be loaded with these options.
     """
     done = subprocess.run(
         [sys.executable, "-m", "worker.estimate"],
@@ -31,6 +31,6 @@ def measure(request: MeasureRequest, sample: pa.Table, device: Device) -> Measur
     if done.returncode == InputError.exit_code:
         raise InputError(done.stdout.decode().strip())
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
         raise RankmillError(f"measuring the sample failed (exit {done.returncode}): {said[-1]}")
     return parse(Measurement, done.stdout, "worker.estimate")

@@ -1,4 +1,4 @@
-"""What a job would come to before it is run: rows, tokens, waste and time. Writes nothing.
+"""Estimate a job before it runs: rows, tokens, padding and time. Writes nothing.
 
 from producer import estimate
 
@@ -41,13 +41,13 @@ class Estimate(Facts):
     """What `rankmill estimate` prints: totals of the whole input, shares of the sample.
 
     Attributes:
-        candidates: of a query group; None where groups were inferred from the sample.
-        n_returning_groups: those whose query was there before, with other queries in between.
+        candidates: per query group; None if groups were inferred from the sample.
+        n_returning_groups: groups whose query occurred before, with other queries in between.
         rejected_by_reason: rows of the sample.
-        duplicate_share: rows of the sample whose texts an earlier one has too.
-        tokens: None for a model that scores nothing, or where no row can be scored.
-        pace: None where it was neither calibrated nor given.
-        title_col: the column that goes before each document's text, if there is one.
+        duplicate_share: share of the sample's rows whose texts occur in an earlier row.
+        tokens: None for a model that scores nothing, or if no row can be scored.
+        pace: None if it was neither calibrated nor given.
+        title_col: the column that is put before each document's text, if any.
     """
 
     input_uri: str
@@ -81,21 +81,25 @@ def estimate(
     pairs_per_s: float | None = None,
     calibrate: bool = True,
 ) -> Estimate:
-    """Read the input's footers, keys and a sample, and show the sample to the engine.
+    """Read the input's footers, keys and a sample, and measure the sample with the engine.
 
-    What a job would have to turn into pairs first is turned into pairs here too, in the scratch
-    folder, for as long as it takes to look at them.
+    An input that a job would prepare first is prepared here too, in the scratch folder.
 
     Args:
-        device: where to calibrate; else as the settings say.
-        n_devices: as many as will score; else those of this machine.
-        pairs_per_s: what a device is known to do, which is then not calibrated.
+        options: the job's options.
+        n_sample: rows to sample.
+        device: where to calibrate; by default as the settings say.
+        n_devices: how many will score; by default those of this machine.
+        pairs_per_s: the known rate of a device, which is then not calibrated.
+        calibrate: measure the rate of a device.
 
     Raises:
-        InputError: bad input or options, or a model that cannot be had.
+        InputError: bad input or options, or a model that cannot be loaded.
     """
     model_folder = _model_folder(options)
-    given = pairs_per_s or _rate_of_null(options)
+    given = pairs_per_s
+    if given is None and is_null_model(options.model_id):
+        given = null_rate(options.model_id)
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings().scratch) as scratch:
         files, source, columns = _files_and_pairs(options, Path(scratch))
         sampled = _sampled(options, source, columns, n_sample)
@@ -141,9 +145,9 @@ def estimate(
 def _files_and_pairs(
     options: JobOptions, scratch: Path
 ) -> tuple[tuple[InputFile, ...], Source, Columns]:
-    """The input's files, and its pairs: those files, or what a job would prepare of them.
+    """Return the input's files, and its pairs: those files, or what a job would prepare from them.
 
-    Scattered pairs in Parquet are not brought together for this; they can be counted as they are.
+    Scattered pairs in Parquet are not grouped by query; they can be counted as they are.
     """
     spec = JobSpec(
         **{**options.model_dump(), "cluster": False, "output_uri": str(scratch / "pairs")}
@@ -162,7 +166,7 @@ def _files_and_pairs(
 
 @dataclass(frozen=True)
 class _Sampled:
-    """What was read of the pairs."""
+    """What was read from the pairs."""
 
     columns: Columns
     sample: Sample
@@ -176,10 +180,6 @@ def _sampled(options: JobOptions, source: Source, columns: Columns, n_sample: in
     sample = read_sample(source, needed, n_sample, options.damaged)
     groups = group_sizes(source, columns, sample, options.damaged, cluster=options.cluster)
     return _Sampled(columns, sample, groups)
-
-
-def _rate_of_null(options: JobOptions) -> float | None:
-    return null_rate(options.model_id) if is_null_model(options.model_id) else None
 
 
 def _model_folder(options: JobOptions) -> str | None:

@@ -1,4 +1,4 @@
-"""From a sample and what the engine says of it to the whole input's tokens, waste and time."""
+"""Extrapolate from a measured sample to the whole input's tokens, padding and time."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ from rankmill.contract.estimate import Calibration, Measurement
 from rankmill.contract.job import Columns
 from rankmill.tables.titles import scored_documents
 
-# What CrossEncoder.predict takes at a time where it is not told, in sentence-transformers 6.2.
+# The default batch size of CrossEncoder.predict in sentence-transformers 6.2.
 _NAIVE_BATCH_PAIRS = 32
 
 _MAX_BINS = 12
 
 
 class Facts(BaseModel):
+    """Facts that `rankmill estimate --json` prints."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Spread(Facts):
+    """The smallest, the median and the largest of some values."""
+
     min: int
     median: float
     max: int
 
     @classmethod
     def of(cls, values: np.ndarray) -> Spread:
+        """Return the spread of values, (n,) with n > 0."""
         return cls(min=values.min(), median=float(np.median(values)), max=values.max())
 
 
@@ -41,16 +46,16 @@ class LengthBin(Facts):
 
 
 class Tokens(Facts):
-    """What the model would see.
+    """The tokens that the model would see.
 
     Attributes:
-        n_tokens: of the whole input, equal pairs counted each time, as the manifest does.
+        n_tokens: of the whole input; equal pairs count each time, as in the manifest.
         error_share: twice the standard error of `n_tokens`, from the differences between the
-            sample's places; 0 where the sample is the input, None where it has one place.
+            sample's places; 0 if the sample is the whole input, None if it has one place.
         lengths: of the sample's pairs, cut to `max_length`.
-        truncated_share: of the sample's pairs.
-        padding_share: of the tokens that CrossEncoder.predict puts through the model for the
-            sample, those that are padding.
+        truncated_share: share of the sample's pairs that are truncated.
+        padding_share: share of padding among the tokens that CrossEncoder.predict would put through
+            the model for the sample.
     """
 
     n_tokens: int
@@ -63,11 +68,11 @@ class Tokens(Facts):
 
 
 class Pace(Facts):
-    """How long scoring takes; starting up and loading the model come on top.
+    """How long scoring takes, without start-up and loading the model.
 
     Attributes:
-        pairs_per_s: rows of the input that one device gets through.
-        tokens_per_s, n_calibrated_pairs: what was seen; None where the pace was given.
+        pairs_per_s: input rows per second and device.
+        tokens_per_s, n_calibrated_pairs: as measured; None if the pace was given.
     """
 
     pairs_per_s: float
@@ -81,6 +86,7 @@ class Pace(Facts):
     def of(
         cls, pairs_per_s: float, n_rows: int, n_devices: int, calibration: Calibration | None
     ) -> Pace:
+        """Return the pace of a job over `n_rows` on `n_devices`."""
         device_hours = n_rows / pairs_per_s / 3600
         return cls(
             pairs_per_s=pairs_per_s,
@@ -94,13 +100,13 @@ class Pace(Facts):
 
 @dataclass(frozen=True)
 class SeenRows:
-    """A sample's rows as the engine saw them.
+    """A sample's rows as the engine measured them.
 
     Attributes:
         n_tokens: int64 (n,), 0 for a row that cannot be scored.
-        n_chars: int64 (n,), of both texts.
+        n_chars: int64 (n,), characters of both texts.
         is_scored: bool (n,).
-        is_repeat: bool (n,), whether an earlier row has the same texts; the model sees one of them.
+        is_repeat: bool (n,), whether an earlier row has the same texts.
     """
 
     n_tokens: np.ndarray
@@ -110,6 +116,7 @@ class SeenRows:
 
     @classmethod
     def of(cls, sample: Sample, columns: Columns, measurement: Measurement) -> SeenRows:
+        """Combine a sample with its measurement."""
         n_rows = sample.table.num_rows
         is_scored = np.ones(n_rows, dtype=bool)
         is_scored[list(measurement.refused)] = False
@@ -130,19 +137,20 @@ class SeenRows:
 
     @property
     def duplicate_share(self) -> float:
+        """The share of rows whose texts occur in an earlier row."""
         return float(self.is_repeat.mean()) if len(self.is_repeat) else 0.0
 
     def pairs_per_s(self, calibration: Calibration) -> float:
-        """Rows that pass in a second, by the tokens of those that the model sees.
+        """Return rows per second, from the calibrated rate of tokens.
 
-        Not by the pairs of the calibration, which may be few and not as long as these.
+        The rate of the calibration's pairs is not used: they may be few, and of another length.
         """
         n_tokens = int(self.n_tokens[~self.is_repeat].sum())
         return calibration.tokens_per_s * len(self.n_tokens) / n_tokens
 
 
 def tokens_of(sample: Sample, seen: SeenRows, measurement: Measurement) -> Tokens | None:
-    """None where the engine saw no tokens."""
+    """Return the tokens of the whole input, or None if the engine saw none."""
     if not measurement.n_tokens:
         return None
     lengths = seen.n_tokens[seen.is_scored]
@@ -158,7 +166,7 @@ def tokens_of(sample: Sample, seen: SeenRows, measurement: Measurement) -> Token
 
 
 def histogram(lengths: np.ndarray) -> tuple[LengthBin, ...]:
-    """Twelve bins at most, as wide as a power of two, from the shortest length to the longest."""
+    """Count lengths in at most twelve bins of equal width, which is a power of two."""
     shortest, longest = int(lengths.min()), int(lengths.max())
     width = 1
     while longest // width - shortest // width >= _MAX_BINS:
@@ -175,7 +183,14 @@ def histogram(lengths: np.ndarray) -> tuple[LengthBin, ...]:
 
 
 def padding_share(lengths: np.ndarray, n_chars: np.ndarray) -> float:
-    """What share CrossEncoder.predict pads: 32 at a time by characters, to the longest of them."""
+    """Return the share of padding in CrossEncoder.predict.
+
+    It sorts pairs by characters, takes 32 at a time, and pads to the longest of them.
+
+    Args:
+        lengths: int64 (n,), tokens of each pair.
+        n_chars: int64 (n,), characters of each pair.
+    """
     ordered = lengths[np.argsort(-n_chars)]
     starts = np.arange(0, len(ordered), _NAIVE_BATCH_PAIRS)
     longest = np.maximum.reduceat(ordered, starts)

@@ -1,4 +1,4 @@
-"""How many queries an input has and how many candidates each, from its key column alone."""
+"""Count an input's queries and the candidates of each, from the key column alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from producer.inputs.source import Source
 from rankmill.contract.job import Columns
 from rankmill.tables.files import Damaged, key_runs, read_files
 
-# A scan of as many keys takes seconds; more are inferred from the sample.
+# Scanning this many keys takes seconds; above it, groups are inferred from the sample.
 _MAX_SCANNED_ROWS = 20_000_000
 
 _BATCH_ROWS = 64 * 1024
@@ -23,12 +23,12 @@ _BATCH_ROWS = 64 * 1024
 
 @dataclass(frozen=True)
 class GroupSizes:
-    """The query groups of an input, as far as they are known.
+    """The query groups of an input.
 
     Attributes:
-        n_groups: exact where `sizes` are there.
-        sizes: int64 (n_groups,), the candidates of each; None where the sample was all to go by.
-        n_returning: runs of rows whose query was there before, with other queries in between.
+        n_groups: exact if `sizes` is known, else inferred from the sample.
+        sizes: int64 (n_groups,), the candidates of each group, or None.
+        n_returning: groups whose query occurred before, with other queries in between.
     """
 
     n_groups: int
@@ -39,10 +39,14 @@ class GroupSizes:
 def group_sizes(
     source: Source, columns: Columns, sample: Sample, damaged: Damaged, *, cluster: bool
 ) -> GroupSizes:
-    """Read the key column, or infer from the sample where that would take long.
+    """Count the groups of the key column, or infer them from the sample if there are too many rows.
 
     Args:
-        cluster: the job brings a query's scattered rows together.
+        source: the input.
+        columns: which column plays which part.
+        sample: rows of the input.
+        damaged: what to do with damaged files.
+        cluster: whether the job groups a query's scattered rows.
     """
     if source.n_rows > _MAX_SCANNED_ROWS:
         return GroupSizes(_inferred(sample, columns), None, 0)
@@ -54,7 +58,7 @@ def group_sizes(
 def counted(
     keys: Iterable[pa.ChunkedArray], columns: Columns, *, cluster: bool = False
 ) -> GroupSizes:
-    """The groups that a worker would make of consecutive keys: no key goes with the one before."""
+    """Count groups of consecutive equal keys, as a worker does; a null joins the key before."""
     sizes, hashes = array("q"), array("q")
     current: Any = None
     for chunk in keys:
@@ -75,7 +79,7 @@ def counted(
 
 
 def _inferred(sample: Sample, columns: Columns) -> int:
-    """Groups in all rows, if they begin as often as between neighbouring rows of the sample."""
+    """Infer the number of groups from how often the key changes between neighbouring rows."""
     keys = sample.table[columns.group_key]
     n_begun = sum(counted([keys[place]], columns).n_groups - 1 for place in sample.places())
     n_neighbours = sum(sample.sizes) - len(sample.sizes)

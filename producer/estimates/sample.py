@@ -1,4 +1,4 @@
-"""Rows from places spread evenly over an input: the same ones every time, and not just its head."""
+"""Sample rows from places spread evenly over an input, the same rows every time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rankmill.contract.job import REFUSAL_COLUMN
 from rankmill.tables.files import Damaged, read_files
 from rankmill.tables.row_bytes import decoded_bytes, pieces
 
-# More places say more of an input that changes along its length; each costs about half a row
-# group's reading.
+# More places represent an input better if it changes along its length. Each costs about half a row
+# group of reading.
 _N_PLACES = 16
 
 _BATCH_ROWS = 1024
@@ -26,12 +26,12 @@ _MAX_BYTES = 128 * 2**20
 
 @dataclass(frozen=True)
 class Sample:
-    """Consecutive rows of some places, one place after the other.
+    """Consecutive rows from several places, one place after the other.
 
     Attributes:
-        table: the columns asked for, then REFUSAL_COLUMN.
-        sizes: the rows of each place.
-        n_rows: of the whole input.
+        table: the requested columns, then REFUSAL_COLUMN.
+        sizes: the number of rows of each place.
+        n_rows: rows of the whole input.
     """
 
     table: pa.Table
@@ -40,15 +40,17 @@ class Sample:
 
     @property
     def is_all(self) -> bool:
+        """Whether the sample is the whole input."""
         return sum(self.sizes) == self.n_rows
 
     def places(self) -> Iterator[slice]:
+        """Yield the slice of each place in `table`."""
         for size, end in zip(self.sizes, accumulate(self.sizes), strict=True):
             yield slice(end - size, end)
 
 
 def sample_places(n_rows: int, n_wanted: int) -> list[range]:
-    """The row numbers to take: all, or equal stretches with equal gaps, half of one at the ends."""
+    """Return the row numbers to take: all, or stretches of equal length with equal gaps between."""
     if n_wanted >= n_rows:
         return [range(n_rows)] if n_rows else []
     n_places = min(_N_PLACES, n_wanted)
@@ -64,10 +66,17 @@ def read_sample(
     damaged: Damaged,
     max_bytes: int = _MAX_BYTES,
 ) -> Sample:
-    """Read `n_wanted` rows, or all; places in the same row group in one go.
+    """Read `n_wanted` rows, or all; places in the same row group are read together.
 
-    They are fewer where so many would take more than `max_bytes` by the footers, and a place ends
-    early where its rows take more than its share.
+    Fewer rows are read if by the footers they would take more than `max_bytes`. A place ends early
+    if its rows take more than its share.
+
+    Args:
+        source: the input.
+        columns: names to read.
+        n_wanted: rows to read.
+        damaged: what to do with damaged files.
+        max_bytes: decoded bytes of the whole sample.
 
     Raises:
         InputError: as `read_files`.
@@ -82,8 +91,10 @@ def read_sample(
         for _, near in groupby(places, lambda rows: np.searchsorted(edges, rows.start, "right"))
         for table in _read(source, columns, list(near), share, damaged)
     ]
+    fields = [source.schema.field(name) for name in columns]
+    nothing = pa.schema([*fields, pa.field(REFUSAL_COLUMN, pa.string())]).empty_table()
     return Sample(
-        table=pa.concat_tables(tables) if tables else _nothing(source, columns),
+        table=pa.concat_tables(tables) if tables else nothing,
         sizes=tuple(table.num_rows for table in tables),
         n_rows=source.n_rows,
     )
@@ -92,7 +103,7 @@ def read_sample(
 def _read(
     source: Source, columns: Sequence[str], places: list[range], max_bytes: int, damaged: Damaged
 ) -> list[pa.Table]:
-    """The first rows of each place that take as many bytes at most, or one row."""
+    """Read the first rows of each place, up to `max_bytes` but at least one row."""
     found: list[list[pa.Table]] = [[] for _ in places]
     room = [max_bytes] * len(places)
     row = places[0].start
@@ -107,8 +118,3 @@ def _read(
         if row >= places[-1].stop:
             break
     return [pa.concat_tables(tables) for tables in found]
-
-
-def _nothing(source: Source, columns: Sequence[str]) -> pa.Table:
-    fields = [source.schema.field(name) for name in columns]
-    return pa.schema([*fields, pa.field(REFUSAL_COLUMN, pa.string())]).empty_table()

@@ -1,1 +1,1 @@
-"""Judge a result: against relevance judgments, and against an earlier result."""
+"""Judge a result against relevance judgments and against an earlier result."""

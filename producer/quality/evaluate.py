@@ -1,9 +1,8 @@
-"""How well a finished job ranks judged queries, beside the order that its input had.
+"""Evaluate how well a finished job ranks judged queries, compared with its input's order.
 
-The measures are ir-measures' own, which are those of trec_eval: a grade of 1 and more is relevant,
-nDCG takes grades as gains, and a document without a judgment is not relevant. Means are taken over
-the queries of the judgments that have a relevant document, found or not, as `trec_eval -c` does: a
-query without candidates counts as 0.
+The measures are those of ir-measures and trec_eval. A grade of 1 or more is relevant, nDCG takes
+grades as gains, and a document without a judgment is not relevant. Means are over all judged
+queries that have a relevant document, as in `trec_eval -c`: a query without candidates counts as 0.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ class Evaluation(BaseModel):
     """What `eval --json` prints.
 
     Attributes:
-        top_k: rows that the job kept of each query, beyond which nothing can be found after.
-        before_by: what the candidates were ordered by before, the input's `score` or its rows.
-        n_judged: queries of the judgments.
-        n_queries: those of them with a relevant document, which the means are taken over.
-        n_in_input: those of `n_queries` that the input has candidates of.
-        n_in_parts: those of `n_queries` that the parts have rows of.
+        top_k: rows that the job kept per query; measures after scoring see no more.
+        before_by: the order before scoring, by the input's `score` or by its rows.
+        n_judged: queries in the judgments.
+        n_queries: judged queries with a relevant document; means are over these.
+        n_in_input: those of `n_queries` with candidates in the input.
+        n_in_parts: those of `n_queries` with rows in the parts.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,16 +63,18 @@ class Evaluation(BaseModel):
 def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) -> Evaluation:
     """Compare the order of a finished job's input with that of its parts.
 
-    Before are all candidates of the input, those too that were rejected or cut by `top_k`: by its
-    column `score` from high to low if there is one, else as the rows stand. After is by rank.
-    Equal scores keep the order of the rows, where trec_eval takes that of the document ids. Where a
-    query names a document twice, the better place counts.
+    Before are all candidates of the input, also rejected ones and those that `top_k` cut. They are
+    ordered by the column `score`, high to low, if there is one, else by row. After is by rank.
+    Equal scores keep the order of the rows; trec_eval orders them by document id. If a query names
+    a document twice, the better place counts.
 
     Args:
-        recall_at: the cutoffs of recall, at least 1.
+        output: of the finished job.
+        qrels: the judgments.
+        recall_at: the cutoffs of recall, each at least 1.
 
     Raises:
-        InputError: the job is not finished or has no ids, its input has changed or has none of the
+        InputError: the job is not finished or has no ids, its input changed or has none of the
             judged queries, or ir-measures is not installed.
         JobUnknown: no job was submitted there.
     """
@@ -88,7 +89,7 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
     if not before:
         raise InputError(
             f"{output.uri}: the input has none of the {len(judged):,} queries that have relevant "
-            f"documents; is its column '{job.plan.columns.query_id}' what the judgments name?"
+            f"documents; does column '{job.plan.columns.query_id}' hold the ids of the judgments?"
         )
     after = top(ranked_after(output, job, judged), depth)
     return Evaluation(
@@ -107,10 +108,10 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
 def compare_ndcg(
     old: Output, new: Output, qrels: Qrels, cutoffs: Sequence[int]
 ) -> tuple[Comparison, ...]:
-    """nDCG of two finished jobs, OLD before and NEW after, at each cutoff; as `evaluate` has it.
+    """Compare the nDCG of two finished jobs at each cutoff, measured as in `evaluate`.
 
     Raises:
-        InputError: as `evaluate`, or neither job has any of the judged queries.
+        InputError: as in `evaluate`, or neither job has any of the judged queries.
         JobUnknown: no job was submitted there.
     """
     measures = _measures(cutoffs)
@@ -128,18 +129,21 @@ def compare_ndcg(
 
 
 def sign_flip_test(differences: np.ndarray, n_flips: int = _N_FLIPS, seed: int = 0) -> list[float]:
-    """Two-sided p-values of paired differences, by permutation: no distribution is assumed.
+    """Return two-sided p-values of paired differences, by permutation.
 
-    If before and after were the same system, each query's difference would as likely have the other
-    sign. The p-value is the share of `n_flips` random choices of signs whose sum is at least as
-    large as the one that was seen; that one counts as a choice too, so that no p-value is 0.
+    No distribution is assumed. If before and after were the same system, each query's difference
+    could as well have the other sign. The p-value is the share of random choices of signs whose sum
+    is at least as large as the observed one. The observed signs count as a choice, so no p-value is
+    0.
 
-    The test is the randomization test of Smucker, Allan and Carterette, "A comparison of
-    statistical significance tests for information retrieval evaluation", CIKM 2007; the count is
-    Phipson and Smyth's, "Permutation p-values should never be zero", 2010.
+    Sources: the randomization test of Smucker, Allan and Carterette, "A comparison of statistical
+    significance tests for information retrieval evaluation", CIKM 2007; the count of Phipson and
+    Smyth, "Permutation p-values should never be zero", 2010.
 
     Args:
-        differences: float64 (n_queries, n_measures); the measures share their choices of signs.
+        differences: float64 (n_queries, n_measures); all measures share the choices of signs.
+        n_flips: how many random choices of signs.
+        seed: of the random choices.
     """
     rng = np.random.default_rng(seed)
     seen = np.abs(differences.sum(axis=0)) - _ROUNDING
@@ -159,18 +163,16 @@ def _measures(
     try:
         from ir_measures import RR, R, nDCG  # an extra, and nothing else needs it
     except ImportError as error:
-        raise InputError(
-            "evaluation needs ir-measures, which is not there: pip install ir-measures"
-        ) from error
+        raise InputError("evaluation needs ir-measures: pip install 'rankmill[eval]'") from error
     cutoffs = ((nDCG, ndcg_at), (RR, rr_at), (R, recall_at))
     return [measure @ cutoff for measure, those in cutoffs for cutoff in those]
 
 
 def _with_relevant(qrels: Qrels) -> Qrels:
-    """The queries that a measure can tell something of."""
+    """Return the queries that have a relevant document."""
     judged = {query: docs for query, docs in qrels.items() if any(g > 0 for g in docs.values())}
     if not judged:
-        raise InputError("the judgments have no relevant document: no grade is 1 or more")
+        raise InputError("the judgments have no relevant document: every grade is below 1")
     return judged
 
 
@@ -196,7 +198,7 @@ def _compare(
 
 
 def _by_query(measures: Sequence[Measure], judged: Qrels, run: Run) -> np.ndarray:
-    """float64 (n_queries, n_measures); 0 where the run has nothing of a query."""
+    """Return float64 (n_queries, n_measures); 0 if the run has no rows of a query."""
     import ir_measures  # an extra, and nothing else needs it
 
     rows = {query: row for row, query in enumerate(judged)}

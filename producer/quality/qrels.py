@@ -1,4 +1,4 @@
-"""Relevance judgments from a file: TREC's, BEIR's or Parquet, on any store."""
+"""Read relevance judgments from a file: TREC, BEIR or Parquet, on any store."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _BATCH_ROWS = 64 * 1024
 
 
 def read_qrels(uri: str) -> Qrels:
-    """Read judgments, what they are being told by the content; text may be packed.
+    """Read judgments; the format is found from the content, and text may be compressed.
 
-    TREC      lines of query id, a field that nobody reads, document id, grade
+    TREC      lines of query id, an unused field, document id, grade
     BEIR      TSV with the header query-id, corpus-id, score
     Parquet   columns query_id, doc_id, relevance, or as BEIR calls them
 
     Raises:
-        InputError: no such file, none of these, a grade that is no whole number, or two grades for
-            one document; with the line.
+        InputError: the file is missing or in another format, a grade is not a whole number, or a
+            document has two grades; the message names the line.
     """
     file = storage.stat(uri)
     check_plain(storage.list_place(uri), [file])
@@ -46,7 +46,7 @@ def read_qrels(uri: str) -> Qrels:
             pair = f"document {doc_id!r} of query {query_id!r}"
             raise InputError(f"{uri}, {where}: {pair} has grade {grade}, and {known} before")
     if not qrels:
-        raise InputError(f"{uri}: no judgments in it")
+        raise InputError(f"{uri}: has no judgments")
     return qrels
 
 

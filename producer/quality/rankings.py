@@ -1,4 +1,4 @@
-"""How a finished job and its input rank judged queries, read as ir-measures takes it."""
+"""Read how a finished job and its input rank judged queries, in the form ir-measures takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rankmill.tables.casts import Inexact
 from rankmill.tables.files import read_files
 from rankmill.tables.ids import as_text
 
-# Query id to document id to a score that falls with the place; no two are equal.
+# Query id to document id to a score that falls with the place, without ties.
 Run = dict[str, dict[str, float]]
 FileT = TypeVar("FileT")
 
@@ -32,7 +32,8 @@ _ROWS = pa.schema(
 
 
 def finished_job(output: Output) -> Job:
-    """
+    """Return the job of an output that has succeeded.
+
     Raises:
         InputError: the job has not succeeded.
         JobUnknown: no job was submitted there.
@@ -45,9 +46,10 @@ def finished_job(output: Output) -> Job:
 
 
 def job_with_ids(output: Output) -> Job:
-    """
+    """Return the job of an output that has succeeded and has ids in its parts.
+
     Raises:
-        InputError: the job has not succeeded, or has no ids in its parts.
+        InputError: the job has not succeeded, or its parts have no ids.
         JobUnknown: no job was submitted there.
     """
     job = finished_job(output)
@@ -67,6 +69,7 @@ def job_with_ids(output: Output) -> Job:
 
 
 def order_before(schema: pa.Schema) -> Literal["score", "rows"]:
+    """Return what orders the input: its numeric column `score` if there is one, else its rows."""
     if _SCORE not in schema.names:
         return "rows"
     kind = schema.field(_SCORE).type
@@ -75,7 +78,7 @@ def order_before(schema: pa.Schema) -> Literal["score", "rows"]:
 
 
 def ranked_before(job: Job, by: Literal["score", "rows"], judged: Qrels) -> pa.Table:
-    """What the input holds of judged queries, best first."""
+    """Return the input's rows of judged queries, best first."""
     columns = job.plan.columns
     names = [str(columns.query_id), str(columns.doc_id), *([_SCORE] if by == "score" else [])]
 
@@ -87,7 +90,7 @@ def ranked_before(job: Job, by: Literal["score", "rows"], judged: Qrels) -> pa.T
 
 
 def ranked_after(output: Output, job: Job, judged: Qrels) -> pa.Table:
-    """What the parts hold of judged queries, best first."""
+    """Return the parts' rows of judged queries, best first."""
     columns = job.plan.columns
     query_id, doc_id = (columns.kept[str(name)] for name in (columns.query_id, columns.doc_id))
     names = [query_id, doc_id, "rank"]
@@ -103,7 +106,7 @@ def ranked_after(output: Output, job: Job, judged: Qrels) -> pa.Table:
 
 
 def unfolded(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """A row for each candidate from a row for each query, whose own columns come along."""
+    """Turn a row per query into a row per candidate, with the query's columns repeated."""
     lists = table[CANDIDATES_COLUMN].combine_chunks()
     candidates, parents = lists.flatten(), pc.list_parent_indices(lists)
     arrays = [
@@ -121,7 +124,7 @@ def _read(
     names: Sequence[str],
     judged: Qrels,
 ) -> pa.Table:
-    """The judged queries' rows of all files, in order of files and rows, as `_ROWS` has them."""
+    """Return the judged queries' rows of all files, in order of files and rows, as `_ROWS`."""
     queries = pa.array(judged, _ROWS.field("query").type)
 
     def of_judged(file: FileT) -> pa.Table:
@@ -135,19 +138,21 @@ def _read(
 
 
 def _rows(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Query id, document id and what they are ordered by, which may not be there."""
+    """Return query id, document id and the order, null if there is no such column."""
     columns = [table[name] for name in names]
     if len(columns) < len(_ROWS):
         columns.append(pa.nulls(table.num_rows))
     try:
         ids = [as_text(column) for column in columns[:2]]
     except Inexact as error:
-        raise InputError(f"the id {error} is not whole, which no judgment names") from error
+        raise InputError(
+            f"the id {error} is not a whole number; judgments have no such ids"
+        ) from error
     return pa.table([*ids, columns[2].cast(pa.float64(), safe=False)], schema=_ROWS)
 
 
 def top(rows: pa.Table, depth: int) -> Run:
-    """The first `depth` documents of each query."""
+    """Return the first `depth` documents of each query."""
     run: Run = {}
     for batch in rows.to_batches(_BATCH_ROWS):
         for query, doc in zip(batch["query"].to_pylist(), batch["doc"].to_pylist(), strict=True):

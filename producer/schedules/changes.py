@@ -1,4 +1,4 @@
-"""Schedules put in, changed and taken out: checked first, then all at once or not at all."""
+"""Add, change and remove schedules: check first, then write all of them or none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rankmill.errors import InputError
 
 @dataclass(frozen=True)
 class Changes:
-    """From the schedules that there are to those that are wanted."""
+    """The difference between the existing schedules and the wanted ones."""
 
     added: tuple[ScheduleSpec, ...]
     changed: tuple[tuple[ScheduleSpec, ScheduleSpec], ...]
@@ -30,24 +30,35 @@ class Changes:
 
     @property
     def new(self) -> list[ScheduleSpec]:
-        """The definitions that are put in."""
+        """The definitions to write."""
         return [*self.added, *(after for _, after in self.changed)]
 
     @property
     def is_empty(self) -> bool:
+        """Whether nothing has to be written or removed."""
         return not (self.added or self.changed or self.removed)
 
 
 def changes(
     current: Sequence[ScheduleSpec], wanted: Sequence[ScheduleSpec], *, prune: bool = False
 ) -> Changes:
-    """What must be done; what is not wanted is removed only by `prune`.
+    """Return what leads from the current schedules to the wanted ones.
 
-    Whether a schedule is paused stays as it is where the wanted one does not say.
+    A schedule stays paused, or not, unless the wanted definition sets `paused`.
+
+    Args:
+        current: the definitions in Redis.
+        wanted: the definitions to have.
+        prune: remove current schedules that are not wanted.
     """
     before = {spec.name: spec for spec in current}
     after = {spec.name for spec in wanted}
-    wanted = [_paused_as_before(spec, before.get(spec.name)) for spec in wanted]
+    wanted = [
+        spec
+        if spec.name not in before or "paused" in spec.model_fields_set
+        else spec.model_copy(update={"paused": before[spec.name].paused})
+        for spec in wanted
+    ]
     known = [spec for spec in wanted if spec.name in before]
     return Changes(
         added=tuple(spec for spec in wanted if spec.name not in before),
@@ -58,7 +69,7 @@ def changes(
 
 
 def check_changes(store: Store, planned: Changes, now: datetime) -> None:
-    """Look at each new definition, alone and beside the others.
+    """Check each new definition, alone and against the others.
 
     Raises:
         InputError: naming the schedule and what is wrong.
@@ -71,9 +82,9 @@ def check_changes(store: Store, planned: Changes, now: datetime) -> None:
 
 
 def make(store: Store, planned: Changes, now: datetime) -> None:
-    """Make the changes in one step.
+    """Write the changes in one step.
 
-    A schedule that is new begins now; the history that its runs' folders keep comes back.
+    A new schedule begins now. The history in its runs' folders is read back.
 
     Raises:
         InputError: something is wrong; nothing was changed.
@@ -81,20 +92,14 @@ def make(store: Store, planned: Changes, now: datetime) -> None:
     check_changes(store, planned, now)
     recorded = [firing for spec in planned.added for firing in runs.recorded(spec)]
     begins = [spec.name for spec in planned.added]
-    begins += [after.name for before, after in planned.changed if _is_due_otherwise(before, after)]
+    begins += [
+        after.name
+        for before, after in planned.changed
+        if (before.cron, before.tz) != (after.cron, after.tz)
+    ]
     store.write(planned.new, dict.fromkeys(begins, now), [spec.name for spec in planned.removed])
     for firing in recorded:
         store.note_new(firing)
-
-
-def _paused_as_before(spec: ScheduleSpec, before: ScheduleSpec | None) -> ScheduleSpec:
-    if before is None or "paused" in spec.model_fields_set:
-        return spec
-    return spec.model_copy(update={"paused": before.paused})
-
-
-def _is_due_otherwise(before: ScheduleSpec, after: ScheduleSpec) -> bool:
-    return (before.cron, before.tz) != (after.cron, after.tz)
 
 
 def _check(spec: ScheduleSpec, everything: Iterable[ScheduleSpec], now: datetime) -> None:
@@ -116,7 +121,7 @@ def check_alone(spec: ScheduleSpec, now: datetime) -> None:
     cron, zone = Cron.parse(spec.cron), zone_named(spec.tz)
     due = next_due(cron, zone, now)
     if due is None:
-        raise InputError(f"cron '{spec.cron}': there is no such day")
+        raise InputError(f"cron '{spec.cron}': no such day exists")
     check_answerable(map(parse_gate, spec.fail_if), has_qrels=spec.qrels is not None)
     if spec.qrels is not None:
         read_qrels(spec.qrels)
@@ -125,16 +130,16 @@ def check_alone(spec: ScheduleSpec, now: datetime) -> None:
         templates.check(text)
     templates.check(spec.output_uri, latest=False)
     if not templates.fixed_folder(spec.output_uri):
-        raise InputError(f"{spec.output_uri}: begin with a folder that stays the same")
+        raise InputError(f"{spec.output_uri}: begin with a folder without a template")
     job_spec = runs.job_spec(spec, due)
-    if any(map(templates.tells_time, inputs)):
+    if any(map(templates.depends_on_time, inputs)):
         check_options(job_spec)  # what is to be read may not be there yet
     else:
         check(job_spec)
 
 
 def _check_apart(spec: ScheduleSpec, other: ScheduleSpec) -> None:
-    """Two schedules with one `latest` would take it from each other."""
-    ours, theirs = (templates.fixed_folder(each.output_uri) for each in (spec, other))
-    if storage.lies_in(ours, theirs) or storage.lies_in(theirs, ours):
-        raise InputError(f"{ours} is where schedule {other.name} writes ({theirs})")
+    """Refuse two schedules in one folder: each would overwrite the other's `latest`."""
+    own, others = (templates.fixed_folder(each.output_uri) for each in (spec, other))
+    if storage.lies_in(own, others) or storage.lies_in(others, own):
+        raise InputError(f"{own}: schedule {other.name} writes to {others}; give another folder")

@@ -1,4 +1,4 @@
-"""What time it is for schedules; the one place at which a test can let a week pass in a minute."""
+"""The time that schedules go by; a test can replace it here to let a week pass in a minute."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from rankmill.ledger.jobs import Ledger
 
 
 def now(ledger: Ledger) -> datetime:
-    """Redis's time in UTC, so that no machine's clock matters."""
+    """Return Redis's time in UTC, so that no machine's clock matters."""
     return datetime.fromtimestamp(ledger.now(), UTC)

@@ -1,4 +1,4 @@
-"""What people do to a schedule: pause it, resume it, remove it, run it, accept what it did."""
+"""Pause, resume, remove and run a schedule, and accept a run that a gate held."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rankmill.settings import Settings
 
 
 def set_paused(ledger: Ledger, store: Store, name: str, paused: bool) -> ScheduleSpec:
-    """Nothing is due while a schedule is paused, and what would have been is not made up for."""
+    """Pause or resume a schedule; runs missed while it is paused are not made up."""
     spec = store.read(name)
     if spec.paused == paused:
         return spec
@@ -24,17 +24,17 @@ def set_paused(ledger: Ledger, store: Store, name: str, paused: bool) -> Schedul
 
 
 def remove(ledger: Ledger, store: Store, name: str) -> None:
-    """Forget a schedule and its history; what it wrote stays, what runs is not stopped."""
+    """Forget a schedule and its history; its outputs stay and a running job goes on."""
     store.read(name)
     store.write([], {}, [name])
     ledger.note_late(name, None)
 
 
 def accept(ledger: Ledger, store: Store, name: str) -> Firing:
-    """Let `latest` name the newest run after all, which a gate held.
+    """Publish the newest run as `latest` although a gate held it.
 
     Raises:
-        InputError: no gate holds it.
+        InputError: no gate holds the last run.
     """
     spec = store.read(name)
     done = (FiringState.SUCCEEDED, FiringState.HELD)
@@ -49,10 +49,12 @@ def accept(ledger: Ledger, store: Store, name: str) -> Firing:
 
 
 def run_now(ledger: Ledger, settings: Settings, store: Store, name: str) -> Firing:
-    """Run a schedule as if it were due now, changed input or not; by its policy behind another.
+    """Run a schedule as if it were due now, whether its input changed or not.
+
+    If a run is open, the new one waits for it, as the schedule's overlap policy says.
 
     Raises:
-        InputError: it runs, and its policy is to skip; or its job cannot be submitted.
+        InputError: a run is open and the policy is to skip, or the job cannot be submitted.
     """
     spec, now = store.read(name), clock.now(ledger).replace(microsecond=0)
     open_firings = [firing for firing in store.firings(name) if firing.state.is_open]
@@ -61,7 +63,7 @@ def run_now(ledger: Ledger, settings: Settings, store: Store, name: str) -> Firi
     state = FiringState.WAITING if open_firings else FiringState.STARTING
     firing = Firing(schedule=name, due=now, state=state, noted_at=now, by_hand=True)
     if not store.note_new(firing):
-        raise InputError(f"schedule {name}: a run of this very second has been noted already")
+        raise InputError(f"schedule {name}: another run was noted in this second; try again")
     first = next_to_start(store, spec)
     if first is not None and first.due == firing.due:
         firing = start(ledger, settings, store, spec, first)

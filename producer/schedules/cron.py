@@ -1,4 +1,4 @@
-"""A cron line as crontab(5) reads it; its fields are expanded by Celery's own parser."""
+"""Parse a cron line as crontab(5) defines it; Celery's parser expands the fields."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _NAMES = re.compile(r"([a-z]+)(?:-([a-z]+))?")
 
 @dataclass(frozen=True)
 class Cron:
-    """When a schedule is due, on the wall clock of whatever zone.
+    """A cron line: times and days on a wall clock, in any time zone.
 
     Attributes:
-        every_hour: the hour is `*`, so that real time counts and not what the clock shows.
-        either_day: both kinds of day are restricted, and one of them is enough.
+        every_hour: the hour is `*`; the line then follows elapsed time, not the clock's hands.
+        either_day: day of month and day of week are both restricted, and one match is enough.
     """
 
     line: str
@@ -52,10 +52,10 @@ class Cron:
 
     @classmethod
     def parse(cls, line: str) -> Cron:
-        """The meaning of a line such as `15 2 * * mon-fri`.
+        """Parse a line such as `15 2 * * mon-fri`.
 
         Raises:
-            InputError: naming the field that is wrong.
+            InputError: a field is wrong; the message names it.
         """
         texts = line.lower().split()
         if len(texts) != len(_FIELDS):
@@ -77,6 +77,7 @@ class Cron:
         )
 
     def falls_on(self, day: date) -> bool:
+        """Return whether the line is due on a day."""
         if day.month not in self.months:
             return False
         by_day, by_weekday = day.day in self.days, day.isoweekday() % 7 in self.weekdays
@@ -84,7 +85,7 @@ class Cron:
 
 
 def _expanded(field: _Field, text: str, line: str) -> set[int]:
-    # Celery's parser does not look at what follows a part, and takes names in every field.
+    # Celery's parser ignores what follows a part, and takes names in every field.
     wrong = [part for part in text.split(",") if not _is_well_formed(field, part)]
     if not wrong:
         try:
@@ -94,7 +95,7 @@ def _expanded(field: _Field, text: str, line: str) -> set[int]:
             wrong = [text]
     last = field.first + field.count - 1
     raise InputError(
-        f"cron '{line}': '{wrong[0]}' is no {field.name}; it takes {field.first} to {last}, "
+        f"cron '{line}': '{wrong[0]}' is not a {field.name}; it takes {field.first} to {last}, "
         "as in 5, 1-5, */15 or 1,15"
     )
 

@@ -1,8 +1,9 @@
-"""When a schedule is due: from a cron line and a zone to instants, right across clock changes.
+"""Compute when a schedule is due, from a cron line and a time zone, across clock changes.
 
-A line that names hours goes by what the clock shows: a time that comes twice counts the first
-time, one that is jumped over is due at the jump. A line for every hour goes by real time: what
-comes twice is due twice, what is jumped over never was.
+A line that names hours follows the clock on the wall. A time that the clock shows twice counts
+once, the first time. A time that the clock skips is due at the moment of the skip.
+
+A line for every hour follows elapsed time. Each showing of a time counts; a skipped time does not.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ _LOOK_AHEAD_DAYS = (2, 40, 400, 9 * 366)
 
 
 def zone_named(name: str) -> ZoneInfo:
-    """A zone of the IANA database.
+    """Return a time zone of the IANA database.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no zone has that name.
     """
     try:
         return ZoneInfo(name)
@@ -37,8 +38,8 @@ def zone_named(name: str) -> ZoneInfo:
 
 
 def due_between(cron: Cron, zone: ZoneInfo, after: datetime, until: datetime) -> list[datetime]:
-    """The instants in `after < due <= until`, in UTC and in order."""
-    # A day's times may be due on the next: clocks have been put on by a day, or back past midnight.
+    """Return the instants in `after < due <= until`, in UTC and in order."""
+    # A day's times may fall on the next day: clocks have skipped a day, or gone back past midnight.
     first = (after.astimezone(zone) - _DAY).date()
     last = (until.astimezone(zone) + _DAY).date()
     return sorted(
@@ -54,7 +55,7 @@ def due_between(cron: Cron, zone: ZoneInfo, after: datetime, until: datetime) ->
 
 
 def next_due(cron: Cron, zone: ZoneInfo, after: datetime) -> datetime | None:
-    """The first instant after another, or None where there is none in nine years."""
+    """Return the first instant after `after`, or None if there is none within nine years."""
     for days in _LOOK_AHEAD_DAYS:
         found = due_between(cron, zone, after, after + days * _DAY)
         if found:
@@ -63,7 +64,7 @@ def next_due(cron: Cron, zone: ZoneInfo, after: datetime) -> datetime | None:
 
 
 def next_time(text: str, zone: ZoneInfo, after: datetime) -> datetime:
-    """The first instant after another at which the clock shows HH:MM."""
+    """Return the first instant after `after` at which the clock shows `text`, HH:MM."""
     wanted = wall_time.fromisoformat(text)
     today = after.astimezone(zone).date()
     found = (
@@ -78,7 +79,7 @@ def _days(first: date, last: date) -> Iterator[date]:
 
 
 def _instants(wall: datetime, zone: ZoneInfo, every: bool) -> list[datetime]:
-    """When the clock shows a time: once as a rule, else as the module says."""
+    """Return when the clock shows a time: once as a rule, else as the module describes."""
     real = []
     for fold in (0, 1):
         at = wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)
@@ -86,12 +87,12 @@ def _instants(wall: datetime, zone: ZoneInfo, every: bool) -> list[datetime]:
             real.append(at)
     if every:
         return real
-    return real[:1] or [_jump_over(wall, zone)]
+    return real[:1] or [_moment_of_skip(wall, zone)]
 
 
-def _jump_over(wall: datetime, zone: ZoneInfo) -> datetime:
-    """The instant at which the clock jumps over a time that it never shows."""
-    # By the offset after the jump the time lies before it, and by that before the jump after it.
+def _moment_of_skip(wall: datetime, zone: ZoneInfo) -> datetime:
+    """Return the instant at which the clock skips a time that it never shows."""
+    # By the offset after the skip the time lies before it; by the one before the skip, after it.
     begin = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
     end = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
     seconds = range(int((end - begin).total_seconds()) + 1)

@@ -1,4 +1,4 @@
-"""What a schedule tells the outside: that a run will be late, was held, or could not begin."""
+"""Send events of schedules to the webhook: a run is late, was held, or could not begin."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from rankmill.notify import Event, EventKind, counted, event_id_of, notify
 
 
 def fields_of(firing: Firing) -> dict[str, str]:
-    """Of a log event: which schedule, which due time."""
+    """Return the fields of a log event: schedule and due time."""
     return {"schedule": firing.schedule, "due": due_key(firing.due)}
 
 
-def tell(
+def send(
     kind: EventKind,
     firing: Firing,
     now: datetime,
     message: str,
     counts: JobCounts | None = None,
 ) -> None:
-    """Have it told to the webhook, once for a due time however often it is noticed.
+    """Send an event to the webhook, once for each kind and due time.
 
     Raises:
         BrokerUnavailable: Redis does not answer.

@@ -1,4 +1,4 @@
-"""What the command line says of schedules and their due times."""
+"""What the command line prints about schedules and their due times."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ScheduleFacts(BaseModel):
     """A schedule as it is now.
 
     Attributes:
-        next_due: in its zone; empty while it is paused.
-        late: its run has missed its deadline, or will.
+        next_due: the next due times, in the schedule's zone; empty while it is paused.
+        late: the current run has missed its deadline, or will.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,7 +36,7 @@ class ScheduleFacts(BaseModel):
 
 
 class FiringFacts(BaseModel):
-    """A firing with the id of its job, where there was one."""
+    """A firing with the id of its job, if it had one."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,10 +52,19 @@ class FiringFacts(BaseModel):
 
 
 def schedule(ledger: Ledger, store: Store, spec: ScheduleSpec) -> ScheduleFacts:
+    """Return the facts of a schedule, with its next three due times."""
+    zone = zone_named(spec.tz)
+    next_dues: list[datetime] = []
+    while not spec.paused and len(next_dues) < _N_NEXT:
+        after = next_dues[-1] if next_dues else clock.now(ledger)
+        due = next_due(Cron.parse(spec.cron), zone, after)
+        if due is None:
+            break
+        next_dues.append(due)
     firings = store.firings(spec.name)
     return ScheduleFacts(
         spec=spec,
-        next_due=() if spec.paused else tuple(_next(spec, clock.now(ledger))),
+        next_due=tuple(due.astimezone(zone) for due in next_dues),
         last=firing(firings[-1]) if firings else None,
         late=spec.name in ledger.late_schedules(),
         latest=runs.read_latest(spec),
@@ -63,6 +72,7 @@ def schedule(ledger: Ledger, store: Store, spec: ScheduleSpec) -> ScheduleFacts:
 
 
 def firing(firing: Firing) -> FiringFacts:
+    """Return the facts of a firing."""
     return FiringFacts(
         due=firing.due,
         state=firing.state,
@@ -77,6 +87,7 @@ def firing(firing: Firing) -> FiringFacts:
 
 
 def changes(planned: Changes) -> dict[str, list[str]]:
+    """Return the names of the schedules that are added, changed, removed and left the same."""
     return {
         "added": [spec.name for spec in planned.added],
         "changed": [after.name for _, after in planned.changed],
@@ -86,7 +97,7 @@ def changes(planned: Changes) -> dict[str, list[str]]:
 
 
 def differences(before: ScheduleSpec, after: ScheduleSpec) -> dict[str, tuple[Any, Any]]:
-    """The fields that change, those of the job by their own names."""
+    """Return the fields that change, old and new value; the job's fields by their own names."""
     old, new = _flat(before), _flat(after)
     return {name: (old[name], new[name]) for name in old if old[name] != new[name]}
 
@@ -95,14 +106,3 @@ def _flat(spec: ScheduleSpec) -> dict[str, Any]:
     values = spec.model_dump()
     job: dict[str, Any] = values.pop("job")
     return {**values, **job}
-
-
-def _next(spec: ScheduleSpec, after: datetime) -> list[datetime]:
-    cron, zone = Cron.parse(spec.cron), zone_named(spec.tz)
-    found: list[datetime] = []
-    while len(found) < _N_NEXT:
-        due = next_due(cron, zone, found[-1] if found else after)
-        if due is None:
-            break
-        found.append(due)
-    return [due.astimezone(zone) for due in found]

@@ -1,4 +1,4 @@
-"""Schedules as a TOML file says them, so that they can be kept in git.
+"""Read schedules from a TOML file, so that they can be kept in git.
 
 [schedule.nightly]
 cron = "15 2 * * *"
@@ -8,7 +8,7 @@ output = "s3://bucket/scored"
 model = "BAAI/bge-reranker-v2-m3"
 top_k = 10
 
-Beside `input` and `output`, a key is a field of ScheduleSpec or a flag of `rankmill submit` with
+Besides `input` and `output`, a key is a field of ScheduleSpec or a flag of `rankmill submit` with
 `_` for `-`.
 """
 
@@ -28,18 +28,18 @@ from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError
 
 _OWN = set(ScheduleSpec.model_fields) - {"version", "name", "job", "output_uri"}
-_NAMED_OTHERWISE = {
+_KEYS = {
     **{"input_uri": "input", "output_uri": "output"},
     **{"model_id": "model", "model_revision": "revision"},
 }
-_JOB = {_NAMED_OTHERWISE.get(n, n): n for n in JobOptions.model_fields if n != "version"}
+_JOB = {_KEYS.get(n, n): n for n in JobOptions.model_fields if n != "version"}
 
 
 def read_file(path: str) -> list[ScheduleSpec]:
-    """All schedules of a file.
+    """Return all schedules of a file.
 
     Raises:
-        InputError: naming the file, the schedule and the key that is wrong.
+        InputError: the file, a schedule or a key is wrong; the message names it.
     """
     try:
         content = tomllib.loads(Path(path).read_text())
@@ -49,15 +49,15 @@ def read_file(path: str) -> list[ScheduleSpec]:
     tables = content.pop("schedule", {})
     wrong = next(iter(content), None)
     if wrong is not None or not isinstance(tables, dict) or not tables:
-        said = f"'{wrong}' means nothing here; " if wrong else ""
-        raise InputError(f"{path}: {said}it takes tables [schedule.NAME]")
+        unknown = f"unknown key '{wrong}'; " if wrong else ""
+        raise InputError(f"{path}: {unknown}write tables [schedule.NAME]")
     return [_spec(name, values, path) for name, values in tables.items()]
 
 
 def _spec(name: str, values: Any, path: str) -> ScheduleSpec:
     where = f"{path}: schedule.{name}"
     if not isinstance(values, dict):
-        raise InputError(f"{where} is no table; write [schedule.{name}]")
+        raise InputError(f"{where} is not a table; write [schedule.{name}]")
     for given in values:
         if given not in _OWN | set(_JOB) | {"output"}:
             near = get_close_matches(given, [*_OWN, *_JOB, "output"], 1)
@@ -73,8 +73,8 @@ def _spec(name: str, values: Any, path: str) -> ScheduleSpec:
 
 
 def key(field: str) -> str:
-    """The file's name of a field."""
-    return _NAMED_OTHERWISE.get(field, field)
+    """Return the key in the file for a field."""
+    return _KEYS.get(field, field)
 
 
 def schedule_spec(
@@ -85,13 +85,18 @@ def schedule_spec(
     where: str,
     named: Callable[[str], str] = key,
 ) -> ScheduleSpec:
-    """A schedule whose paths mean the same to every worker; `own` are its further fields.
+    """Make a schedule whose paths mean the same to every worker.
 
     Args:
-        named: a field's name to the key or the flag that a user types.
+        name: of the schedule.
+        job: the options of its jobs.
+        output_uri: the folder for its runs, which may be a template.
+        own: the schedule's other fields.
+        where: names the source in error messages.
+        named: maps a field to the key or the flag that a user types.
 
     Raises:
-        InputError: naming `where` and the field that is wrong.
+        InputError: a field is wrong; the message names `where` and the field.
     """
     values = {"name": name, "job": job, "output_uri": output_uri, **own}
     spec = parse(ScheduleSpec, values, where, named)

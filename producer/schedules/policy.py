@@ -1,4 +1,4 @@
-"""What becomes of due times that have just been seen; a pure function."""
+"""Decide what to do with due times that have passed: run, wait, or skip. A pure function."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 
 from producer.schedules.spec import Firing, FiringState, ScheduleSpec
 
-# A schedule whose runs take longer than its interval would else queue up for ever.
+# Without a limit, a schedule whose runs take longer than its interval would queue up for ever.
 _MAX_WAITING = 20
 
 
 @dataclass(frozen=True)
 class Decision:
+    """The state of a due time, and why."""
+
     due: datetime
     state: FiringState
     message: str = ""
@@ -22,37 +24,33 @@ class Decision:
 def decide(
     spec: ScheduleSpec, dues: Sequence[datetime], now: datetime, open_firings: Sequence[Firing]
 ) -> list[Decision]:
-    """One decision for each due time, of which one at most is to run.
+    """Return one decision for each due time; at most one of them runs.
 
-    That is the newest, if it is not older than the grace time or else the policy is to run the
-    latest missed one; all before it were missed.
+    Only the newest can run: if it is within the grace time, or if the policy is to run the latest
+    missed one. All earlier ones were missed.
 
     Args:
-        dues: in order, none after `now`.
-        open_firings: earlier ones of the schedule that have not ended.
+        spec: the schedule.
+        dues: due times in order, none after `now`.
+        now: the current time.
+        open_firings: earlier firings of the schedule that have not ended.
     """
     if not dues:
         return []
     *earlier, newest = dues
     decisions = [_missed(due, now) for due in earlier]
     in_time = now - newest <= timedelta(minutes=spec.grace_min)
-    if in_time or spec.missed == "latest":
-        decisions.append(_to_run(spec, newest, open_firings))
-    else:
-        decisions.append(_missed(newest, now))
-    return decisions
-
-
-def _to_run(spec: ScheduleSpec, due: datetime, open_firings: Sequence[Firing]) -> Decision:
+    if not in_time and spec.missed != "latest":
+        return [*decisions, _missed(newest, now)]
     if not open_firings:
-        return Decision(due, FiringState.STARTING)
+        return [*decisions, Decision(newest, FiringState.STARTING)]
     if spec.overlap == "queue" and len(open_firings) <= _MAX_WAITING:
-        return Decision(due, FiringState.WAITING)
-    return Decision(due, FiringState.OVERLAPPED, behind(open_firings))
+        return [*decisions, Decision(newest, FiringState.WAITING)]
+    return [*decisions, Decision(newest, FiringState.OVERLAPPED, behind(open_firings))]
 
 
 def behind(open_firings: Sequence[Firing]) -> str:
-    """Why nothing can start now, for people."""
+    """Return, for people, which open run keeps a new one from starting."""
     first, n_more = open_firings[0], len(open_firings) - 1
     more = f", with {n_more} behind it" if n_more else ""
     return f"the run of {first.due:%Y-%m-%d %H:%M:%S} UTC has not ended{more}"

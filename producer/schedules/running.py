@@ -1,4 +1,4 @@
-"""A run of a schedule until its end: whether it keeps its deadline, and what it then means."""
+"""Follow a run of a schedule to its end, and watch its deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 from producer.schedules import runs
 from producer.schedules.due import next_time, zone_named
-from producer.schedules.events import fields_of, tell
+from producer.schedules.events import fields_of, send
 from producer.schedules.spec import Firing, FiringState, ScheduleSpec, due_key
 from rankmill.contract.job_state import JobState
 from rankmill.errors import JobUnknown
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 def follow(ledger: Ledger, spec: ScheduleSpec, firing: Firing, now: datetime) -> Firing:
-    """Look at a RUNNING firing once; what it then is."""
+    """Check a RUNNING firing once and return its new state."""
     assert firing.output_uri is not None
     output = Output(firing.output_uri)
     counts = ledger.counts(firing.job_id)
@@ -27,7 +27,10 @@ def follow(ledger: Ledger, spec: ScheduleSpec, firing: Firing, now: datetime) ->
     if not state.is_final:
         return firing
     if state.is_success:
-        ended = firing.became(FiringState.COMPARING, _remark(output), ended_at=now)
+        manifest = output.read_manifest()
+        n_rejected = manifest.n_rejected if manifest else 0
+        remark = f"{n_rejected:,} rows were rejected" if n_rejected else ""
+        ended = firing.became(FiringState.COMPARING, remark, ended_at=now)
     else:
         end = FiringState.CANCELLED if state is JobState.CANCELLED else FiringState.FAILED
         ended = firing.became(end, message, ended_at=now)
@@ -38,7 +41,7 @@ def follow(ledger: Ledger, spec: ScheduleSpec, firing: Firing, now: datetime) ->
 
 
 def reopened(ledger: Ledger, firing: Firing) -> Firing:
-    """A failed or cancelled run that somebody resumed runs again."""
+    """Return a failed or cancelled firing as RUNNING if somebody resumed its job."""
     counts = ledger.counts(firing.job_id)
     if counts is None or counts.state.is_final or counts.state is JobState.CANCELLING:
         return firing
@@ -46,12 +49,12 @@ def reopened(ledger: Ledger, firing: Firing) -> Firing:
 
 
 def _job_state(output: Output, counts: JobCounts | None) -> tuple[JobState, str]:
-    """By storage, which knows best; by Redis where storage does not know of an end."""
+    """Return the job's state and message: from storage if it has ended, else from Redis."""
     if not output.has_ended():
         if counts is not None:
             return counts.state, counts.message
         if output.read_job() is None:
-            return JobState.FAILED, f"{output.uri} has gone"
+            return JobState.FAILED, f"{output.uri} is gone"
     try:
         state = output.state()
     except JobUnknown as error:
@@ -60,16 +63,10 @@ def _job_state(output: Output, counts: JobCounts | None) -> tuple[JobState, str]
     return state, failure.message if failure else ""
 
 
-def _remark(output: Output) -> str:
-    manifest = output.read_manifest()
-    n_rejected = manifest.n_rejected if manifest else 0
-    return f"{n_rejected:,} rows were rejected" if n_rejected else ""
-
-
 def _with_deadline(
     ledger: Ledger, spec: ScheduleSpec, firing: Firing, counts: JobCounts | None, now: datetime
 ) -> Firing:
-    """The firing, marked as late where it has just been seen that its deadline will pass."""
+    """Mark the firing as late, once, if it will miss its deadline."""
     if spec.deadline is None or firing.late_at is not None:
         return firing
     deadline = next_time(spec.deadline, zone_named(spec.tz), firing.due)
@@ -80,12 +77,12 @@ def _with_deadline(
     message = f"deadline {spec.deadline} {when}"
     log.warning("run misses its deadline", **fields_of(firing), why=message)
     ledger.note_late(spec.name, due_key(firing.due))
-    tell("deadline", firing, now, message, counts)
+    send("deadline", firing, now, message, counts)
     return firing.model_copy(update={"late_at": now})
 
 
 def _eta(firing: Firing, counts: JobCounts | None, now: datetime) -> datetime:
-    """When a run ends if it goes on as it went so far; now where that cannot be told."""
+    """Estimate when a run ends from its rate so far; return `now` if no rate is known."""
     if firing.started_at is None or counts is None or counts.n_pairs_done == 0:
         return now
     n_left = counts.n_rows - counts.n_pairs_done

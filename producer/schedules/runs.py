@@ -1,8 +1,8 @@
-"""Where the runs of a schedule stand: a folder for each, and `latest.json` beside them.
+"""The folders of a schedule's runs, and `latest.json` next to them.
 
-OUTPUT/2026-11-21T02-15/     a job's output; in its control folder firing.json says for which due
-                             time, and drift.json how it differs from the run before
-OUTPUT/latest.json           the newest run that succeeded; only ever moves on
+OUTPUT/2026-11-21T02-15/     a job's output; its control folder holds firing.json (which due time)
+                             and drift.json (difference from the run before)
+OUTPUT/latest.json           the newest run that succeeded; never moves back
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _READ_BACK = 100
 
 
 def job_spec(spec: ScheduleSpec, due: datetime) -> JobSpec:
-    """The job of a due time: templates filled in, its output a folder of its own.
+    """Return the job of a due time: templates filled in, with an output folder of its own.
 
     Raises:
         InputError: {latest:…} matches nothing.
@@ -39,19 +39,20 @@ def job_spec(spec: ScheduleSpec, due: datetime) -> JobSpec:
 
 
 def run_name(local: datetime) -> str:
-    """A run's folder, by what the clock showed; what it shows the second time is `-again`."""
+    """Name a run's folder by the local time; a time that the clock repeats gets `-again`."""
     seconds = f"-{local:%S}" if local.second else ""
     return f"{local:%Y-%m-%dT%H-%M}{seconds}{'-again' if local.fold else ''}"
 
 
 def read_latest(spec: ScheduleSpec) -> Latest | None:
+    """Return what `latest.json` names, or None before the first success."""
     place = _latest_uri(spec)
     content = storage.read_bytes(place)
     return None if content is None else parse(Latest, content, place)
 
 
 def publish_latest(spec: ScheduleSpec, firing: Firing, now: datetime) -> None:
-    """Let `latest` name a run that succeeded, unless it names a later one already."""
+    """Point `latest` at a run that succeeded, unless it names a later one."""
     assert firing.output_uri is not None
     before = read_latest(spec)
     if before is not None and before.due >= firing.due:
@@ -68,13 +69,13 @@ def publish_latest(spec: ScheduleSpec, firing: Firing, now: datetime) -> None:
 
 
 def keep_record(firing: Firing) -> None:
-    """Put down in a run's folder what it is a run of, where Redis cannot lose it."""
+    """Write the firing into its run's folder, so that it survives the loss of Redis."""
     if firing.output_uri is not None:
         storage.write_bytes(_record_uri(firing.output_uri), firing.to_json())
 
 
 def recorded(spec: ScheduleSpec) -> list[Firing]:
-    """The newest runs of a schedule by their folders alone, in order of due time."""
+    """Return the newest runs of a schedule from their folders alone, in order of due time."""
     home = templates.fixed_folder(spec.output_uri)
     # On S3 a run without a part yet has no folder but its control folder.
     folders = (home, storage.child(home, storage.CONTROL_FOLDER))

@@ -1,4 +1,4 @@
-"""What a schedule is, and what became of each of its due times; frozen and versioned."""
+"""A schedule's definition and the outcome of each due time, as frozen, versioned models."""
 
 from __future__ import annotations
 
@@ -33,61 +33,54 @@ def _check_deadline(text: str) -> str:
 
 
 class ScheduleSpec(Contract):
-    """A job, when it is due, and what to do when that is not simple.
+    """A job, when it is due, and the policies for overlapping and missed runs.
 
-    Paths of `job` and `output_uri` are templates, see `templates`.
+    Paths in `job` and `output_uri` may be templates, see `templates`.
     """
 
     name: Annotated[str, AfterValidator(_check_name)]
     cron: str = Field(description="Minute, hour, day of month, month, day of week")
-    tz: str = Field("UTC", description="IANA zone whose clock the cron line goes by")
+    tz: str = Field("UTC", description="IANA time zone of the cron line")
     job: JobOptions
     output_uri: str = Field(min_length=1)
-    overlap: Overlap = Field(
-        "skip", description="When the run before has not ended: skip this one, or queue it"
-    )
-    missed: Missed = Field(
-        "skip", description="Due times that nobody saw: skip them, or run the latest"
-    )
-    grace_min: int = Field(
-        60, ge=1, description="Minutes after which a due time that nobody saw is missed"
-    )
-    unless_unchanged: bool = Field(
-        False, description="Run only if input or options changed since the last success"
-    )
+    overlap: Overlap = Field("skip", description="If a run is still open: skip, or queue")
+    missed: Missed = Field("skip", description="Missed runs: skip, or run the latest")
+    grace_min: int = Field(60, ge=1, description="Minutes after which a run counts as missed")
+    unless_unchanged: bool = Field(False, description="Run only if input or options changed")
     deadline: Annotated[str, AfterValidator(_check_deadline)] | None = Field(
         None,
-        description="Time of day, as 06:00, past which a run that is not done raises an alert",
+        description="Alert if a run is not done by HH:MM",
     )
     fail_if: tuple[str, ...] = Field(
-        (), description="Gate: keep `latest` where it was if this holds, as churn@10>0.3"
+        (), description="Hold the run if this is true, e.g. churn@10>0.3"
     )
     qrels: str | None = Field(
         None,
         min_length=1,
-        description="Judgments, for the change of nDCG since the run that `latest` names",
+        description="Relevance judgments, to measure nDCG",
     )
-    paused: bool = Field(False, description="Whether nothing is due until it is resumed")
+    paused: bool = Field(False, description="Start no runs until resumed")
 
 
 class FiringState(StrEnum):
-    """What became of a due time."""
+    """The outcome of a due time."""
 
-    WAITING = "waiting"  # until the run before has ended
-    STARTING = "starting"  # it is to run; its job may or may not have been submitted
-    RUNNING = "running"  # its job was submitted
-    COMPARING = "comparing"  # its job succeeded; it is held against the run that `latest` names
+    WAITING = "waiting"  # for the run before to end
+    STARTING = "starting"  # will run; the job may or may not have been submitted
+    RUNNING = "running"  # the job was submitted
+    COMPARING = "comparing"  # the job succeeded; it is compared with the run that `latest` names
     SUCCEEDED = "succeeded"  # `latest` names this run, or a later one
-    HELD = "held"  # its job succeeded, a gate failed; `latest` stays until somebody accepts it
-    FAILED = "failed"  # its job failed, as it says; `latest` stays
-    CANCELLED = "cancelled"  # its job was cancelled; `latest` stays
-    NOT_SUBMITTED = "not submitted"  # there was no job, as it says why
+    HELD = "held"  # the job succeeded, a gate failed; `latest` stays until somebody accepts it
+    FAILED = "failed"  # the job failed; `latest` stays
+    CANCELLED = "cancelled"  # the job was cancelled; `latest` stays
+    NOT_SUBMITTED = "not submitted"  # no job was made; the message says why
     OVERLAPPED = "skipped: overlap"  # the run before had not ended
-    MISSED = "skipped: missed"  # nobody looked in time: no beat, no worker or no Redis
-    UNCHANGED = "skipped: unchanged"  # input and options were those of the last success
+    MISSED = "skipped: missed"  # no tick ran in time: no beat, no worker or no Redis
+    UNCHANGED = "skipped: unchanged"  # input and options equal those of the last success
 
     @property
     def is_open(self) -> bool:
+        """Whether the firing has not ended."""
         return self in (FiringState.WAITING, FiringState.STARTING) or self.is_at_work
 
     @property
@@ -97,12 +90,12 @@ class FiringState(StrEnum):
 
 
 class Firing(Contract):
-    """One due time of a schedule and what became of it.
+    """One due time of a schedule and its outcome.
 
     Attributes:
-        by_hand: somebody asked for it, it was not due by the clock.
-        fingerprint: of options and input files, where these were looked at.
-        late_at: when it was seen that the deadline will not be kept.
+        by_hand: somebody asked for the run; it was not due by the clock.
+        fingerprint: of options and input files, if they were read.
+        late_at: when the coming miss of the deadline was noticed.
     """
 
     schedule: str
@@ -119,10 +112,11 @@ class Firing(Contract):
 
     @property
     def job_id(self) -> str:
-        """The id of the one job that this due time may make."""
+        """The id of the one job that this due time can make."""
         return hashlib.sha256(f"{self.schedule}@{due_key(self.due)}".encode()).hexdigest()[:12]
 
     def became(self, state: FiringState, message: str = "", **changes: object) -> Firing:
+        """Return a copy with a new state, message and other changed fields."""
         return self.model_copy(update={"state": state, "message": message, **changes})
 
 
@@ -138,5 +132,5 @@ class Latest(Contract):
 
 
 def due_key(due: datetime) -> str:
-    """A due time as text whose order is that of time."""
+    """Return a due time as text that sorts by time."""
     return due.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""A due time that is to run becomes one job, however often and by however many it is started."""
+"""Submit the job of a due time: exactly one, however many processes try."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from datetime import datetime
 from producer.jobs.check import check
 from producer.jobs.submit import submit_checked
 from producer.schedules import runs
-from producer.schedules.events import fields_of, tell
+from producer.schedules.events import fields_of, send
 from producer.schedules.spec import Firing, FiringState, Latest, ScheduleSpec
 from producer.schedules.step import Step, take
 from producer.schedules.store import Store
-from rankmill.contract.job import InputFile, JobSpec, job_id_for
+from rankmill.contract.job import job_id_for
 from rankmill.errors import RankmillError
 from rankmill.ledger.claims import FIRING
 from rankmill.ledger.jobs import Ledger
@@ -24,50 +24,41 @@ log = get_logger(__name__)
 def start(
     ledger: Ledger, settings: Settings, store: Store, spec: ScheduleSpec, firing: Firing
 ) -> Firing:
-    """Submit the job of a firing that is STARTING; what it then is."""
+    """Submit the job of a firing that is STARTING, and return its new state."""
 
     def act(firing: Firing, now: datetime) -> Firing:
-        return _submitted(store, spec, firing, now)
+        job_spec = runs.job_spec(spec, firing.due)
+        checked = check(job_spec, job_id=firing.job_id)
+        # Of the options as they were given, and of the files with their sizes and versions.
+        fingerprint = job_id_for(job_spec.model_copy(update={"output_uri": "-"}), checked.files)
+        if spec.unless_unchanged and not firing.by_hand:
+            before = _last_done(store, spec)
+            if before is not None and before.fingerprint == fingerprint:
+                message = f"the input is that of {before.output_uri}"
+                return firing.became(
+                    FiringState.UNCHANGED, message, fingerprint=fingerprint, ended_at=now
+                )
+        handle = submit_checked(checked)
+        return firing.became(
+            FiringState.RUNNING,
+            output_uri=handle.output.uri,
+            fingerprint=fingerprint,
+            started_at=now,
+        )
 
-    step = Step(FIRING, FiringState.STARTING, act, _not_submitted)
+    def give_up(firing: Firing, error: Exception, now: datetime) -> Firing:
+        log.error("run not submitted", **fields_of(firing), why=str(error))
+        may_quote_input = not isinstance(error, RankmillError) or error.quotes_input
+        why = "no job was made; the schedule's history says why" if may_quote_input else str(error)
+        send("failed", firing, now, why)
+        return firing.became(FiringState.NOT_SUBMITTED, str(error), ended_at=now)
+
+    step = Step(FIRING, FiringState.STARTING, act, give_up)
     return take(step, ledger, settings, store, spec, firing)
 
 
-def _submitted(store: Store, spec: ScheduleSpec, firing: Firing, now: datetime) -> Firing:
-    job_spec = runs.job_spec(spec, firing.due)
-    checked = check(job_spec, job_id=firing.job_id)
-    fingerprint = _fingerprint(job_spec, checked.files)
-    if spec.unless_unchanged and not firing.by_hand:
-        before = _last_done(store, spec)
-        if before is not None and before.fingerprint == fingerprint:
-            message = f"the input is that of {before.output_uri}"
-            return firing.became(
-                FiringState.UNCHANGED, message, fingerprint=fingerprint, ended_at=now
-            )
-    handle = submit_checked(checked)
-    return firing.became(
-        FiringState.RUNNING,
-        output_uri=handle.output.uri,
-        fingerprint=fingerprint,
-        started_at=now,
-    )
-
-
-def _not_submitted(firing: Firing, error: Exception, now: datetime) -> Firing:
-    log.error("run is not submitted", **fields_of(firing), why=str(error))
-    may_quote_input = not isinstance(error, RankmillError) or error.quotes_input
-    why = "there is no job; the schedule's history says why" if may_quote_input else str(error)
-    tell("failed", firing, now, why)
-    return firing.became(FiringState.NOT_SUBMITTED, str(error), ended_at=now)
-
-
 def _last_done(store: Store, spec: ScheduleSpec) -> Firing | Latest | None:
-    """The newest run whose job succeeded, whether a gate held it or not."""
+    """Return the newest run whose job succeeded, whether a gate held it or not."""
     done = (FiringState.SUCCEEDED, FiringState.HELD)
     found = [firing for firing in store.firings(spec.name) if firing.state in done]
     return found[-1] if found else runs.read_latest(spec)
-
-
-def _fingerprint(job_spec: JobSpec, files: tuple[InputFile, ...]) -> str:
-    """Changes with the options as they were given, and with the files, their sizes and states."""
-    return job_id_for(job_spec.model_copy(update={"output_uri": "-"}), files)

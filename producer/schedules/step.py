@@ -1,4 +1,4 @@
-"""A step of a firing: taken by one process at a time, again while it may help, then given up."""
+"""Take a step of a firing: one process at a time, retried while that may help, then given up."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """
+    """What to do with a firing in a given state.
+
     Attributes:
-        claim: the number under which the step is held.
-        state: that of a firing which waits for it.
-        act: what the firing becomes.
-        give_up: what it becomes where that failed for good.
+        claim: the number under which the step is claimed.
+        state: the state of a firing that waits for this step.
+        act: takes the step and returns the changed firing.
+        give_up: returns the firing after the step failed permanently.
     """
 
     claim: int
@@ -42,9 +43,9 @@ def take(
     spec: ScheduleSpec,
     firing: Firing,
 ) -> Firing:
-    """Take a firing's step; what it then is.
+    """Take the step and return the updated firing.
 
-    It stays as it is while another takes the step, and where a fault that may pass kept it from it.
+    The firing is unchanged while another process takes the step, or after a transient fault.
     """
     claim = Claim.take(ledger.claims, firing.job_id, step.claim, settings.claim_s)
     if claim is None:
@@ -56,12 +57,12 @@ def take(
         now = clock.now(ledger)
         try:
             after = step.act(standing, now)
-        except Exception as error:  # nothing may stay open for ever, which holds up others
+        except Exception as error:  # a firing that stays open holds up the next
             may_pass = not isinstance(error, RankmillError) or error.transient
             since = standing.ended_at or standing.noted_at
             if may_pass and now - since < timedelta(minutes=spec.grace_min):
                 stays = {"schedule": spec.name, "state": standing.state}
-                log.warning("step is taken again", **stays, exc_info=True)
+                log.warning("step is retried", **stays, exc_info=True)
                 return standing
             after = step.give_up(standing, error, now)
         runs.keep_record(after)

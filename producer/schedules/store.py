@@ -1,11 +1,11 @@
-"""Definitions and history of schedules in Redis, under keys of our own.
+"""Keep definitions and history of schedules in Redis.
 
     rankmill:schedules               hash   definition by name, JSON
-    rankmill:schedules:seen          hash   time up to which due times have been noted, by name
+    rankmill:schedules:seen          hash   time up to which due times are noted, by name
     rankmill:schedule:NAME:firings   hash   the newest firings by due time, JSON
 
-A Redis that loses all this is given it again by `rankmill schedule apply`; of the history, what is
-in the runs' own folders comes back with it.
+If Redis loses this, `rankmill schedule apply` restores the definitions, and the history as far as
+the runs' folders hold it.
 """
 
 from __future__ import annotations
@@ -28,27 +28,30 @@ KEPT_FIRINGS = 1000
 
 
 class Store:
-    """Each method raises BrokerUnavailable when Redis does not answer."""
+    """Schedules in Redis; every method raises BrokerUnavailable if Redis does not answer."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
     @classmethod
     def connect(cls, settings: Settings) -> Store:
+        """Connect to the Redis of the settings."""
         return cls(connect(settings))
 
     def names(self) -> list[str]:
+        """Return the names of all schedules, sorted."""
         with broker_errors():
             return sorted(cast(list[str], self._redis.hkeys(_SPECS)))
 
     def specs(self) -> list[ScheduleSpec]:
+        """Return all definitions, sorted by name."""
         return [self.read(name) for name in self.names()]
 
     def read(self, name: str) -> ScheduleSpec:
-        """The definition of a schedule.
+        """Return the definition of a schedule.
 
         Raises:
-            JobUnknown: there is none of that name.
+            JobUnknown: no schedule has that name.
         """
         with broker_errors():
             content = cast(str | None, self._redis.hget(_SPECS, name))
@@ -59,7 +62,13 @@ class Store:
     def write(
         self, specs: Iterable[ScheduleSpec], seen: dict[str, datetime], removed: Iterable[str] = ()
     ) -> None:
-        """Put definitions and remove others, all at once; `seen` begins the look anew."""
+        """Write and remove definitions in one transaction.
+
+        Args:
+            specs: definitions to write.
+            seen: for each name, the time from which due times are noted.
+            removed: names to forget, with their history.
+        """
         with broker_errors(), self._redis.pipeline(transaction=True) as pipe:
             for spec in specs:
                 pipe.hset(_SPECS, spec.name, spec.model_dump_json())
@@ -72,22 +81,25 @@ class Store:
             pipe.execute()
 
     def seen(self, name: str) -> datetime | None:
+        """Return the time up to which due times are noted, or None."""
         with broker_errors():
             text = cast(str | None, self._redis.hget(_SEEN, name))
         return None if text is None else datetime.fromisoformat(text)
 
     def set_seen(self, name: str, at: datetime) -> None:
+        """Set the time up to which due times are noted."""
         with broker_errors():
             self._redis.hset(_SEEN, name, at.isoformat())
 
     def firings(self, name: str) -> list[Firing]:
-        """What became of the newest due times, in their order."""
+        """Return the newest firings in order of due time."""
         with broker_errors():
             found = cast(dict[str, str], self._redis.hgetall(_firings(name)))
         where = f"history of {name} in Redis"
         return [parse(Firing, content.encode(), where) for _, content in sorted(found.items())]
 
     def firing(self, name: str, due: datetime) -> Firing | None:
+        """Return the firing of a due time, or None."""
         with broker_errors():
             content = cast(str | None, self._redis.hget(_firings(name), due_key(due)))
         if content is None:
@@ -95,13 +107,13 @@ class Store:
         return parse(Firing, content.encode(), f"history of {name} in Redis")
 
     def note_new(self, firing: Firing) -> bool:
-        """Note a due time, once: False where it has been noted before; that stays."""
+        """Note a due time once; return False and change nothing if it is noted already."""
         key = _firings(firing.schedule)
         with broker_errors():
             return bool(self._redis.hsetnx(key, due_key(firing.due), firing.model_dump_json()))
 
     def forget_old(self, name: str) -> None:
-        """Let the oldest firings go where there are too many."""
+        """Delete the oldest firings beyond KEPT_FIRINGS."""
         key = _firings(name)
         with broker_errors():
             dues = sorted(cast(list[str], self._redis.hkeys(key)))
@@ -109,7 +121,7 @@ class Store:
                 self._redis.hdel(key, *dues[:-KEPT_FIRINGS])
 
     def note(self, firing: Firing) -> Firing:
-        """Put down what became of a due time."""
+        """Write a firing and return it."""
         with broker_errors():
             self._redis.hset(
                 _firings(firing.schedule), due_key(firing.due), firing.model_dump_json()

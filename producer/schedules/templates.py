@@ -1,7 +1,7 @@
-"""Paths that say when: {date}, {previous_date}, {due:%Y/%m/%d}, {latest:s3://bucket/prefix/dt=*}.
+"""Fill in path templates: {date}, {previous_date}, {due:%Y/%m/%d}, {latest:s3://bucket/dt=*}.
 
-All but the last are of the due time on the clock of the schedule's zone; {latest:…} is the newest
-partition at the time of the run, by name, numbers in it as numbers.
+The first three take the due time in the schedule's zone. {latest:…} is the newest partition when
+the run starts: the last one by name, with numbers in names compared as numbers.
 """
 
 from __future__ import annotations
@@ -20,55 +20,59 @@ _NAMES = "{date}, {previous_date}, {due:%Y/%m/%d}, {latest:PATTERN}"
 
 
 def check(text: str, *, latest: bool = True) -> None:
-    """Refuse what `rendered` could not fill in.
+    """Refuse a template that `rendered` cannot fill in.
+
+    Args:
+        text: the path.
+        latest: whether {latest:…} is allowed.
 
     Raises:
-        InputError: naming what is wrong.
+        InputError: the template is wrong; the message names the part.
     """
     if re.search(r"[{}]", _TEMPLATE.sub("", text)):
-        raise InputError(f"{text}: a brace without its other half")
+        raise InputError(f"{text}: unmatched brace")
     for path in text.split(","):
         for found in _TEMPLATE.finditer(path):
             name, argument = found.groups()
             is_latest = name == "latest" and latest and bool(argument) and is_glob(argument)
             if is_latest and found.start() > 0:
-                raise InputError(f"{text}: {found[0]} holds a whole path, so it comes first")
+                raise InputError(f"{text}: {found[0]} holds a whole path; put it first")
             if is_latest and "**" in argument:
-                raise InputError(f"{text}: ** is for files; name the levels of {found[0]}")
+                raise InputError(f"{text}: ** is not allowed in {found[0]}; write each level")
             is_plain = name in ("date", "previous_date") and argument is None
             is_due = name == "due" and _FORMAT.fullmatch(argument or "") is not None
             if not (is_latest or is_plain or is_due):
                 known = _NAMES if latest else _NAMES.rpartition(",")[0]
-                raise InputError(f"{text}: {found[0]} means nothing here; there are {known}")
+                raise InputError(f"{text}: unknown template {found[0]}; the known ones are {known}")
 
 
 def absolute(text: str) -> str:
-    """The same paths, named so that a worker finds them; templates stay."""
+    """Return the paths made absolute, so that a worker finds them; templates stay."""
     return ",".join(map(_absolute, text.split(",")))
 
 
 def _absolute(path: str) -> str:
     found = _LATEST.match(path)
     if path.lower().startswith("iceberg://"):
-        return path  # its catalog says at each time where it is
+        return path  # its catalog resolves it at each run
     if found is None:
         return storage.absolute(path)
     return "{latest:" + storage.absolute(found[1]) + "}" + path[found.end() :]
 
 
-def tells_time(text: str) -> bool:
-    """Whether a path is another one at each due time, {latest:…} aside."""
+def depends_on_time(text: str) -> bool:
+    """Return whether a path changes with the due time; {latest:…} does not count."""
     return _TEMPLATE.search(_LATEST.sub("", text)) is not None
 
 
 def fixed_folder(text: str) -> str:
-    """The deepest folder that all of a template's places lie in."""
+    """Return the deepest folder that contains all paths of a template."""
     found = _TEMPLATE.search(text)
     return text.rstrip("/") if found is None else text[: found.start()].rpartition("/")[0]
 
 
 def rendered(text: str, due: datetime) -> str:
-    """The path at a due time, which is in the schedule's zone.
+    """Return the path for a due time, which is in the schedule's zone.
 
     Raises:
         InputError: {latest:…} matches nothing.
@@ -89,12 +93,12 @@ def rendered(text: str, due: datetime) -> str:
 def _newest(pattern: str) -> str:
     found = _newest_under(*_split(pattern))
     if found is None:
-        raise InputError(f"{{latest:{pattern}}}: nothing matches that has files in it")
+        raise InputError(f"{{latest:{pattern}}}: no match that contains files")
     return found
 
 
 def _split(pattern: str) -> tuple[str, list[str]]:
-    """The fixed folder before the first name with a wildcard, and the names from there on."""
+    """Split a pattern into the folder before the first wildcard and the names after it."""
     names = pattern.rstrip("/").split("/")
     n_fixed = next(n for n, name in enumerate(names) if is_glob(name))
     return "/".join(names[:n_fixed]) or "/", names[n_fixed:]
@@ -116,6 +120,6 @@ def _visible(folder: str) -> list[str]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts `dt=9` before `dt=10`."""
+    """Return a sort key that puts `dt=9` before `dt=10`."""
     pieces = enumerate(re.split(r"(\d+)", name))  # every second one is a number
     return [(int(piece), "") if n % 2 else (0, piece) for n, piece in pieces]

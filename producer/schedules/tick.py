@@ -1,7 +1,7 @@
-"""One look at every schedule: runs followed, due times noted, what is to run started.
+"""Bring every schedule up to date: follow runs, note due times, start what is due.
 
-Any number of ticks may run at once or die half way: a due time is noted before it is acted on,
-once; then what is noted is acted on, by whoever comes, until it is done.
+Any number of ticks may run at once or die half way. A due time is noted once, before anything
+acts on it. Each later tick then continues until the firing has ended.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from rankmill.settings import Settings
 
 log = get_logger(__name__)
 
-# A tick that died is followed after this; one that takes longer is not hurt by the next.
+# Another tick may run after this time. A tick that takes longer is not harmed by the next.
 _TURN_S = 60.0
 
 Do = Callable[[Ledger, Settings, Store, ScheduleSpec], None]
 
 
 def tick(ledger: Ledger, settings: Settings) -> None:
-    """Look at every schedule; one that cannot be looked at does not keep others from it.
+    """Update every schedule; an error in one does not stop the others.
 
     Raises:
-        BrokerUnavailable: Redis does not answer; the next tick makes up for it.
+        BrokerUnavailable: Redis does not answer; the next tick catches up.
     """
     if not ledger.take_turn("tick", _TURN_S):
         return
     store = Store.connect(settings)
     try:
-        _for_each(ledger, settings, store, look_at)
+        _for_each(ledger, settings, store, update)
     finally:
         ledger.end_turn("tick")
-    # It may take minutes, and other ticks need not wait for it.
+    # Comparing may take minutes; other ticks need not wait for it.
     _for_each(ledger, settings, store, compare_ended)
 
 
@@ -54,11 +54,11 @@ def _for_each(ledger: Ledger, settings: Settings, store: Store, do: Do) -> None:
             do(ledger, settings, store, store.read(name))
         except BrokerUnavailable:
             raise
-        except Exception:  # whatever it was, the others are due too
-            log.exception("schedule cannot be looked at", schedule=name)
+        except Exception:  # the other schedules are due, too
+            log.exception("schedule update failed", schedule=name)
 
 
-def look_at(ledger: Ledger, settings: Settings, store: Store, spec: ScheduleSpec) -> None:
+def update(ledger: Ledger, settings: Settings, store: Store, spec: ScheduleSpec) -> None:
     """Bring one schedule up to date."""
     now = clock.now(ledger)
     firings = _followed(ledger, store, spec, store.firings(spec.name), now)
@@ -69,7 +69,7 @@ def look_at(ledger: Ledger, settings: Settings, store: Store, spec: ScheduleSpec
 
 
 def compare_ended(ledger: Ledger, settings: Settings, store: Store, spec: ScheduleSpec) -> None:
-    """Hold the run whose job has succeeded against the one before."""
+    """Compare the runs whose jobs have succeeded with the run before."""
     for firing in store.firings(spec.name):
         if firing.state is FiringState.COMPARING:
             compare(ledger, settings, store, spec, firing)
@@ -78,7 +78,7 @@ def compare_ended(ledger: Ledger, settings: Settings, store: Store, spec: Schedu
 def _followed(
     ledger: Ledger, store: Store, spec: ScheduleSpec, firings: list[Firing], now: datetime
 ) -> list[Firing]:
-    """All firings as they are now."""
+    """Return all firings with their current states."""
     ran = [firing for firing in firings if firing.output_uri is not None]
     last_run = ran[-1] if ran else None
     followed = []
@@ -95,7 +95,7 @@ def _followed(
 
 
 def _note_due(store: Store, spec: ScheduleSpec, firings: list[Firing], now: datetime) -> None:
-    """Note every time that has become due since the last look, then that it has been looked at."""
+    """Note every due time since the previous tick, then set `seen` to now."""
     seen = store.seen(spec.name)
     if seen is not None and not spec.paused:
         dues = due_between(Cron.parse(spec.cron), zone_named(spec.tz), seen, now)[-KEPT_FIRINGS:]
@@ -116,7 +116,7 @@ def _note_due(store: Store, spec: ScheduleSpec, firings: list[Firing], now: date
 
 
 def next_to_start(store: Store, spec: ScheduleSpec) -> Firing | None:
-    """The first firing that is to run, unless one runs; so no two runs of a schedule overlap."""
+    """Return the first firing to start, or None while a run is open: runs never overlap."""
     open_firings = [firing for firing in store.firings(spec.name) if firing.state.is_open]
     if any(firing.state.is_at_work for firing in open_firings):
         return None

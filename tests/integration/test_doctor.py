@@ -49,7 +49,7 @@ def test_a_sound_machine_has_no_problem_and_nothing_is_left_behind(sound: Path) 
         assert f" {name} " in done.stdout
     told: list[dict[str, Any]] = json.loads(rankmill("doctor", "--json").stdout)
     assert {each["state"] for each in told} <= {"ok", "warning"}
-    assert all(each["mend"] for each in told if each["state"] != "ok")
+    assert all(each["fix"] for each in told if each["state"] != "ok")
     assert everything_under(sound) == []
 
 
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_told_with_its_mend(
     findings = {each.name: each for each in examine()}
     assert "s3cr3t" not in str(findings)
     assert findings[name].state == state and message in findings[name].message
-    assert findings[name].mend and "\n" not in findings[name].mend
+    assert findings[name].fix and "\n" not in findings[name].fix
 
 
 def test_a_redis_that_would_throw_work_away_is_a_problem(sound: Path, broker_url: str) -> None:
@@ -94,7 +94,7 @@ def test_a_redis_that_would_throw_work_away_is_a_problem(sound: Path, broker_url
         client(broker_url).config_set("maxmemory-policy", "noeviction")
     assert done.returncode == 1
     (found,) = [each for each in json.loads(done.stdout) if each["name"] == "redis policy"]
-    assert found["state"] == "problem" and "noeviction" in found["mend"]
+    assert found["state"] == "problem" and "noeviction" in found["fix"]
 
 
 def test_a_redis_without_append_only_file_is_a_warning(sound: Path) -> None:
@@ -131,7 +131,7 @@ def test_schedules_that_do_not_run_are_named(sound: Path, nights: Nights) -> Non
     assert fine.state == "ok" and fine.message.startswith("1;")
     nights.add(job=job, paused=True)
     paused = bad(schedules())["schedule nightly"]
-    assert "is paused" in paused.message and "schedule resume nightly" in paused.mend
+    assert "is paused" in paused.message and "schedule resume nightly" in paused.fix
     nights.store.write([nights.spec(job={**job, "model_id": "not/allowed"})], {})
     refused = bad(schedules())["schedule nightly"]
     assert "would not be submitted" in refused.message and "not/allowed" in refused.message
@@ -141,4 +141,4 @@ def test_schedules_that_do_not_run_are_named(sound: Path, nights: Nights) -> Non
     (gone, missed, _) = schedules()
     assert "would not be submitted" in gone.message and "in.parquet" in gone.message
     assert "2026-11-21 01:15 UTC was not submitted" in missed.message
-    assert "in.parquet" in missed.message and "history nightly" in missed.mend
+    assert "in.parquet" in missed.message and "history nightly" in missed.fix

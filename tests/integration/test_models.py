@@ -48,11 +48,14 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def with_weights(values: bytes) -> Files:
-    """The demo model with one tensor of these bytes for weights."""
-    tensor = {"dtype": "F16", "shape": [len(values) // 2], "data_offsets": [0, len(values)]}
-    header = json.dumps({"classifier.weight": tensor}).encode()
-    weights = struct.pack("<Q", len(header)) + header + values
-    return {**DEMO, "model.safetensors": weights}
+    """Return the demo model with one more tensor, of these bytes."""
+    weights = DEMO["model.safetensors"]
+    (size,) = struct.unpack_from("<Q", weights)
+    header, tensors = json.loads(weights[8 : 8 + size]), weights[8 + size :]
+    place = [len(tensors), len(tensors) + len(values)]
+    header["filler"] = {"dtype": "U8", "shape": [len(values)], "data_offsets": place}
+    text = json.dumps(header).encode()
+    return {**DEMO, "model.safetensors": struct.pack("<Q", len(text)) + text + tensors + values}
 
 
 def pulled(*arguments: str) -> dict[str, object]:

@@ -164,7 +164,7 @@ def bad_input(folder: Path, kind: str) -> Path:
         ("text", [], "not a Parquet file"),
         ("truncated", [], "truncated or damaged Parquet"),
         ("good", ["--query-col", "q"], "the columns there are: query_id, doc_id, query, document"),
-        ("good", ["--top-k", "0"], "--top-k '0'"),
+        ("good", ["--top-k", "0"], "--top-k 0"),
         ("good", ["--precision", "fp7"], "fp7"),
         ("good", ["--model", "/nowhere"], "no such model folder"),
         ("good", ["--model", "owner/model"], "hub is out of reach"),

@@ -141,7 +141,7 @@ def test_apply_is_all_or_nothing(folder: Path) -> None:
     "before, after, said",
     [
         ("top_k = 5", "topk = 5", "schedule.nightly: unknown key 'topk'; did you mean 'top_k'?"),
-        ("[schedule.weekly]", "[schedules.weekly]", "'schedules' means nothing here"),
+        ("[schedule.weekly]", "[schedules.weekly]", "unknown key 'schedules'"),
         ('input = "in.parquet"\n', "", "schedule.nightly: 'input' is missing"),
         ("top_k = 5", 'top_k = "five"', "schedule.nightly: top_k 'five' should be a valid integer"),
         ("top_k = 5", "top_k = 0", "schedule.nightly: top_k 0 should be greater"),

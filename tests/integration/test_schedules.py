@@ -260,10 +260,10 @@ def test_one_schedule_that_cannot_be_looked_at_does_not_keep_others(
     "own, said",
     [
         ({"cron": "15 2 * *"}, "schedule nightly: cron '15 2 * *': 4 fields"),
-        ({"cron": "0 0 31 2 *"}, "there is no such day"),
+        ({"cron": "0 0 31 2 *"}, "no such day exists"),
         ({"tz": "Europe/Berln"}, "did you mean Europe/Berlin"),
-        ({"job": {"input_uri": "/nowhere/{dat}"}}, "{dat} means nothing here"),
-        ({"job": {"input_uri": "{latest:/nowhere/dt=*}"}}, "nothing matches that has files"),
+        ({"job": {"input_uri": "/nowhere/{dat}"}}, "unknown template {dat}"),
+        ({"job": {"input_uri": "{latest:/nowhere/dt=*}"}}, "no match that contains files"),
         ({"job": {"input_uri": "/nowhere/in.parquet"}}, "no such file"),
         ({"job": {"model_id": "/no/model"}}, "no such model folder"),
         ({"job": {"model_id": "/no/model", "input_uri": "/in/{date}"}}, "no such model folder"),

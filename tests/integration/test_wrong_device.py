@@ -70,7 +70,7 @@ def test_doctor_reports_it_as_failed(broker_url: str, tmp_path: Path) -> None:
     done = rankmill("doctor", "--json", "--device", "cuda")
     (found,) = [each for each in json.loads(done.stdout) if each["name"] == "devices"]
     assert done.returncode == 1
-    assert found["state"] == "problem" and NO_GPU in found["message"] and found["mend"]
+    assert found["state"] == "problem" and NO_GPU in found["message"] and found["fix"]
 
 
 def test_a_celery_worker_ends_at_its_start_and_health_says_why(

@@ -1,4 +1,4 @@
-"""The queries whose order changed most, with what stood first before and after, by name."""
+"""Show the queries whose order changed most, with their first places before and after."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from rankmill.contract.drift import ChangedQuery, Place
 from rankmill.shown import clipped, value_text
 
 _TEXT_CHARS = 200
-# Rows of a query stand together, so that few are read in vain.
+# A query's rows are neighbours, so few rows are read in vain.
 _BATCH_ROWS = 1024
 
-# A column's part, query or document, and whether it is its id or its text, to a row's value.
+# ("query" or "document", "id" or "text") to a row's value.
 _Names = dict[tuple[str, str], Any]
 
 
 def most_changed(
     joined: Joined, old: Ranked, new: Ranked, n_queries: int, n_places: int
 ) -> tuple[ChangedQuery, ...]:
+    """Return the `n_queries` most changed queries, each with `n_places` before and after."""
     chosen = joined.choose_changed(n_queries)
     before = joined.places("old", "new", n_places)
     after = joined.places("new", "old", n_places)
@@ -60,23 +61,23 @@ def _places(number: int, places: Iterable[PlaceKey], names: Iterable[_Names]) ->
 
 
 def _read_names(side: Ranked, places: list[PlaceKey]) -> list[_Names]:
-    """The ids and texts of each place's row, as far as they were kept."""
+    """Read the ids and texts of each place's row, as far as the parts keep them."""
     wanted: dict[tuple[int, int], set[int]] = defaultdict(set)
     for each in places:
-        shard_index, row = part_and_row(each.stands_at)
+        shard_index, row = part_and_row(each.position)
         wanted[each.number, shard_index].add(row)
     found: dict[tuple[int, int, int], _Names] = {}
     for (_, shard_index), rows in wanted.items():
         for row, rank, names in _rows_between(side, shard_index, min(rows), max(rows)):
             if row in rows:
                 found[shard_index, row, rank] = names
-    return [found[(*part_and_row(each.stands_at), each.rank)] for each in places]
+    return [found[(*part_and_row(each.position), each.rank)] for each in places]
 
 
 def _rows_between(
     side: Ranked, shard_index: int, first: int, last: int
 ) -> Iterable[tuple[int, int, _Names]]:
-    """A part's rows from first to last with their ranks; of lists, all that are in them."""
+    """Yield a part's rows from first to last with rank and names; of lists, each candidate."""
     columns = list(dict.fromkeys(side.kept.values()))
     for table in side.rows(shard_index, [*columns, "rank"], first, _BATCH_ROWS):
         for row in table.to_pylist():

@@ -1,4 +1,4 @@
-"""Two outputs compared: out of core, in memory that their size does not bound."""
+"""Compare two outputs out of core, in memory that does not grow with their size."""
 
 from __future__ import annotations
 
@@ -36,17 +36,21 @@ def diff(
     qrels: Qrels | None = None,
     n_queries: int = 5,
 ) -> Drift:
-    """What changed from one finished job's output to another's, held against the gates.
+    """Measure what changed from one finished job's output to another's, and check the gates.
 
     Args:
-        ks: places that churn and nDCG are measured at, at least 1; those of the gates come to it.
-        n_queries: most changed queries to show.
+        old: the output to compare with.
+        new: the output to compare.
+        ks: places for churn and nDCG, each at least 1; the gates' places are added.
+        gates: bounds that the difference must keep.
+        qrels: judgments, to measure nDCG.
+        n_queries: how many of the most changed queries to show.
 
     Raises:
-        InputError: a job has not succeeded, nothing names queries and documents alike in both, ids
-            differ in type, a part is gone, or judgments name none of the queries.
+        InputError: a job has not succeeded, the outputs have no common ids or texts, ids differ in
+            type, a part is gone, or judgments name none of the queries.
         JobUnknown: no job was submitted there.
-        StorageRefused: the scratch folder's disk is full, say.
+        StorageRefused: the scratch folder cannot be written, for example because its disk is full.
     """
     check_answerable(gates, has_qrels=qrels is not None)
     depths = sorted({*ks, *places(gates)})

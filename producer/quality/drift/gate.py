@@ -1,10 +1,10 @@
-"""Gates: how much an output may differ from the one before, as `churn@10>0.3` says what may not.
+"""Gates: conditions that must not hold between two outputs, such as `churn@10>0.3`.
 
-    gate      MEASURE [@K] (> | >= | < | <=) NUMBER       spaces are allowed between these
+    gate      MEASURE [@K] (> | >= | < | <=) NUMBER       spaces are allowed between them
     MEASURE   churn@K overlap@K ndcg@K rbo ks mean_shift mean_abs_shift
               new vanished new_queries vanished_queries
 
-A gate fails when what it says holds, or when there is nothing to measure it on.
+A gate fails if its condition holds, or if there is nothing to measure.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ _HOLDS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.
 
 @dataclass(frozen=True)
 class _Measure:
-    """
+    """A measure that gates may use.
+
     Attributes:
-        value: of a drift at a k, which is 0 where the measure takes none.
-        least, most: what it can be.
+        value: returns the value of a drift at k; k is 0 if the measure takes none.
+        least, most: bounds of the value.
+        takes_k: whether the measure needs @K.
     """
 
     value: Callable[[Drift, int], float | None]
@@ -42,7 +44,7 @@ class _Measure:
 
 @dataclass(frozen=True)
 class Gate:
-    """A bound that was understood; `k` is None where the measure takes none."""
+    """A parsed gate; `k` is None if the measure takes none."""
 
     expression: str
     measure: str
@@ -52,9 +54,10 @@ class Gate:
 
 
 def parse(expression: str) -> Gate:
-    """
+    """Parse a gate.
+
     Raises:
-        InputError: it is no gate, or its bound lies where the measure never comes to.
+        InputError: the text is not a gate, or its bound is outside the measure's range.
     """
     found = _FORM.fullmatch(expression)
     if found is None:
@@ -63,7 +66,9 @@ def parse(expression: str) -> Gate:
     measure = _MEASURES.get(name)
     if measure is None:
         known = ", ".join(f"{n}@K" if each.takes_k else n for n, each in _MEASURES.items())
-        raise InputError(f"gate {expression!r}: there is no measure '{name}'; there are {known}")
+        raise InputError(
+            f"gate {expression!r}: unknown measure '{name}'; the known ones are {known}"
+        )
     if measure.takes_k and not int(k or 0):
         raise InputError(f"gate {expression!r}: {name} needs a place from 1 on, as {name}@10")
     if not measure.takes_k and k is not None:
@@ -77,9 +82,10 @@ def parse(expression: str) -> Gate:
 
 
 def check_answerable(gates: Iterable[Gate], *, has_qrels: bool) -> None:
-    """
+    """Refuse gates that cannot be measured.
+
     Raises:
-        InputError: a gate is about nDCG and there are no judgments.
+        InputError: a gate needs judgments and there are none.
     """
     for gate in gates:
         if gate.measure == "ndcg" and not has_qrels:
@@ -87,12 +93,12 @@ def check_answerable(gates: Iterable[Gate], *, has_qrels: bool) -> None:
 
 
 def places(gates: Iterable[Gate]) -> set[int]:
-    """The k that a drift must have been measured at."""
+    """Return the places K that the gates need."""
     return {gate.k for gate in gates if gate.k is not None}
 
 
 def check(gates: Sequence[Gate], drift: Drift) -> GateResult:
-    """Hold a drift, measured at the gates' `places`, against its gates."""
+    """Check a drift, measured at the gates' `places`, against the gates."""
     checks = tuple(_check(gate, drift) for gate in gates)
     return GateResult(passed=not any(each.failed for each in checks), checks=checks)
 
@@ -103,23 +109,22 @@ def _check(gate: Gate, drift: Drift) -> GateCheck:
     return GateCheck(expression=gate.expression, value=value, failed=failed)
 
 
-def _overlap(drift: Drift, k: int) -> float | None:
-    return next((each.overlap for each in drift.churn if each.k == k), None)
-
-
-def _churn(drift: Drift, k: int) -> float | None:
-    return next((each.churn for each in drift.churn if each.k == k), None)
-
-
-def _ndcg(drift: Drift, k: int) -> float | None:
-    found = (each for each in drift.ndcg if each.measure == f"nDCG@{k}")
-    return next((each.after - each.before for each in found), None)
-
-
 _MEASURES = {
-    "churn": _Measure(_churn, takes_k=True),
-    "overlap": _Measure(_overlap, takes_k=True),
-    "ndcg": _Measure(_ndcg, least=-1.0, takes_k=True),
+    "churn": _Measure(
+        lambda drift, k: next((each.churn for each in drift.churn if each.k == k), None),
+        takes_k=True,
+    ),
+    "overlap": _Measure(
+        lambda drift, k: next((each.overlap for each in drift.churn if each.k == k), None),
+        takes_k=True,
+    ),
+    "ndcg": _Measure(
+        lambda drift, k: next(
+            (each.after - each.before for each in drift.ndcg if each.measure == f"nDCG@{k}"), None
+        ),
+        least=-1.0,
+        takes_k=True,
+    ),
     "rbo": _Measure(lambda drift, _: drift.rbo.mean if drift.rbo else None),
     "ks": _Measure(lambda drift, _: drift.scores.ks if drift.scores else None),
     "mean_shift": _Measure(

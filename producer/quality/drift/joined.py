@@ -1,6 +1,6 @@
-"""Two outputs joined in a database: the pairs and queries of both, and how each query changed.
+"""Join two outputs in a database: common pairs and queries, and how each query changed.
 
-Keys are numbers of 128 bits: integers as they are, of all else the MD5, which DuckDB computes.
+Keys are numbers of 128 bits: integers as they are, for all else the MD5, computed by DuckDB.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from producer.quality.drift.ranked import Key, Ranked, keyed_rows
 from producer.tables.database import Database, Feed
 from rankmill.contract.drift import RBO_DEPTH, RBO_P, Churn, Presence
 
-_DIGITS = 12  # of figures that are summed up in an order that chance decides
+_DIGITS = 12  # of figures that are summed in an order that varies between runs
 
 
 @dataclass(frozen=True)
 class SideCounts:
+    """Rows, distinct pairs and queries of one output."""
+
     n_rows: int
     n_pairs: int
     n_queries: int
@@ -36,20 +38,20 @@ class ChangedKey:
 
 @dataclass(frozen=True)
 class PlaceKey:
-    """Where a part has a document, which place it is at, and which one on the other side."""
+    """A document's position in a part, its place, and its place on the other side."""
 
     number: int
     place: int
     other_place: int | None
     rank: int
-    stands_at: int
+    position: int
     score: float
 
 
 class Joined:
-    """The tables `old` and `new`, `common` of pairs that both have, `queries` that both have.
+    """The tables `old`, `new`, `common` (pairs in both) and `queries` (queries in both).
 
-    Of a document that a query names twice its better place counts, and those after it move up.
+    If a query names a document twice, the better place counts and later ones move up.
     """
 
     def __init__(
@@ -70,20 +72,23 @@ class Joined:
         )
 
     def pairs(self) -> Presence:
+        """Return how many pairs are in both outputs, and in one only."""
         return Presence.of(self.old.n_pairs, self.new.n_pairs, self._count("common"))
 
     def queries(self) -> Presence:
+        """Return how many queries are in both outputs, and in one only."""
         return Presence.of(self.old.n_queries, self.new.n_queries, self._count("queries"))
 
     def scores(self) -> Iterator[pa.Table]:
-        """`before` and `after` of the pairs that both have, in no order."""
+        """Yield `before` and `after` of the common pairs, in no order."""
         return self._database.tables("select before, after from common")
 
     def overlaps(self) -> Iterator[pa.Table]:
-        """The rank-biased overlap `rbo` of the queries that both have, in no order."""
+        """Yield the rank-biased overlap `rbo` of the common queries, in no order."""
         return self._database.tables("select rbo from queries")
 
     def churn(self) -> tuple[Churn, ...]:
+        """Return overlap and churn at each k, averaged over the common queries."""
         if not self._count("queries"):
             return ()
         figures = ", ".join(
@@ -101,13 +106,13 @@ class Joined:
         )
 
     def choose_changed(self, n_queries: int) -> list[ChangedKey]:
-        """The queries whose order changed most, the most changed first."""
+        """Choose the queries whose order changed most, the most changed first."""
         self._database.run(_CHOOSE.format(n_queries=n_queries))
         rows = self._database.rows("select number, rbo, n_old, n_new from chosen order by number")
         return [ChangedKey(*row) for row in rows]
 
     def places(self, side: str, other: str, depth: int) -> list[PlaceKey]:
-        """The first places of the chosen queries on a side, `old` or `new`, and on the other."""
+        """Return the first places of the chosen queries on one side, with those on the other."""
         rows = self._database.rows(_PLACES.format(side=side, other=other, depth=depth))
         return [PlaceKey(*row) for row in rows]
 
@@ -136,10 +141,10 @@ class _Counter:
 
 _LOAD = """
 create table {name} as
-select *, row_number() over (partition by q order by rank, stands_at)::int as place
+select *, row_number() over (partition by q order by rank, position)::int as place
 from (
     select {query} as q, {document} as d, min(rank) as rank,
-        arg_min(score, rank) as score, arg_min(stands_at, rank) as stands_at
+        arg_min(score, rank) as score, arg_min(position, rank) as position
     from feed where query is not null and document is not null group by q, d
 )
 """
@@ -193,7 +198,7 @@ from queries where rbo < 1 order by number limit {n_queries}
 """
 
 _PLACES = """
-select number, mine.place, theirs.place, mine.rank, mine.stands_at, mine.score
+select number, mine.place, theirs.place, mine.rank, mine.position, mine.score
 from (
     select number, {side}.* from {side} join chosen using (q) where place <= {depth}
 ) as mine left join (
@@ -222,7 +227,7 @@ def _queries(ks: Sequence[int]) -> str:
 
 
 def _sums(terms: Iterable[float]) -> str:
-    """A list in SQL, which counts from 1: at d + 1, the sum of the first d terms."""
+    """Return an SQL list, counted from 1: at d + 1, the sum of the first d terms."""
     sums = [0.0]
     for term in terms:
         sums.append(sums[-1] + term)

@@ -1,4 +1,4 @@
-"""A finished job's ranked rows, whichever layout its parts have, and what tells two jobs' alike."""
+"""Read a finished job's ranked rows in any layout, and find keys that two jobs share."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from rankmill.errors import InputError
 from rankmill.output.output import Job, Output
 from rankmill.tables import parquet
 
-ROW = "row"  # of the part; of lists, that of the list
+ROW = "row"  # number within the part; for lists, the number of the list
 _QUERY, _DOCUMENT = "query", "document"
-_RESULTS = pa.schema([("score", pa.float32()), ("rank", pa.int32()), ("stands_at", pa.int64())])
+_RESULTS = pa.schema([("score", pa.float32()), ("rank", pa.int32()), ("position", pa.int64())])
 _BATCH_ROWS = 64 * 1024
 _BATCH_LISTS = 64  # a list may be a thousand rows
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a job has ranked."""
+    """The ranked rows of a finished job."""
 
     job: Job
 
     @property
     def output(self) -> Output:
+        """The job's output."""
         return self.job.output
 
     @cached_property
     def kept(self) -> dict[tuple[str, KeyKind], str]:
-        """The parts' columns with ids and texts, those of them that were kept."""
+        """The names in the parts of the id and text columns that were kept."""
         columns = self.job.plan.columns
         given: dict[tuple[str, KeyKind], str | None] = {
             (_QUERY, "id"): columns.query_id,
@@ -48,6 +49,7 @@ class Ranked:
         return {part: columns.kept[name] for part, name in given.items() if name in columns.kept}
 
     def type_of(self, part: str, kind: KeyKind) -> pa.DataType:
+        """Return the type of an id or text column in the parts."""
         name = self.kept[part, kind]
         columns = self.job.plan.columns
         return self.job.plan.schema.field(
@@ -57,7 +59,7 @@ class Ranked:
     def rows(
         self, shard_index: int, names: Sequence[str], first_row: int = 0, at_once: int | None = None
     ) -> Iterator[pa.Table]:
-        """A part's ranked rows: the named columns and ROW, from a row of the part on.
+        """Yield a part's ranked rows from `first_row` on: the named columns and ROW.
 
         Raises:
             InputError: the part is gone or damaged.
@@ -81,20 +83,23 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Key:
-    """What both outputs name their queries, or documents, by."""
+    """A column that names queries, or documents, in both outputs."""
 
     part: str
     kind: KeyKind
 
     def column(self, side: Ranked) -> str:
+        """Return the column's name in an output."""
         return side.kept[self.part, self.kind]
 
     def type(self, side: Ranked) -> pa.DataType:
+        """Return the column's type as a key."""
         return key_type(side.type_of(self.part, self.kind), self.column(side))
 
 
 def open_ranked(output: Output) -> Ranked:
-    """
+    """Open the ranked rows of a finished job.
+
     Raises:
         InputError: the job has not succeeded.
         JobUnknown: no job was submitted there.
@@ -103,25 +108,26 @@ def open_ranked(output: Output) -> Ranked:
 
 
 def common_keys(old: Ranked, new: Ranked) -> tuple[Key, Key]:
-    """What names a query and a document in both: ids if both have them, else their texts.
+    """Return the keys of queries and documents: ids if both outputs have them, else texts.
 
     Raises:
-        InputError: nothing does, or the ids' types differ.
+        InputError: there is no common key, or the ids' types differ.
     """
     return _common_key(_QUERY, old, new), _common_key(_DOCUMENT, old, new)
 
 
 def keyed_rows(side: Ranked, keys: tuple[Key, Key]) -> tuple[pa.Schema, Iterator[pa.Table]]:
-    """All ranked rows: `query` and `document` as keys, `score`, `rank`, and where they stand.
+    """Return all ranked rows: `query` and `document` as keys, `score`, `rank` and `position`.
 
-    `stands_at` is the part's number in its upper 32 bits and the part's row in the lower ones.
+    `position` has the part's number in its upper 32 bits and the row within it in the lower 32.
     """
     schema = pa.schema([*((key.part, key.type(side)) for key in keys), *_RESULTS])
     return schema, _keyed(side, keys, schema)
 
 
-def part_and_row(at: int) -> tuple[int, int]:
-    return at >> 32, at & 0xFFFFFFFF
+def part_and_row(position: int) -> tuple[int, int]:
+    """Split a position into the part's number and the row within it."""
+    return position >> 32, position & 0xFFFFFFFF
 
 
 def _keyed(side: Ranked, keys: tuple[Key, Key], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -137,10 +143,10 @@ def _common_key(part: str, old: Ranked, new: Ranked) -> Key:
     kinds: tuple[KeyKind, ...] = ("id", "text")
     kind = next((k for k in kinds if (part, k) in old.kept and (part, k) in new.kept), None)
     if kind is None:
-        ours, theirs = (_names(side, part) for side in (old, new))
+        in_old, in_new = (_names(side, part) for side in (old, new))
         raise InputError(
-            f"{new.output.uri}: nothing names a {part} as in {old.output.uri}: {theirs} here, "
-            f"{ours} there; run one of them again with such a column among --keep-cols"
+            f"{new.output.uri}: no common key for a {part}: it has {in_new}, {old.output.uri} has "
+            f"{in_old}; run one of them again with such a column among --keep-cols"
         )
     types = [side.type_of(part, kind) for side in (old, new)]
     if id_family(types[0]) != id_family(types[1]):

@@ -1,4 +1,4 @@
-"""How far scores moved, exact and in memory that their number does not bound: sorted on disk."""
+"""Measure how far scores moved, exactly and in bounded memory: values are sorted on disk."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ _AT_ONCE = 2**20
 def score_shift(
     workspace: Workspace, tables: Iterable[pa.Table], n_pairs: int
 ) -> ScoreShift | None:
-    """
+    """Measure the shift between two sets of scores of the same pairs.
+
     Args:
-        tables: `before` and `after` of `n_pairs` pairs in all, finite; None is returned for none.
+        workspace: where values are sorted.
+        tables: columns `before` and `after`, finite, of `n_pairs` pairs in all.
+        n_pairs: the number of pairs; None is returned for 0.
     """
     if n_pairs == 0:
         return None
@@ -33,14 +36,15 @@ def score_shift(
         here = slice(at, at := at + table.num_rows)
         before[here], after[here] = table["before"].to_numpy(), table["after"].to_numpy()
         shift[here] = after[here].astype(np.float64) - before[here]
-    for values in (before, after, shift):  # the sums too are to be the same at every run
+    for values in (before, after, shift):  # so that sums are the same at every run
         values.sort()
+    zero = int(np.searchsorted(shift, 0.0))
     return ScoreShift(
         n_pairs=n_pairs,
         mean_before=float(before.mean(dtype=np.float64)),
         mean_after=float(after.mean(dtype=np.float64)),
         mean_shift=float(shift.mean()),
-        mean_abs_shift=_mean_abs(shift),
+        mean_abs_shift=float((shift[zero:].sum() - shift[:zero].sum()) / len(shift)),
         shift_quantiles=quantiles(shift, _QUANTILES),
         ks=ks_distance(before, after),
         histogram=_histogram(before, after),
@@ -48,7 +52,7 @@ def score_shift(
 
 
 def quantiles(ordered: np.ndarray, shares: Iterable[float]) -> dict[str, float]:
-    """Of values in order, by name: min, p5 for 0.05, max; linear between neighbours, as numpy's."""
+    """Return quantiles of sorted values by name: min, p5 for 0.05, max; linear, as in numpy."""
     found = {}
     for share in shares:
         low, between = divmod(share * (len(ordered) - 1), 1)
@@ -59,7 +63,7 @@ def quantiles(ordered: np.ndarray, shares: Iterable[float]) -> dict[str, float]:
 
 
 def ks_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """The most by which the cumulative shares of two samples in order differ."""
+    """Return the largest difference between the cumulative shares of two sorted samples."""
     return max(
         float(np.abs(_share(first, values) - _share(second, values)).max())
         for sample in (first, second)
@@ -69,11 +73,6 @@ def ks_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 def _share(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.searchsorted(ordered, values, side="right") / len(ordered)
-
-
-def _mean_abs(ordered: np.ndarray) -> float:
-    zero = int(np.searchsorted(ordered, 0.0))
-    return float((ordered[zero:].sum() - ordered[:zero].sum()) / len(ordered))
 
 
 def _histogram(before: np.ndarray, after: np.ndarray) -> tuple[ScoreBin, ...]:

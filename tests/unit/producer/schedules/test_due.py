@@ -1,4 +1,4 @@
-"""When a schedule is due: cron lines, zones, and the two nights a year on which that is hard."""
+"""Due times of schedules: cron lines, time zones, and the two nights a year with a clock change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ZONES += ["America/St_Johns", "Africa/Casablanca", "Asia/Kathmandu"]
 
 
 def shown(line: str, zone: str, first: str, last: str) -> list[str]:
-    """The due times in a span of days, as the zone's clock shows them, with its offset."""
+    """Return the due times in a span of days as the zone's clock shows them, with its offset."""
     info = ZoneInfo(zone)
     after = datetime.fromisoformat(first).replace(tzinfo=info) - timedelta(seconds=1)
     until = datetime.fromisoformat(last).replace(tzinfo=info)
@@ -129,25 +129,25 @@ def test_a_day_that_never_comes() -> None:
     [
         ("15 2 * *", "4 fields"),
         ("", "0 fields"),
-        ("60 2 * * *", "'60' is no minute; it takes 0 to 59"),
-        ("15 24 * * *", "'24' is no hour"),
-        ("15 2 0 * *", "'0' is no day of month; it takes 1 to 31"),
-        ("15 2 * 13 *", "'13' is no month"),
-        ("15 2 * * 8", "'8' is no day of week"),
-        ("jan 2 * * *", "'jan' is no minute"),
-        ("15 2 * * monkey", "'monkey' is no day of week"),
-        ("15 2 * monday *", "'monday' is no month"),
-        ("1-5-7 2 * * *", "'1-5-7' is no minute"),
-        ("*/5/2 2 * * *", "'*/5/2' is no minute"),
-        ("*/0 2 * * *", "'*/0' is no minute"),
-        ("5-1/2 2 * * *", "'5-1/2' is no minute"),
-        ("1,,2 2 * * *", "'' is no minute"),
+        ("60 2 * * *", "'60' is not a minute; it takes 0 to 59"),
+        ("15 24 * * *", "'24' is not a hour"),
+        ("15 2 0 * *", "'0' is not a day of month; it takes 1 to 31"),
+        ("15 2 * 13 *", "'13' is not a month"),
+        ("15 2 * * 8", "'8' is not a day of week"),
+        ("jan 2 * * *", "'jan' is not a minute"),
+        ("15 2 * * monkey", "'monkey' is not a day of week"),
+        ("15 2 * monday *", "'monday' is not a month"),
+        ("1-5-7 2 * * *", "'1-5-7' is not a minute"),
+        ("*/5/2 2 * * *", "'*/5/2' is not a minute"),
+        ("*/0 2 * * *", "'*/0' is not a minute"),
+        ("5-1/2 2 * * *", "'5-1/2' is not a minute"),
+        ("1,,2 2 * * *", "'' is not a minute"),
     ],
 )
-def test_a_bad_line_is_told_by_its_field(line: str, said: str) -> None:
-    with pytest.raises(InputError) as told:
+def test_a_bad_line_is_refused_with_the_name_of_its_field(line: str, said: str) -> None:
+    with pytest.raises(InputError) as refused:
         Cron.parse(line)
-    assert said in str(told.value)
+    assert said in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["Europe/Berln", "", "../etc/passwd", "Europe", "Nowhere/At/All"])
