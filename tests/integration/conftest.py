@@ -85,11 +85,11 @@ def _nights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
-    """What this process has put on its way to the webhook."""
+def events(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
+    """Return a function that lists the events this process has sent to the webhook."""
     monkeypatch.setenv("RANKMILL_WEBHOOK_URL", "http://127.0.0.1:9/hook")
     monkeypatch.setenv("RANKMILL_WEBHOOK_SECRET", "sixteen characters")
     settings.cache_clear()
-    events: list[dict[str, Any]] = []
-    monkeypatch.setattr(notify, "send_notify", lambda event, *_: events.append(event))
-    return lambda: list({each["event_id"]: each for each in events}.values())
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(notify, "send_notify", lambda event, *_: sent.append(event))
+    return lambda: list({each["event_id"]: each for each in sent}.values())

@@ -51,9 +51,9 @@ def test_two_outputs_are_compared_wherever_they_lie(
     qrels = storage.child(folder, "qrels")
     storage.write_bytes(qrels, QRELS.encode())
 
-    told = rankmill("diff", old, new, "--k", "1", "--k", "3", "--qrels", qrels, "--json")
-    assert told.returncode == 0, told.stderr
-    drift = Drift.model_validate_json(told.stdout)
+    done = rankmill("diff", old, new, "--k", "1", "--k", "3", "--qrels", qrels, "--json")
+    assert done.returncode == 0, done.stderr
+    drift = Drift.model_validate_json(done.stdout)
     assert [(each.k, each.churn) for each in drift.churn] == [(1, 0.5), (3, 0.166666666667)]
     assert next((each.measure, each.after) for each in drift.ndcg) == ("nDCG@1", 0.5)
     assert drift.gate is None
@@ -81,8 +81,8 @@ def test_a_gate_that_fails_is_exit_1_and_names_what_was_measured(tmp_path: Path)
         ["churn@1>0.3", "0.5000", "failed"],
         ["rbo<0.5", "0.8150", "passed"],
     ]
-    told = rankmill("diff", old, new, *gates, "--json")
-    assert (told.returncode, json.loads(told.stdout)["gate"]["passed"]) == (1, False)
+    done = rankmill("diff", old, new, *gates, "--json")
+    assert (done.returncode, json.loads(done.stdout)["gate"]["passed"]) == (1, False)
     assert rankmill("diff", old, new, "--fail-if", "churn@1>0.5").returncode == 0
     assert everything_under(tmp_path) == before
 
@@ -101,9 +101,9 @@ def test_the_documentation_shows_what_is_printed(
     shutil.copy(CHECKOUT / "examples" / "packages.qrels", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    told = rankmill(*shlex.split(block[1]))
-    assert told.returncode == 0, told.stderr
-    lines = told.stdout.replace(str(tmp_path), "/home/you").splitlines()
+    done = rankmill(*shlex.split(block[1]))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.replace(str(tmp_path), "/home/you").splitlines()
     printed = "".join(line.rstrip() + "\n" for line in lines)
     begin, end = block[2].split("…\n")
     assert printed.startswith(begin) and printed.endswith(end)
@@ -117,7 +117,7 @@ def test_bad_use_is_one_line(tmp_path: Path) -> None:
         (old, new, "--fail-if", "ndcg@10<0"): "needs judgments: give --qrels",
         (old, new, "--qrels", str(tmp_path / "none")): "no such file",
     }.items():
-        told = rankmill("diff", *arguments)
-        assert told.returncode == 2
-        assert message in told.stderr and len(told.stderr.strip().splitlines()) == 1
-        assert told.stdout == ""
+        done = rankmill("diff", *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+        assert done.stdout == ""

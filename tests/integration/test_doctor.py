@@ -47,9 +47,9 @@ def test_a_sound_machine_has_no_problem_and_nothing_is_left_behind(sound: Path) 
     assert done.returncode == 0 and done.stderr == "", done.stdout
     for name in ("versions", "devices", "redis", "model demo", f"prefix {sound}", "scratch"):
         assert f" {name} " in done.stdout
-    told: list[dict[str, Any]] = json.loads(rankmill("doctor", "--json").stdout)
-    assert {each["state"] for each in told} <= {"ok", "warning"}
-    assert all(each["fix"] for each in told if each["state"] != "ok")
+    found: list[dict[str, Any]] = json.loads(rankmill("doctor", "--json").stdout)
+    assert {each["state"] for each in found} <= {"ok", "warning"}
+    assert all(each["fix"] for each in found if each["state"] != "ok")
     assert everything_under(sound) == []
 
 
@@ -63,13 +63,13 @@ def test_a_sound_machine_has_no_problem_and_nothing_is_left_behind(sound: Path) 
         ("BROKER_URL", "redis://:s3cr3t@127.0.0.1:9/0", "redis", "problem", "does not answer"),
         ("BROKER_URL", "rediss://h/0?ssl_cert_reqs=none", "settings", "problem", "certificates"),
         ("ALLOWED_PREFIXES", "data", "settings", "problem", "RANKMILL_ALLOWED_PREFIXES: data is"),
-        ("ALLOWED_PREFIXES", "/sys", "prefix /sys", "warning", "only for reading"),
+        ("ALLOWED_PREFIXES", "/sys", "prefix /sys", "warning", "read-only"),
         ("ALLOWED_MODELS", "some/model", "model some/model", "problem", "some/model"),
         ("ALLOWED_MODELS", "/nowhere", "model /nowhere", "problem", "no such model folder"),
         ("REMOTE_CODE_MODELS", "a/b", "model a/b", "warning", "Python code may run"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_mend(
+def test_a_problem_is_named_with_its_fix(
     sound: Path,
     monkeypatch: pytest.MonkeyPatch,
     variable: str,

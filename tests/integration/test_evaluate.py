@@ -43,9 +43,9 @@ def test_a_job_is_measured_wherever_it_lies(
     output = storage.child(folder, "out")
     finished(planned([], tmp_path / "unused", input_uri=source, output_uri=output, top_k=2))
 
-    told = evaluation(output, "--qrels", qrels, "--recall-at", "1", "--recall-at", "2", "--json")
-    assert told.returncode == 0, told.stderr
-    facts = json.loads(told.stdout)
+    done = evaluation(output, "--qrels", qrels, "--recall-at", "1", "--recall-at", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
     means = {each["measure"]: (each["before"], each["after"]) for each in facts["comparisons"]}
     assert means["RR@10"] == (0.5, 0.75)
     assert means["R@1"] == (0, 0.5) and means["R@2"] == (1, 1)
@@ -64,6 +64,6 @@ def test_bad_use_is_one_line(tmp_path: Path) -> None:
         (output, "--qrels", str(tmp_path / "none")): "no such file",
         (str(tmp_path), "--qrels", "none"): "no job was submitted to this folder",
     }.items():
-        told = evaluation(*arguments)
-        assert told.returncode == 2
-        assert message in told.stderr and len(told.stderr.strip().splitlines()) == 1
+        done = evaluation(*arguments)
+        assert done.returncode == 2
+        assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1

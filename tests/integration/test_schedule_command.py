@@ -72,7 +72,7 @@ def shown(*arguments: object) -> Any:
 
 
 def refused(*arguments: object) -> str:
-    """What an error says, which is one line on stderr, with exit code 2."""
+    """Return the one line on stderr of a command that ends with exit code 2."""
     said = schedule(*arguments)
     assert said.returncode == 2 and said.stdout == "", said
     assert len(said.stderr.splitlines()) == 1 and "Traceback" not in said.stderr
@@ -156,15 +156,15 @@ def test_apply_is_all_or_nothing(folder: Path) -> None:
         ('output = "out"', "output = 7", "schedule.nightly: output 7 should be a valid string"),
     ],
 )
-def test_a_bad_file_is_told_by_its_place(
+def test_a_bad_file_is_refused_by_its_place(
     tmp_path: Path, before: str, after: str, said: str
 ) -> None:
     assert FILE.count(before) == 1
     file = tmp_path / "schedules.toml"
     file.write_text(FILE.replace(before, after))
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as refused:
         read_file(str(file))
-    assert str(told.value).startswith(f"{file}: ") and said in str(told.value)
+    assert str(refused.value).startswith(f"{file}: ") and said in str(refused.value)
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -63,7 +63,7 @@ class Week:
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def set_clock(self, shown: datetime, speed: float) -> None:
-        """What time it is, and how fast it passes from now on."""
+        """Set the time, and how fast it passes from now on."""
         text = f"{self.ledger.now()} {shown.timestamp()} {speed}"
         storage.write_bytes(str(self.clock), text.encode())
 
@@ -77,7 +77,7 @@ class Week:
         self.beats[name] = self._stack.enter_context(running(command, {}, log))
 
     def leader(self) -> str | None:
-        """The living beat that has the lock."""
+        """Return the living beat that holds the lock."""
         logs = {name: self.folder / f"beat-{name}.log" for name in self.beats}
         return next((n for n, log in logs.items() if "Acquired lock" in log.read_text()), None)
 
@@ -113,7 +113,7 @@ class Week:
 def week(
     tmp_path: Path, ledger: Ledger, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Week]:
-    """Two workers, two beats of which one stands by, and a clock that stands still."""
+    """Two workers, two beats of which one is on standby, and a clock that does not move."""
     monkeypatch.setenv("PYTHONPATH", str(FAULTS))
     monkeypatch.setenv("RANKMILL_TEST_CLOCK", str(tmp_path / "clock"))
     monkeypatch.setenv("RANKMILL_TICK_S", "1")

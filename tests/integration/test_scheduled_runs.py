@@ -104,7 +104,7 @@ def test_a_prepared_input_keeps_the_name_that_the_schedule_gave(working: Nights)
 
 
 def test_a_gate_keeps_latest_where_it_was_until_somebody_accepts_the_run(
-    working: Nights, told: Callable[[], list[dict[str, Any]]]
+    working: Nights, events: Callable[[], list[dict[str, Any]]]
 ) -> None:
     working.add(fail_if=["churn@3>0.2"], unless_unchanged=True)
     working.tick(FIRST)
@@ -119,7 +119,7 @@ def test_a_gate_keeps_latest_where_it_was_until_somebody_accepts_the_run(
     assert firings[1].message.startswith("churn@3>0.2: it is 0.")
     drift = json.loads((control(Path(str(firings[1].output_uri))) / "drift.json").read_text())
     assert drift["old"]["output_uri"] == firings[0].output_uri
-    assert [(e["kind"], e["schedule"]) for e in told()] == [("gate", "nightly")]
+    assert [(e["kind"], e["schedule"]) for e in events()] == [("gate", "nightly")]
 
     assert states(working.ended(THIRD))[2] == "skipped: unchanged"
     hand.accept(working.ledger, working.store, "nightly")
@@ -128,7 +128,7 @@ def test_a_gate_keeps_latest_where_it_was_until_somebody_accepts_the_run(
         hand.accept(working.ledger, working.store, "nightly")
 
 
-def test_judgments_tell_whether_a_run_is_worse(working: Nights) -> None:
+def test_judgments_show_whether_a_run_is_worse(working: Nights) -> None:
     """The first night's best documents are the relevant ones, so that any other order is worse."""
     working.add(fail_if=["ndcg@3<0"], qrels=str(working.judged([])))
     working.tick(FIRST)
@@ -150,7 +150,7 @@ def test_judgments_tell_whether_a_run_is_worse(working: Nights) -> None:
 
 
 def is_through(working: Nights, firing: Firing) -> bool:
-    """Whether the worker too is done with a run, whose end stands on storage first."""
+    """Return whether the worker is done with a run, whose end is on storage first."""
     counts = working.ledger.counts(firing.job_id)
     return counts is not None and counts.state.is_final
 

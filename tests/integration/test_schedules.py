@@ -180,14 +180,14 @@ def test_input_and_output_on_s3(nights: Nights, s3: str) -> None:
     assert runs.recorded(spec) == [firing]
 
 
-def test_what_somebody_should_know_is_told_once(
-    nights: Nights, told: Callable[[], list[dict[str, Any]]]
+def test_each_event_is_sent_once(
+    nights: Nights, events: Callable[[], list[dict[str, Any]]]
 ) -> None:
     nights.add(deadline="02:16")
     (firing,) = nights.tick(FIRST)
     nights.tick(FIRST + timedelta(minutes=2))
     nights.tick(FIRST + timedelta(minutes=3))
-    (late,) = told()
+    (late,) = events()
     assert (late["kind"], late["schedule"], late["job_id"]) == (
         *("deadline", "nightly", firing.job_id),
     )
@@ -195,7 +195,7 @@ def test_what_somebody_should_know_is_told_once(
     cancel(find_job(firing.job_id))
     (nights.folder / "in.parquet").unlink()
     nights.tick(SECOND)
-    failed = told()[-1]
+    failed = events()[-1]
     assert (failed["kind"], failed["state"]) == ("failed", None)
     assert failed["message"] == "there is no job; the schedule's history says why"
 
@@ -276,9 +276,9 @@ def test_one_schedule_that_cannot_be_looked_at_does_not_keep_others(
 def test_a_schedule_that_cannot_work_is_refused(
     nights: Nights, own: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as refused:
         nights.add(**own)
-    assert said in str(told.value)
+    assert said in str(refused.value)
     assert nights.store.names() == [] and not nights.output.exists()
 
 

@@ -1,4 +1,4 @@
-"""An estimate's arithmetic by hand, and its sample on real files."""
+"""An estimate's arithmetic worked out on paper, and its sample on real files."""
 
 from __future__ import annotations
 

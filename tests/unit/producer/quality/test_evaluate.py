@@ -1,4 +1,4 @@
-"""Figures worked out by hand, the same as trec_eval's own, and what must not be evaluated."""
+"""Figures worked out on paper, the same as trec_eval's, and what must not be evaluated."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_p_value_is_never_0_and_no_difference_has_1() -> None:
     assert sign_flip_test(np.column_stack([np.ones(60), np.zeros(60)])) == [1 / 100_001, 1.0]
 
 
-def test_what_cannot_be_evaluated_is_told_in_one_line(tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated_is_refused_in_one_line(tmp_path: Path) -> None:
     def check(output: Output, message: str, qrels: Qrels = QRELS, **options: Any) -> None:
         with pytest.raises(InputError, match=message) as raised:
             evaluate(output, qrels, **options)

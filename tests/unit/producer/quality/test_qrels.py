@@ -58,7 +58,7 @@ def test_parquet_with_ids_of_any_type(tmp_path: Path, names: tuple[str, str, str
         (b"PAR1 and no more", "truncated or damaged Parquet"),
     ],
 )
-def test_a_wrong_file_is_told_by_its_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_wrong_file_is_refused_by_its_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "qrels"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as raised:
@@ -74,7 +74,7 @@ def test_a_wrong_file_is_told_by_its_line(tmp_path: Path, content: bytes, messag
         ({"query_id": "q", "doc_id": "d", "relevance": 0.5}, "grades whole"),
     ],
 )
-def test_wrong_parquet_is_told_too(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+def test_wrong_parquet_is_refused(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     good = {"query_id": "q", "doc_id": "d", "relevance": 1}
     path = write([{name: good[name] for name in row}, row], tmp_path / "qrels.parquet")
     with pytest.raises(InputError, match=message):

@@ -48,10 +48,10 @@ def test_the_day_is_that_of_the_schedule_s_zone() -> None:
         ("/in/date}", "unmatched brace"),
     ],
 )
-def test_what_means_nothing_is_told(text: str, said: str) -> None:
-    with pytest.raises(InputError) as told:
+def test_an_unknown_template_is_refused(text: str, said: str) -> None:
+    with pytest.raises(InputError) as refused:
         templates.check(text)
-    assert said in str(told.value)
+    assert said in str(refused.value)
 
 
 def test_an_output_has_no_latest() -> None:

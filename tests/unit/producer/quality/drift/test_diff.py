@@ -1,4 +1,4 @@
-"""A drift's figures are those worked out by hand, and by definition on random rankings."""
+"""A drift's figures are those worked out on paper, and by definition on random rankings."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def both(tmp_path: Path, **options: Any) -> tuple[Output, Output]:
 
 
 def random_rankings(seed: int, n_queries: int = 150, most: int = 130) -> Rankings:
-    """Lists of different lengths, some longer than the depth that is looked at."""
+    """Make lists of different lengths, some longer than the depth that counts."""
     rng = random.Random(seed)
     universe = [f"d{n}" for n in range(most * 3 // 2)]
     return {
@@ -105,7 +105,7 @@ def test_the_figures_are_those_worked_out_by_hand(tmp_path: Path) -> None:
     assert (found.ndcg, found.gate) == ((), None)
 
 
-def test_the_queries_most_changed_are_told_with_their_before_and_after(tmp_path: Path) -> None:
+def test_the_most_changed_queries_are_shown_before_and_after(tmp_path: Path) -> None:
     [changed] = diff(*both(tmp_path)).most_changed
     assert (changed.query_id, changed.query, changed.n_before, changed.n_after) == ("a", None, 3, 3)
     before = [(each.place, each.doc_id, each.other_place) for each in changed.before]
@@ -200,7 +200,7 @@ def test_texts_name_what_has_no_id(tmp_path: Path, dropped: tuple[str, ...]) -> 
     assert len(wanted) == 1
 
 
-def test_texts_are_told_where_they_were_kept_and_shortened(tmp_path: Path) -> None:
+def test_texts_are_shown_shortened_where_they_were_kept(tmp_path: Path) -> None:
     def long(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{**row, "query": row["query"] + "x" * 300} for row in rows]
 
@@ -294,7 +294,7 @@ def refusals(tmp_path: Path) -> Iterator[tuple[Output, Output, dict[str, Any], s
     yield old, lost, {}, "part-00000.parquet was removed from"
 
 
-def test_what_cannot_be_compared_is_told_in_one_line(tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path) -> None:
     for old, new, options, message in refusals(tmp_path):
         with pytest.raises(InputError, match=message) as raised:
             diff(old, new, **options)

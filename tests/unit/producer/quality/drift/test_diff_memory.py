@@ -32,7 +32,7 @@ print(drift.pairs.n_common, drift.churn[0].churn, drift.rbo.n_equal, int(peak.sp
 
 
 def large(folder: Path, queries: np.ndarray, first: int) -> Output:
-    """A finished job of a million pairs, each query's documents numbered from `first` on."""
+    """Make a finished job of a million pairs, each query's documents numbered from `first` on."""
     job = planned(candidates("a", ["a1"], ["a1"]), folder)
     Path(job.output.uri).mkdir(parents=True)
     size = len(queries) // N_PARTS
