@@ -283,9 +283,19 @@ def refusals(tmp_path: Path) -> Iterator[tuple[Output, Output, dict[str, Any], s
     yield old, new, {"ks": (0,)}, "churn at 0: a place is at least 1"
     yield old, new, {"gates": [parse("ndcg@10<-0.1")]}, "needs judgments: give --qrels"
     texts = output(OLD, tmp_path / "texts", keep_cols=("query_id", "document"))
-    yield old, texts, {}, "nothing names a document as in .*: text in 'document' here, id in 'doc"
+    yield (
+        old,
+        texts,
+        {},
+        "no common key for a document: it has text in 'document', .* has id in 'doc",
+    )
     nothing = output(OLD, tmp_path / "nothing", keep_cols=("doc_id",))
-    yield nothing, new, {}, "nothing names a query .* id in 'query_id' here, neither id nor text"
+    yield (
+        nothing,
+        new,
+        {},
+        "no common key for a query: it has id in 'query_id', .* has neither id nor text",
+    )
     open_again = output(OLD, tmp_path / "open")
     cleanup.reopen(open_again)
     yield old, open_again, {}, "open/out: the job's state is 'finalizing'; it can be read once it"

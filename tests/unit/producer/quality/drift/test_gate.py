@@ -86,7 +86,7 @@ def test_a_gate_is_understood(expression: str, gate: Gate) -> None:
         ("churn@10>0.3\nrbo<1", "write it like"),
         ("churn@10>\u0663", "write it like"),  # a digit, but not an ASCII one
         ("Churn@10>0.3", "write it like"),
-        ("chrun@10>0.3", "there is no measure 'chrun'; there are churn@K, overlap@K"),
+        ("chrun@10>0.3", "unknown measure 'chrun'; the known ones are churn@K, overlap@K"),
         ("churn>0.3", "churn needs a place from 1 on, as churn@10"),
         ("churn@0>0.3", "churn needs a place from 1 on, as churn@10"),
         ("rbo@10<0.3", "rbo takes no @10"),
