@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 from producer.cluster.local import running, start_redis, worker_command
 from producer.jobs.submit import submit
 from rankmill.broker import app
-from rankmill.contract.job import Columns, JobRecord, JobSpec, Plan, encode_schema
+from rankmill.contract.job import JobRecord, JobSpec
+from rankmill.contract.plan import Columns, Plan, encode_schema
 from rankmill.contract.results import Manifest
 from rankmill.dispatch import Dispatcher
 from rankmill.ledger.jobs import Ledger

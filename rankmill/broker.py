@@ -10,7 +10,7 @@ from typing import Any, Literal
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from rankmill.contract.job import ShardSpec
+from rankmill.contract.plan import ShardSpec
 from rankmill.errors import BrokerUnavailable
 from rankmill.ledger.client import broker_errors, tls_options
 from rankmill.settings import Settings, settings

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rankmill.broker import send_finalize, send_prepare, send_report, send_shard
-from rankmill.contract.job import JobRecord, Plan
+from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
+from rankmill.contract.plan import Plan
 from rankmill.contract.results import Failure, ShardReport
 from rankmill.errors import BrokerUnavailable, RankmillError
 from rankmill.ledger.jobs import Ledger, ledger

@@ -11,7 +11,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBMIT, TICK
 from rankmill.contract.base import parse
-from rankmill.contract.job import JobSpec, ShardSpec
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import ShardSpec
 from rankmill.devices.choice import EXIT_DEVICE_LOST
 from rankmill.dispatch import dispatcher
 from rankmill.errors import DeviceFault, TransientError

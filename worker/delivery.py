@@ -7,7 +7,7 @@ import socket
 from datetime import datetime
 from functools import lru_cache
 
-from rankmill.contract.job import Plan, ShardSpec
+from rankmill.contract.plan import Plan, ShardSpec
 from rankmill.contract.results import ShardReport
 from rankmill.dispatch import dispatcher
 from rankmill.errors import (

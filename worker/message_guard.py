@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 
 from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBMIT
 from rankmill.contract.base import Contract, parse
-from rankmill.contract.job import JobMessage, ShardMessage, SubmitMessage
+from rankmill.contract.job import JobMessage, SubmitMessage
+from rankmill.contract.plan import ShardMessage
 from rankmill.errors import InputError
 from rankmill.logs import get_logger
 from rankmill.notify import Event

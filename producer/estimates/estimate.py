@@ -26,7 +26,8 @@ from producer.jobs.plan import shard_bounds
 from producer.prepare.job_inputs import find_inputs, needs_prepare, pinned
 from producer.prepare.prepare import prepare
 from rankmill.contract.estimate import MeasureRequest
-from rankmill.contract.job import Columns, InputFile, JobOptions, JobSpec
+from rankmill.contract.job import JobOptions, JobSpec
+from rankmill.contract.plan import Columns, InputFile
 from rankmill.models.locate import locate_model
 from rankmill.models.names import is_null_model, null_rate
 from rankmill.models.scoring_settings import check_max_length

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from producer.estimates.sample import Sample
 from rankmill.contract.estimate import Calibration, Measurement
-from rankmill.contract.job import Columns
+from rankmill.contract.plan import Columns
 from rankmill.tables.titles import scored_documents
 
 # The default batch size of CrossEncoder.predict in sentence-transformers 6.2.

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from producer.estimates.sample import Sample
 from producer.inputs.source import Source
-from rankmill.contract.job import Columns
+from rankmill.contract.plan import Columns
 from rankmill.tables.files import Damaged, key_runs, read_files
 
 # Scanning this many keys takes seconds; above it, groups are inferred from the sample.

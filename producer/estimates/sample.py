@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from producer.inputs.source import Source
-from rankmill.contract.job import REFUSAL_COLUMN
+from rankmill.contract.plan import REFUSAL_COLUMN
 from rankmill.tables.files import Damaged, read_files
 from rankmill.tables.row_bytes import decoded_bytes, pieces
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from producer.formats.lines import first_lines, line_error, read_lines
 from producer.formats.rows import Rows, with_status
-from rankmill.contract.job import InputFile
+from rankmill.contract.plan import InputFile
 
 _RUN = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float64())])
 _TSV = pa.schema([("id", pa.string()), ("text", pa.string())])

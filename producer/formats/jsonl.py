@@ -16,7 +16,7 @@ from producer.formats.lines import LINES_SCHEMA, first_lines, line_error, read_l
 from producer.formats.rows import Rows, with_status
 from producer.tables.database import Database, Feed
 from producer.tables.width import check_n_columns
-from rankmill.contract.job import REFUSAL_COLUMN, InputFile
+from rankmill.contract.plan import REFUSAL_COLUMN, InputFile
 from rankmill.errors import InputError
 
 # Key to type, or to the structure of an object or a list, as DuckDB writes them in JSON.

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from producer.formats.rows import Rows, schema_with_status
 from producer.tables.text_columns import find_title
-from rankmill.contract.job import REFUSAL_COLUMN, JobSpec
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import REFUSAL_COLUMN
 from rankmill.errors import InputError
 from rankmill.tables.row_bytes import row_bytes, stops
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from producer.formats.rows import Rows, with_origin
-from rankmill.contract.job import InputFile
+from rankmill.contract.plan import InputFile
 from rankmill.tables.files import Damaged, read_files
 
 

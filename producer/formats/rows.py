@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from rankmill.contract.job import ORIGIN_COLUMNS, REFUSAL_COLUMN, InputFile
+from rankmill.contract.plan import ORIGIN_COLUMNS, REFUSAL_COLUMN, InputFile
 from rankmill.tables.casts import Inexact, exact_cast
 from rankmill.tables.files import inexact
 from rankmill.tables.ids import with_id_types

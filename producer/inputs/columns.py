@@ -8,13 +8,8 @@ import pyarrow as pa
 
 from producer.tables.keys import key_type
 from producer.tables.text_columns import NO_TITLE, find_title, is_text
-from rankmill.contract.job import (
-    CANDIDATES_COLUMN,
-    RESULT_COLUMNS,
-    STATUS_COLUMNS,
-    Columns,
-    JobOptions,
-)
+from rankmill.contract.job import JobOptions
+from rankmill.contract.plan import CANDIDATES_COLUMN, RESULT_COLUMNS, STATUS_COLUMNS, Columns
 from rankmill.errors import InputError
 from rankmill.tables.columns import folded
 

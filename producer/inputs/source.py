@@ -17,7 +17,8 @@ from producer.inputs.find import FoundInput, find
 from producer.tables.unify import unified
 from producer.tables.width import check_width
 from rankmill import storage
-from rankmill.contract.job import InputFile, JobOptions, Partition
+from rankmill.contract.job import JobOptions
+from rankmill.contract.plan import InputFile, Partition
 from rankmill.errors import InputError
 from rankmill.tables.parquet import Footer, plain_schema, read_footer
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from producer.inputs.columns import resolve_columns
 from producer.inputs.source import Source
-from rankmill.contract.job import Columns, JobSpec, Plan, encode_schema
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import Columns, Plan, encode_schema
 from rankmill.errors import InputError
 from rankmill.tables.ids import with_id_types
 

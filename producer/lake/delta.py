@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from producer.lake.detect import Table
 from producer.lake.table_version import Counted, TableVersion
 from rankmill import storage
-from rankmill.contract.job import Partition
+from rankmill.contract.plan import Partition
 from rankmill.errors import InputError
 from rankmill.shown import clipped
 

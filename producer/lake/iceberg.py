@@ -13,7 +13,7 @@ import pyarrow as pa
 from producer.lake.detect import METADATA_FILE, Table
 from producer.lake.table_version import Counted, TableVersion
 from rankmill import storage
-from rankmill.contract.job import Partition
+from rankmill.contract.plan import Partition
 from rankmill.errors import InputError, RankmillError
 from rankmill.shown import clipped
 from rankmill.tables.parquet import DamagedRowGroup, read_rows

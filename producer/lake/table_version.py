@@ -12,7 +12,7 @@ import pyarrow as pa
 from producer.lake.detect import Table
 from producer.tables.unify import unified
 from rankmill import storage
-from rankmill.contract.job import InputFile, Partition
+from rankmill.contract.plan import InputFile, Partition
 from rankmill.errors import InputError
 from rankmill.storage import FileStat
 from rankmill.tables.parquet import Footer, plain_schema

@@ -12,7 +12,8 @@ from producer.inputs.columns import resolve_columns
 from producer.prepare.row_order import load_keys, positions
 from producer.tables.shuffle import shuffled
 from producer.tables.workspace import Workspace
-from rankmill.contract.job import Columns, JobSpec
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import Columns
 
 
 class Dataset(Protocol):

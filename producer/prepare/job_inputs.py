@@ -11,7 +11,8 @@ from producer.inputs.find import FoundInput, find
 from producer.inputs.source import read_source
 from producer.prepare.open_dataset import open_dataset
 from producer.tables.database import Database
-from rankmill.contract.job import InputFile, InputRole, JobSpec
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import InputFile, InputRole
 from rankmill.errors import InputError
 
 

@@ -21,7 +21,8 @@ from producer.prepare.texts import Texts
 from producer.prepare.trec_run import JoinedRun
 from producer.tables.database import Database
 from producer.tables.text_columns import NO_TITLE
-from rankmill.contract.job import InputFile, InputRole, JobSpec
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import InputFile, InputRole
 from rankmill.errors import InputError
 
 _IDS = ("_id", "id")

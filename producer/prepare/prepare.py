@@ -10,7 +10,8 @@ from producer.prepare.parts import write_parts
 from producer.tables.database import Database
 from producer.tables.workspace import Progress, Workspace
 from rankmill import storage
-from rankmill.contract.job import Columns, InputFile, JobSpec
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import Columns, InputFile
 from rankmill.errors import InputError
 
 

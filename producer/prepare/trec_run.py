@@ -15,7 +15,8 @@ from producer.prepare.texts import Texts
 from producer.tables.keys import id_family
 from producer.tables.shuffle import shuffled
 from producer.tables.workspace import Workspace
-from rankmill.contract.job import ORIGIN_COLUMNS, REFUSAL_COLUMN, STATUS_COLUMNS, JobSpec
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import ORIGIN_COLUMNS, REFUSAL_COLUMN, STATUS_COLUMNS
 from rankmill.errors import InputError
 from rankmill.tables.ids import named
 

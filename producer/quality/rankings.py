@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from producer.quality.qrels import Qrels
 from rankmill import storage
-from rankmill.contract.job import CANDIDATES_COLUMN, InputFile
+from rankmill.contract.plan import CANDIDATES_COLUMN, InputFile
 from rankmill.errors import InputError
 from rankmill.output.output import Job, Output
 from rankmill.tables import parquet

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from producer.inputs.source import read_source
 from rankmill import storage
-from rankmill.contract.job import Columns, InputFile, JobSpec
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import Columns, InputFile
 from rankmill.contract.results import Manifest, Scoring
 from rankmill.contract.reuse import fingerprint
 from rankmill.errors import InputError, StorageRefused

@@ -18,7 +18,8 @@ from producer.reuse.earlier import Earlier
 from producer.tables.database import Database, Feed
 from producer.tables.workspace import Progress, Workspace
 from rankmill import storage
-from rankmill.contract.job import JobSpec, Plan
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import Plan
 from rankmill.contract.reuse import KnownScores, pack
 from rankmill.output.output import Output
 from rankmill.tables.files import read_files

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from rankmill.contract.base import Contract, parse
-from rankmill.contract.job import Columns, JobOptions
+from rankmill.contract.job import JobOptions
+from rankmill.contract.plan import Columns
 
 
 class MeasureRequest(Contract):

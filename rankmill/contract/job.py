@@ -1,37 +1,20 @@
-"""The wire contract: what a job, its plan and a shard are, frozen and versioned."""
+"""A submission: its options, its record, its id, and the messages that name it."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import operator
 from datetime import datetime
-from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import pyarrow as pa
 from pydantic import Field, JsonValue
 
 from rankmill.contract.base import Contract, JobId, OutputUri, Revision
-from rankmill.storage import FileStat
+from rankmill.contract.plan import InputFile
 
 Activation = Literal["auto", "none", "sigmoid"]
 Layout = Literal["pairs", "lists", "run"]
-InputRole = Literal["input", "queries", "corpus"]
-Partition = dict[str, int | str | None]
+
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
-
-# The columns that a part adds to those it keeps, in this order.
-RESULT_COLUMNS = ("logit", "score", "rank", "n_tokens", "truncated")
-# The column of a part that holds a query's ranked candidates, with --layout lists.
-CANDIDATES_COLUMN = "candidates"
-
-REJECT_COLUMNS = ("file", "row", "reason")
-
-# Columns of a prepared dataset: why a pair cannot be scored, and its file and row in the input.
-REFUSAL_COLUMN = "_refusal"
-ORIGIN_COLUMNS = ("_file", "_row")
-STATUS_COLUMNS = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
 
 _LATER_OPTIONS = ("input_version", "queries_version", "corpus_version", "title_col")
 
@@ -170,76 +153,6 @@ class JobSpec(JobOptions):
     output_uri: OutputUri
 
 
-class InputFile(Contract):
-    """An input file as it was when the plan was made; a change shows in its size or state.
-
-    Attributes:
-        state: modification time of a local file, ETag of an object.
-        partition: values of columns that the file does not store. Those of its path, such as
-            `…/lang=de/…`, are numbers if all files have numbers. Those of other files are null.
-        names: the input's name of a column to the file's own name for it, if they differ.
-    """
-
-    uri: str
-    n_rows: int
-    size_bytes: int
-    state: str
-    partition: Partition = Field(default_factory=dict)
-    names: dict[str, str] = Field(  # left out if empty, so that job ids stay the same
-        default_factory=dict, exclude_if=operator.not_
-    )
-    role: InputRole = "input"
-
-    @property
-    def stat(self) -> FileStat:
-        """The file as storage names it."""
-        return FileStat(self.uri, self.size_bytes, self.state)
-
-
-class Columns(Contract):
-    """The role of each input column, resolved against the schema.
-
-    Attributes:
-        query_id: the column that names a query group; None if the query's text does.
-        kept: input column to its name in the parts, in order. The names differ only if the column
-            would collide with a result column: `score` becomes `input_score`.
-        candidates: the input columns of a candidate rather than of its query, with --layout lists;
-            None if a part has a row for each candidate.
-        title: the column that is placed before each document's text.
-        corpus_title: the corpus's column that was placed there while a run was prepared.
-    """
-
-    query: str
-    document: str
-    query_id: str | None
-    doc_id: str | None
-    kept: dict[str, str]
-    candidates: tuple[str, ...] | None = None
-    title: str | None = None
-    corpus_title: str | None = None
-
-    @property
-    def texts(self) -> list[str]:
-        """The columns that the model reads."""
-        return list(filter(None, dict.fromkeys((self.query, self.document, self.title))))
-
-    @property
-    def group_key(self) -> str:
-        """The column whose value names a query group."""
-        return self.query_id or self.query
-
-
-class ShardSpec(Contract):
-    """A shard in its Celery message: the query groups that begin in its rows."""
-
-    job_id: JobId
-    output_uri: OutputUri
-    shard_index: int = Field(ge=0)
-    n_shards: int = Field(ge=1)
-    start_row: int = Field(ge=0)
-    stop_row: int = Field(ge=0)
-
-
 class SubmitMessage(Contract):
     """The arguments of `rankmill.submit`; the task checks the spec, so that Flower shows errors."""
 
@@ -247,60 +160,11 @@ class SubmitMessage(Contract):
     overwrite: bool = False
 
 
-class ShardMessage(Contract):
-    """The arguments of `rankmill.score_shard`."""
-
-    shard: ShardSpec
-
-
 class JobMessage(Contract):
     """The arguments of `rankmill.prepare` and `rankmill.finalize`."""
 
     job_id: JobId
     output_uri: OutputUri
-
-
-class Plan(Contract):
-    """A job's input files and shards, fixed when it starts.
-
-    Rows are numbered through all files in order. Shard i owns the query groups that begin in
-    rows `shard_bounds[i]` to `shard_bounds[i + 1]`.
-
-    Attributes:
-        arrow_schema: the schema of every file, serialized by Arrow, in base64.
-    """
-
-    job_id: str
-    files: tuple[InputFile, ...]
-    arrow_schema: str
-    columns: Columns
-    shard_bounds: Annotated[tuple[int, ...], Field(min_length=2)]
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """The schema of every file."""
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the input."""
-        return self.shard_bounds[-1]
-
-    @property
-    def n_shards(self) -> int:
-        """Shards of the job."""
-        return len(self.shard_bounds) - 1
-
-    def shard(self, shard_index: int, output_uri: str) -> ShardSpec:
-        """Return a shard for its message."""
-        return ShardSpec(
-            job_id=self.job_id,
-            output_uri=output_uri,
-            shard_index=shard_index,
-            n_shards=self.n_shards,
-            start_row=self.shard_bounds[shard_index],
-            stop_row=self.shard_bounds[shard_index + 1],
-        )
 
 
 class JobRecord(Contract):
@@ -320,11 +184,6 @@ class JobRecord(Contract):
     prepares: bool = False
     content_id: str | None = None
     no_reuse: str | None = None
-
-
-def encode_schema(schema: pa.Schema) -> str:
-    """Return a schema as `Plan.arrow_schema` holds it."""
-    return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
 def job_id_for(spec: JobSpec, files: tuple[InputFile, ...]) -> str:

@@ -27,8 +27,9 @@ from typing import Any, cast
 
 import redis
 
-from rankmill.contract.job import JobRecord, Plan
+from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import LEGAL_MOVES, JobState
+from rankmill.contract.plan import Plan
 from rankmill.contract.results import ShardReport
 from rankmill.errors import OutputNotReady
 from rankmill.ledger.claims import Claims

@@ -12,8 +12,9 @@ from functools import cached_property
 from rankmill import storage
 from rankmill.contract.base import Contract, ContractT, parse
 from rankmill.contract.drift import Drift
-from rankmill.contract.job import JobRecord, JobSpec, Plan, ShardSpec
+from rankmill.contract.job import JobRecord, JobSpec
 from rankmill.contract.job_state import JobState
+from rankmill.contract.plan import Plan, ShardSpec
 from rankmill.contract.results import Failure, Manifest, ShardReport
 from rankmill.contract.reuse import KnownScores
 from rankmill.errors import ClaimLost, JobUnknown

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rankmill.contract.drift import Drift
-from rankmill.contract.job import JobRecord, Plan
+from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
+from rankmill.contract.plan import Plan
 from rankmill.contract.results import Failure, Manifest, ShardReport
 from rankmill.output.output import Output
 from rankmill.report.rejects import RejectedRow, examples

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from rankmill import storage
-from rankmill.contract.job import REJECT_COLUMNS, Columns
+from rankmill.contract.plan import REJECT_COLUMNS, Columns
 from rankmill.output.output import Output
 from rankmill.shown import clipped, value_text
 from rankmill.tables import parquet

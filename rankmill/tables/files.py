@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rankmill.contract.job import REFUSAL_COLUMN, InputFile
+from rankmill.contract.plan import REFUSAL_COLUMN, InputFile
 from rankmill.errors import InputError
 from rankmill.tables import parquet
 from rankmill.tables.casts import Inexact, exact_cast

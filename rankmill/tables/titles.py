@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rankmill.contract.job import Columns
+from rankmill.contract.plan import Columns
 
 
 def scored_documents(table: pa.Table, columns: Columns) -> pa.ChunkedArray:

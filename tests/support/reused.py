@@ -12,7 +12,8 @@ from producer.jobs.check import check
 from producer.jobs.plan import make_plan
 from producer.reuse.earlier import Earlier
 from producer.reuse.known_scores import look_up
-from rankmill.contract.job import JobRecord, JobSpec, Plan
+from rankmill.contract.job import JobRecord, JobSpec
+from rankmill.contract.plan import Plan
 from rankmill.contract.results import Manifest
 from rankmill.output.output import Job, Output
 from tests.support.inputs import write

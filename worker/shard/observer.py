@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rankmill.contract.job import ShardSpec
+from rankmill.contract.plan import ShardSpec
 from rankmill.contract.results import ShardReport
 from rankmill.errors import ClaimLost
 from rankmill.ledger.claims import Claim

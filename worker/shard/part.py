@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill import storage
-from rankmill.contract.job import CANDIDATES_COLUMN, RESULT_COLUMNS
+from rankmill.contract.plan import CANDIDATES_COLUMN, RESULT_COLUMNS
 from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.tables.row_bytes import stops

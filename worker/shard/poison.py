@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rankmill.contract.job import ShardSpec
+from rankmill.contract.plan import ShardSpec
 from rankmill.devices.choice import EXIT_DEVICE_LOST
 from rankmill.errors import RankmillError, is_memory_shortage
 from rankmill.ledger.claims import Claims

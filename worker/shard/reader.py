@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from rankmill import storage
-from rankmill.contract.job import InputFile, Plan, ShardSpec
+from rankmill.contract.plan import InputFile, Plan, ShardSpec
 from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.tables.files import key_runs, read_files

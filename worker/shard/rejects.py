@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankmill import storage
-from rankmill.contract.job import ORIGIN_COLUMNS, REFUSAL_COLUMN, REJECT_COLUMNS, Columns
+from rankmill.contract.plan import ORIGIN_COLUMNS, REFUSAL_COLUMN, REJECT_COLUMNS, Columns
 from rankmill.output.output import Job
 from rankmill.tables.columns import folded
 from rankmill.tables.titles import scored_documents

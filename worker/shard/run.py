@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from rankmill.contract.histogram import length_histogram, score_histogram
-from rankmill.contract.job import ShardSpec
+from rankmill.contract.plan import ShardSpec
 from rankmill.contract.results import Agreement, ShardReport
 from rankmill.output.output import Job
 from worker.device_errors import device_errors

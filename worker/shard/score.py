@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from rankmill.contract.job import Columns, ShardSpec
+from rankmill.contract.plan import Columns, ShardSpec
 from rankmill.contract.reuse import unpack
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger

@@ -13,7 +13,7 @@ from producer.quality.rankings import finished_job, unfolded
 from producer.tables.keys import as_key, id_family, key_type
 from rankmill import storage
 from rankmill.contract.drift import KeyKind
-from rankmill.contract.job import CANDIDATES_COLUMN
+from rankmill.contract.plan import CANDIDATES_COLUMN
 from rankmill.errors import InputError
 from rankmill.output.output import Job, Output
 from rankmill.tables import parquet

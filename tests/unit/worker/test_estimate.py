@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankmill.contract.estimate import MeasureRequest
-from rankmill.contract.job import Columns, JobOptions
+from rankmill.contract.job import JobOptions
+from rankmill.contract.plan import Columns
 from rankmill.errors import ModelUnavailable
 from tests.support.models import checkpoints
 from worker.engine.scorer import PairWindow, Scorer

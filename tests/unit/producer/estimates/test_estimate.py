@@ -28,7 +28,7 @@ from producer.estimates.groups import counted, group_sizes
 from producer.estimates.sample import Sample, read_sample, sample_places
 from producer.inputs.source import Source, read_source
 from rankmill.contract.estimate import Calibration, Measurement
-from rankmill.contract.job import Columns
+from rankmill.contract.plan import Columns
 from rankmill.errors import InputError
 from rankmill.tables.row_bytes import decoded_bytes
 from tests.support.inputs import pairs, write

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from producer.formats.jsonl import json_rows
 from producer.tables.database import Database
 from rankmill import storage
-from rankmill.contract.job import InputFile
+from rankmill.contract.plan import InputFile
 from rankmill.errors import InputError
 from tests.support.prepared import write_jsonl, write_lines
 

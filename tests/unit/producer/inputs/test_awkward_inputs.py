@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rankmill.contract.job import Columns, Plan, encode_schema
+from rankmill.contract.plan import Columns, Plan, encode_schema
 from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.settings import CHECKOUT

@@ -15,7 +15,8 @@ from deltalake import DeltaTable, write_deltalake
 from producer.inputs.source import read_pairs
 from producer.jobs.check import check
 from producer.prepare.job_inputs import find_inputs, needs_prepare
-from rankmill.contract.job import JobSpec, Plan
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import Plan
 from rankmill.errors import InputError
 from rankmill.tables.files import read_files
 from tests.support.inputs import pairs

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from producer.inputs.source import read_source
 from producer.jobs.check import check
 from producer.tables.unify import common_type
-from rankmill.contract.job import REFUSAL_COLUMN, JobSpec
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import REFUSAL_COLUMN
 from rankmill.errors import InputError
 from rankmill.tables.files import read_files
 from tests.support.inputs import pairs

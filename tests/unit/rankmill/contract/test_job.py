@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from rankmill.contract.base import parse
-from rankmill.contract.job import InputFile, JobSpec, ShardSpec, job_id_for
+from rankmill.contract.job import JobSpec, job_id_for
 from rankmill.contract.job_state import LEGAL_MOVES, JobState
+from rankmill.contract.plan import InputFile, ShardSpec
 from rankmill.errors import InputError
 
 FILE = InputFile(uri="/in", n_rows=3, size_bytes=4, state="5")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from producer.inputs.source import read_source
 from producer.jobs.check import plan_job
-from rankmill.contract.job import REFUSAL_COLUMN, JobSpec
+from rankmill.contract.job import JobSpec
+from rankmill.contract.plan import REFUSAL_COLUMN
 from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.tables.files import Damaged, read_files
