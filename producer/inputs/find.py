@@ -58,10 +58,10 @@ def find(uris: str, version: str | None = None, flag: str = "INPUT") -> FoundInp
             open_table = open_delta if table.kind is Kind.DELTA else open_iceberg
             opened = open_table(replace(table, version_flag=version_flag), version)
             return FoundInput(FileFormat.PARQUET, opened.files(), table=opened)
-        found = data_files(listing)
-        check_plain(listing, found)
-        files += found
-        below += storage.paths_below(place, found)
+        inside = data_files(listing)
+        check_plain(listing, inside)
+        files += inside
+        below += storage.paths_below(place, inside)
     if version is not None:
         raise InputError(
             f"{version_flag} {version}: {uris} has no versions; only Delta and Iceberg tables have"

@@ -59,8 +59,7 @@ def open_delta(table: Table, version: str | None) -> TableVersion:
             what = unknown[0] if unknown else f"reader version {protocol.min_reader_version}"
             raise _unread(table, what)
         schema = pa.schema(opened.schema().to_arrow())
-        actions = pa.table(opened.get_add_actions())
-        deleted = _deleted(table, opened)
+        counted = _counted(table, opened)
     except InputError:
         raise
     except Exception as error:  # the package has a class for nearly each fault
@@ -69,7 +68,6 @@ def open_delta(table: Table, version: str | None) -> TableVersion:
         wanted = "" if version is None else f" at {table.version_flag} {version}"
         where = f"the {table.kind} {table.place}{wanted}"
         raise InputError(f"{where} cannot be read: {reason}") from error
-    counted = _counted(table, opened.metadata().partition_columns, actions, deleted)
     return TableVersion(
         table, str(opened.version()), schema, counted, *_column_names(table, opened, schema)
     )
@@ -154,21 +152,16 @@ def _check_nested(table: Table, column: pa.Field) -> None:
         _check_nested(table, inner)
 
 
-def _deleted(table: Table, opened: Any) -> dict[str, np.ndarray]:
-    """Return the deleted rows of each file with a deletion vector, by the file's URI."""
+def _counted(table: Table, opened: Any) -> tuple[Counted, ...]:
+    """Return the files that count, with the values of partition columns and deleted rows."""
     deleted = {}
     for batch in pa.RecordBatchReader.from_stream(opened.deletion_vectors()):
         kept = batch.column("selection_vector")
         for at, path in enumerate(batch.column("filepath").to_pylist()):
             mask = kept[at].values.to_numpy(zero_copy_only=False)
             deleted[_uri(table, path)] = np.flatnonzero(~mask)
-    return deleted
-
-
-def _counted(
-    table: Table, columns: list[str], actions: pa.Table, deleted: dict[str, np.ndarray]
-) -> tuple[Counted, ...]:
-    """Return the files that count, with the values of partition columns and deleted rows."""
+    actions = pa.table(opened.get_add_actions())
+    columns = opened.metadata().partition_columns
     given: list[Partition] = [{} for _ in range(actions.num_rows)]
     if columns and actions.num_rows:
         values = actions["partition"].combine_chunks()

@@ -99,26 +99,27 @@ def named_table(listing: Listing) -> Table | None:
     return Table(kind, listing.place)
 
 
-def check_plain(listing: Listing, found: Sequence[FileStat]) -> None:
+def check_plain(listing: Listing, files: Sequence[FileStat]) -> None:
     """Check that files may be read as plain files.
 
     Args:
         listing: the place.
-        found: its files to read.
+        files: its files to read.
 
     Raises:
         InputError: a file belongs to a table, or to a write that has not ended.
     """
-    for file in found:
+    for file in files:
         folder, _, name = file.uri.rpartition("/")
         if _DUCKLAKE_FILE.fullmatch(name):
             raise _part_of(listing, folder, Kind.DUCKLAKE, is_above=listing.is_file)
     folders = _Folders(listing)
-    places = list(dict.fromkeys(_folder(file.uri) for file in found))
+    places = list(dict.fromkeys(_folder(file.uri) for file in files))
     inner = set(_at_and_above(places, listing.top))
     # Through links a file may be in a table, though no folder in its path is.
     targets = {storage.resolved(folder) for folder in places} - set(places)
-    targets |= {_folder(uri) for uri in map(storage.link_target, (f.uri for f in found)) if uri}
+    links = (storage.link_target(file.uri) for file in files)
+    targets |= {_folder(target) for target in links if target}
     outer = set(_at_and_above([listing.top, *targets])) - inner
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         checked = sorted({*inner, listing.top}) + sorted(outer - {listing.top}, reverse=True)
@@ -126,9 +127,13 @@ def check_plain(listing: Listing, found: Sequence[FileStat]) -> None:
         for folder, kind in zip(checked, kinds, strict=True):
             if kind is not None:
                 raise _part_of(listing, folder, kind, is_above=folder in outer)
-        by_partitions = {each for place in (*places, *targets) for each in _up_partitions(place)}
-        written = sorted({*inner, *by_partitions, listing.top} & {*checked})
-        for reason in pool.map(folders.unfinished, written):
+        written = {*inner, listing.top}
+        for place in (*places, *targets):
+            written.add(place)
+            while _PARTITION.fullmatch(place.rpartition("/")[2]):
+                place = _folder(place)
+                written.add(place)
+        for reason in pool.map(folders.unfinished, sorted(written & {*checked})):
             if reason is not None:
                 raise InputError(reason)
 
@@ -183,7 +188,7 @@ class _Folders:
         """Return whether a folder is the output of a job."""
         above = _folder(folder)
         near = [folder] if above.endswith("/") else [folder, above]  # nothing is above a bucket
-        if not any(storage.CONTROL_FOLDER in self._names(each) for each in near):
+        if not any(storage.CONTROL_FOLDER in self._names(name) for name in near):
             return False
         try:
             return Output(folder).read_job() is not None
@@ -262,11 +267,3 @@ def _at_and_above(folders: Iterable[str], top: str = "") -> Iterator[str]:
             if folder in (top, ""):
                 break
             folder = _folder(folder)
-
-
-def _up_partitions(folder: str) -> Iterator[str]:
-    """Yield a folder, and those above it that it is a partition of."""
-    yield folder
-    while _PARTITION.fullmatch(folder.rpartition("/")[2]):
-        folder = _folder(folder)
-        yield folder

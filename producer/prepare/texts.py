@@ -107,35 +107,29 @@ class Texts:
         Raises:
             InputError: an id of the run has two texts that differ.
         """
-        with Shuffle(workspace.folder / f"{key}-texts", _SCHEMA, len(order)) as shuffle:
-            for rows, text in self._matches(workspace, key, len(order)):
-                shuffle.add(pa.table([text, pa.repeat(True, len(rows))], _SCHEMA), order[rows])
-            yield from shuffle.blocks()
-
-    def _matches(
-        self, workspace: Workspace, key: str, n_rows: int
-    ) -> Iterator[tuple[np.ndarray, pa.ChunkedArray]]:
-        """Yield row numbers of the run with their texts, each time that a text occurs."""
         schema = pa.schema([("id", key_type(self.id_type, self.id_column)), _SCHEMA.field("text")])
         query = (
             f"select {ROW_NUMBER}, id, text, hash(text) as hash "
             f"from feed join {TABLE} on id = {key}"
         )
         feed = Feed(schema, self._keyed(workspace, schema))
-        hashes = workspace.array(f"{key}-hashes", np.uint64, n_rows)  # 0: no text yet
-        for table in workspace.database.tables(query, feed):
-            rows, new = table[ROW_NUMBER].to_numpy(), table["hash"].to_numpy() | np.uint64(1)
-            before = hashes[rows]
-            hashes[rows] = new
-            differs = ((before != 0) & (before != new)) | (hashes[rows] != new)
-            if differs.any():
-                value = table["id"][int(differs.argmax())].as_py()
-                name = value.decode(errors="replace") if isinstance(value, bytes) else value
-                raise InputError(
-                    f"{self.flag} {self.rows.files[0].uri}: {self.id_column} {name!r} is there "
-                    "more than once, with different texts"
-                )
-            yield rows, table["text"]
+        hashes = workspace.array(f"{key}-hashes", np.uint64, len(order))  # 0: no text yet
+        with Shuffle(workspace.folder / f"{key}-texts", _SCHEMA, len(order)) as shuffle:
+            for table in workspace.database.tables(query, feed):
+                rows, new = table[ROW_NUMBER].to_numpy(), table["hash"].to_numpy() | np.uint64(1)
+                before = hashes[rows]
+                hashes[rows] = new
+                differs = ((before != 0) & (before != new)) | (hashes[rows] != new)
+                if differs.any():
+                    value = table["id"][int(differs.argmax())].as_py()
+                    name = value.decode(errors="replace") if isinstance(value, bytes) else value
+                    raise InputError(
+                        f"{self.flag} {self.rows.files[0].uri}: {self.id_column} {name!r} is there "
+                        "more than once, with different texts"
+                    )
+                is_there = pa.repeat(True, len(rows))
+                shuffle.add(pa.table([table["text"], is_there], _SCHEMA), order[rows])
+            yield from shuffle.blocks()
 
     def _keyed(self, workspace: Workspace, schema: pa.Schema) -> Iterator[pa.Table]:
         """Yield all ids as keys, and the texts with their titles."""

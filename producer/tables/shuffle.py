@@ -96,24 +96,19 @@ class Shuffle:
                 yield pa.table([pa.nulls(n_rows, f.type) for f in self._schema], self._schema)
                 continue
             if self._block_bytes[number] > self._gathered_bytes and n_rows > 1:
-                yield from self._in_finer_blocks(offsets, first, n_rows)
+                path = self._path.with_name(f"{self._path.name}-{self._block_rows}")
+                block_rows = max(1, self._block_rows // _FINER)
+                with Shuffle(path, self._schema, n_rows, self._gathered_bytes, block_rows) as finer:
+                    for table in map(self._read, offsets):
+                        rows = pa.Table.from_arrays(table.columns[:-1], names=self._schema.names)
+                        finer.add(rows, table.column(-1).to_numpy() - first)
+                    yield from finer.blocks()
                 continue
             source = np.full(n_rows, -1, np.int64)
             table = pa.concat_tables(map(self._read, offsets))
             source[table.column(-1).to_numpy() - first] = np.arange(table.num_rows)
             in_order = table.take(pa.array(source, mask=source < 0))
             yield pa.table(in_order.columns[:-1], self._schema)
-
-    def _in_finer_blocks(
-        self, offsets: Iterable[int], first: int, n_rows: int
-    ) -> Iterator[pa.Table]:
-        path = self._path.with_name(f"{self._path.name}-{self._block_rows}")
-        block_rows = max(1, self._block_rows // _FINER)
-        with Shuffle(path, self._schema, n_rows, self._gathered_bytes, block_rows) as finer:
-            for table in map(self._read, offsets):
-                rows = pa.Table.from_arrays(table.columns[:-1], names=self._schema.names)
-                finer.add(rows, table.column(-1).to_numpy() - first)
-            yield from finer.blocks()
 
     def _write_gathered(self) -> None:
         if not self._gathered:
