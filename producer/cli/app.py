@@ -20,15 +20,10 @@ from producer.cli.console import Console
 from producer.cli.doctor import doctor
 from producer.cli.estimate_view import estimate_view
 from producer.cli.help import PanelCommand, example
+from producer.cli.job_view import jobs_table, preview_table, result_facts, status_facts
 from producer.cli.judging import compare_jobs, evaluate_job
 from producer.cli.options import DeviceFlag, JobArgument, JsonFlag, takes_job
-from producer.cli.render import (
-    jobs_table,
-    preview_table,
-    result_facts,
-    show_progress,
-    status_facts,
-)
+from producer.cli.progress import show_progress
 from producer.cli.serve import exporter, flower, worker
 from producer.estimates.estimate import SAMPLE_PAIRS
 from producer.estimates.estimate import estimate as estimated

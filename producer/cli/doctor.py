@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from rich.text import Text
-
 from producer.cli.console import Console
+from producer.cli.facts import facts_text
 from producer.cli.options import DeviceFlag, JsonFlag
-from producer.doctor.finding import Finding
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -25,18 +23,11 @@ def doctor(device: DeviceFlag = None, as_json: JsonFlag = False) -> None:
     if as_json:
         print(json.dumps([each.model_dump() for each in findings]))
     else:
-        Console().print(_lines(findings), soft_wrap=True)
+        facts = [
+            (f"{each.state:<8}{each.name}", "\nfix: ".join(filter(None, (each.message, each.fix))))
+            for each in findings
+        ]
+        styles = [_STYLES[each.state] for each in findings]
+        Console().print(facts_text(facts, styles), soft_wrap=True)
     if any(each.state == "problem" for each in findings):
         sys.exit(1)
-
-
-def _lines(findings: list[Finding]) -> Text:
-    width = max(len(each.name) for each in findings)
-    lines = Text()
-    for each in findings:
-        lines.append(f"{each.state:<8}", style=_STYLES[each.state])
-        lines.append(f"{each.name:<{width}}  {each.message}\n")
-        if each.fix:
-            lines.append(f"{'':<8}{'':<{width}}  fix: {each.fix}\n", style="bold")
-    lines.rstrip()
-    return lines

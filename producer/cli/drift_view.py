@@ -1,4 +1,4 @@
-"""A drift for people: facts, gates, then the most changed queries before and after."""
+"""The figures of `rankmill diff`: the most changed queries, facts and gates."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.cli.console import Console
+from producer.cli.facts import facts_text, p_value_text
 from rankmill.contract.drift import (
     ChangedQuery,
     Churn,
     Comparison,
     Drift,
-    GateResult,
     Place,
     Presence,
     RankBiasedOverlap,
@@ -24,18 +24,19 @@ _LABEL_COLUMNS = 24
 
 
 def show_drift(drift: Drift, console: Console) -> None:
+    """Print a drift."""
     for query in drift.most_changed[:_N_QUERIES]:
         console.print(_changed_table(query))
-    console.print(_lines(_facts(drift)), soft_wrap=True)
+    console.print(facts_text(_facts(drift)), soft_wrap=True)
     if drift.gate:
-        console.print(_gates(drift.gate))
-
-
-def _lines(facts: list[tuple[str, str]]) -> Text:
-    """A line a fact, never wrapped, so that a path can be copied."""
-    width = max(len(name) for name, _ in facts)
-    lines = [Text.assemble((f"{name:<{width}}", "bold"), "  ", value) for name, value in facts]
-    return Text("\n", no_wrap=True, overflow="ignore").join(lines)
+        table = Table("gate", box=None, pad_edge=False)
+        table.add_column("measured", justify="right")
+        table.add_column()
+        for each in drift.gate.checks:
+            measured = "nothing" if each.value is None else f"{each.value:.4f}"
+            verdict = Text("failed", style="red") if each.failed else Text("passed")
+            table.add_row(Text(each.expression), measured, verdict)
+        console.print(table)
 
 
 def _facts(drift: Drift) -> list[tuple[str, str]]:
@@ -94,13 +95,12 @@ def _rbo(rbo: RankBiasedOverlap) -> str:
 
 
 def _comparison(each: Comparison) -> str:
-    p_value = "p <0.0001" if each.p_value < 0.0001 else f"p {each.p_value:.4f}"
-    change = f"{each.after - each.before:+.4f}, {p_value}"
+    change = f"{each.after - each.before:+.4f}, p {p_value_text(each.p_value)}"
     return f"{each.before:.4f} before, {each.after:.4f} after ({change})"
 
 
 def _changed_table(query: ChangedQuery) -> Table:
-    """As the preview of a job: the first places, each new one with where it stood before."""
+    """Return the first places of a query before and after, each with its place in the other."""
     named = query.query if query.query is not None else str(query.query_id)
     title = Text(f"{_line(named)} (rbo {query.rbo:.4f})", style="bold")
     table = Table(title=title, title_justify="left", expand=False)
@@ -119,17 +119,6 @@ def _changed_table(query: ChangedQuery) -> Table:
             after = query.after[number]
             row[3:] = [_label(after), Text(_other(after, "new")), Text(f"{after.score:.4f}")]
         table.add_row(*row)
-    return table
-
-
-def _gates(gate: GateResult) -> Table:
-    table = Table("gate", box=None, pad_edge=False)
-    table.add_column("measured", justify="right")
-    table.add_column()
-    for each in gate.checks:
-        measured = "nothing" if each.value is None else f"{each.value:.4f}"
-        verdict = Text("failed", style="red") if each.failed else Text("passed")
-        table.add_row(Text(each.expression), measured, verdict)
     return table
 
 

@@ -1,6 +1,8 @@
-"""An estimate for people: facts, then how long the pairs are, in 80 columns."""
+"""The figures of `rankmill estimate` in 80 columns: facts, then the lengths of the pairs."""
 
 from __future__ import annotations
+
+from textwrap import fill
 
 from rich.bar import Bar
 from rich.console import Group, RenderableType
@@ -8,18 +10,17 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from producer.cli.facts import facts_text
 from producer.estimates.estimate import Estimate
 from producer.estimates.forecast import LengthBin, Pace, Tokens
 
 _BAR_COLUMNS = 48
+_VALUE_COLUMNS = 66
 
 
 def estimate_view(estimate: Estimate) -> RenderableType:
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="bold", no_wrap=True)
-    facts.add_column(overflow="fold")
-    for name, value in _facts(estimate):
-        facts.add_row(name, Text(value))
+    """Return the facts of an estimate, and a histogram of the lengths if there are tokens."""
+    facts = facts_text([(name, fill(value, _VALUE_COLUMNS)) for name, value in _facts(estimate)])
     if estimate.tokens is None:
         return facts
     return Group(facts, "", *_histogram(estimate.tokens.histogram))

@@ -8,8 +8,8 @@ import typer
 
 from producer.cli.console import Console
 from producer.cli.drift_view import show_drift
+from producer.cli.evaluation_view import evaluation_facts, evaluation_table
 from producer.cli.options import JobArgument, JsonFlag
-from producer.cli.render import evaluation_facts, evaluation_table
 from producer.jobs.handle import find_job
 from producer.quality.drift.diff import diff
 from producer.quality.drift.gate import parse as parse_gate

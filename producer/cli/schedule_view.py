@@ -1,13 +1,13 @@
-"""What people see of schedules; times are those of the schedule's zone."""
+"""What commands show of schedules, with times in the zone of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 
 from rich.table import Table
 from rich.text import Text
 
+from producer.cli.facts import clock_text, facts_text
 from producer.schedules.changes import Changes
 from producer.schedules.due import zone_named
 from producer.schedules.facts import ScheduleFacts, differences
@@ -15,6 +15,7 @@ from producer.schedules.spec import Firing, ScheduleSpec
 
 
 def schedules_table(shown: Sequence[ScheduleFacts]) -> Table:
+    """Return a line for each schedule, with its next due time and its last run."""
     table = Table("schedule", "cron", "zone", "next", "last", box=None, pad_edge=False)
     for each in shown:
         due = f"{each.next_due[0]:%Y-%m-%d %H:%M}" if each.next_due else "paused"
@@ -26,12 +27,13 @@ def schedules_table(shown: Sequence[ScheduleFacts]) -> Table:
 
 
 def schedule_facts(shown: ScheduleFacts) -> Text:
+    """Return all facts of one schedule."""
     spec, last = shown.spec, shown.last
     options = spec.job.model_dump(exclude_defaults=True, exclude={"input_uri"})
     on_clock = [f"{due:%a %Y-%m-%d %H:%M %Z}" for due in shown.next_due]
-    lines = [
+    facts = [
         ("schedule", spec.name),
-        ("cron", f"{spec.cron} on the clock of {spec.tz}"),
+        ("cron", f"{spec.cron} in {spec.tz}"),
         ("next", ", ".join(on_clock) or "paused"),
         ("input", spec.job.input_uri),
         ("output", spec.output_uri),
@@ -45,25 +47,24 @@ def schedule_facts(shown: ScheduleFacts) -> Text:
     ]
     if last is not None:
         when = last.due.astimezone(zone_named(spec.tz))
-        said = f": {last.message}" if last.message else ""
-        lines.append(("last", f"{when:%Y-%m-%d %H:%M} {last.state}{said}"))
-    text = Text(no_wrap=True, overflow="ignore")
-    for name, value in lines:
-        text.append(f"{name:<11}", style="bold").append(f"{value}\n")
-    text.rstrip()
-    return text
+        why = f": {last.message}" if last.message else ""
+        facts.append(("last", f"{when:%Y-%m-%d %H:%M} {last.state}{why}"))
+    return facts_text(facts)
 
 
 def firings_table(spec: ScheduleSpec, firings: Sequence[Firing]) -> Table:
-    table = Table("due", "became", "took", "job", "", box=None, pad_edge=False)
+    """Return a line for each due time, with its outcome."""
+    table = Table("due", "outcome", "took", "job", "", box=None, pad_edge=False)
     zone = zone_named(spec.tz)
     for each in firings:
-        by_hand = " by hand" if each.by_hand else ""
+        manually = " manually" if each.by_hand else ""
         late = "late; " if each.late_at else ""
         cells = (
-            f"{each.due.astimezone(zone):%Y-%m-%d %H:%M}{by_hand}",
+            f"{each.due.astimezone(zone):%Y-%m-%d %H:%M}{manually}",
             str(each.state),
-            _took(each.started_at, each.ended_at),
+            clock_text((each.ended_at - each.started_at).total_seconds())
+            if each.started_at and each.ended_at
+            else "",
             each.job_id if each.output_uri else "",
             (late + each.message).removesuffix("; "),
         )
@@ -72,6 +73,7 @@ def firings_table(spec: ScheduleSpec, firings: Sequence[Firing]) -> Table:
 
 
 def changes_lines(planned: Changes) -> Iterator[str]:
+    """Yield a line for each schedule: added +, changed ~, removed -, the same =."""
     for spec in planned.added:
         yield f"+ {spec.name}: {spec.cron} {spec.tz}, {spec.job.input_uri} to {spec.output_uri}"
     for before, after in planned.changed:
@@ -82,10 +84,3 @@ def changes_lines(planned: Changes) -> Iterator[str]:
         yield f"- {spec.name}"
     for spec in planned.same:
         yield f"= {spec.name}"
-
-
-def _took(begin: datetime | None, end: datetime | None) -> str:
-    if begin is None or end is None:
-        return ""
-    seconds = int((end - begin).total_seconds())
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

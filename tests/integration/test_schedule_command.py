@@ -100,7 +100,7 @@ def test_add_show_pause_run_and_remove(folder: Path) -> None:
     assert "has not ended" in refused("run-now", "nightly")
     assert [each["job_id"] for each in shown("history", "nightly")] == [run["job_id"]]
     said = schedule("history", "nightly").stdout
-    assert "by hand" in said and run["job_id"] in said
+    assert "manually" in said and run["job_id"] in said
     assert "on the clock of Europe/Berlin" in schedule("show", "nightly").stdout
 
     assert schedule("remove", "nightly").returncode == 0

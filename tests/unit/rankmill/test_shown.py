@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.cli.console import Console
-from producer.cli.render import preview_table
+from producer.cli.job_view import preview_table
 from producer.jobs.preview import Candidate, QueryPreview
 from rankmill.errors import InputError, JobFailed
 from rankmill.logs import line_formatter
