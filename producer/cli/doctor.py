@@ -6,7 +6,7 @@ import json
 import sys
 
 from producer.cli.console import Console
-from producer.cli.facts import facts_text
+from producer.cli.fact_lines import facts_text
 from producer.cli.options import DeviceFlag, JsonFlag
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}

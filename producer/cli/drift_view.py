@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.cli.console import Console
-from producer.cli.facts import facts_text, p_value_text
+from producer.cli.fact_lines import facts_text, p_value_text
 from rankmill.contract.drift import (
     ChangedQuery,
     Churn,

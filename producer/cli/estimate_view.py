@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from producer.cli.facts import facts_text
+from producer.cli.fact_lines import facts_text
 from producer.estimates.estimate import Estimate
 from producer.estimates.forecast import LengthBin, Pace, Tokens
 

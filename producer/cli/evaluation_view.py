@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from producer.cli.facts import facts_text, p_value_text
+from producer.cli.fact_lines import facts_text, p_value_text
 from producer.quality.evaluate import Evaluation
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from rich.table import Table
 from rich.text import Text
 
-from producer.cli.facts import clock_text, facts_text
+from producer.cli.fact_lines import clock_text, facts_text
 from producer.jobs.preview import QueryPreview
 from producer.jobs.status import JobStatus
 from rankmill.contract.results import Manifest

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from producer.cli.console import Console
-from producer.cli.facts import clock_text
+from producer.cli.fact_lines import clock_text
 from producer.jobs.status import JobStatus
 
 _RATE_OVER_S = 10.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from producer.cli.facts import clock_text, facts_text
+from producer.cli.fact_lines import clock_text, facts_text
 from producer.schedules.changes import Changes
 from producer.schedules.due import zone_named
 from producer.schedules.facts import ScheduleFacts, differences
