@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.formats.rows import Rows, schema_with_status
-from producer.tables.text_columns import find_title
+from producer.tables.column_kinds import find_title, is_list
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import REFUSAL_COLUMN
 from rankmill.errors import InputError
@@ -23,10 +23,8 @@ _TEXTS = ("text", "document", "contents")
 
 def list_columns(spec: JobSpec, schema: pa.Schema) -> list[str]:
     """Return the columns that may be the candidates: --document-col if present, or usual names."""
-    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     names = (spec.document_col,) if spec.document_col in schema.names else USUAL_LISTS
-    there = [name for name in names if name in schema.names]
-    return [name for name in there if any(test(schema.field(name).type) for test in tests)]
+    return [name for name in names if name in schema.names and is_list(schema.field(name).type)]
 
 
 def exploded_rows(spec: JobSpec, rows: Rows) -> Rows:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from producer.formats.rows import Rows, with_origin
+from producer.tables.column_kinds import is_list
 from rankmill.contract.plan import InputFile
 from rankmill.tables.files import Damaged, read_files
 
@@ -58,5 +59,4 @@ def _large(kind: pa.DataType) -> pa.DataType:
         return pa.large_string()
     if pa.types.is_binary(kind):
         return pa.large_binary()
-    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return pa.large_list(_large(kind.value_type)) if any(is_a(kind) for is_a in tests) else kind
+    return pa.large_list(_large(kind.value_type)) if is_list(kind) else kind

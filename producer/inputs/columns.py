@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from producer.tables.column_kinds import NO_TITLE, find_title, is_text
 from producer.tables.keys import key_type
-from producer.tables.text_columns import NO_TITLE, find_title, is_text
 from rankmill.contract.job import JobOptions
 from rankmill.contract.plan import CANDIDATES_COLUMN, RESULT_COLUMNS, STATUS_COLUMNS, Columns
 from rankmill.errors import InputError

@@ -42,8 +42,8 @@ def find(uris: str, version: str | None = None, flag: str = "INPUT") -> FoundInp
         flag: the flag or argument that names the input.
 
     Raises:
-        InputError: nothing is there, a file is there twice, the formats differ or are unknown, the
-            files are not the input's rows as they are, or the input has no versions.
+        InputError: nothing is there, a file is there twice, or the formats differ or are unknown;
+            the files belong to a table or an unfinished write; or the input has no versions.
     """
     version_flag = "--input-version" if flag == "INPUT" else f"{flag}-version"
     files: list[FileStat] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from producer.formats.lists import list_columns
-from producer.tables.text_columns import is_text
+from producer.tables.column_kinds import is_text
 from rankmill.contract.job import JobSpec, Layout
 from rankmill.errors import InputError
 

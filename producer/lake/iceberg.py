@@ -61,8 +61,8 @@ def open_iceberg(table: Table, version: str | None) -> TableVersion:
     """Return an Iceberg table in a snapshot, named by id, branch or tag, or in its current one.
 
     Raises:
-        InputError: the package is missing, there is no such snapshot, the metadata are damaged or
-            may not be the newest, or the table uses a feature that is not read.
+        InputError: the package is missing; there is no such snapshot; the metadata are damaged or
+            may not be the newest; or the table uses a feature that is not read.
     """
     try:
         from pyiceberg.catalog.noop import NoopCatalog

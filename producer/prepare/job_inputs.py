@@ -38,8 +38,8 @@ def find_inputs(spec: JobSpec, found: FoundInput | None = None) -> tuple[InputFi
     input if it was found already.
 
     Raises:
-        InputError: nothing is there, the layout is another one, columns are missing or of the
-            wrong type, ids cannot be joined, or another fault shows in what is read.
+        InputError: nothing is there; the layout is another one; columns are missing or of the
+            wrong type; ids cannot be joined; or another fault shows in what is read.
     """
     for flag, uris, version in (
         ("--queries", spec.queries, spec.queries_version),

@@ -19,8 +19,8 @@ from producer.inputs.source import input_schema, read_source
 from producer.prepare.dataset import Dataset, Pairs
 from producer.prepare.texts import Texts
 from producer.prepare.trec_run import JoinedRun
+from producer.tables.column_kinds import NO_TITLE
 from producer.tables.database import Database
-from producer.tables.text_columns import NO_TITLE
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import InputFile, InputRole
 from rankmill.errors import InputError

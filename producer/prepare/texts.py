@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from producer.formats.rows import Rows, with_job_ids
 from producer.prepare.row_order import ROW_NUMBER, TABLE
+from producer.tables.column_kinds import NO_TITLE, find_title, is_text
 from producer.tables.database import Feed
 from producer.tables.keys import as_key, key_type
 from producer.tables.shuffle import Shuffle
-from producer.tables.text_columns import NO_TITLE, find_title, is_text
 from producer.tables.workspace import Workspace
 from rankmill.errors import InputError
 from rankmill.tables.titles import with_titles

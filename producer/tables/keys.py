@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from producer.tables.text_columns import is_text
+from producer.tables.column_kinds import is_text
 from rankmill.errors import InputError
 from rankmill.tables import ids
 from rankmill.tables.casts import Inexact

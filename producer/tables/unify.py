@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import pyarrow as pa
 
+from producer.tables.column_kinds import is_list
 from rankmill.errors import InputError
 from rankmill.tables.casts import exact_cast
 
@@ -128,8 +129,7 @@ def _common_time(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 def _common_nested(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """Return the type of lists, structs or maps whose inner types hold the values of both."""
-    are_lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if all(any(is_a(kind) for is_a in are_lists) for kind in (one, other)):
+    if is_list(one) and is_list(other):
         value = common_type(one.value_type, other.value_type)
         is_large = pa.types.is_large_list(one) or pa.types.is_large_list(other)
         return None if value is None else (pa.large_list if is_large else pa.list_)(value)

@@ -1,4 +1,4 @@
-"""Find the columns that hold texts and titles, by one rule for every layout."""
+"""Recognize the columns with texts, lists and titles, by one rule for every layout."""
 
 from __future__ import annotations
 
@@ -53,3 +53,9 @@ def is_text(kind: pa.DataType) -> bool:
         pa.types.is_null,
     )
     return any(test(value) for test in tests)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds lists."""
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
