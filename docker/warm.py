@@ -1,9 +1,9 @@
-"""Import once what a container imports, so that its bytecode is in the image.
+"""Import the modules of a container once, so that their bytecode is in the image.
 
 python docker/warm.py control|worker
 
-Compiling on every start costs seconds on a read-only file system, and compiling all that is
-installed would triple what is needed.
+Compiling at every start costs seconds on a read-only file system. Compiling all installed modules
+would triple the size.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ CONTROL = (
 
 
 def main() -> None:
+    """Import the modules of the role, and run the code that imports others late."""
     role = sys.argv[1]
     for name in (*COMMON, *(CONTROL if role == "control" else ())):
         importlib.import_module(name)
@@ -51,12 +52,12 @@ def main() -> None:
         measure_and_draw()
     else:
         score_the_demo()
-    # Its commands are found by name when it starts.
+    # Celery finds its commands by name when it starts.
     subprocess.run([sys.executable, "-m", "celery", "-A", "tasks", "worker", "--help"], check=True)
 
 
 def measure_and_draw() -> None:
-    """What `rankmill eval` and a job's page load late."""
+    """Run the late imports of `rankmill eval` and of a job's report page."""
     import io
 
     import ir_measures
@@ -71,7 +72,7 @@ def measure_and_draw() -> None:
 
 
 def score_the_demo() -> None:
-    """A shard from rows to part, on this machine's CPU."""
+    """Score a shard of the demo data on this machine's CPU."""
 
     from producer.jobs.check import plan_job
     from rankmill.contract.job import JobSpec

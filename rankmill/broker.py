@@ -1,4 +1,4 @@
-"""The Celery app and all of its configuration: routes, JSON only, nothing acknowledged early."""
+"""The Celery app and its configuration: routes, JSON only, late acknowledgement."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ REPORT = "rankmill.report"
 NOTIFY = "rankmill.notify"
 TICK = "rankmill.tick"
 
-# Longer than any shard should take. It is not what rescues a dead worker's shard (claims and
-# reconcile do, in under a minute), so a redelivery by it is a rare, harmless duplicate.
+# Longer than any shard should take. Claims and reconcile rescue a dead worker's shard in under a
+# minute, so that a redelivery after this time is a rare, harmless duplicate.
 _VISIBILITY_TIMEOUT_S = 6 * 3600
 
 _TASK_ID = re.compile(r"([0-9a-f]{12})-(?:(\d{5,})|prepare|finalize|report)")
@@ -37,15 +37,14 @@ _TASK_ID = re.compile(r"([0-9a-f]{12})-(?:(\d{5,})|prepare|finalize|report)")
 
 @lru_cache(maxsize=1)
 def app() -> Celery:
-    """The process's app on the broker of its settings."""
+    """Return this process's app, on the broker of its settings."""
     return make_app(settings())
 
 
 def make_app(settings: Settings) -> Celery:
-    """A Celery app; workers and producers must share this configuration, routes included.
+    """Return a Celery app; workers and producers must share its configuration, routes included.
 
-    A message sent by name from a process without our code needs the same routes, or an explicit
-    `queue=`.
+    A process without this code that sends by task name needs the same routes, or `queue=`.
     """
     celery = Celery("rankmill")
     celery.conf.update(
@@ -89,10 +88,10 @@ def make_app(settings: Settings) -> Celery:
 
 
 def _beat(settings: Settings) -> dict[str, Any]:
-    """Of `celery beat -S redbeat.RedBeatScheduler`: one entry, which it makes anew at each start.
+    """Return the configuration of beat with RedBeat: one entry, rewritten at each start.
 
-    A beat that loses its lock exits and must be started again; the lock of one that was killed
-    expires after six of its loops.
+    A beat that loses its lock exits and must be started again. The lock of a killed beat expires
+    after six of its loops.
     """
     loop_s = min(5.0, settings.tick_s / 2)
     return {
@@ -101,7 +100,7 @@ def _beat(settings: Settings) -> dict[str, Any]:
         "redbeat_key_prefix": "rankmill:beat:",
         "redbeat_lock_timeout": max(5, round(6 * loop_s)),
         "beat_max_loop_interval": loop_s,
-        "result_expires": None,  # else it also sends a clean-up of results, which there are none
+        "result_expires": None,  # else it also sends a clean-up of results, of which there are none
         "beat_schedule": {
             TICK: {
                 "task": TICK,
@@ -114,25 +113,25 @@ def _beat(settings: Settings) -> dict[str, Any]:
 
 
 def score_queue(model_id: str) -> str:
-    """Where shards of a model wait: in its own queue where the settings name it, else in one."""
+    """Return the queue of a model's shards: its own if the settings name it."""
     if model_id not in (settings().model_queues or ()):
         return SCORE_QUEUE
     return f"{SCORE_QUEUE}.{re.sub(r'[^A-Za-z0-9_.-]+', '-', model_id).strip('-')}"
 
 
 def score_queues() -> tuple[str, ...]:
-    """Every queue in which shards may wait."""
+    """Return every queue in which shards may wait."""
     return (SCORE_QUEUE, *map(score_queue, settings().model_queues or ()))
 
 
 def queues_of(role: Role) -> tuple[str, ...]:
-    """What a worker of a role takes its work from; the control queue is looked at first."""
+    """Return the queues of a worker by its role; it takes from the control queue first."""
     control = () if role == "score" else (CONTROL_QUEUE,)
     return control if role == "control" else (*control, *score_queues())
 
 
 def send_shard(shard: ShardSpec, model_id: str) -> None:
-    """Publish one shard; its message is named after it, so that a waiting one can be recognized."""
+    """Send a shard; its task id names it, so that a waiting message can be recognized."""
     n_rows = shard.stop_row - shard.start_row
     model = model_id.rpartition("/")[2] if model_id.startswith("/") else model_id
     _send(
@@ -146,19 +145,22 @@ def send_shard(shard: ShardSpec, model_id: str) -> None:
 
 
 def send_prepare(job_id: str, output_uri: str) -> None:
+    """Send the preparation of a job."""
     _send_for_job(PREPARE, job_id, output_uri)
 
 
 def send_finalize(job_id: str, output_uri: str) -> None:
+    """Send the finalization of a job."""
     _send_for_job(FINALIZE, job_id, output_uri)
 
 
 def send_report(job_id: str, output_uri: str) -> None:
+    """Send the task that writes the report page of a job without success."""
     _send_for_job(REPORT, job_id, output_uri)
 
 
 def send_notify(event: dict[str, Any], event_id: str, shown: str) -> None:
-    """Publish an event for the webhook; address and secret stay with whoever calls it."""
+    """Send an event for the webhook; the worker's settings hold address and secret."""
     _send(NOTIFY, kwargs={"event": event}, task_id=f"notify-{event_id}", kwargsrepr=shown)
 
 
@@ -194,7 +196,7 @@ def _send(
 
 
 def task_id_of(message: str) -> str:
-    """What a message that waits in a queue is named; empty for what is no message of Celery's."""
+    """Return the task id of a waiting message; empty if it is not a message of Celery."""
     try:
         return str(json.loads(message)["headers"]["id"])
     except (ValueError, KeyError, TypeError):
@@ -202,15 +204,17 @@ def task_id_of(message: str) -> str:
 
 
 def job_task_id(name: str, job_id: str) -> str:
+    """Return the task id of a job's preparation, finalization or report."""
     return f"{job_id}-{name.removeprefix('rankmill.')}"
 
 
 def shard_task_id(job_id: str, shard_index: int) -> str:
+    """Return the task id of a shard."""
     return f"{job_id}-{shard_index:05d}"
 
 
 def work_of(task_id: str) -> dict[str, str | int]:
-    """The job, and perhaps the shard, that a message is named after; empty for any other name."""
+    """Return job_id, and shard_index for a shard, by a task id; empty for any other id."""
     named = _TASK_ID.fullmatch(task_id)
     if named is None:
         return {}

@@ -1,29 +1,29 @@
 """Every error that Rankmill raises on purpose.
 
-    RankmillError                what went wrong, where, what to do: one line
+    RankmillError                what is wrong, where, what to do: one line
     ├── InputError               bad use or bad input; nothing was written (exit 2)
     │   ├── ModelUnavailable     the model cannot be found, fetched or trusted
     │   └── OutputTaken          the output holds something else already
     ├── JobFailed                the job ended without success (exit 1, or its reason's)
-    ├── GateFailed               what was measured is beyond the bound that was set (exit 1)
-    ├── JobUnknown               nothing is known of that job (exit 2)
-    ├── ClaimLost                another worker may have this shard now; publish nothing
+    ├── GateFailed               a measured value is beyond its bound (exit 1)
+    ├── JobUnknown               there is no such job (exit 2)
+    ├── ClaimLost                another worker may have this work now; publish nothing
     ├── StorageRefused           disk full, read-only, access denied (exit 2)
     │   ├── NotAllowed           a place outside of RANKMILL_ALLOWED_PREFIXES
-    │   └── NoConditionalPuts    a store where two writers of one place both win
+    │   └── NoConditionalPuts    a store in which two writers of one place both succeed
     ├── WebhookRefused           the webhook will never take this event
-    └── TransientError           may pass by itself, so it is tried again
-        ├── StorageUnavailable   time-out, reset, throttling
-        ├── BrokerUnavailable    Redis does not answer
+    └── TransientError           may pass by itself, so that it is retried
+        ├── StorageUnavailable   timeout, reset, throttling
+        ├── BrokerUnavailable    Redis does not answer or refuses a command
         ├── OutputNotReady       an earlier result is being removed from the output
-        ├── MemoryShort          an allocation failed; nothing is wrong with the rows
-        ├── DeviceFull           the GPU has no room for now; nothing is wrong with the rows
-        ├── DeviceFault          the GPU has failed; its process ends, and no row is to blame
+        ├── MemoryShort          an allocation failed; the rows are not the reason
+        ├── DeviceFull           the GPU has no room now; the rows are not the reason
+        ├── DeviceFault          the GPU failed and its process ends; the rows are not the reason
         └── WebhookUnavailable   the webhook does not take an event now
 
-`transient` alone decides whether a task is retried; `exit_code` what the command line returns;
-`quotes_input` whether the line may hold text of the input's rows, which then goes nowhere but to
-who may read them.
+`transient` alone decides whether a task is retried. `exit_code` is that of the command line.
+`quotes_input` means that the line may hold text of the input's rows; it is then shown only to those
+who may read the input.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rankmill.shown import error_line
 
 
 class RankmillError(Exception):
-    """One line for the user: what was wrong, where, and what to do."""
+    """One line for the user: what is wrong, where, and what to do."""
 
     transient: ClassVar[bool] = False
     exit_code: int = 1
@@ -46,7 +46,7 @@ class RankmillError(Exception):
 
 
 def unexpected(error: Exception) -> RankmillError:
-    """An error that nobody foresaw, in one line: a bug, or a shortage of memory, which may pass."""
+    """Return an unexpected error as one line: a bug, or a memory shortage, which is transient."""
     first_line = str(error).strip().partition("\n")[0]
     if is_memory_shortage(error):
         return MemoryShort(first_line)
@@ -80,18 +80,26 @@ def is_memory_shortage(error: BaseException) -> bool:
 
 
 class InputError(RankmillError):
+    """Bad use or bad input; nothing was written."""
+
     exit_code = 2
 
 
 class ModelUnavailable(InputError):
+    """The model cannot be found, fetched or trusted."""
+
     quotes_input = False
 
 
 class OutputTaken(InputError):
+    """The output holds something else already."""
+
     quotes_input = False
 
 
 class JobFailed(RankmillError):
+    """The job ended without success."""
+
     quotes_input = False
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
@@ -100,31 +108,39 @@ class JobFailed(RankmillError):
 
 
 class GateFailed(RankmillError):
-    pass
+    """A measured value is beyond its bound."""
 
 
 class JobUnknown(RankmillError):
+    """There is no such job."""
+
     exit_code = 2
 
 
 class ClaimLost(RankmillError):
-    pass
+    """Another worker may have this work now; publish nothing."""
 
 
 class StorageRefused(RankmillError):
+    """The disk is full or read-only, or access is denied."""
+
     exit_code = 2
     quotes_input = False
 
 
 class WebhookRefused(RankmillError):
+    """The webhook will never take this event."""
+
     quotes_input = False
 
 
 class NotAllowed(StorageRefused):
-    pass
+    """A place is outside of RANKMILL_ALLOWED_PREFIXES."""
 
 
 class NoConditionalPuts(StorageRefused):
+    """A store in which two writers of one place both succeed."""
+
     def __init__(self, place: str) -> None:
         super().__init__(
             f"{place}: the store does not know If-None-Match, so that two workers could commit one "
@@ -133,23 +149,27 @@ class NoConditionalPuts(StorageRefused):
 
 
 class TransientError(RankmillError):
+    """An error that may pass by itself, so that a retry may help."""
+
     transient = True
     quotes_input = False
 
 
 class StorageUnavailable(TransientError):
-    pass
+    """Storage timed out, reset the connection or throttled."""
 
 
 class BrokerUnavailable(TransientError):
-    pass
+    """Redis does not answer or refuses a command."""
 
 
 class OutputNotReady(TransientError):
-    pass
+    """An earlier result is being removed from the output."""
 
 
 class MemoryShort(TransientError):
+    """An allocation failed; the rows are not the reason."""
+
     def __init__(self, reason: str) -> None:
         super().__init__(
             f"out of memory: {reason or 'an allocation failed'}; give the process more memory, or "
@@ -158,14 +178,18 @@ class MemoryShort(TransientError):
 
 
 class DeviceFull(TransientError):
+    """The GPU has no room now; the rows are not the reason."""
+
     def __init__(self, reason: str) -> None:
         super().__init__(f"the device's memory is full, by another process it seems: {reason}")
 
 
 class DeviceFault(TransientError):
+    """The GPU failed and its process ends; the rows are not the reason."""
+
     def __init__(self, reason: str) -> None:
         super().__init__(f"the device failed: {reason}")
 
 
 class WebhookUnavailable(TransientError):
-    pass
+    """The webhook does not take an event now."""

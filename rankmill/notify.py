@@ -17,7 +17,8 @@ from rankmill.broker import send_notify
 from rankmill.contract.base import Contract
 from rankmill.contract.job_state import JobState
 from rankmill.contract.results import Failure, Manifest
-from rankmill.ledger.jobs import JobCounts, Ledger
+from rankmill.ledger.counts import JobCounts
+from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
 from rankmill.settings import settings
 
@@ -25,10 +26,6 @@ EventKind = Literal["succeeded", "failed", "gate", "deadline"]
 
 _MESSAGE_CHARS = 500
 _POLL_S = 0.1
-
-
-def _clipped(message: str) -> str:
-    return message[:_MESSAGE_CHARS]
 
 
 class EventCounts(Contract):
@@ -56,7 +53,7 @@ class Event(Contract):
     state: JobState | None
     output_uri: str
     schedule: str | None = None
-    message: Annotated[str, AfterValidator(_clipped)] = ""
+    message: Annotated[str, AfterValidator(lambda text: text[:_MESSAGE_CHARS])] = ""
     counts: EventCounts | None = None
 
 

@@ -1,7 +1,7 @@
-"""No shard is forgotten: what a fault left without a worker is found and sent again.
+"""Find the work that a fault left without a worker, and send it again.
 
-Every worker's main process looks regularly, so that there is no single point of failure; Redis
-gives one of them each turn. A look is idempotent, and costs nothing where nothing is wrong.
+The main process of every worker scans regularly, so that there is no single point of failure. Redis
+gives each turn to one of them. A scan is idempotent, and cheap if nothing is wrong.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from rankmill.broker import (
     shard_task_id,
     task_id_of,
 )
-from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import BrokerUnavailable, InputError, NotAllowed, OutputNotReady, RankmillError
 from rankmill.ledger.claims import FINALIZATION, PREPARATION
-from rankmill.ledger.jobs import JobCounts
+from rankmill.ledger.counts import JobCounts
 from rankmill.logs import get_logger
 from rankmill.output.output import Job, Output
 
@@ -29,7 +28,7 @@ log = get_logger(__name__)
 
 
 class Reconciler:
-    """One process's regular look; it remembers running jobs, in case that Redis forgets them."""
+    """Scans the running jobs; it remembers them, in case Redis loses them."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -38,13 +37,13 @@ class Reconciler:
         self._running: dict[str, str] = {}  # job id to output URI
 
     def remember(self, job_id: str, output_uri: str) -> None:
-        """Look at a job from now on, whether Redis names it or not; threads may call this."""
+        """Scan a job from now on, even if Redis does not list it; safe from any thread."""
         self._running[job_id] = output_uri
 
-    def look(self) -> None:
+    def scan(self) -> None:
         """Send again shards with neither message, live claim nor report; reopen forgotten jobs.
 
-        A job that cannot be looked at, its storage away perhaps, does not keep others from it.
+        A job that cannot be scanned, for example because its storage is away, does not stop others.
 
         Raises:
             BrokerUnavailable: Redis does not answer.
@@ -52,28 +51,36 @@ class Reconciler:
         job_ids = {*list(self._running), *self._ledger.priorities()}
         counts = {job_id: self._ledger.counts(job_id) for job_id in sorted(job_ids)}
         if self._ledger.take_turn("reconcile", self._settings.reconcile_s * 0.9):
-            waiting = self._waiting_task_ids()
+            queued = [each for queue in queues_of("all") for each in self._ledger.queued(queue)]
+            waiting = {task_id_of(message) for message in queued}
             for job_id, seen in counts.items():
                 try:
-                    self._look_at(job_id, seen, waiting)
+                    self._scan_job(job_id, seen, waiting)
                 except BrokerUnavailable:
                     raise
                 except (InputError, NotAllowed) as error:  # the same next time
-                    log.error("job cannot go on", job_id=job_id, error=str(error))
-                    self._end(job_id, JobState.FAILED, str(error))
+                    log.error("job cannot continue", job_id=job_id, error=str(error))
+                    self._fail(job_id, str(error))
                 except RankmillError as error:
-                    log.warning("job cannot be looked at", job_id=job_id, error=str(error))
+                    log.warning("job cannot be scanned", job_id=job_id, error=str(error))
         for job_id, seen in counts.items():
             if seen is not None and seen.state.is_final:
                 self._running.pop(job_id, None)
             elif seen is not None:
                 self._running[job_id] = seen.output_uri
 
-    def _look_at(self, job_id: str, seen: JobCounts | None, waiting: set[str]) -> None:
+    def _scan_job(self, job_id: str, seen: JobCounts | None, waiting: set[str]) -> None:
+        """Act on one job.
+
+        Args:
+            job_id: the job's id.
+            seen: its counts, or None if Redis has lost them.
+            waiting: the task ids of all messages in queues.
+        """
         if seen is not None and seen.state.is_final:
             return
         output_uri = seen.output_uri if seen else self._running.get(job_id)
-        if output_uri is None:  # Redis names it but has lost all else; storage is not known here
+        if output_uri is None:  # Redis lists the job but lost all else; its storage is not known
             return
         output = Output(output_uri)
         record = output.read_job()
@@ -85,46 +92,40 @@ class Reconciler:
             self._dispatcher.end_unseen(job_id, output.uri)
             self._running.pop(job_id, None)
         elif record.job_id != job_id:
-            self._end(job_id, JobState.FAILED, f"{output.uri} no longer holds this job")
+            self._fail(job_id, f"{output.uri} no longer holds this job")
         elif output.has_ended():
             self._dispatcher.end(output, job_id)
             self._running.pop(job_id, None)
         elif seen is None:
-            log.warning("job unknown to Redis is opened again from storage", job_id=job_id)
+            log.warning("job unknown to Redis reopened from storage", job_id=job_id)
             self._dispatcher.start_again(output)
         elif output.read_plan() is None:
-            self._prepare_lost(record, waiting)
-        else:
-            self._send_lost(output.load_job(), seen, waiting)
+            if not self._is_under_way(PREPARE, job_id, waiting):
+                log.warning("preparation sent again", job_id=job_id)
+                send_prepare(job_id, record.spec.output_uri)
+        elif seen.state is not JobState.FINALIZING or not self._is_under_way(
+            FINALIZE, job_id, waiting
+        ):
+            self._send_lost_shards(output.load_job(), waiting)
 
-    def _prepare_lost(self, record: JobRecord, waiting: set[str]) -> None:
-        if not self._is_under_way(PREPARE, record.job_id, waiting):
-            log.warning("preparation is sent again", job_id=record.job_id)
-            send_prepare(record.job_id, record.spec.output_uri)
+    def _send_lost_shards(self, job: Job, waiting: set[str]) -> None:
+        # Between leaving the queue and taking its claim a shard is in neither; skip it that time.
+        settled = self._ledger.now() - self._settings.reconcile_s
+        for shard_index, due in self._ledger.in_flight(job.job_id).items():
+            if due > settled or shard_task_id(job.job_id, shard_index) in waiting:
+                continue
+            if self._ledger.claims.holder(job.job_id, shard_index) is None:
+                log.warning("shard sent again", job_id=job.job_id, shard_index=shard_index)
+                self._ledger.sent_again(job.job_id, shard_index)
+                send_shard(job.shard(shard_index), job.spec.model_id)
+        self._dispatcher.advance(job)
 
     def _is_under_way(self, task: str, job_id: str, waiting: set[str]) -> bool:
         work = {PREPARE: PREPARATION, FINALIZE: FINALIZATION}[task]
         is_claimed = self._ledger.claims.holder(job_id, work) is not None
         return is_claimed or job_task_id(task, job_id) in waiting
 
-    def _end(self, job_id: str, state: JobState, message: str) -> None:
-        self._ledger.end_job(job_id, state, message, self._settings.keep_finished_s)
+    def _fail(self, job_id: str, message: str) -> None:
+        keep_s = self._settings.keep_finished_s
+        self._ledger.end_job(job_id, JobState.FAILED, message, keep_s)
         self._running.pop(job_id, None)
-
-    def _send_lost(self, job: Job, seen: JobCounts, waiting: set[str]) -> None:
-        if seen.state is JobState.FINALIZING and self._is_under_way(FINALIZE, job.job_id, waiting):
-            return
-        # Between leaving the queue and taking its claim a shard is in neither; leave it that time.
-        settled = self._ledger.now() - self._settings.reconcile_s
-        for shard_index, due in self._ledger.in_flight(job.job_id).items():
-            if due > settled or shard_task_id(job.job_id, shard_index) in waiting:
-                continue
-            if self._ledger.claims.holder(job.job_id, shard_index) is None:
-                log.warning("shard is sent again", job_id=job.job_id, shard_index=shard_index)
-                self._ledger.sent_again(job.job_id, shard_index)
-                send_shard(job.shard(shard_index), job.spec.model_id)
-        self._dispatcher.advance(job)
-
-    def _waiting_task_ids(self) -> set[str]:
-        messages = [message for queue in queues_of("all") for message in self._ledger.queued(queue)]
-        return {task_id_of(message) for message in messages}

@@ -1,0 +1,1 @@
+"""The Celery app, `tasks.celery`, and its task shells."""

@@ -23,7 +23,8 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
     longest_pause_s = 60.0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # Flower shows tracebacks. Without its cause an error's has no text that should be hidden.
+        """Run the body; retry or raise its errors, without their causes."""
+        # Flower shows tracebacks, and a cause may have text that this project's errors mask.
         try:
             try:
                 return self.run(*args, **kwargs)

@@ -12,7 +12,7 @@ from celery.signals import (
 from rankmill import broker
 from rankmill.errors import RankmillError
 from tasks.logs import name_worker, set_up_logs
-from worker import signals as life
+from worker import signals
 from worker.background import forget_beat, remember_job, start_reconciling
 
 try:
@@ -20,7 +20,7 @@ try:
 except RankmillError as error:
     if click.get_current_context(silent=True) is None:
         raise
-    # Celery's command line would show the traceback of any Exception.
+    # Celery's command line shows the traceback of any exception.
     click.echo(f"rankmill: {error}", err=True)
     raise SystemExit(error.exit_code) from None
 app.conf.include = ["tasks.jobs"]
@@ -28,8 +28,8 @@ celeryd_init.connect(name_worker)
 celeryd_init.connect(forget_beat)
 setup_logging.connect(set_up_logs)
 worker_process_init.connect(name_worker)
-life.connect()
+signals.connect()
 app.conf.worker_consumer = "worker.message_guard:CheckingConsumer"
-app.task_cls = "tasks.base:Shell"  # by name: the pool's process makes an app of its own
+app.task_cls = "tasks.base:Shell"  # by name, since a pool process makes its own app
 worker_ready.connect(start_reconciling)
 task_received.connect(remember_job)

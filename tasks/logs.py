@@ -1,4 +1,4 @@
-"""Celery's lines are ours: one formatter for all that a worker or beat has to say."""
+"""Format the log lines of Celery itself like those of the project."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rankmill.settings import settings
 
 
 def set_up_logs(**_: Any) -> None:
-    """In place of Celery's own set-up (signal `setup_logging`); what is printed is a line too."""
+    """Replace Celery's own set-up (signal `setup_logging`); printed text becomes log lines too."""
     if not logs.is_set_up():
         _set_up()
     app().log.redirect_stdouts("WARNING")
 
 
 def name_worker(sender: str = "", **_: Any) -> None:
-    """Have each line say whose it is (signals `celeryd_init`, `worker_process_init`)."""
+    """Add the worker's name to each line (signals `celeryd_init`, `worker_process_init`)."""
     _set_up(worker=sender)
 
 
 def _set_up(**process: str) -> None:
     handler = logs.set_up(settings(), **process)
-    pool = get_pool_logger()  # apart from the others; it tells of children that were killed
+    pool = get_pool_logger()  # it logs killed children, and propagates to no other logger
     pool.handlers = [handler]
     pool.setLevel(logging.ERROR)

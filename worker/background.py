@@ -1,4 +1,4 @@
-"""What a Celery worker does beside its shards: it says that it lives, and looks for lost ones."""
+"""The background work of a Celery worker: send its heartbeat, scan for lost shards."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ log = get_logger(__name__)
 
 @lru_cache(maxsize=1)
 def reconciler() -> Reconciler:
-    """The process's own, which remembers the jobs that it has seen."""
+    """Return this process's reconciler, which remembers the jobs that it has seen."""
     return Reconciler(dispatcher())
 
 
 def remember_job(request: Any = None, **_: Any) -> None:
-    """Note the job of a message that came (signal `task_received`, in the main process).
+    """Remember the job of a received message (signal `task_received`, in the main process).
 
-    A Redis that loses everything before the next look would else leave a job that nobody knows.
+    Otherwise nobody would know the job if Redis lost everything before the next scan.
     """
     work = request.kwargs.get("shard", request.kwargs)
     if "job_id" in work and "output_uri" in work:
@@ -35,43 +35,37 @@ def remember_job(request: Any = None, **_: Any) -> None:
 
 
 def forget_beat(conf: Any = None, **_: Any) -> None:
-    """Drop beat's Redis, which a worker has no use for (signal `celeryd_init`).
+    """Remove beat's Redis URL, which a worker does not use (signal `celeryd_init`).
 
-    A worker tells its configuration to who asks; Flower shows it, with the password in that URL.
+    A worker sends its configuration on request. Flower would show it, with the password in the URL.
     """
     conf.redbeat_redis_url = None
 
 
 def start_reconciling(sender: Any = None, **_: Any) -> None:
-    """Begin the worker's regular look for lost shards, in its main process (signal `worker_ready`).
+    """Start the scans for lost shards in a worker's main process (signal `worker_ready`).
 
-    The main process is idle while its child scores, so that a busy worker looks too.
+    The main process is idle while its child scores, so that a busy worker scans too.
     """
     name, queues = str(sender.hostname), sender.app.amqp.queues
-    threading.Thread(
-        target=_reconcile_for_ever, args=(name, queues), name="reconcile", daemon=True
-    ).start()
 
+    def scan_for_ever() -> None:
+        pause = threading.Event()
+        while True:
+            try:
+                taken = list(queues.consume_from)  # may change while the worker runs
+                # A worker for control alone does not count for the window of shards in flight.
+                scores = not set(score_queues()).isdisjoint(taken)
+                ledger().worker_seen(name, taken, scores=scores)
+                reconciler().scan()
+                worker_heartbeat().redis_answered()
+            except BrokerUnavailable as error:
+                worker_heartbeat().redis_failed()
+                log.warning("cannot scan for lost shards", error=str(error))
+            except RankmillError as error:
+                log.warning("cannot scan for lost shards", error=str(error))
+            except Exception:  # any bug: a worker that stops scanning rescues no shard
+                log.exception("cannot scan for lost shards")
+            pause.wait(settings().reconcile_s)
 
-def _reconcile_for_ever(name: str, queues: Any) -> None:
-    """
-    Args:
-        queues: the worker's own; which of them it takes from may be changed while it lives.
-    """
-    pause = threading.Event()
-    while True:
-        try:
-            taken = list(queues.consume_from)
-            # A worker for control alone is not one of those that shards in flight are counted by.
-            scores = not set(score_queues()).isdisjoint(taken)
-            ledger().worker_seen(name, taken, scores=scores)
-            reconciler().look()
-            worker_heartbeat().redis_answered()
-        except BrokerUnavailable as error:
-            worker_heartbeat().redis_failed()
-            log.warning("lost shards cannot be looked for", error=str(error))
-        except RankmillError as error:
-            log.warning("lost shards cannot be looked for", error=str(error))
-        except Exception:  # whatever it was, a worker that no longer looks helps nobody
-            log.exception("lost shards cannot be looked for")
-        pause.wait(settings().reconcile_s)
+    threading.Thread(target=scan_for_ever, name="reconcile", daemon=True).start()

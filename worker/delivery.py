@@ -47,6 +47,7 @@ def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
     """Run a shard that is still wanted and return the outcome; a permanent error fails its job.
 
     Args:
+        shard: the shard of the message.
         n_retries: earlier tries that ended with a transient error.
 
     Raises:

@@ -1,7 +1,6 @@
-"""What is no message of ours is refused with a line in the log; nothing sent can stop a worker.
+"""Reject malformed messages before Celery sees them, with a line in the log.
 
-Celery itself dies of a message whose shape it does not expect, and of each worker in turn that it
-comes to.
+Celery itself crashes on a message of an unexpected shape, one worker after the other.
 """
 
 from __future__ import annotations
@@ -47,21 +46,38 @@ Receive = Callable[[Any], None]
 
 
 class CheckingConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
-    """Celery's, with a check before whatever it does with a message."""
+    """Celery's consumer, with a check of each message."""
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Receive:
+        """Return Celery's handler, preceded by the check; errors in it reject the message."""
         handle = super().create_task_handler(*arguments, **options)
-        # kombu counts KeyError among what a lost connection raises.
-        passing = tuple(each for each in self.connection_errors if each is not KeyError)
+        # kombu counts KeyError among the errors of a lost connection.
+        connection_errors = tuple(each for each in self.connection_errors if each is not KeyError)
+        known = (*connection_errors, RedisError, Empty)
+
+        def dropping_garbage(read: Callable[..., Any]) -> Callable[..., Any]:
+            """Wrap a read from Redis so that it drops what has not even an envelope to reject."""
+
+            def read_message(*arguments: Any, **options: Any) -> Any:
+                try:
+                    return read(*arguments, **options)
+                except known:
+                    raise
+                except Exception as error:
+                    _log_refused(error)
+                    return None
+
+            return read_message
+
         for channel in self.connection.transport.channels:
             for kind, read in channel.handlers.items():
-                channel.handlers[kind] = _reading(read, passing)
+                channel.handlers[kind] = dropping_garbage(read)
 
         def receive(message: Any) -> None:
             try:
                 check_message(message, self.app.tasks)
                 handle(message)
-            except passing:
+            except connection_errors:
                 raise
             except Exception as error:
                 self.on_invalid_task(None, message, error)
@@ -69,31 +85,16 @@ class CheckingConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         return receive
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        _tell(exc)
+        """Log and reject a message."""
+        _log_refused(exc)
         message.reject_log_error(log, self.connection_errors)
 
 
-def _reading(read: Callable[..., Any], passing: tuple[type[Exception], ...]) -> Callable[..., Any]:
-    """Reads from Redis, but drops what is not even a message that could be rejected."""
-
-    known: tuple[type[Exception], ...] = (*passing, RedisError, Empty)
-
-    def read_message(*arguments: Any, **options: Any) -> Any:
-        try:
-            return read(*arguments, **options)
-        except known:
-            raise
-        except Exception as error:
-            _tell(error)
-            return None
-
-    return read_message
-
-
 def check_message(message: Any, tasks: Any) -> None:
-    """
+    """Check a message before its task runs.
+
     Raises:
-        InputError: not JSON, too large, for no task of ours, or with arguments that it cannot have.
+        InputError: it is not JSON, too large, for an unknown task, or has wrong arguments.
     """
     headers = message.headers
     name = headers.get("task") if isinstance(headers, dict) else None
@@ -117,6 +118,6 @@ def check_message(message: Any, tasks: Any) -> None:
         parse(_ARGUMENTS[name], named, name)
 
 
-def _tell(error: Exception) -> None:
+def _log_refused(error: Exception) -> None:
     what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     log.error(f"message refused: {what}".replace("\n", " ")[:_SHOWN])

@@ -66,6 +66,8 @@ def signed_headers(secret: str, event_id: str, body: str, now: datetime) -> dict
     them.
 
     Args:
+        event_id: the id of the request, the same for each try.
+        body: the body as it is sent.
         secret: `whsec_` and the key in base64, or any other text, whose bytes are the key.
         now: in UTC.
     """

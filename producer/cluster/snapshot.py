@@ -10,7 +10,8 @@ import redis
 
 from rankmill.broker import queues_of, task_id_of
 from rankmill.ledger.client import broker_errors, connect
-from rankmill.ledger.jobs import JobCounts, Ledger
+from rankmill.ledger.counts import JobCounts
+from rankmill.ledger.jobs import Ledger
 from rankmill.settings import Settings
 
 # The oldest jobs are read one by one. More of them would cost Redis too much at each scrape.

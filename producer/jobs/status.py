@@ -11,7 +11,8 @@ from rankmill.contract.job_state import JobState
 from rankmill.contract.results import Failure
 from rankmill.errors import JobFailed
 from rankmill.ledger.claims import FINALIZATION, PREPARATION
-from rankmill.ledger.jobs import JobCounts, Ledger
+from rankmill.ledger.counts import JobCounts
+from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
 
 

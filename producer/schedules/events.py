@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from producer.schedules.spec import Firing, due_key
-from rankmill.ledger.jobs import JobCounts
+from rankmill.ledger.counts import JobCounts
 from rankmill.notify import Event, EventKind, counted, event_id_of, notify
 
 

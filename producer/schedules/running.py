@@ -10,7 +10,8 @@ from producer.schedules.events import fields_of, send
 from producer.schedules.spec import Firing, FiringState, ScheduleSpec, due_key
 from rankmill.contract.job_state import JobState
 from rankmill.errors import JobUnknown
-from rankmill.ledger.jobs import JobCounts, Ledger
+from rankmill.ledger.counts import JobCounts
+from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.output.output import Output
 

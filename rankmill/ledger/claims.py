@@ -25,30 +25,13 @@ import redis
 
 from rankmill.errors import BrokerUnavailable, ClaimLost
 from rankmill.ledger.client import JobKeys, broker_errors
+from rankmill.ledger.scripts import RELEASE, RENEW
 from rankmill.process import Process, pid_namespace
 
 PREPARATION = -1
 FIRING = -2  # a schedule's submission of the job
 COMPARISON = -3  # a schedule's comparison of the job with the run before
 FINALIZATION = -4
-
-# A claim that has vanished (a flushed Redis) is taken again; another holder's is not.
-_RENEW = """
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-if redis.call('EXISTS', KEYS[2]) == 1 and redis.call('HGET', KEYS[3], ARGV[3]) ~= ARGV[4] then
-  local now = redis.call('TIME')[1]
-  redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
-  redis.call('HSETNX', KEYS[2], 'started_at', now)
-  redis.call('HSET', KEYS[2], 'progress_at', now)
-end
-return 1
-"""
-
-_RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-"""
 
 
 class Claims:
@@ -59,8 +42,8 @@ class Claims:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._renew = client.register_script(_RENEW)
-        self._release = client.register_script(_RELEASE)
+        self._renew = client.register_script(RENEW)
+        self._release = client.register_script(RELEASE)
 
     def take(self, job_id: str, shard_index: int, owner: str, claim_s: float) -> str | None:
         """Take a claim and return its token, or None while another holds it."""

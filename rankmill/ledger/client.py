@@ -1,11 +1,10 @@
-"""The connection to Redis, its errors as ours, and the names of a job's keys."""
+"""The connection to Redis, its errors as BrokerUnavailable, and the names of a job's keys."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -15,9 +14,26 @@ from redis.retry import Retry
 from rankmill.errors import BrokerUnavailable, InputError
 from rankmill.settings import Settings
 
+# By the first word of Redis's answer, which is anywhere in the answer to a transaction.
+_REMEDIES = {
+    "OOM": "raise its maxmemory, or remove what else it holds",
+    "READONLY": "it is a replica; name the primary in RANKMILL_BROKER_URL",
+    "NOREPLICAS": "bring its replicas back, or lower min-replicas-to-write",
+    "MASTERDOWN": "it is a replica whose primary is away; name the primary in RANKMILL_BROKER_URL",
+    "NOPERM": "give this user the rights that docker/redis/users.acl names",
+    "MISCONF": "its disk does not take what it saves; see its log",
+}
+
+_WORDS = {
+    redis.exceptions.OutOfMemoryError: "OOM",
+    redis.exceptions.ReadOnlyError: "READONLY",
+    redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.MasterDownError: "MASTERDOWN",
+}
+
 
 def connect(settings: Settings) -> redis.Redis:
-    """A client of the broker's Redis; it connects at its first use, and tries more than once."""
+    """Return a client of the broker's Redis, which connects at its first use and retries."""
     return redis.Redis.from_url(
         settings.broker_url.replace("redis+socket://", "unix://"),
         decode_responses=True,
@@ -31,7 +47,7 @@ def connect(settings: Settings) -> redis.Redis:
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """What a rediss:// broker's certificate must stand up to; empty for other brokers.
+    """Return how to check the certificate of a rediss:// broker; empty for other brokers.
 
     Raises:
         InputError: the CA's file cannot be read.
@@ -53,7 +69,7 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 @contextmanager
 def broker_errors() -> Iterator[None]:
-    """Raise BrokerUnavailable for whatever keeps Redis from serving."""
+    """Raise BrokerUnavailable in place of any error of Redis."""
     try:
         yield
     except redis.AuthenticationError as error:
@@ -68,80 +84,30 @@ def broker_errors() -> Iterator[None]:
             f"Redis does not answer ({error}); is it running, is RANKMILL_BROKER_URL right?"
         ) from error
     except redis.ResponseError as error:
-        raise BrokerUnavailable(f"Redis refuses a command: {error}{_remedy(error)}") from error
+        known = next((word for kind, word in _WORDS.items() if isinstance(error, kind)), None)
+        words = [known] if known else [word for word in _REMEDIES if word in str(error)]
+        remedy = f"; {_REMEDIES[words[0]]}" if words else ""
+        raise BrokerUnavailable(f"Redis refuses a command: {error}{remedy}") from error
 
 
-# By the word that Redis's answer begins with, or that is in the answer to a transaction.
-_REMEDIES = {
-    "OOM": "raise its maxmemory, or remove what else it holds",
-    "READONLY": "it is a replica; name the primary in RANKMILL_BROKER_URL",
-    "NOREPLICAS": "bring its replicas back, or lower min-replicas-to-write",
-    "MASTERDOWN": "it is a replica whose primary is away; name the primary in RANKMILL_BROKER_URL",
-    "NOPERM": "give this user the rights that docker/redis/users.acl names",
-    "MISCONF": "its disk does not take what it saves; see its log",
-}
-
-
-def _remedy(error: redis.ResponseError) -> str:
-    by_type = {
-        redis.exceptions.OutOfMemoryError: "OOM",
-        redis.exceptions.ReadOnlyError: "READONLY",
-        redis.exceptions.NoPermissionError: "NOPERM",
-        redis.exceptions.MasterDownError: "MASTERDOWN",
-    }
-    known = next((word for kind, word in by_type.items() if isinstance(error, kind)), None)
-    words = [known] if known else [word for word in _REMEDIES if word in str(error)]
-    return f"; {_REMEDIES[words[0]]}" if words else ""
-
-
-@dataclass(frozen=True)
 class JobKeys:
-    """The keys of one job; what they hold stands in `ledger` and `claims`."""
+    """The names of a job's keys; `rankmill.ledger.jobs` and `claims` list their contents."""
 
-    job_id: str
-
-    @property
-    def hash(self) -> str:
-        return f"rankmill:job:{self.job_id}"
-
-    @property
-    def done(self) -> str:
-        return f"{self.hash}:done"
-
-    @property
-    def inflight(self) -> str:
-        return f"{self.hash}:inflight"
-
-    @property
-    def tries(self) -> str:
-        return f"{self.hash}:tries"
-
-    @property
-    def live(self) -> str:
-        return f"{self.hash}:live"
-
-    @property
-    def trial(self) -> str:
-        return f"{self.hash}:trial"
-
-    @property
-    def deadly(self) -> str:
-        return f"{self.hash}:deadly"
-
-    @property
-    def faults(self) -> str:
-        return f"{self.hash}:faults"
-
-    @property
-    def replaces(self) -> str:
-        return f"{self.hash}:replaces"
-
-    @property
-    def all(self) -> list[str]:
-        return [
+    def __init__(self, job_id: str) -> None:
+        self.hash = f"rankmill:job:{job_id}"
+        self.done = f"{self.hash}:done"
+        self.inflight = f"{self.hash}:inflight"
+        self.tries = f"{self.hash}:tries"
+        self.live = f"{self.hash}:live"
+        self.trial = f"{self.hash}:trial"
+        self.deadly = f"{self.hash}:deadly"
+        self.faults = f"{self.hash}:faults"
+        self.replaces = f"{self.hash}:replaces"
+        self.all = [
             *(self.hash, self.done, self.inflight, self.tries),
             *(self.live, self.trial, self.deadly, self.faults, self.replaces),
         ]
 
     def claim(self, shard_index: int) -> str:
+        """Return the key of a claim, which is not in `all` since it expires by itself."""
         return f"{self.hash}:claim:{shard_index}"

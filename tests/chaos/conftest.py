@@ -1,4 +1,4 @@
-"""The reference result, a fresh stage for each fault, and the table of what came of them."""
+"""The reference result, a fresh stage for each fault, and the table of outcomes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def empty_stage(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """A Redis and no worker; settings are those that a user gets."""
+    """Yield a Redis without workers; settings are the defaults."""
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir="/tmp") as folder:
         broker_url = f"redis+socket://{folder}/redis.sock"
         monkeypatch.setenv("RANKMILL_BROKER_URL", broker_url)
@@ -49,7 +49,7 @@ def three_workers(empty_stage: Stage) -> Stage:
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
-    """The result of an undisturbed run with one worker."""
+    """Return the result of an undisturbed run with one worker."""
     output = tmp_path_factory.mktemp("reference") / "out"
     options = ["--model", "demo", "--precision", "fp32", "--shard-pairs", str(shard_pairs(source))]
     command = [sys.executable, "-m", "producer.cli", "run", str(source), str(output), *options]

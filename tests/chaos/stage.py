@@ -22,13 +22,14 @@ from producer.jobs.submit import submit
 from rankmill.ledger.jobs import Ledger
 from rankmill.settings import CHECKOUT, settings
 from tests.support.inputs import part_bytes, read_output, read_rejected, wait_for
+from tests.support.processes import pool_processes
 
 N_SHARDS = 48
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One line of the table."""
+    """A line of the table."""
 
     fault: str
     recovery_s: float
@@ -43,7 +44,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Hit:
-    """When a fault began, and the shards in flight then."""
+    """The start of a fault, and the shards in flight then."""
 
     at: float
     shards: frozenset[int]
@@ -51,7 +52,7 @@ class Hit:
 
 @dataclass
 class Stage:
-    """Everything that a fault may break; `ledger` speaks for the test, not for the cluster."""
+    """The parts that a fault may break; `ledger` is the test's own connection."""
 
     folder: Path
     source: Path
@@ -80,11 +81,8 @@ class Stage:
         wait_for_redis(self.broker_url, log)
 
     def child_of(self, name: str) -> int:
-        """The pool process that scores, not billiard's helpers."""
-        pid = self.workers[name].pid
-        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        scoring = [n for n in listed if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
-        return int(scoring[0])
+        """Return the pool process that scores, not billiard's helpers."""
+        return pool_processes(self.workers[name].pid)[0]
 
     def kill_worker(self, name: str) -> None:
         os.killpg(self.workers.pop(name).pid, signal.SIGKILL)
@@ -97,7 +95,7 @@ class Stage:
         return Hit(time.monotonic(), frozenset(in_flight))
 
     def runs(self, job_id: str) -> Counter[int]:
-        """How often each shard of a job was started, by the workers' logs."""
+        """Return the starts of each shard of a job, from the workers' logs."""
         events = (json.loads(line) for line in self.logs().splitlines() if line[:1] == "{")
         return Counter(
             event["shard_index"]
@@ -109,7 +107,7 @@ class Stage:
         return "".join(log.read_text() for log in self.folder.glob("worker-*.log"))
 
     def freeze_a_holder(self, job: JobHandle) -> tuple[int, int]:
-        """Stop a process in the middle of a shard that it holds; its id and the shard's."""
+        """Stop a process in the middle of a shard; return its id and the shard's index."""
         claims = self.ledger.claims
         while True:
             for shard_index in self.ledger.in_flight(job.job_id):
@@ -130,7 +128,7 @@ class Stage:
         reference: Path,
         within_s: float = 240,
     ) -> Outcome:
-        """Wait for the end; every row once, the reference's bytes, nothing left behind."""
+        """Wait for the end; check each row, the bytes, and that nothing is left."""
         wait_for(lambda: hit.shards <= job.output.reported_shards(), within_s)
         recovery_s = time.monotonic() - hit.at
         status = job.wait(timeout_s=within_s)
@@ -167,7 +165,7 @@ def shard_pairs(source: Path) -> int:
 
 
 def write_source(target: Path) -> Path:
-    """The example's rows twice, under other query ids the second time; a few of them bad."""
+    """Write the example's rows twice, with other query ids the second time; some are bad."""
     table = pq.read_table(CHECKOUT / "examples" / "packages.parquet")
     again = [f"again-{query_id}" for query_id in table["query_id"].to_pylist()]
     table = pa.concat_tables([table, table.set_column(0, "query_id", pa.array(again))])
@@ -181,7 +179,7 @@ def write_source(target: Path) -> Path:
 
 @contextmanager
 def stage(folder: Path, source: Path, broker_url: str) -> Iterator[Stage]:
-    """A Redis with an append-only file and nothing else yet; all is stopped at the end."""
+    """Yield a stage with a Redis that has an append-only file; stop everything at the end."""
     with ExitStack() as stack:
         ledger = Ledger.connect(settings())
         built = Stage(folder, source, broker_url, ledger, _stack=stack)

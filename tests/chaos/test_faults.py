@@ -1,4 +1,4 @@
-"""What breaks in a night, done on purpose: each job must end complete, correct and by itself.
+"""Inject the faults of a night: each job must end complete, correct and by itself.
 
 `make test` runs the short form, `make test-chaos` everything and writes the table.
 """
@@ -34,14 +34,14 @@ def kill_child(stage: Stage, job: JobHandle) -> None:
 
 
 def kill_worker(stage: Stage, job: JobHandle) -> None:
-    """One that is in the middle of a shard."""
+    """Kill a worker that is in the middle of a shard."""
     child, _ = stage.freeze_a_holder(job)
     group = os.getpgid(child)
     stage.kill_worker(next(name for name, each in stage.workers.items() if each.pid == group))
 
 
 def kill_worker_a(stage: Stage, job: JobHandle) -> None:
-    """Whatever it is at."""
+    """Kill a worker at any moment."""
     stage.kill_worker("a")
 
 
@@ -69,7 +69,7 @@ def cut_connections(stage: Stage, job: JobHandle) -> None:
 
 
 def freeze_worker(stage: Stage, job: JobHandle) -> None:
-    """Past its claim, so that another runs its shard; let go again, it must not publish."""
+    """Freeze a worker past its claim, then let it go on: it must not publish its shard."""
     child, shard_index = stage.freeze_a_holder(job)
     wait_for(lambda: shard_index in job.output.reported_shards(), RECOVERS_WITHIN_S)
     part = Path(job.output.part_uri(shard_index))

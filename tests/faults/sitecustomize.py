@@ -1,11 +1,11 @@
-"""Put on a process's PYTHONPATH, this makes it break in a chosen way.
+"""Make a process fail in a chosen way, if this folder is on its PYTHONPATH.
 
 RANKMILL_TEST_DEADLY_TEXT: a document with this text kills the process that scores it, as a
 tokenizer that crashes or a row that takes all memory would.
 RANKMILL_TEST_DRIVER: JSON of DriverFacts, what NVIDIA's driver seems to say.
 RANKMILL_TEST_CUDA_BREAKS: how a device fails: `always`; a file, once it is there, which is removed;
 or text:… at documents with this text.
-RANKMILL_TEST_FAILING_CALL=fsync:7: every seventh such call on a file of ours fails with EIO.
+RANKMILL_TEST_FAILING_CALL=fsync:7: every seventh such call on an output file fails with EIO.
 RANKMILL_TEST_CLOCK_AHEAD_S: the wall clock is this much ahead.
 RANKMILL_TEST_CLOCK: a file that says what time it is for schedules, as "1790000000 1793000000 9":
 when Redis's clock shows the first, it is the second, and time passes so many times as fast.

@@ -29,7 +29,7 @@ ROWS[7]["document"] = ""
 
 @pytest.fixture
 def failed(tmp_path: Path, broker_url: str) -> Output:
-    """All rows done, one rejected, which is more than the job allows."""
+    """Return an output with all rows done and one rejected, which is more than the job allows."""
     output = finished(planned(ROWS, tmp_path, shard_pairs=10))
     cleanup.reopen(output)
     fail(output, "1 of 30 rows were rejected")
@@ -44,7 +44,7 @@ def fail(output: Output, message: str) -> None:
 
 
 def again(output: Output, **options: object) -> str:
-    """Submit the same job, but for these options, and let it end if there is nothing to score."""
+    """Submit the same job with other options, and finalize it if nothing is left to score."""
     record = output.read_job()
     assert record is not None
     given = {"model_id": "null", "shard_pairs": 10, **options}

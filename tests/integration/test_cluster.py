@@ -21,8 +21,9 @@ from rankmill.output.output import Output
 from rankmill.settings import settings
 from tests.conftest import StartWorker
 from tests.support.inputs import pairs, part_bytes, read_output, wait_for, write
+from tests.support.processes import pool_processes
 
-# What a pipeline that must not install Rankmill runs: Celery and nothing of ours.
+# The code of a pipeline that must not install Rankmill: Celery alone.
 FOREIGN = """
 import celery, json, sys
 app = celery.Celery(broker=sys.argv[1])
@@ -97,7 +98,7 @@ def test_a_killed_worker_costs_no_row(
     job = submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=75)
     wait_for(lambda: len(job.output.reported_shards()) >= 2)
     if victim == "child":
-        for child in children(first.pid):
+        for child in pool_processes(first.pid):
             os.kill(child, signal.SIGKILL)
     else:
         os.killpg(first.pid, signal.SIGKILL)
@@ -112,7 +113,7 @@ def test_a_killed_worker_costs_no_row(
     assert part_bytes(tmp_path / "again") == part_bytes(tmp_path / "out")
 
 
-def test_a_flushed_redis_is_filled_again_from_storage(
+def test_a_flushed_redis_is_restored_from_storage(
     tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
 ) -> None:
     rows = pairs(60, 25)
@@ -125,7 +126,7 @@ def test_a_flushed_redis_is_filled_again_from_storage(
     assert len(read_output(tmp_path / "out")) == len(rows)
 
 
-def test_a_job_of_which_redis_lost_a_part_is_filled_again_from_storage(
+def test_a_job_partly_lost_by_redis_is_restored_from_storage(
     tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
 ) -> None:
     source = write(pairs(60, 25), tmp_path / "in.parquet")
@@ -161,13 +162,7 @@ def test_the_status_of_a_folder_needs_no_redis(
     assert Output(str(tmp_path / "out")).state() == "succeeded"
 
 
-def children(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    # billiard's resource tracker is a child too; the pool's process is the one with our code
-    return [n for n in map(int, listed) if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
-
-
-def test_a_job_that_has_ended_behind_redis_back_is_ended_there_too(
+def test_a_job_that_ended_unknown_to_redis_is_ended_there_too(
     tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
 ) -> None:
     source = write(pairs(2, 2), tmp_path / "in.parquet")
@@ -188,7 +183,7 @@ def _state_in_redis(ledger: Ledger, job_id: str) -> str | None:
     return None if counts is None else str(counts.state)
 
 
-def test_a_part_that_has_gone_before_the_end_is_made_again(
+def test_a_part_removed_before_the_end_is_scored_again(
     tmp_path: Path, start_worker: StartWorker
 ) -> None:
     rows = pairs(40, 25)

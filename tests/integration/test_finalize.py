@@ -1,4 +1,4 @@
-"""What comes after a job's end, when its output may be going or be another job's."""
+"""Finalize, fail and remove when the output may be half removed or another job's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def state(ledger: Ledger, job: Job) -> JobState:
     return counts.state
 
 
-def test_a_finalize_that_comes_late_leaves_a_half_removed_output_alone(
+def test_a_late_finalize_leaves_a_half_removed_output_alone(
     job: Job, ledger: Ledger, dispatcher: Dispatcher
 ) -> None:
     finalize(dispatcher, job.job_id, job.output.uri)
@@ -87,14 +87,14 @@ def test_a_job_resumed_while_its_end_is_noted_goes_on(job: Job, ledger: Ledger, 
     assert any("rankmill.finalize" in message for message in ledger.queued("rankmill.control"))
 
 
-def test_two_finalize_one_job_only_once(job: Job, ledger: Ledger, dispatcher: Dispatcher) -> None:
+def test_two_workers_finalize_a_job_once(job: Job, ledger: Ledger, dispatcher: Dispatcher) -> None:
     ledger.set_state(job.job_id, JobState.FINALIZING)
     claim = Claim.take(ledger.claims, job.job_id, FINALIZATION, 30)
     assert claim is not None
     with claim:
         finalize(dispatcher, job.job_id, job.output.uri)
         assert not job.output.has_ended()
-        Reconciler(dispatcher).look()
+        Reconciler(dispatcher).scan()
         assert ledger.queued("rankmill.control") == []
     finalize(dispatcher, job.job_id, job.output.uri)
     assert job.output.is_success()
@@ -115,13 +115,13 @@ def test_a_bug_in_finalize_fails_the_job_with_its_first_line(
     job: Job, ledger: Ledger, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def buggy(job: Job) -> None:
-        raise KeyError("what nobody foresaw\nsecond line")
+        raise KeyError("unforeseen\nsecond line")
 
     monkeypatch.setattr("worker.finalize.check_queries", buggy)
     finalize(dispatcher, job.job_id, job.output.uri)
     failure = job.output.read_failure()
     assert failure is not None and failure.exit_code == 1
-    assert failure.message == r"unexpected KeyError: 'what nobody foresaw\nsecond line'"
+    assert failure.message == r"unexpected KeyError: 'unforeseen\nsecond line'"
     assert state(ledger, job) is JobState.FAILED
 
 
@@ -129,13 +129,13 @@ def test_a_bug_in_preparing_fails_the_job(
     tmp_path: Path, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def buggy(*_: object) -> None:
-        raise ValueError("what nobody foresaw")
+        raise ValueError("unforeseen")
 
     monkeypatch.setattr("producer.jobs.prepare_job.prepare", buggy)
     source = write(pairs(2, 3), tmp_path / "in.parquet")
     handle = submit(source, tmp_path / "out", model_id="null", cluster=True)
     prepare_job(dispatcher, handle.job_id, handle.output.uri)
-    with pytest.raises(JobFailed, match="unexpected ValueError: what nobody foresaw"):
+    with pytest.raises(JobFailed, match="unexpected ValueError: unforeseen"):
         handle.wait(timeout_s=5)
 
 

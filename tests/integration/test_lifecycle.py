@@ -1,4 +1,4 @@
-"""A job's ways: cancelled, resumed, its rejects tried again, shared fairly, with deadly rows."""
+"""Cancel, resume, retry rejects, share workers fairly, reject rows that kill a worker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rankmill(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def test_a_cancelled_job_stops_and_resumes_where_it_was(
+def test_a_cancelled_job_stops_and_resumes_where_it_stopped(
     tmp_path: Path, model_folder: Path, start_worker: StartWorker
 ) -> None:
     rows = pairs(200, 25)
@@ -63,7 +63,7 @@ def test_a_cancelled_job_stops_and_resumes_where_it_was(
     assert len(read_output(tmp_path / "out")) == len(rows)
 
 
-def test_a_lost_job_is_resumed_by_its_output_alone(
+def test_a_lost_job_is_resumed_from_its_output_alone(
     tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
 ) -> None:
     source = write(pairs(6, 5), tmp_path / "in.parquet")
@@ -77,7 +77,7 @@ def test_a_lost_job_is_resumed_by_its_output_alone(
     assert len(read_output(tmp_path / "out")) == 30
 
 
-def test_rows_that_kill_are_found_and_rejected_and_the_rest_is_scored(
+def test_poison_rows_are_rejected_and_the_rest_is_scored(
     tmp_path: Path,
     model_folder: Path,
     start_worker: StartWorker,
@@ -128,18 +128,18 @@ def test_two_jobs_progress_together(tmp_path: Path, start_worker: StartWorker) -
         job.wait(timeout_s=90)
 
 
-def test_a_job_known_from_a_message_alone_is_opened_again(tmp_path: Path, broker_url: str) -> None:
+def test_a_job_known_from_a_message_alone_is_reopened(tmp_path: Path, broker_url: str) -> None:
     job = submit(write(pairs(3, 4), tmp_path / "in.parquet"), tmp_path / "out", model_id="null")
     message = {"shard": job.output.load_job().shard(0).model_dump()}
     job.ledger.redis.flushall()
     runtime.reconciler.cache_clear()
     ledger.cache_clear()
     try:
-        runtime.reconciler().look()
+        runtime.reconciler().scan()
         assert job.ledger.counts(job.job_id) is None
         runtime.remember_job(request=SimpleNamespace(kwargs=message))
         job.ledger.end_turn("reconcile")
-        runtime.reconciler().look()
+        runtime.reconciler().scan()
         counts = job.ledger.counts(job.job_id)
         assert counts is not None and counts.state == "running"
     finally:

@@ -1,4 +1,4 @@
-"""Raw messages that no honest sender sends: each costs a line in the log, and nothing else."""
+"""Malformed and hostile messages: each costs a line in the log, and nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPEC = {"input_uri": "/nowhere", "output_uri": "/nowhere-either", "model_id": "n
 
 
 class Bomb:
-    """Unpickled, it would leave a mark."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, mark: str) -> None:
         self._mark = mark
@@ -35,7 +35,7 @@ class Bomb:
 
 
 def envelope(body: bytes, name: object = SUBMIT, **changes: Any) -> bytes:
-    """What lies in a queue: kombu's envelope round Celery's message."""
+    """Return a message as it is in a queue: Celery's inside kombu's envelope."""
     message = {
         "body": base64.b64encode(body).decode(),
         "content-encoding": "utf-8",
@@ -85,14 +85,14 @@ BAD = {
         "job_id 5 should be",
     ),
     "a place that is a list": (call(PREPARE, {**JOB, "output_uri": []}), "prepare: output_uri"),
-    "a place with a NUL": (call(PREPARE, {**JOB, "output_uri": "/\0"}), "is no file name"),
+    "a place with a NUL": (call(PREPARE, {**JOB, "output_uri": "/\0"}), "file name"),
     "a half of a character": (
         envelope(b'[[], {"job_id": "0123456789ab", "output_uri": "/\\ud800"}, {}]', PREPARE),
         "output_uri should be a valid string",
     ),
     "a huge message": (spec(input_uri="x" * 3 * 2**20), "larger than 1,048,576 bytes"),
     "an unknown task": (call("os.system", {"command": "id"}), "there is no task os.system"),
-    "a task that is no text": (envelope(b"[[], {}, {}]", ["a"]), "it names no task"),
+    "a task that is not a text": (envelope(b"[[], {}, {}]", ["a"]), "it names no task"),
     "no headers": (envelope(b"[[], {}, {}]", headers={}), "it names no task"),
     "headers that are a text": (envelope(b"[[], {}, {}]", headers="x"), "message refused: Attr"),
     "no id": (envelope(b"[[], {}, {}]", headers={"task": "os.system"}), "it names no task"),
@@ -112,7 +112,7 @@ BAD = {
         envelope(b"[[], {}, {}]", **{"content-type": "application/x-yaml"}),
         "application/x-yaml is not accepted, only JSON",
     ),
-    "no JSON": (b"*3\r\nnothing of ours", "message refused"),
+    "no JSON": (b"*3\r\nnot a message", "message refused"),
     "no envelope": (b"[1]", "message refused"),
     "an empty envelope": (b"{}", "message refused: KeyError: 'properties'"),
 }
@@ -120,14 +120,14 @@ BAD = {
 
 @pytest.fixture
 def log(start_worker: StartWorker, tmp_path: Path) -> Path:
-    """The log of a worker that is ready."""
+    """Return the log of a worker that is ready."""
     start_worker()
     path = tmp_path / "worker-one.log"
     wait_for(lambda: " ready." in path.read_text())
     return path
 
 
-def test_a_worker_outlives_whatever_is_sent_and_says_so_in_a_line(
+def test_a_worker_survives_any_message_and_logs_a_line(
     broker_url: str, log: Path, tmp_path: Path
 ) -> None:
     mark = tmp_path / "unpickled"
@@ -156,7 +156,7 @@ def test_a_worker_outlives_whatever_is_sent_and_says_so_in_a_line(
     wait_for(lambda: client.llen(CONTROL_QUEUE) == 0 and client.hlen("unacked") == 0, 30)
 
 
-def test_a_job_outside_of_the_allowed_places_ends_and_others_go_on(
+def test_a_job_outside_of_the_allowed_prefixes_ends_and_others_go_on(
     tmp_path: Path, start_worker: StartWorker, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write(pairs(2, 2), tmp_path / "ok" / "in.parquet")
@@ -180,7 +180,7 @@ def test_a_job_outside_of_the_allowed_places_ends_and_others_go_on(
     wait_for(lambda: ledger.priorities() == {}, 30)
 
 
-def test_a_worker_refuses_what_is_submitted_by_name(
+def test_a_worker_refuses_a_bad_job_submitted_by_name(
     tmp_path: Path, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write(pairs(2, 2), tmp_path / "ok" / "in.parquet")

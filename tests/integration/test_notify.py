@@ -1,4 +1,4 @@
-"""Webhooks of real jobs through real workers: told though it took tries, and never in the way."""
+"""Webhooks of real jobs and workers: delivered after retries, and never delaying a job."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def events(receiving: Receiver) -> list[Event]:
     return [parse(Event, each.body, "body") for each in receiving.received]
 
 
-def test_a_success_is_told_though_two_tries_failed(
+def test_a_success_is_delivered_although_two_tries_failed(
     tmp_path: Path, broker_url: str, hooked: Receiver, start_worker: StartWorker
 ) -> None:
     hooked.answers += [500, 503]
@@ -56,16 +56,16 @@ def test_a_success_is_told_though_two_tries_failed(
     handle = job(tmp_path)
     assert handle.wait(60).state is JobState.SUCCEEDED
     wait_for(lambda: len(hooked.received) == 3)
-    told = events(hooked)
-    assert told[0] == told[1] == told[2]
-    assert (told[0].kind, told[0].job_id) == ("succeeded", handle.job_id)
-    assert told[0].counts is not None and told[0].counts.n_done == 20
+    got = events(hooked)
+    assert got[0] == got[1] == got[2]
+    assert (got[0].kind, got[0].job_id) == ("succeeded", handle.job_id)
+    assert got[0].counts is not None and got[0].counts.n_done == 20
     log = (tmp_path / "worker-one.log").read_text()
     assert "the webhook answers 503" in log
     assert "token-in-the-path" not in log and SECRET not in log
 
 
-def test_a_failure_is_told_once_without_the_rows_words(
+def test_a_failure_is_delivered_once_without_text_of_rows(
     tmp_path: Path, broker_url: str, hooked: Receiver, start_worker: StartWorker
 ) -> None:
     rows = pairs(4, 5)
@@ -79,19 +79,19 @@ def test_a_failure_is_told_once_without_the_rows_words(
         handle.wait(60)
     wait_for(lambda: hooked.received)
     wait_for(lambda: (tmp_path / "_rankmill/out/report.html").exists())
-    told = events(hooked)
-    assert len({event.event_id for event in told}) == 1
-    assert told[0].kind == "failed" and "failure.json" in told[0].message
+    got = events(hooked)
+    assert len({event.event_id for event in got}) == 1
+    assert got[0].kind == "failed" and "failure.json" in got[0].message
     assert not [each for each in hooked.received if b"private" in each.body]
 
 
-def test_a_dead_webhook_is_in_no_jobs_way(
+def test_a_dead_webhook_delays_no_job(
     tmp_path: Path, broker_url: str, hooked: Receiver, start_worker: StartWorker
 ) -> None:
     hooked.answers += [0, 0]
     start_worker()
     assert job(tmp_path / "a").wait(60).state is JobState.SUCCEEDED
-    wait_for(lambda: hooked.received)  # which now holds its caller
+    wait_for(lambda: hooked.received)  # which does not answer
     assert job(tmp_path / "b").wait(60).state is JobState.SUCCEEDED
 
 
@@ -122,7 +122,7 @@ def test_messages_carry_neither_address_nor_secret(
     wait_for(lambda: event in events(hooked))
 
 
-def test_an_end_that_its_worker_did_not_live_to_tell_is_told_by_another(
+def test_another_worker_sends_the_event_of_a_worker_that_died(
     tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher, hooked: Receiver
 ) -> None:
     done = scored(tmp_path)
@@ -130,14 +130,14 @@ def test_an_end_that_its_worker_did_not_live_to_tell_is_told_by_another(
     ledger.open_job(done.record, done.plan, reports)
     done.output.write_manifest(make_manifest(done, reports))
     done.output.mark_success()
-    Reconciler(dispatcher).look()
+    Reconciler(dispatcher).scan()
     waiting = "".join(ledger.queued("rankmill.control"))
     assert NOTIFY in waiting and f"succeeded, job {done.job_id}" in waiting
     counts = ledger.counts(done.job_id)
     assert counts is not None and counts.state is JobState.SUCCEEDED_WITH_REJECTS
 
 
-def test_of_failures_at_once_the_first_stands_and_is_one_event(
+def test_of_two_failures_the_first_is_kept_and_is_one_event(
     tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher, hooked: Receiver
 ) -> None:
     failing = scored(tmp_path)
@@ -150,7 +150,7 @@ def test_of_failures_at_once_the_first_stands_and_is_one_event(
     assert len(messages) == 2 and len({each["headers"]["id"] for each in messages}) == 1
 
 
-def test_nothing_is_sent_where_nothing_is_set_or_somebody_cancelled(
+def test_nothing_is_sent_without_a_webhook_or_of_a_cancelled_job(
     tmp_path: Path, broker_url: str, start_worker: StartWorker
 ) -> None:
     handle = job(tmp_path)
@@ -161,7 +161,7 @@ def test_nothing_is_sent_where_nothing_is_set_or_somebody_cancelled(
     assert NOTIFY not in (tmp_path / "worker-one.log").read_text().replace(f". {NOTIFY}", "")
 
 
-def test_run_tells_before_its_redis_goes(tmp_path: Path, hooked: Receiver) -> None:
+def test_run_delivers_before_its_redis_stops(tmp_path: Path, hooked: Receiver) -> None:
     source = write(pairs(4, 5), tmp_path / "in.parquet")
     done = rankmill("run", source, tmp_path / "out", "--model", "null", "--device", "cpu")
     assert done.returncode == 0, done.stderr
@@ -171,7 +171,7 @@ def test_run_tells_before_its_redis_goes(tmp_path: Path, hooked: Receiver) -> No
     assert json.loads(made.stdout)["report_uri"] == f"{tmp_path}/_rankmill/out/report.html"
 
 
-def test_run_leaves_a_page_of_a_failure(tmp_path: Path) -> None:
+def test_run_writes_the_page_of_a_failure(tmp_path: Path) -> None:
     rows = pairs(2, 5)
     rows.append({**rows[0], "doc_id": "late"})
     source = write(rows, tmp_path / "in.parquet")

@@ -36,7 +36,7 @@ def use(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
-def test_a_broker_that_cannot_be_had_is_a_line_without_its_password(
+def test_an_unreachable_broker_is_a_line_without_its_password(
     use: Callable[[str], None], tmp_path: Path, scheme: str
 ) -> None:
     use(f"{scheme}://user:{PASSWORD}@127.0.0.1:9/0")
@@ -62,7 +62,7 @@ def test_a_broker_that_cannot_be_had_is_a_line_without_its_password(
         f"redis+socket://:{PASSWORD}@/nowhere",
     ],
 )
-def test_a_broker_url_that_is_wrong_is_told_without_its_password(
+def test_a_wrong_broker_url_is_reported_without_its_password(
     use: Callable[[str], None], broker_url: str
 ) -> None:
     use(broker_url)
@@ -98,7 +98,7 @@ def test_the_password_is_in_no_log_process_page_or_file(
 
 
 def _process_list() -> str:
-    """What `ps` shows to everybody."""
+    """Return the command lines that `ps` shows."""
     commands = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:

@@ -1,4 +1,4 @@
-"""rediss://: a real Redis that speaks TLS, whose certificate must be vouched for."""
+"""rediss://: a real Redis that speaks TLS, whose certificate must be trusted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def use(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> Use:
     return set_broker
 
 
-def test_a_job_flower_and_beat_by_way_of_tls(
+def test_a_job_flower_and_beat_over_tls(
     url: str, certificates: Certificates, use: Use, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     use(url, certificates.ca)
@@ -70,7 +70,7 @@ def test_a_job_flower_and_beat_by_way_of_tls(
         wait_for(lambda: "Acquired lock" in log.read_text(), 30)
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_in_a_line(
+def test_an_untrusted_certificate_is_refused_in_a_line(
     url: str, use: Use, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     other = Certificates.make(tmp_path / "other")
@@ -87,23 +87,21 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_in_a_line(
     assert " ready." not in said and PASSWORD not in said
 
 
-def test_a_certificate_made_out_to_another_host_is_refused(
-    url: str, certificates: Certificates
-) -> None:
+def test_a_certificate_for_another_host_is_refused(url: str, certificates: Certificates) -> None:
     elsewhere = url.replace("127.0.0.1", "localhost")
     client = connect(Settings(broker_url=elsewhere, broker_ca=str(certificates.ca)))
     with pytest.raises(redis.ConnectionError, match="Hostname mismatch"):
         client.ping()
 
 
-def test_without_tls_nothing_is_said_to_such_a_redis(url: str) -> None:
+def test_a_client_without_tls_is_refused(url: str) -> None:
     client = connect(Settings(broker_url=url.replace("rediss", "redis")))
     with pytest.raises(redis.ConnectionError):
         client.ping()
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_ca_that_cannot_be_read_is_told(tmp_path: Path, content: str | None) -> None:
+def test_a_ca_that_cannot_be_read_is_an_error(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)

@@ -35,7 +35,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Redis's file of users, and one for the tests themselves."""
+    """Return Redis's file of users, with one for the tests."""
     rendered = subprocess.run([RENDER], capture_output=True, text=True, env=environment())
     assert rendered.returncode == 0, rendered.stderr
     admin = "user admin on >admin ~* &* +@all\n"
@@ -52,7 +52,7 @@ def port(users: Path) -> Iterator[int]:
 
 @pytest.fixture
 def admin(port: int) -> Iterator[redis.Redis]:
-    """May do all, and finds that nobody was refused anything by the end."""
+    """Yield a client with all rights; check at the end that nobody was refused anything."""
     client = client_of(port, "admin", "admin")
     client.flushall()
     client.acl_log_reset()
@@ -73,7 +73,7 @@ def refusals(admin: redis.Redis) -> list[str]:
     return [f"{each['username']}: {each['object']}" for each in admin.acl_log()]
 
 
-def test_a_job_runs_with_a_worker_and_a_producer_of_their_own(
+def test_a_job_runs_with_the_users_of_worker_and_producer(
     port: int,
     admin: redis.Redis,
     start_worker: StartWorker,
@@ -114,7 +114,7 @@ def test_a_job_runs_with_a_worker_and_a_producer_of_their_own(
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_no_role_may_what_is_for_administrators(port: int, admin: redis.Redis, role: str) -> None:
+def test_no_role_has_the_rights_of_administrators(port: int, admin: redis.Redis, role: str) -> None:
     client = client_of(port, role, f"pw of/{role}")
     admin.set("someone-elses", "x")
     for command in (
@@ -128,7 +128,7 @@ def test_no_role_may_what_is_for_administrators(port: int, admin: redis.Redis, r
     assert admin.get("someone-elses") == "x"
 
 
-def test_who_may_not_write_what(port: int, admin: redis.Redis) -> None:
+def test_the_writes_that_each_role_is_refused(port: int, admin: redis.Redis) -> None:
     admin.hset("rankmill:job:x", "state", "running")
     admin.lpush(CONTROL_QUEUE, "message")
     for role, command in {
@@ -153,7 +153,7 @@ def test_who_may_not_write_what(port: int, admin: redis.Redis) -> None:
         redis.Redis(port=port).ping()
 
 
-def test_redis_restarts_with_all_that_a_role_has_written(users: Path, tmp_path: Path) -> None:
+def test_redis_restarts_with_the_writes_of_every_role(users: Path, tmp_path: Path) -> None:
     options = ("--aclfile", str(users), "--appendonly", "yes", "--dir", str(tmp_path))
     with redis_server(*options) as port:
         worker = client_of(port, "worker", "pw of/worker")
@@ -170,7 +170,7 @@ def test_redis_restarts_with_all_that_a_role_has_written(users: Path, tmp_path: 
     assert kept == {"state": "running", "a": "1", "b": "2"}
 
 
-def test_flower_hears_events_asks_workers_and_counts_messages(
+def test_flower_receives_events_queries_workers_and_counts_messages(
     port: int,
     admin: redis.Redis,
     start_worker: StartWorker,
@@ -195,7 +195,7 @@ def test_flower_hears_events_asks_workers_and_counts_messages(
     assert refusals(admin) == []
 
 
-def test_beat_sends_what_is_due(
+def test_beat_sends_due_tasks(
     port: int, admin: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     become(monkeypatch, port, "beat")
@@ -213,7 +213,7 @@ def test_beat_sends_what_is_due(
     assert refusals(admin) == []
 
 
-def test_a_password_that_is_missing_is_told_and_none_is_written() -> None:
+def test_a_missing_password_is_an_error_and_no_file_is_written() -> None:
     incomplete = {k: v for k, v in environment().items() if k != "REDIS_PASSWORD_FLOWER"}
     done = subprocess.run([RENDER], capture_output=True, text=True, env=incomplete)
     assert done.returncode == 1 and done.stdout == ""

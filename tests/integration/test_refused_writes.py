@@ -1,4 +1,4 @@
-"""A Redis that answers reads and refuses writes: nothing on storage has changed afterwards."""
+"""A Redis that answers reads and refuses writes changes nothing on storage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROWS[7]["document"] = ""
 
 @pytest.fixture
 def refusing(ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
-    """Call it to have Redis refuse writes from then on."""
+    """Return a function after whose call Redis refuses writes."""
     client: redis.Redis = ledger.redis
     yield lambda: {
         "full": lambda: client.config_set("maxmemory", 1),
@@ -114,10 +114,10 @@ def test_a_job_that_did_not_succeed_stays_as_it_was(
 
 
 @pytest.mark.parametrize("model", ["null", "null:1000"])
-def test_an_overwritten_result_goes_only_when_redis_has_the_new_job(
+def test_an_overwritten_result_is_removed_only_when_redis_has_the_new_job(
     tmp_path: Path, ledger: Ledger, broker_url: str, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    """Whatever command is the first that Redis refuses; the new job is the same or another one."""
+    """Refuse commands from the first, second, third … on; the new job is the same or another."""
     output = done_with_rejects(tmp_path)
     spec = output.load_job().spec.model_copy(update={"model_id": model})
     before, refused = contents(tmp_path), set()
@@ -145,7 +145,7 @@ def test_an_overwritten_result_goes_only_when_redis_has_the_new_job(
     assert {b"HSET", b"EVALSHA", b"LPUSH"} <= refused
 
 
-def test_a_worker_waits_while_an_earlier_result_makes_room(
+def test_a_worker_waits_while_an_earlier_result_is_removed(
     tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher
 ) -> None:
     output = done_with_rejects(tmp_path)
@@ -163,7 +163,7 @@ def test_a_worker_waits_while_an_earlier_result_makes_room(
             with pytest.raises(OutputNotReady):
                 early(dispatcher, record.job_id, output.uri)
         reconciler = Reconciler(dispatcher)
-        reconciler.look()
+        reconciler.scan()
         counts = ledger.counts(record.job_id)
         assert counts is not None and counts.state == "running"
         assert contents(tmp_path) == before
@@ -174,7 +174,7 @@ def test_a_worker_waits_while_an_earlier_result_makes_room(
     assert "scored" in deliver(plan.shard(0, output.uri))
 
 
-def test_a_redis_that_goes_half_way_through_changes_nothing(
+def test_a_redis_that_fails_half_way_changes_nothing(
     tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = done_with_rejects(tmp_path)

@@ -1,4 +1,4 @@
-"""Workers of one role, of one model, of several devices: who takes which work."""
+"""Workers for one role, one model or several devices take their own work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Serve = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def serve(broker_url: str, tmp_path: Path) -> Iterator[Serve]:
-    """`rankmill worker` with options; its log is `NAME.log`."""
+    """Start `rankmill worker` with options; its log is `NAME.log`."""
     with ExitStack() as stack:
 
         def start(name: str, *options: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -49,7 +49,7 @@ def own_queues(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loaded_libraries(log: Path) -> set[str]:
-    """Of the processes whose output goes to a log, a worker and its pool, what is mapped."""
+    """Return the mapped files of the processes that write to a log: a worker and its pool."""
     names = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -82,7 +82,7 @@ def test_control_and_scoring_are_done_by_the_worker_of_that_role(
     libraries = {name: loaded_libraries(tmp_path / f"{name}.log") for name in ran}
     assert "libtorch_cpu.so" in libraries["scorer"]
     assert libraries["hub"] and "libtorch_cpu.so" not in libraries["hub"]
-    assert ledger.n_workers() == 1  # the window of shards in flight counts those who score
+    assert ledger.n_workers() == 1  # only scoring workers count for the window of shards in flight
 
 
 def test_a_worker_of_one_model_leaves_the_shards_of_others(
@@ -94,7 +94,7 @@ def test_a_worker_of_one_model_leaves_the_shards_of_others(
     slow = submit(source, tmp_path / "slow", model_id="demo", shard_pairs=50)
     fast = submit(source, tmp_path / "fast", model_id="null:2000", shard_pairs=50)
     assert fast.wait(timeout_s=60).state == "succeeded"
-    # Several looks for lost shards later: a shard that waits in a model's queue is not lost.
+    # After several scans for lost shards: a shard that waits in a model's queue is not lost.
     seen = ledger.now()
     wait_for(lambda: ledger.now() > seen + 4 * settings().reconcile_s)
     assert len(ledger.queued(score_queue("demo"))) == 2
@@ -110,7 +110,7 @@ def test_a_model_without_its_own_queue_cannot_be_served_alone(own_queues: None) 
     assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.parametrize("end", ["told", "death"])
+@pytest.mark.parametrize("end", ["signal", "death"])
 def test_a_worker_for_each_device_live_and_end_together(
     serve: Serve, ledger: Ledger, tmp_path: Path, end: str
 ) -> None:
@@ -131,7 +131,7 @@ def test_a_worker_for_each_device_live_and_end_together(
     places = sorted((e["CUDA_VISIBLE_DEVICES"], e["RANKMILL_METRICS_PORT"]) for e in given)
     assert places == [("0", str(port)), ("1", str(port + 1))]
     assert {each["RANKMILL_DEVICE"] for each in given} == {"cuda"}
-    if end == "told":
+    if end == "signal":
         parent.send_signal(signal.SIGTERM)
         assert parent.wait(timeout=90) == 0
     else:
@@ -142,7 +142,7 @@ def test_a_worker_for_each_device_live_and_end_together(
 
 
 def two_free_ports() -> int:
-    """The first of two that follow each other."""
+    """Return the first of two that follow each other."""
     while True:
         with socket.socket() as first, socket.socket() as second:
             first.bind(("127.0.0.1", 0))

@@ -21,8 +21,8 @@ from rankmill.broker import SCORE_QUEUE, app
 from rankmill.ledger.jobs import Ledger
 from rankmill.settings import settings
 from tests.conftest import StartWorker
-from tests.integration.test_cluster import children
 from tests.support.inputs import pairs, wait_for, write
+from tests.support.processes import pool_processes
 
 PASSWORD = "in-no-line-of-any-log"
 
@@ -69,14 +69,14 @@ def test_each_line_is_json_about_its_shard_and_without_the_password(
     source = write(rows, tmp_path / "in.parquet")
     job = submit(source, tmp_path / "out", model_id="null:40", shard_pairs=30)
     wait_for(lambda: len(job.output.reported_shards()) >= 1)
-    for child in children(worker.pid):
+    for child in pool_processes(worker.pid):
         os.kill(child, signal.SIGKILL)
     job.wait(timeout_s=60)
     failing = submit(write([*rows, rows[0]], tmp_path / "bad.parquet"), tmp_path / "bad")
     wait_for(lambda: failing.output.has_ended())
     guarded_redis.terminate()
     guarded_redis.wait()
-    wait_for(lambda: "lost shards cannot be looked for" in log.read_text())
+    wait_for(lambda: "cannot scan for lost shards" in log.read_text())
 
     text = log.read_text()
     assert PASSWORD not in text

@@ -1,4 +1,4 @@
-"""A Redis that refuses every command from a chosen one on, as one that has become full."""
+"""A Redis that refuses every command after a chosen number, like one that has become full."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _COMMAND = re.compile(rb"(?:^|\r\n)\*\d+\r\n\$\d+\r\n([A-Za-z]+)(?=\r\n)")
-# What every new connection sends.
+# The commands that every new connection sends.
 _GREETINGS = {b"HELLO", b"CLIENT", b"INFO", b"PING", b"SELECT"}
 
 
@@ -60,7 +60,7 @@ def denying_redis(broker_url: str, folder: Path) -> Iterator[Denying]:
 
 
 def _ask(proxy: Denying, client: socket.socket, there: socket.socket) -> None:
-    """Pass on what one client sends, a request of one or several commands at a time."""
+    """Forward one client's requests, each of one or several commands."""
     with client, suppress(OSError):
         while request := client.recv(2**20):
             commands = [name.upper() for name in _COMMAND.findall(request)]

@@ -20,7 +20,7 @@ from tests.support.programs import program
 
 @contextmanager
 def redis_server(*options: str, plain: bool = True) -> Iterator[int]:
-    """Yields the port of a Redis with these options; without `plain` it speaks TLS there."""
+    """Yield the port of a Redis with these options; it speaks TLS unless `plain`."""
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         ports = ("--port", str(port)) if plain else ("--port", "0", "--tls-port", str(port))
@@ -32,7 +32,7 @@ def redis_server(*options: str, plain: bool = True) -> Iterator[int]:
 
 
 def _server(folder: Path) -> str:
-    """Debian's redis-tools has the whole server, by the name of another program and no service."""
+    """Return the server's program; Debian's redis-tools has it under another name."""
     installed = shutil.which("redis-server")
     if installed:
         return installed
@@ -50,7 +50,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Certificates:
-    """A CA of its own and a certificate for 127.0.0.1 by it."""
+    """A CA, and a certificate for 127.0.0.1 signed by it."""
 
     ca: Path
     certificate: Path

@@ -1,0 +1,72 @@
+"""The Lua scripts of the ledger: steps that Redis takes whole or not at all."""
+
+# Moves shards from "not sent yet" into flight, as many as the window has room for.
+TAKE_NEXT = """
+if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return {} end
+local total = tonumber(redis.call('HGET', KEYS[1], 'n_shards'))
+local next_shard = tonumber(redis.call('HGET', KEYS[1], 'next_shard'))
+local room = tonumber(ARGV[1]) - redis.call('ZCARD', KEYS[2])
+local now = redis.call('TIME')[1]
+local taken = {}
+while room > 0 and next_shard < total do
+  if redis.call('GETBIT', KEYS[3], next_shard) == 0 then
+    redis.call('ZADD', KEYS[2], now, next_shard)
+    taken[#taken + 1] = next_shard
+    room = room - 1
+  end
+  next_shard = next_shard + 1
+end
+redis.call('HSET', KEYS[1], 'next_shard', next_shard)
+return taken
+"""
+
+# Counts a finished shard once, however often it is called. -1: the job is not known here.
+FINISH = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[4], ARGV[1])
+redis.call('HDEL', KEYS[5], ARGV[1])
+if redis.call('SETBIT', KEYS[3], ARGV[1], 1) == 0 then
+  redis.call('HINCRBY', KEYS[1], 'n_shards_done', 1)
+  redis.call('HINCRBY', KEYS[1], 'n_pairs_done', ARGV[2])
+  redis.call('HINCRBY', KEYS[1], 'n_tokens', ARGV[3])
+  redis.call('HINCRBY', KEYS[1], 'n_rejected', ARGV[4])
+  redis.call('HINCRBY', KEYS[1], 'n_reused', ARGV[5])
+  local now = tonumber(redis.call('TIME')[1])
+  redis.call('HSETNX', KEYS[1], 'started_at', now - tonumber(ARGV[6]))
+  redis.call('HSET', KEYS[1], 'progress_at', now)
+end
+return tonumber(redis.call('HGET', KEYS[1], 'n_shards_done'))
+"""
+
+# Moves a job to a state from one of those named; an unknown job stays unknown.
+SET_STATE = """
+local state = redis.call('HGET', KEYS[1], 'state')
+for i = 3, #ARGV do
+  if state == ARGV[i] then
+    local now = redis.call('TIME')[1]
+    redis.call('HSET', KEYS[1], 'state', ARGV[1], 'message', ARGV[2], 'state_at', now)
+    return 1
+  end
+end
+return 0
+"""
+
+# A claim that has vanished (a flushed Redis) is taken again; another holder's is not.
+RENEW = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if redis.call('EXISTS', KEYS[2]) == 1 and redis.call('HGET', KEYS[3], ARGV[3]) ~= ARGV[4] then
+  local now = redis.call('TIME')[1]
+  redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
+  redis.call('HSETNX', KEYS[2], 'started_at', now)
+  redis.call('HSET', KEYS[2], 'progress_at', now)
+end
+return 1
+"""
+
+# Deletes a claim if this token holds it.
+RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
