@@ -1,4 +1,4 @@
-"""Which pairs go through the model together: tokens, not rows, make a batch full."""
+"""Pack pairs into batches by tokens, not by rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.batches.ragged import exclusive_cumsum, ragged_arange
 
-# oneDNN compiles a kernel for each number of rows that it meets; a few numbers keep that short.
+# oneDNN compiles a kernel for each number of rows that it meets; multiples keep those few.
 ROW_STEP = 256
 
 
@@ -27,14 +27,14 @@ class LengthGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Pairs laid out one after the other, longest first, without padding.
+    """The tokens of a batch: pairs one after the other, longest first, without padding.
 
     Attributes:
         ids: int32 (tokens,).
-        types: int32 (tokens,), or None where the model is given none.
+        types: int32 (tokens,), or None if the model is given none.
         positions: int32 (tokens,), counted from 0 within each pair.
         starts: int32 (pairs + 1,), the first token of each pair, and the number of tokens.
-        groups: the runs of equal length, known to the host.
+        groups: the runs of equal length, on the host.
     """
 
     ids: torch.Tensor
@@ -45,34 +45,48 @@ class TokenBatch:
 
     @classmethod
     def of(cls, window: EncodedWindow, pairs: np.ndarray) -> TokenBatch:
-        """Gather pairs of a window; `pairs` must be sorted by length."""
+        """Gather pairs of a window.
+
+        Args:
+            window: the encoded pairs.
+            pairs: int64 (pairs,), indices into the window, longest pair first.
+        """
         lengths = window.lengths[pairs]
         tokens = ragged_arange(window.starts[pairs], lengths)
         types = None if window.types is None else window.types[tokens].astype(np.int32)
-        starts = np.append(exclusive_cumsum(lengths), lengths.sum()).astype(np.int32)
+        pair_starts = exclusive_cumsum(lengths)
+        starts = np.append(pair_starts, lengths.sum()).astype(np.int32)
         positions = ragged_arange(np.zeros_like(lengths), lengths).astype(np.int32)
+        edges = np.flatnonzero(np.diff(lengths)) + 1
+        runs = np.split(np.arange(len(lengths)), edges)
         return cls(
             ids=torch.from_numpy(window.ids[tokens]),
             types=None if types is None else torch.from_numpy(types),
             positions=torch.from_numpy(positions),
             starts=torch.from_numpy(starts),
-            groups=tuple(_groups(lengths)),
+            groups=tuple(
+                LengthGroup(int(pair_starts[run[0]]), len(run), int(lengths[run[0]]))
+                for run in runs
+            ),
         )
 
     @property
     def n_pairs(self) -> int:
+        """The number of pairs."""
         return len(self.starts) - 1
 
     @property
     def first_tokens(self) -> torch.Tensor:
+        """The index of each pair's first token, int32 (pairs,)."""
         return self.starts[:-1]
 
     @property
     def max_length(self) -> int:
+        """The tokens of the longest pair."""
         return max(group.length for group in self.groups)
 
     def filled_up(self) -> TokenBatch:
-        """On CPU with rows of no pair at the end, up to a multiple of ROW_STEP."""
+        """Return the batch with unused tokens at its end, up to a multiple of ROW_STEP, on CPU."""
         missing = -len(self.ids) % ROW_STEP
         if self.ids.device.type != "cpu" or not missing:
             return self
@@ -84,7 +98,7 @@ class TokenBatch:
         )
 
     def to(self, device: str) -> TokenBatch:
-        """The same batch on a device; on CUDA through pinned memory, without waiting for it."""
+        """Return the batch on a device; CUDA copies run from pinned memory in the background."""
         if device == "cpu":
             return self
 
@@ -101,7 +115,12 @@ class TokenBatch:
 
 
 def packed_batches(lengths: np.ndarray, max_batch_tokens: int) -> Iterator[np.ndarray]:
-    """Pairs longest first, as many at a time as hold `max_batch_tokens` or fewer; at least one."""
+    """Yield the pairs of each batch, longest first; one pair may exceed the budget by itself.
+
+    Args:
+        lengths: int64 (pairs,), tokens.
+        max_batch_tokens: the budget of a batch.
+    """
     order = np.argsort(-lengths, kind="stable")
     ends = np.cumsum(lengths[order])
     start = 0
@@ -113,17 +132,10 @@ def packed_batches(lengths: np.ndarray, max_batch_tokens: int) -> Iterator[np.nd
 
 
 def padded_batches(lengths: np.ndarray, max_batch_tokens: int) -> Iterator[np.ndarray]:
-    """The same for models that pad: the padding counts towards the budget."""
+    """Yield the pairs of each batch as `packed_batches`; padding counts towards the budget."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
         size = max(1, max_batch_tokens // max(1, int(lengths[order[start]])))
         yield order[start : start + size]
         start += size
-
-
-def _groups(lengths: np.ndarray) -> Iterator[LengthGroup]:
-    edges = np.flatnonzero(np.diff(lengths)) + 1
-    starts = exclusive_cumsum(lengths)
-    for run in np.split(np.arange(len(lengths)), edges):
-        yield LengthGroup(int(starts[run[0]]), len(run), int(lengths[run[0]]))

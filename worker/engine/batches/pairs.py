@@ -1,4 +1,4 @@
-"""The distinct pairs of a window: equal texts and equal pairs are worked on once."""
+"""The distinct pairs of a window, so that equal texts and equal pairs are computed once."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class EncodedWindow:
 
     Attributes:
         ids: int32 (total tokens,), the pairs' ids one after the other.
-        types: uint8 like `ids`, or None where the model is given no token types.
+        types: uint8 like `ids`, or None if the model is given no token types.
         lengths: int64 (distinct pairs,).
         truncated: bool (distinct pairs,).
-        pair_of_row: int64 (rows of the window,), which distinct pair a row is.
+        pair_of_row: int64 (rows of the window,), the distinct pair of each row.
     """
 
     ids: np.ndarray
@@ -31,11 +31,12 @@ class EncodedWindow:
 
     @property
     def starts(self) -> np.ndarray:
+        """The first token of each pair, int64 (distinct pairs,)."""
         return exclusive_cumsum(self.lengths)
 
     @classmethod
     def of_ones(cls, n_pairs: int, length: int) -> EncodedWindow:
-        """Equal pairs to try a device with; token 1 is in every vocabulary."""
+        """Return equal pairs to try a device with; token 1 is in every vocabulary."""
         return cls(
             ids=np.ones(n_pairs * length, dtype=np.int32),
             types=None,
@@ -47,7 +48,7 @@ class EncodedWindow:
 
 @dataclass(frozen=True)
 class DistinctPairs:
-    """The window without repetition: texts, and pairs as indices into them."""
+    """A window without repetition: its texts, and its pairs as indices into them."""
 
     queries: list[str]
     documents: list[str]
@@ -57,6 +58,7 @@ class DistinctPairs:
 
     @classmethod
     def of(cls, window: PairWindow) -> DistinctPairs:
+        """Find the distinct texts and pairs of a window."""
         queries, query_of_row = _distinct(window.queries)
         documents, document_of_row = _distinct(window.documents)
         keys = query_of_row * max(1, len(documents)) + document_of_row

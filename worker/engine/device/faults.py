@@ -1,6 +1,6 @@
-"""What an error says about the device: it is full, it has failed, or nothing.
+"""Classify an error: the device is full, the device has failed, or neither.
 
-By the names and words of torch and CUDA alone, so that it is the same wherever an error comes up:
+Only the class and the message of an error count, so that its origin does not matter:
 c10/cuda/CUDACachingAllocator.cpp ("CUDA out of memory"), c10/cuda/CUDAException.cpp ("CUDA error:
 …", since 2.9 as torch.AcceleratorError), c10/core/impl/alloc_cpu.cpp ("DefaultCPUAllocator: …"),
 aten/src/ATen/cuda/CUDAContextLight.h and Exceptions.h (CUBLAS_STATUS_…, CUDNN_STATUS_…),
@@ -61,24 +61,24 @@ _LIBRARY_STATUS = re.compile(
     r"(execution_failed|internal_error|mapping_error|not_initialized|arch_mismatch|sublibrary)"
 )
 
-# What the libraries say of arguments that they do not take, which is the caller's mistake.
+# The libraries refuse an argument: the caller's mistake.
 _MISTAKE = re.compile(r"status_(invalid_value|not_supported|bad_param|zero_pivot)|out of range in")
 
 
 def fault_of(error: BaseException) -> Fault | None:
-    """What an error, or what it was raised from, says about the device; None for anything else."""
+    """Return the fault that an error, or one of its causes, reports; None if it reports none."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        found = _fault_of_one(current)
-        if found is not None:
-            return found
+        fault = _fault_without_cause(current)
+        if fault is not None:
+            return fault
         current = current.__cause__
     return None
 
 
-def _fault_of_one(error: BaseException) -> Fault | None:
+def _fault_without_cause(error: BaseException) -> Fault | None:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, DeviceFaultError):
         return "device"
@@ -86,30 +86,31 @@ def _fault_of_one(error: BaseException) -> Fault | None:
         return "memory"
     if not isinstance(error, RuntimeError | AssertionError | OSError | SystemError):
         return None
-    said = str(error).lower()
-    if any(part in said for part in _MEMORY):
+    message = str(error).lower()
+    if any(part in message for part in _MEMORY):
         return "memory"
-    if _MISTAKE.search(said):
+    if _MISTAKE.search(message):
         return None
-    if "AcceleratorError" in kinds or _LIBRARY_STATUS.search(said):
+    if "AcceleratorError" in kinds or _LIBRARY_STATUS.search(message):
         return "device"
-    return "device" if any(part in said for part in _DEVICE) else None
+    return "device" if any(part in message for part in _DEVICE) else None
 
 
 class DeviceFaultError(RuntimeError):
-    """The device has failed; this process must not ask anything of it any more."""
+    """The device has failed; this process must not use it again."""
 
 
 class DeviceFullError(RuntimeError):
-    """What should fit has no room in the device's memory, for now."""
+    """The device's memory is full for now; the work would fit into it when it is free."""
 
 
 class ForwardError(RuntimeError):
-    """The model's forward failed for a reason that is not the device's: the model's, or a row's.
+    """The model's forward failed because of the model or of a row, not of the device.
 
-    Its cause is what the forward raised.
+    Its cause is the exception of the forward.
     """
 
 
 def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; the name of its class if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Memory of the device: the tokens that fit into a batch, and the room that is left."""
+"""Memory of the device: the tokens that fit into a batch, and the memory that is left."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from worker.engine.kernels.layers import Forward
 # Throughput is flat from 512 to 4096 tokens on CPU; the middle keeps activations in cache.
 _CPU_TOKENS = 2048
 
-# More than this keeps no GPU busier, and makes a window's last batch ragged.
+# Larger batches do not raise a GPU's use, and leave a window's last batch small.
 _MOST_CUDA_TOKENS = 131_072
 _PROBE_TOKENS = 16_384
 _LEAST_TOKENS = 512
 _SAFE_SHARE = 0.8
 
-# Between tries of what should fit: another process may fill the card for a while.
+# Pauses between attempts at a batch that should fit: another process may use the memory.
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
-# What a CUDA context takes besides torch's own memory, and a card's desktop.
+# A CUDA context outside torch's own memory, and the desktop of a graphics card.
 _OTHERS_BYTES = 2 * 2**30
 
 _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -40,27 +40,33 @@ class _Key(NamedTuple):
     max_length: int
 
 
-_found: dict[_Key, int] = {}
+_budgets: dict[_Key, int] = {}
 
 
 def default_budget(
     forward: Forward, *, model: str, precision: str, device: str, max_length: int
 ) -> int:
-    """`max_batch_tokens` for a model on a device; on CUDA found by a short probe, then kept."""
+    """Return `max_batch_tokens` for a model on a device.
+
+    On CUDA it is measured once per process, model, precision, device and length.
+
+    Raises:
+        DeviceFullError: the device has no memory for the smallest batch.
+    """
     if torch.device(device).type != "cuda":
         return _CPU_TOKENS
     key = _Key(model, precision, device, max_length)
-    if key not in _found:
-        _found[key] = _probe(forward, device, max_length)
-    return _found[key]
+    if key not in _budgets:
+        _budgets[key] = _probe(forward, device, max_length)
+    return _budgets[key]
 
 
 @torch.inference_mode()
 def _probe(forward: Forward, device: str, max_length: int) -> int:
-    """What fits into most of the free memory, by the bytes a token of a small batch takes.
+    """Measure the bytes per token on a small batch; return the tokens that fit into free memory.
 
     Raises:
-        DeviceFullError: not even a little fits.
+        DeviceFullError: the smallest batch does not fit.
     """
     n_tokens = _PROBE_TOKENS
     while True:
@@ -77,7 +83,7 @@ def _probe(forward: Forward, device: str, max_length: int) -> int:
 
 
 def _bytes_per_token(forward: Forward, device: str, length: int, n_tokens: int) -> float | None:
-    """None where the device has no room for a batch of so many tokens."""
+    """Run a batch and return its bytes per token; None if the device has no room for it."""
     n_pairs = max(1, n_tokens // length)
     try:
         batch = TokenBatch.of(EncodedWindow.of_ones(n_pairs, length), np.arange(n_pairs))
@@ -95,15 +101,23 @@ def _bytes_per_token(forward: Forward, device: str, length: int, n_tokens: int) 
 
 
 def asks_too_much(message: str, device: str) -> bool:
-    """Whether one allocation that failed is more than the device could ever give."""
+    """Return whether a failed allocation exceeds the device's memory for activations."""
     asked = _ASKED.search(message)
     if asked is None:
         return False
-    return float(asked[1]) * _UNITS[asked[2].lower()] > _capacity(device)
+    if torch.device(device).type == "cuda":
+        # The weights hold the rest.
+        capacity = torch.cuda.mem_get_info(device)[1] - torch.cuda.memory_allocated(device)
+    else:
+        capacity = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return float(asked[1]) * _UNITS[asked[2].lower()] > capacity
 
 
 def is_ours_alone(device: str) -> bool:
-    """Whether nobody else fills much of the device's memory, as far as one can know."""
+    """Return whether other processes use little of the device's memory.
+
+    On CPU always true: other processes are not measured there.
+    """
     if torch.device(device).type != "cuda":
         return True
     free, total = torch.cuda.mem_get_info(device)
@@ -112,14 +126,10 @@ def is_ours_alone(device: str) -> bool:
 
 
 def release(device: str) -> None:
-    """Give memory back that nothing uses; not while an exception holds what filled it."""
+    """Return unused memory to the device.
+
+    Call it after the exception of a full device is gone: its frames hold the activations.
+    """
     if torch.device(device).type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.empty_cache()
-
-
-def _capacity(device: str) -> int:
-    """Bytes there are for activations: all but what the weights hold."""
-    if torch.device(device).type != "cuda":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(torch.cuda.mem_get_info(device)[1]) - int(torch.cuda.memory_allocated(device))

@@ -1,4 +1,4 @@
-"""Batches through the device: launched without waiting, results fetched one batch late."""
+"""Run batches on the device: launch without waiting, fetch results one batch late."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from worker.engine.device.memory import PAUSES_S, asks_too_much, is_ours_alone, 
 from worker.engine.kernels.layers import Forward
 from worker.engine.stats import BatchRun, OnBatch, unheard
 
-# Batches that must fit before a budget that was halved is doubled; doubled each time in vain.
+# Batches that must fit before a halved budget grows again; doubled after each growth in vain.
 _MIN_BEFORE_GROWING, _MAX_BEFORE_GROWING = 8, 1024
 
 CutBatches = Callable[[np.ndarray, int], Iterator[np.ndarray]]
@@ -36,7 +36,7 @@ class PairTooLargeError(RuntimeError):
 
     Attributes:
         row: the first row of the window that holds the pair.
-        n_tokens: how long it is.
+        n_tokens: the length of the pair.
     """
 
     def __init__(self, row: int, n_tokens: int) -> None:
@@ -49,11 +49,11 @@ class PairTooLargeError(RuntimeError):
 
 
 class Runner:
-    """Runs a forward over the distinct pairs of windows.
+    """A forward with its device, its batch budget and its answer to a full device.
 
     Attributes:
-        max_batch_tokens: the budget; halved when the device has no room, and grown again after
-            batches that fit, to what it was at first and not beyond.
+        max_batch_tokens: the budget. It is halved when the device is full, and doubled after
+            batches that fit, up to its first value.
         busy_s: seconds the device has spent in forwards.
     """
 
@@ -67,9 +67,15 @@ class Runner:
         on_batch: OnBatch = unheard,
         pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
-        """
+        """Set up a runner with a full budget.
+
         Args:
-            pauses_s: waited out, one after the other, before a batch that should fit is given up.
+            forward: the model on its device.
+            device: a device of torch, such as "cpu" or "cuda:1".
+            cut: cuts pairs into batches by their lengths and a budget in tokens.
+            max_batch_tokens: the first budget.
+            on_batch: called with each batch after its result has arrived.
+            pauses_s: pauses before the attempts at a batch that should fit, then it is given up.
         """
         self._forward = forward
         self._device = device
@@ -87,11 +93,11 @@ class Runner:
 
     @torch.inference_mode()
     def logits(self, window: EncodedWindow, pairs: np.ndarray) -> np.ndarray:
-        """float32 logits of some distinct pairs of the window.
+        """Return the float32 logits of some distinct pairs of the window, in their order.
 
         Raises:
             PairTooLargeError: one pair alone exhausts the device's memory, with nothing else in it.
-            DeviceFullError: the device has no room for what should fit, and had none for a while.
+            DeviceFullError: the device stayed full although the pair should fit.
             DeviceFaultError: the device has failed.
             ForwardError: the model's forward failed by itself.
         """
@@ -119,12 +125,12 @@ class Runner:
             if self._has_grown(window, batch_pairs) and waiting:
                 waiting = deque(self._batches(window, np.concatenate(list(waiting))))
         self._collect(window, late, out)
-        wanted: np.ndarray = out[pairs]
-        return wanted
+        logits: np.ndarray = out[pairs]
+        return logits
 
     @torch.inference_mode()
     def prove(self, length: int) -> None:
-        """Put a full batch of pairs of a length through the device.
+        """Run a full batch of pairs of a length on the device.
 
         Raises:
             DeviceFullError, DeviceFaultError, ForwardError: as `logits`.
@@ -138,7 +144,7 @@ class Runner:
             yield pairs[places]
 
     def _try(self, window: EncodedWindow, pairs: np.ndarray) -> _Run | str:
-        """A batch under way, or what was said where the device has no room for it."""
+        """Return a started batch, or the error message if the device has no room for it."""
         try:
             with _faults(), self._current_device():
                 batch = TokenBatch.of(window, pairs).to(self._device)
@@ -157,12 +163,12 @@ class Runner:
 
     def _halve(self, n_tokens: int) -> None:
         self.max_batch_tokens = max(1, min(self.max_batch_tokens, n_tokens) // 2)
-        if self._has_just_grown:  # too soon
+        if self._has_just_grown:  # it grew too soon
             self._n_before_growing = min(2 * self._n_before_growing, _MAX_BEFORE_GROWING)
         self._n_fitting, self._has_just_grown = 0, False
 
     def _has_grown(self, window: EncodedWindow, pairs: np.ndarray) -> bool:
-        """Count a batch that fits; True where the budget is larger from now on."""
+        """Count a batch that fits; return whether the budget is larger from now on."""
         self._longest_fit = max(self._longest_fit, int(window.lengths[pairs].max()))
         self._n_fitting += 1
         if self._n_fitting < self._n_before_growing:
@@ -174,19 +180,24 @@ class Runner:
         self._has_just_grown = True
         return True
 
-    def _wait(self, window: EncodedWindow, pairs: np.ndarray, n_pauses: int, said: str) -> None:
-        """Wait until a single pair may fit, or say whose fault it is that it does not."""
+    def _wait(self, window: EncodedWindow, pairs: np.ndarray, n_pauses: int, message: str) -> None:
+        """Pause before the next attempt at a single pair that did not fit.
+
+        Raises:
+            PairTooLargeError: it does not fit into the whole device.
+            DeviceFullError: it should fit, and all pauses are used up.
+        """
         row = int(np.flatnonzero(window.pair_of_row == pairs[0])[0])
         n_tokens = int(window.lengths[pairs[0]])
-        if n_tokens >= self._shortest_misfit or asks_too_much(said, self._device):
+        if n_tokens >= self._shortest_misfit or asks_too_much(message, self._device):
             raise PairTooLargeError(row, n_tokens)
         if n_pauses < len(self._pauses_s):
             time.sleep(self._pauses_s[n_pauses])
             return
         if n_tokens > self._longest_fit and self._takes_a_little() and is_ours_alone(self._device):
-            self._shortest_misfit = n_tokens  # others like it are not waited for
+            self._shortest_misfit = n_tokens  # no pauses for others like it
             raise PairTooLargeError(row, n_tokens)
-        raise DeviceFullError(f"no room for {n_tokens} tokens, which should fit: {said}")
+        raise DeviceFullError(f"no room for {n_tokens} tokens, which should fit: {message}")
 
     def _takes_a_little(self) -> bool:
         started = self._try(EncodedWindow.of_ones(1, 2), np.arange(1))
@@ -196,7 +207,7 @@ class Runner:
         return not isinstance(started, str)
 
     def _current_device(self) -> AbstractContextManager[Any]:
-        """Events, streams and pinned copies are those of the current device."""
+        """Make the device current: events, streams and pinned copies belong to that device."""
         return torch.cuda.device(self._device) if _is_cuda(self._device) else nullcontext()
 
 
@@ -206,17 +217,17 @@ def _is_cuda(device: str) -> bool:
 
 @contextmanager
 def _faults() -> Iterator[None]:
-    """Raise what the device and the forward fail with as what it means."""
+    """Convert an error of a forward into DeviceFullError, DeviceFaultError or ForwardError."""
     try:
         yield
     except Exception as error:
-        fault, said = fault_of(error), first_line(error)
+        fault, message = fault_of(error), first_line(error)
         if fault == "memory":
-            # Not from the error, whose frames hold the activations.
-            raise DeviceFullError(said) from None
+            # Without its cause, whose frames hold the activations.
+            raise DeviceFullError(message) from None
         if fault == "device":
-            raise DeviceFaultError(said) from error
-        raise ForwardError(f"{type(error).__name__}: {said}") from error
+            raise DeviceFaultError(message) from error
+        raise ForwardError(f"{type(error).__name__}: {message}") from error
 
 
 class _Run(Protocol):
@@ -239,7 +250,7 @@ class _CpuRun:
 
 
 class _CudaRun:
-    """A forward under way; `result` waits for this batch alone, the next one already queued."""
+    """A started forward; `result` waits for this batch alone, the next one is queued already."""
 
     def __init__(self, forward: Forward, batch: TokenBatch, pairs: np.ndarray) -> None:
         event: Any = torch.cuda.Event

@@ -1,8 +1,8 @@
-"""Pairs rendered through a chat template, as LLM rerankers are prompted.
+"""Encode pairs through a chat template, the prompt of LLM rerankers.
 
-The rules are those of Sentence Transformers 6: one message of role `query` and one of role
-`document`, a default prompt as the system message, and the template's own end put back over the
-last tokens of a pair that was cut, since that end is where the score is read.
+The rules are those of Sentence Transformers 6. A pair is one message of role `query` and one of
+role `document`; a default prompt is the system message. The template's end replaces the last tokens
+of a truncated pair, because the score is read there.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from worker.engine.values import PairWindow
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Signs that a template takes a message's content as a list of parts rather than a string.
+# These show that a template takes a message's content as a list of parts, not as a string.
 _PART_SIGNS = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
 
-# A template is a program, which may not end: for any text, or for some.
+# A template is a program: it may run forever, for any text or for some.
 _RENDERING_S = 5.0
 
 _FILLERS = ("0", "1 2 3 4")
 
 
 class ChatEncoder:
-    """Renders and tokenizes each distinct pair of a window once."""
+    """An `Encoder` that renders and tokenizes each distinct pair of a window once."""
 
     def __init__(
         self,
@@ -43,9 +43,16 @@ class ChatEncoder:
         message_format: str = "auto",
         limit_s: float = _RENDERING_S,
     ) -> None:
-        """
+        """Try the tokenizer's chat template on short texts.
+
         Args:
-            limit_s: for rendering one pair.
+            tokenizer: a tokenizer with a chat template.
+            max_length: tokens that a pair is truncated to.
+            system_prompt: content of a system message before the pair.
+            options: further arguments of the template.
+            message_format: `structured` for content as a list of parts, `flat` for a string, `auto`
+                to decide by the template's text.
+            limit_s: seconds for rendering one pair.
 
         Raises:
             UnusableFolder: the template does not show both texts, or leaves no room for them.
@@ -72,7 +79,8 @@ class ChatEncoder:
             )
 
     def encode(self, window: PairWindow) -> EncodedWindow:
-        """
+        """Encode a window as `Encoder.encode`.
+
         Raises:
             TimeoutError: the template does not end for some pair.
         """
@@ -113,9 +121,8 @@ class ChatEncoder:
         messages = [self._message("query", query), self._message("document", document)]
         if self._system_prompt is not None:
             messages.insert(0, self._message("system", self._system_prompt))
-        with (
-            self._limit() if self._is_limited else nullcontext()
-        ):  # which takes longer than rendering
+        # The limit takes longer than the rendering, so it is set only where it is needed.
+        with self._limit() if self._is_limited else nullcontext():
             return str(
                 self._tokenizer.apply_chat_template(messages, tokenize=False, **self._options)
             )
@@ -128,7 +135,7 @@ class ChatEncoder:
         return {"role": role, "content": content}
 
     def _learn_end(self) -> list[int]:
-        """The tokens after the last text: what two renderings of different texts share."""
+        """Return the tokens after the last text: the end that two renderings share."""
         short, long = (self._render(filler, filler) for filler in _FILLERS)
         if short.count(_FILLERS[0]) < 2 or long.count(_FILLERS[1]) < 2:
             raise UnusableFolder(

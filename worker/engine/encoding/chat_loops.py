@@ -1,7 +1,7 @@
-"""Whether a chat template ends for every text, as far as its loops show it.
+"""Decide by a chat template's loops whether it needs a time limit.
 
-Jinja's loops go over something finite, and its sandbox bounds `range`. What takes for ever is loops
-in loops: over the characters of a text, say, again for each of them.
+A loop of Jinja is finite, and the sandbox bounds `range`. Only nested loops can take forever, for
+example over the characters of a text for each of its characters.
 """
 
 from __future__ import annotations
@@ -13,35 +13,38 @@ from jinja2 import Environment, TemplateError, nodes
 
 
 def takes_linear_time(template: str) -> bool:
-    """Whether no loop is inside another; a loop over the two or three messages does not count."""
+    """Return whether no loop is inside another; a loop over the messages does not count."""
     try:
         parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
-    except TemplateError:  # of transformers' own extensions, say
+    except TemplateError:  # for example of an extension of transformers
         return False
-    if any(each.name == "messages" and each.ctx != "load" for each in parsed.find_all(nodes.Name)):
+    names = parsed.find_all(nodes.Name)
+    if any(name.name == "messages" and name.ctx != "load" for name in names):
         return False
     macros = {macro.name: macro for macro in parsed.find_all(nodes.Macro)}
     return _depth(parsed, macros, frozenset()) <= 1
 
 
 def _depth(node: nodes.Node, macros: Mapping[str, nodes.Macro], inside: Set[str]) -> float:
-    """How many loops are in each other, those of the macros that are called among them.
+    """Return the depth of nested loops, including those of called macros; infinite if unknown.
 
     Args:
+        node: the part of the template.
+        macros: the template's macros by name.
         inside: the macros that the node is called from.
     """
     if isinstance(node, nodes.Name) and node.ctx == "load" and node.name in macros:
         if node.name in inside:
             return math.inf
         body = macros[node.name].body
-        return max((_depth(each, macros, inside | {node.name}) for each in body), default=0)
+        return max((_depth(part, macros, inside | {node.name}) for part in body), default=0)
     if isinstance(node, nodes.CallBlock):
         return math.inf
-    children = (each for each in node.iter_child_nodes() if not isinstance(each, nodes.Macro))
-    deepest = max((_depth(each, macros, inside) for each in children), default=0)
+    children = (child for child in node.iter_child_nodes() if not isinstance(child, nodes.Macro))
+    deepest = max((_depth(child, macros, inside) for child in children), default=0)
     if isinstance(node, nodes.For):
         return math.inf if node.recursive else deepest + (not _are_messages(node.iter))
-    # A filter may go through it.
+    # A filter may iterate over it.
     is_range = isinstance(node, nodes.Name) and node.name == "range"
     return deepest + is_range
 

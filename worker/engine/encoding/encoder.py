@@ -1,7 +1,7 @@
-"""Windows become token ids: each distinct text tokenized once, each distinct pair joined once.
+"""Encode windows of texts as token ids; choose the encoder of a model.
 
-The joined ids are exactly what the tokenizer's own pair encoding gives; where a tokenizer's pairs
-cannot be put together from their halves, its own pair encoding is used instead.
+Each distinct text is tokenized once and each distinct pair joined once. The ids equal those of the
+tokenizer's own pair encoding, which is used directly where halves cannot be joined.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 
 class Encoder(Protocol):
-    def encode(self, window: PairWindow) -> EncodedWindow: ...
+    """Encodes pairs of texts as a model expects them."""
+
+    def encode(self, window: PairWindow) -> EncodedWindow:
+        """Tokenize the distinct pairs of a window, truncated to the encoder's length."""
+        ...
 
 
 class PairwiseEncoder:
-    """The tokenizer's own pair encoding, once a distinct pair: slower, right for any tokenizer."""
+    """An `Encoder` by the tokenizer's own pair encoding: slower, correct for any tokenizer."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, with_types: bool
@@ -40,6 +44,7 @@ class PairwiseEncoder:
         self._with_types = with_types
 
     def encode(self, window: PairWindow) -> EncodedWindow:
+        """Encode a window as `Encoder.encode`."""
         pairs = DistinctPairs.of(window)
         queries = [pairs.queries[i] for i in pairs.query_of_pair]
         documents = [pairs.documents[i] for i in pairs.document_of_pair]
@@ -62,7 +67,7 @@ class PairwiseEncoder:
 
 
 def pair_encoder(tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Encoder:
-    """The fastest encoder that gives this tokenizer's own pair encoding, shown on probe texts."""
+    """Return the fastest encoder that equals this tokenizer's pair encoding on probe texts."""
     with_types = "token_type_ids" in tokenizer("a", "b")
     pairwise = PairwiseEncoder(tokenizer, max_length=max_length, with_types=with_types)
     if not tokenizer.is_fast:
@@ -85,19 +90,20 @@ def pair_encoder(tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Enco
 
 
 class PromptedEncoder:
-    """Puts the folder's default prompt before each query, as Sentence Transformers does."""
+    """An `Encoder` that puts a prompt before each query, as Sentence Transformers does."""
 
     def __init__(self, encoder: Encoder, prompt: str) -> None:
         self._encoder = encoder
         self._prompt = prompt
 
     def encode(self, window: PairWindow) -> EncodedWindow:
+        """Encode a window as `Encoder.encode`."""
         queries = [self._prompt + query for query in window.queries]
         return self._encoder.encode(PairWindow(queries, window.documents))
 
 
 def encoder_for(source: ModelFolder, *, max_length: int) -> Encoder:
-    """The encoder that asks a model as its folder says it wants to be asked.
+    """Return the encoder that a model's folder asks for: template, prompt and tokenizer.
 
     Raises:
         ValueError: `max_length` leaves no room for text, or the chat template shows no pair.
@@ -117,10 +123,10 @@ def encoder_for(source: ModelFolder, *, max_length: int) -> Encoder:
     return encoder if prompt is None else PromptedEncoder(encoder, prompt)
 
 
-# Models without a limit are not truncated at all, so there is nothing to probe beyond this.
+# Models without a limit are not truncated, so nothing needs a probe beyond this.
 _LONGEST_PROBE = 8192
 
-# Every script and boundary that is known to trip a tokenizer, and nothing at all.
+# Scripts and boundaries that are known to trip a tokenizer, and the empty text.
 _PROBE_TEXTS = (
     "",
     "a",
@@ -134,18 +140,13 @@ _PROBE_TEXTS = (
 
 
 def _agree(join: Encoder, pairwise: Encoder, *, max_length: int) -> bool:
-    # Barely too long: a tokenizer builds every overflowing combination of what it cuts off.
+    # Barely too long: a tokenizer builds every combination of the parts that it cuts off.
     long = "word " * (min(max_length, _LONGEST_PROBE) + 1)
     crossed = [*product(_PROBE_TEXTS, repeat=2), (long, long), (long, "a"), ("a", long)]
     window = PairWindow([query for query, _ in crossed], [document for _, document in crossed])
-    ours, theirs = join.encode(window), pairwise.encode(window)
-    return all(
-        _same(getattr(ours, name), getattr(theirs, name))
+    joined, expected = join.encode(window), pairwise.encode(window)
+    arrays = [
+        (getattr(joined, name), getattr(expected, name))
         for name in ("ids", "types", "lengths", "truncated")
-    )
-
-
-def _same(ours: np.ndarray | None, theirs: np.ndarray | None) -> bool:
-    if ours is None or theirs is None:
-        return ours is theirs
-    return np.array_equal(ours, theirs)
+    ]
+    return all(a is b if a is None or b is None else np.array_equal(a, b) for a, b in arrays)

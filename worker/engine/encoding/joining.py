@@ -1,4 +1,4 @@
-"""Pairs put together from texts tokenized alone, exactly as the tokenizer would encode them."""
+"""Join pairs from texts tokenized alone, exactly as the tokenizer encodes pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.engine.values import PairWindow
 
 
 class JoinEncoder:
-    """Tokenizes texts alone and joins the halves by the tokenizer's learnt template."""
+    """An `Encoder` that tokenizes each text once and joins the halves by the pair template."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class JoinEncoder:
             )
 
     def encode(self, window: PairWindow) -> EncodedWindow:
+        """Encode a window as `Encoder.encode`."""
         pairs = DistinctPairs.of(window)
         queries = self._tokenize(pairs.queries)
         documents = self._tokenize(pairs.documents)
@@ -52,7 +53,7 @@ class JoinEncoder:
         self._write_texts(ids, document_starts, documents, pairs.document_of_pair, kept[1])
         return EncodedWindow(
             ids=ids,
-            types=self._token_types(kept) if self._with_types else None,
+            types=self._token_types(*kept) if self._with_types else None,
             lengths=lengths,
             truncated=uncut[0] + uncut[1] > self._room,
             pair_of_row=pairs.pair_of_row,
@@ -66,7 +67,7 @@ class JoinEncoder:
     def _write_specials(
         self, ids: np.ndarray, lengths: np.ndarray, n_query: np.ndarray
     ) -> np.ndarray:
-        """Fill in the special tokens of every pair; returns where the documents start."""
+        """Fill in the special tokens of every pair; return the start of each document."""
         template = self._template
         starts = exclusive_cumsum(lengths)
         middles = starts + len(template.prefix) + n_query
@@ -94,13 +95,13 @@ class JoinEncoder:
             starts = starts + texts.stored[chosen] - n_kept
         ids[ragged_arange(places, n_kept)] = texts.ids[ragged_arange(starts, n_kept)]
 
-    def _token_types(self, kept: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    def _token_types(self, n_query: np.ndarray, n_document: np.ndarray) -> np.ndarray:
         template = self._template
-        counts = np.empty((len(kept[0]), 5), dtype=np.int64)
+        counts = np.empty((len(n_query), 5), dtype=np.int64)
         counts[:, 0] = len(template.prefix)
-        counts[:, 1] = kept[0]
+        counts[:, 1] = n_query
         counts[:, 2] = len(template.middle)
-        counts[:, 3] = kept[1]
+        counts[:, 3] = n_document
         counts[:, 4] = len(template.suffix)
         kinds = np.tile(np.array(template.types, dtype=np.uint8), len(counts))
         return np.repeat(kinds, counts.reshape(-1))
@@ -108,7 +109,14 @@ class JoinEncoder:
 
 @dataclass(frozen=True)
 class _Texts:
-    """Tokenized texts, cut to what a pair could keep of them; `uncut` are their full lengths."""
+    """Tokenized texts, cut to the length that a pair can keep at most.
+
+    Attributes:
+        ids: int32, the kept tokens of all texts.
+        starts: int64 (texts,), the first kept token of each.
+        stored: int64 (texts,), kept tokens.
+        uncut: int64 (texts,), tokens before the cut.
+    """
 
     ids: np.ndarray
     starts: np.ndarray

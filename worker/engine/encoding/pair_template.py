@@ -1,6 +1,6 @@
-"""How a tokenizer joins two texts: its special tokens, its token types and how it truncates.
+"""The shape of a tokenizer's pairs: special tokens, token types and truncation.
 
-Learnt from one encoded pair, so that no architecture has to be known by name.
+It is learnt from one encoded pair, so that no architecture has to be known by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PROBE = ("alpha beta", "gamma delta epsilon")
 
 @dataclass(frozen=True)
 class PairTemplate:
-    """`prefix + query + middle + document + suffix`, with a token type for each of the five."""
+    """`prefix + query + middle + document + suffix`, and the token type of each of the five."""
 
     prefix: tuple[int, ...]
     middle: tuple[int, ...]
@@ -25,7 +25,7 @@ class PairTemplate:
 
     @classmethod
     def learn(cls, tokenizer: Tokenizer) -> PairTemplate | None:
-        """Read the template off an encoded pair; None where a pair has no such shape."""
+        """Learn the template from an encoded pair; return None if a pair has another shape."""
         encoding = tokenizer.encode(*_PROBE)
         parts = _segments(encoding)
         if parts is None:
@@ -45,16 +45,17 @@ class PairTemplate:
 
     @property
     def n_special(self) -> int:
+        """The number of special tokens in a pair."""
         return len(self.prefix) + len(self.middle) + len(self.suffix)
 
 
 def longest_first(
     n_query: np.ndarray, n_document: np.ndarray, room: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths left by `longest_first` truncation to `room` tokens for both texts together.
+    """Return the lengths of both texts after `longest_first` truncation to `room` tokens.
 
-    The arithmetic of `truncate_encodings` in the tokenizers library, on arrays: shorten the longer
-    text first; when that is not enough, halve, the odd token going to the longer one.
+    This is the arithmetic of `truncate_encodings` in the tokenizers library, on arrays. The longer
+    text is cut first. If that is not enough, both are halved; the longer gets the odd token.
     """
     shorter = np.minimum(n_query, n_document)
     longer = np.where(shorter > room, shorter, np.maximum(shorter, room - shorter))
@@ -70,7 +71,7 @@ def longest_first(
 
 
 def _segments(encoding: Encoding) -> list[slice] | None:
-    """Where prefix, query, middle, document and suffix lie, if they lie in that order."""
+    """Return the slices of prefix, query, middle, document and suffix; None in another order."""
     owners = encoding.sequence_ids
     query = _span(owners, 0)
     document = _span(owners, 1)
@@ -86,7 +87,7 @@ def _segments(encoding: Encoding) -> list[slice] | None:
 
 
 def _span(owners: Sequence[int | None], owner: int) -> slice | None:
-    places = [place for place, found in enumerate(owners) if found == owner]
+    places = [place for place, each in enumerate(owners) if each == owner]
     if not places or places[-1] - places[0] + 1 != len(places):
         return None
     return slice(places[0], places[-1] + 1)

@@ -36,6 +36,7 @@ class _Bert:
         self._head = head
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
+        """Return logits as `Forward.forward`."""
         batch = batch.filled_up()
         x = self._embeddings(batch)
         *body, last = self._layers

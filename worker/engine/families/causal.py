@@ -1,4 +1,4 @@
-"""LLM rerankers: how much likelier the next token is `yes` than `no`."""
+"""LLM rerankers: the logit of the next token `yes` minus that of `no`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from worker.engine.folder.refusal import UnusableFolder
 
 
 class CausalForward:
-    """A `*ForCausalLM` whose head is cut down to its answer tokens, in fp32, the true one first.
+    """The `Forward` of a `*ForCausalLM` whose head has the answer tokens only, in fp32.
 
-    Padded on the left, so that the last position is always a real token.
+    The token that means relevant comes first. Batches are padded on the left, so that the last
+    position is always a real token.
     """
 
     def __init__(self, model: Any, *, pad_id: int) -> None:
         self._model = model
         self._pad_id = pad_id
         self._n_answers = model.get_output_embeddings().out_features
-        # Rotary positions are relative; learned ones count from a text's first token.
+        # Rotary positions are relative; learned ones must count from a text's first token.
         self._states_positions = (
             getattr(model.config, "rope_parameters", None) is None
             and "position_ids" in inspect.signature(model.forward).parameters
         )
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
+        """Return logits as `Forward.forward`."""
         inputs = pad(batch, pad_id=self._pad_id, left=True)
         inputs.pop("token_type_ids", None)
         if self._states_positions:
@@ -47,13 +49,13 @@ class CausalForward:
 
 
 def answer_ids(source: ModelFolder) -> list[int]:
-    """The tokens that mean relevant and, where it is used, not relevant.
+    """Return the token that means relevant and, if one is used, the one that means irrelevant.
 
-    The folder's own `LogitScore` module decides, else the tokens `yes` and `no`, as in Sentence
+    They are those of the folder's `LogitScore` module, else `yes` and `no` as in Sentence
     Transformers.
 
     Raises:
-        UnusableFolder: the folder states no such tokens, and the tokenizer has none.
+        UnusableFolder: the folder names no such tokens, and the tokenizer has no `yes` and `no`.
     """
     if source.settings.modules:
         return answers_of_logit_score(source)

@@ -36,6 +36,8 @@ class MakeForward(Protocol):
 
         Args:
             base: the body, with fp32 weights on its device; its `config` describes it.
+            head: the head, in fp32.
+            kernels: the arithmetic of the body.
         """
         ...
 

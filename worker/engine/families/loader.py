@@ -15,10 +15,10 @@ from worker.engine.families.family import Family, Kernels
 from worker.engine.families.padded import PaddedForward, PooledForward
 from worker.engine.families.probe import check_forward
 from worker.engine.families.registry import family_of
-from worker.engine.folder.loading import load_weights
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.modules import kinds, load_head
 from worker.engine.folder.refusal import UnusableFolder
+from worker.engine.folder.weights import load_weights
 from worker.engine.kernels.attention import GroupedAttention
 from worker.engine.kernels.exact import keep_rows_of_head
 from worker.engine.kernels.heads import Head

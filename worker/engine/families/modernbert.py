@@ -41,6 +41,7 @@ class _ModernBert:
         self._head = head
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
+        """Return logits as `Forward.forward`."""
         batch = batch.filled_up()
         x = self._norm(F.embedding(batch.ids, self._words))
         turns = {kind: rotary(batch.positions) for kind, rotary in self._rotaries.items()}

@@ -1,4 +1,4 @@
-"""Every other sequence classifier: the model's own forward, on batches sorted by tokens."""
+"""Models without a packed forward: their own forward, on padded batches of like length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.engine.kernels.layers import single_logit
 
 
 class PaddedForward:
-    """Any `*ForSequenceClassification` of transformers, padded as its tokenizer pads.
+    """The `Forward` of any `*ForSequenceClassification`, padded on its tokenizer's side.
 
     Its head is in fp32; see `load_weights`.
     """
@@ -25,12 +25,13 @@ class PaddedForward:
         self._pads_left = pads_left
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
+        """Return logits as `Forward.forward`."""
         inputs = pad(batch, pad_id=self._pad_id, left=self._pads_left)
         return single_logit(self._model(**inputs).logits)
 
 
 class PooledForward:
-    """Any body of transformers under a head of modules, which sees no padding."""
+    """The `Forward` of any body of transformers under a head of modules, which gets no padding."""
 
     def __init__(self, model: Any, head: Head, *, pad_id: int, pads_left: bool) -> None:
         self._model = model
@@ -39,6 +40,7 @@ class PooledForward:
         self._pads_left = pads_left
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
+        """Return logits as `Forward.forward`."""
         inputs = pad(batch, pad_id=self._pad_id, left=self._pads_left)
         hidden = self._model(**inputs).last_hidden_state.flatten(0, 1)
         places = _places(batch, left=self._pads_left)
@@ -48,7 +50,10 @@ class PooledForward:
 
 
 def pad(batch: TokenBatch, *, pad_id: int, left: bool) -> dict[str, torch.Tensor]:
-    """`input_ids`, `attention_mask` and, where the model is given them, `token_type_ids`."""
+    """Return the inputs of a model of transformers, int64 (pairs, longest).
+
+    `token_type_ids` are left out if the batch has none.
+    """
     places = _places(batch, left=left)
     shape = (batch.n_pairs, batch.max_length)
     inputs = {
@@ -61,7 +66,7 @@ def pad(batch: TokenBatch, *, pad_id: int, left: bool) -> dict[str, torch.Tensor
 
 
 def _places(batch: TokenBatch, *, left: bool) -> torch.Tensor:
-    """Each token's place in the flattened (pairs, longest) rectangle."""
+    """Return each token's place in the flattened (pairs, longest) rectangle."""
     longest = batch.max_length
     lengths = batch.starts.diff().long()
     rows = torch.arange(batch.n_pairs, device=lengths.device)

@@ -1,4 +1,4 @@
-"""Try a model that pads on two short pairs before it is used: it runs, and no padding is read."""
+"""Try a padded model on two short pairs: its forward must run and must not read padding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.engine.kernels.layers import Forward
 
 _PAIRS = (("a a a a", "a a a"), ("a", "a"))
 
-# Masked tokens weigh exactly nothing, so that not a bit of a logit may depend on them.
+# Masked tokens have no weight at all, so that no bit of a logit may depend on them.
 _SEEN = 1e-6
 
 
@@ -26,11 +26,11 @@ _SEEN = 1e-6
 def check_forward(
     source: ModelFolder, model: Any, forward: Forward, *, device: str, precision: str, left: bool
 ) -> None:
-    """Refuse a model whose forward fails, or whose scores depend on the padding of a batch.
+    """Refuse a model whose forward fails or whose scores depend on a batch's padding.
 
     Raises:
-        UnusableFolder: saying which.
-        RuntimeError: the device failed, or is full.
+        UnusableFolder: naming the reason.
+        RuntimeError: the device has failed or is full.
     """
     name = type(model).__name__
     try:
@@ -58,8 +58,8 @@ def check_forward(
 
 def _two_pairs(source: ModelFolder) -> TokenBatch:
     encoded = [source.tokenizer(*pair) for pair in _PAIRS]
-    rows = [each["input_ids"] for each in encoded]
-    types = [each.get("token_type_ids") for each in encoded]
+    rows = [pair["input_ids"] for pair in encoded]
+    types = [pair.get("token_type_ids") for pair in encoded]
     lengths = row_lengths(rows)
     n_tokens = int(lengths.sum())
     window = EncodedWindow(
@@ -73,7 +73,7 @@ def _two_pairs(source: ModelFolder) -> TokenBatch:
 
 
 def _noise(batch: TokenBatch, left: bool) -> Callable[..., torch.Tensor]:
-    """What to do to the embeddings of the second pair's padding."""
+    """Return a hook that adds noise to the embeddings of the second pair's padding."""
     longest, shorter = (group.length for group in batch.groups)
     padding = slice(0, longest - shorter) if left else slice(shorter, longest)
 

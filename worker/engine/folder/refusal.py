@@ -1,4 +1,4 @@
-"""Errors of the libraries that read a model's folder, as one line that names the folder."""
+"""Turn errors of the libraries that read a model's folder into one line that names it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class UnusableFolder(ValueError):
-    """A folder that is not the cross-encoder that its files promise; the message is one line."""
+    """The folder is not the cross-encoder that its files promise; the message is one line."""
 
 
 _CODE = re.compile("trust_remote_code|execute the (configuration|modeling|tokenization) file")
@@ -21,16 +21,16 @@ _CODE = re.compile("trust_remote_code|execute the (configuration|modeling|tokeni
 
 @contextmanager
 def reading(folder: Path, what: str) -> Iterator[None]:
-    """Raise whatever the libraries raise on a bad file as UnusableFolder.
+    """Convert any error of the libraries on a bad file into UnusableFolder.
 
-    Only reading is done in here: errors of forwards and of devices are never a folder's.
+    Only read files inside it: errors of forwards and devices are not the folder's.
     """
     try:
         yield
     except (UnusableFolder, MemoryError):
         raise
     except BaseException as error:
-        # The Rust libraries panic on some files, which is not an Exception in Python.
+        # The Rust libraries panic on some files; a panic is not an Exception in Python.
         is_panic = type(error).__name__ == "PanicException"
         if not is_panic and not isinstance(error, Exception):
             raise
@@ -40,16 +40,16 @@ def reading(folder: Path, what: str) -> Iterator[None]:
                 "lists the model in RANKMILL_REMOTE_CODE_MODELS"
             ) from error
         raise UnusableFolder(
-            f"{folder}: {what} cannot be read: {type(error).__name__}: {_line(error)}"
+            f"{folder}: {what} cannot be read: {type(error).__name__}: {_first_line(error)}"
         ) from error
 
 
 @contextmanager
 def time_limit(seconds: float, what: str) -> Iterator[None]:
-    """Stop Python code of this thread that runs longer, at its next line.
+    """Stop Python code of this thread at its next line after some seconds.
 
     Raises:
-        TimeoutError: it did.
+        TimeoutError: the code ran longer.
     """
     until = time.monotonic() + seconds
     before = sys.gettrace()
@@ -66,8 +66,8 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
         sys.settrace(before)
 
 
-def _line(error: BaseException) -> str:
-    """The first line of a message that says something, cut to a length that fits a log."""
+def _first_line(error: BaseException) -> str:
+    """Return the first non-empty line of a message, cut to a length that fits a log."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else "no message"
     if line.endswith(":") and len(lines) > 1:

@@ -1,73 +1,84 @@
-"""Load a model's weights whole: every tensor of the model comes from its files, or it is refused.
+"""Load a model's safetensors weights whole, or refuse the folder.
 
-transformers fills what a file lacks with random numbers and goes on.
+transformers fills a tensor that the files lack with random numbers and goes on.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.refusal import UnusableFolder, reading
+from worker.engine.kernels.exact import with_exact_head
 
-# Tensors that other tasks or older versions leave behind, inside the modules that are used.
+# Tensors of other tasks or older versions, inside the modules that are used.
 _LEFT_OVER = re.compile(r"(^|\.)(pooler\..*|position_ids|(rotary_emb\.)?inv_freq|masked_bias)$")
 
 
-def load_weights_whole(auto: Any, source: ModelFolder, dtype: torch.dtype) -> Any:
-    """Return a model of transformers on the CPU, in evaluation mode.
+def load_weights(
+    auto: Any, source: ModelFolder, dtype: torch.dtype, *, has_head: bool = True
+) -> Any:
+    """Return a model of transformers on the CPU for inference.
 
     Args:
         auto: one of transformers' `AutoModel` classes.
+        source: the model's folder.
+        dtype: dtype of the body; the head is in fp32.
+        has_head: whether that class gives more than hidden states.
 
     Raises:
         UnusableFolder: a tensor is missing, has another shape, or belongs to another architecture.
     """
+    if has_head and dtype != torch.float32:
+        with reading(source.path, "config.json"), torch.device("meta"):
+            skeleton = auto.from_config(
+                source.config, trust_remote_code=source.loading["trust_remote_code"]
+            )
+        auto = with_exact_head(skeleton)
     with reading(source.path, "the weights"):
         model, info = auto.from_pretrained(
             source.path,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
+            ignore_mismatched_sizes=True,  # refused below by name
             **source.loading,
         )
     missing = sorted(info["missing_keys"])
-    if model.base_model is model:  # without a head, whose pooler nothing reads
+    if model.base_model is model:  # without a head, nothing reads the pooler
         missing = [name for name in missing if not name.startswith("pooler.")]
     if any(_is_in_body(model, name) for name in missing):
-        _refuse_missing(source, model, missing)  # another architecture has other shapes, too
-    _refuse_mismatched(source, model, info["mismatched_keys"])
-    if missing:
-        _refuse_missing(source, model, missing)
-    left = [key for key in sorted(info["unexpected_keys"]) if _is_used_module(model, key)]
-    if left:
-        raise UnusableFolder(
-            f"{source.path}: the weights hold {_named(left)}, which {type(model).__name__} does "
-            "not have; config.json is not the one of these weights"
-        )
-    _check_vocabulary(source, model)
-    return model.eval()
-
-
-def _refuse_mismatched(source: ModelFolder, model: Any, mismatched: Iterable[Any]) -> None:
-    for name, in_file, in_model in sorted(mismatched):
+        _refuse_missing(source, model, missing)  # first: another architecture has other shapes
+    for name, in_file, in_model in sorted(info["mismatched_keys"]):
+        is_head = name.rpartition(".")[0].split(".")[-1] in ("classifier", "score", "out_proj")
+        hint = ' (without id2label it means two labels; one is "id2label": {"0": "LABEL_0"})'
         raise UnusableFolder(
             f"{source.path}: {name} is {list(in_file)} in the weights and {list(in_model)} by "
             f"config.json as a {type(model).__name__}; take the config.json of these weights"
-            + _about_labels(source, name)
+            + (hint if is_head and source.config.num_labels == 2 else "")
         )
-
-
-def _about_labels(source: ModelFolder, name: str) -> str:
-    is_head = name.rpartition(".")[0].split(".")[-1] in ("classifier", "score", "out_proj")
-    if is_head and source.config.num_labels == 2:
-        return ' (without id2label it means two labels; one is "id2label": {"0": "LABEL_0"})'
-    return ""
+    if missing:
+        _refuse_missing(source, model, missing)
+    # A tensor may be left over in parts that are not used, such as another task's head.
+    used = {name for part in (model, model.base_model) for name, _ in part.named_children()}
+    used.add(model.base_model_prefix)
+    unexpected = [
+        name
+        for name in sorted(info["unexpected_keys"])
+        if name.split(".")[0] in used and not _LEFT_OVER.search(name)
+    ]
+    if unexpected:
+        raise UnusableFolder(
+            f"{source.path}: the weights hold {_named(unexpected)}, which {type(model).__name__} "
+            "does not have; config.json is not the one of these weights"
+        )
+    _check_vocabulary(source, model)
+    _check_padding(source, model)
+    model.config.use_cache = False
+    return model.eval()
 
 
 def _refuse_missing(source: ModelFolder, model: Any, missing: list[str]) -> None:
@@ -92,17 +103,8 @@ def _is_in_body(model: Any, name: str) -> bool:
     return model.base_model is model or name.split(".")[0] == prefix
 
 
-def _is_used_module(model: Any, key: str) -> bool:
-    """Whether a left-over tensor belongs to a part of the model that is computed with."""
-    if _LEFT_OVER.search(key):
-        return False
-    body = model.base_model
-    used = {name for each in (model, body) for name, _ in each.named_children()}
-    return key.split(".")[0] in used | {model.base_model_prefix}
-
-
 def _check_vocabulary(source: ModelFolder, model: Any) -> None:
-    """Refuse a tokenizer whose ids the embeddings do not have."""
+    """Refuse a tokenizer whose ids or token types exceed the embeddings."""
     tokenizer = source.tokenizer
     vocabulary = tokenizer.get_vocab()
     if not vocabulary:
@@ -130,11 +132,13 @@ def _check_vocabulary(source: ModelFolder, model: Any) -> None:
             f"{source.path}: the tokenizer gives token type {max(types)}, the weights have "
             f"{n_types} token types; they are not of one model"
         )
-    _check_padding(source, model)
 
 
 def _check_padding(source: ModelFolder, model: Any) -> None:
-    """A decoder with a classification head finds a text's last token by the padding."""
+    """Refuse a classifying decoder without a common padding token.
+
+    It finds a text's last token by the padding.
+    """
     from transformers.modeling_layers import GenericForSequenceClassification
 
     config: Any = model.config
