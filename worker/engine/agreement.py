@@ -1,4 +1,4 @@
-"""How far a reduced precision ranks as fp32 does, measured on real pairs."""
+"""Compare the ranking of a reduced precision with that of fp32, on real pairs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _TOP = 10
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one precision with fp32 on the same pairs.
+    """The agreement of one precision with fp32 on the same pairs.
 
     Attributes:
         n_pairs: pairs compared.
-        n_queries: queries with two or more documents, over which the two shares are means.
+        n_queries: queries with two or more documents; the next two figures are their means.
         kendall_tau: rank correlation within a query, -1 to 1 (tau-b: ties count for neither).
-        top10_overlap: share of a query's ten best documents that stay among its ten best.
+        top10_overlap: share of a query's ten best documents in fp32 that stay among the ten best.
         max_difference: the largest difference between logits.
     """
 
@@ -30,8 +30,17 @@ class Agreement:
 
 
 def measure_agreement(queries: Sequence[str], reduced: np.ndarray, exact: np.ndarray) -> Agreement:
-    """Compare logits (n,) of the same n pairs; `queries[i]` is the query of pair i."""
-    groups = [rows for rows in _rows_by_query(queries) if len(rows) > 1]
+    """Compare the logits of the same pairs in two precisions.
+
+    Args:
+        queries: the query of each pair.
+        reduced: float32 (pairs,), logits in the reduced precision.
+        exact: float32 (pairs,), logits in fp32.
+    """
+    by_query: dict[str, list[int]] = {}
+    for row, query in enumerate(queries):
+        by_query.setdefault(query, []).append(row)
+    groups = [np.array(rows) for rows in by_query.values() if len(rows) > 1]
     taus = [_kendall_tau(reduced[rows], exact[rows]) for rows in groups]
     overlaps = [_top_overlap(reduced[rows], exact[rows]) for rows in groups]
     return Agreement(
@@ -43,15 +52,8 @@ def measure_agreement(queries: Sequence[str], reduced: np.ndarray, exact: np.nda
     )
 
 
-def _rows_by_query(queries: Sequence[str]) -> list[np.ndarray]:
-    rows: dict[str, list[int]] = {}
-    for row, query in enumerate(queries):
-        rows.setdefault(query, []).append(row)
-    return [np.array(found) for found in rows.values()]
-
-
 def _kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
-    """tau-b (Kendall 1945) over all pairs of documents; 1 where either side is all ties."""
+    """Return tau-b (Kendall 1945) over all pairs of documents; 1 if either side has only ties."""
     upper = np.triu_indices(len(a), k=1)
     signs_a = np.sign(a[upper[0]] - a[upper[1]])
     signs_b = np.sign(b[upper[0]] - b[upper[1]])

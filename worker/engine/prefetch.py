@@ -1,4 +1,4 @@
-"""Work done ahead in a background thread, so that whoever needs it finds it ready."""
+"""Make the items of an iterable ahead, in a background thread."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _Item = TypeVar("_Item")
 THREAD = "reading-ahead"
 
 
-def _one(_: object) -> int:
-    return 1
-
-
 def ahead(
-    items: Iterable[_Item], size: Callable[[_Item], int] = _one, limit: int = 1
+    items: Iterable[_Item], size: Callable[[_Item], int] = lambda _: 1, limit: int = 1
 ) -> Generator[_Item, None, None]:
-    """The same items, made before they are asked for.
+    """Yield the same items, made before they are requested.
 
-    Those that wait are of a total size of `limit` at most, or one alone; one more is in the making.
-    Errors of `items` are raised here, after what came before them. The thread has ended when this
+    An error of `items` is raised here, after the items before it. The thread has ended when this
     generator is exhausted, closed or has raised.
+
+    Args:
+        items: the iterable; the thread iterates over it.
+        size: returns the size of an item.
+        limit: total size of the items that wait, where more than one waits. One more is being made.
     """
     shelf: _Shelf[_Item | _Done] = _Shelf(limit)
     thread = threading.Thread(target=_fill, args=(items, size, shelf), name=THREAD, daemon=True)
@@ -39,14 +39,14 @@ def ahead(
 
 
 class _Done:
-    """Follows the last item; carries the error that ended the work, if one did."""
+    """The end of the items, with the error that ended them if there was one."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 class _Shelf(Generic[_Item]):
-    """Between two threads: one puts things there while there is room, the other takes them."""
+    """A bounded queue between two threads that either side can close."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -56,9 +56,11 @@ class _Shelf(Generic[_Item]):
         self._changed = threading.Condition()
 
     def put(self, item: _Item, size: int) -> bool:
-        """Wait for room; False when the other side has gone."""
+        """Wait for room and add the item; return False if the shelf is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._has_room(size))
+            self._changed.wait_for(
+                lambda: self._is_closed or not self._items or self._size + size <= self._limit
+            )
             if self._is_closed:
                 return False
             self._items.append((item, size))
@@ -79,9 +81,6 @@ class _Shelf(Generic[_Item]):
             self._is_closed = True
             self._items.clear()
             self._changed.notify_all()
-
-    def _has_room(self, size: int) -> bool:
-        return not self._items or self._size + size <= self._limit
 
 
 def _fill(

@@ -1,10 +1,10 @@
-"""Text in, exact fp32 logits out: the one seam between the engine and everything else.
+"""Score pairs of texts with a model: the interface of the engine.
 
     scorer = Scorer.load(folder)
     for scores in scorer.score(windows): ...
 
-Windows go in as an iterable and their scores come out in the same order, so that the engine may
-read and tokenize ahead of the device.
+Windows go in as an iterable and their scores come out in the same order. The engine reads and
+tokenizes ahead of the device.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from worker.engine.families.loader import LoadedModel, PathName, load_model
 from worker.engine.folder.model_folder import Activation, ModelFolder
 from worker.engine.kernels.precision import Precision, Resolved, resolve_precision
 from worker.engine.prefetch import ahead
-from worker.engine.stats import BatchRun, OnBatch, ScorerStats, unheard
+from worker.engine.stats import BatchRun, OnBatch, ScorerStats, ignore_batch
 from worker.engine.values import PairWindow, WindowScores
 
 __all__ = [
@@ -58,12 +58,17 @@ _PROOF_LENGTH = 128
 
 @dataclass(frozen=True)
 class ScorerInfo:
-    """What a scorer is made of, for manifests and `estimate`.
+    """Facts about a loaded scorer, for manifests and `estimate`.
 
     Attributes:
-        path: `packed`, `padded` or `causal`; `path_reason` says why it is not packed.
-        precision: what `auto` came to, where it was asked for.
-        deterministic: a pair gets the same bits whatever pairs it is scored with.
+        architecture: the class of transformers that the model was loaded as.
+        path: `packed`, `padded` or `causal`.
+        precision: the precision in use; never `auto`.
+        device: a device of torch.
+        max_length: tokens that a pair is truncated to.
+        activation: the function that turns logits into scores, outside the engine.
+        path_reason: the reason why the path is not packed; empty if it is.
+        deterministic: a pair gets the same bits with any other pairs.
     """
 
     architecture: str
@@ -104,19 +109,25 @@ class Scorer:
         max_length: int | None = None,
         max_batch_tokens: int | None = None,
         precision: Precision = "auto",
-        on_batch: OnBatch = unheard,
+        on_batch: OnBatch = ignore_batch,
         may_run_code: bool = False,
         activation: Activation | None = None,
     ) -> Scorer:
-        """Load safetensors weights from a local folder; never the network, nor code unless told.
+        """Load a model from a local folder of safetensors weights; never use the network.
 
         Args:
-            on_batch: told of each batch, also of those in fp32.
-            activation: in place of the folder's own.
+            folder: a folder of transformers or Sentence Transformers.
+            device: a device of torch, such as "cpu" or "cuda:1".
+            max_length: tokens that a pair is truncated to; the model's limit by default.
+            max_batch_tokens: the budget of a batch; measured on CUDA by default.
+            precision: `auto` is the fastest of the device with 16 bits or more.
+            on_batch: called with each batch, also with those computed again in fp32.
+            may_run_code: whether Python code of the folder may run.
+            activation: overrides the folder's activation.
 
         Raises:
-            UnusableFolder: the folder is not a cross-encoder that this engine can load whole.
-            ValueError: the precision cannot be had on that device or for that model.
+            UnusableFolder: the folder is not a cross-encoder that the engine can load whole.
+            ValueError: the device or the model does not support the precision.
         """
         source = ModelFolder(Path(folder), may_run_code=may_run_code)
         activation = activation or source.activation
@@ -140,7 +151,7 @@ class Scorer:
                 cut=cut,
                 max_batch_tokens=budget,
                 on_batch=on_batch,
-                # What is loaded in fp32 besides has room, or is done without.
+                # A second model in fp32 does not wait for memory: it is optional.
                 pauses_s=PAUSES_S if chosen == resolved else (),
             )
             return model, runner
@@ -160,20 +171,20 @@ class Scorer:
 
     @property
     def stats(self) -> ScorerStats:
-        """A snapshot of the totals since loading."""
+        """The totals since loading, as a snapshot."""
         return replace(self._totals, device_busy_s=self._runner.busy_s)
 
     @property
     def max_batch_tokens(self) -> int:
-        """Tokens in a batch at most, where one pair does not have more."""
+        """The present budget of a batch in tokens; a longer pair makes a batch by itself."""
         return self._runner.max_batch_tokens
 
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
-        """Yield the scores of each window, in order; reads and tokenizes one or two ahead.
+        """Yield the scores of each window in order; one or two windows are tokenized ahead.
 
         Raises:
             PairTooLargeError: one pair alone exhausts the device's memory.
-            DeviceFullError: the device has no room for what should fit, and had none for a while.
+            DeviceFullError: the device stayed full although the pair should fit.
             DeviceFaultError: the device has failed.
             ForwardError: the model's forward failed by itself.
         """
@@ -189,10 +200,12 @@ class Scorer:
                 asked = time.perf_counter()
 
     def agreement(self, window: PairWindow) -> Agreement:
-        """How this precision ranks the window's pairs compared with fp32, loaded for the while.
+        """Compare this precision's ranking of the window's pairs with that of fp32.
+
+        The model is loaded in fp32 for this call.
 
         Raises:
-            DeviceFullError: the device has no room for the model in fp32 besides.
+            DeviceFullError: the device has no room for a second model in fp32.
         """
         encoded = self._encoder.encode(window)
         pairs = np.arange(len(encoded.lengths))
@@ -201,7 +214,7 @@ class Scorer:
         return measure_agreement(window.queries, reduced, exact)
 
     def prove(self) -> None:
-        """Put a full batch through the device, to see whether it works.
+        """Run a full batch, to find out whether the device works.
 
         Raises:
             DeviceFullError, DeviceFaultError: as `score`.
@@ -209,7 +222,7 @@ class Scorer:
         try:
             self._runner.prove(min(_PROOF_LENGTH, self.info.max_length))
         except ForwardError:
-            pass  # the model does not like the batch, which says nothing of the device
+            pass  # the model refuses the batch: the device works
 
     def _score_encoded(self, window: EncodedWindow) -> WindowScores:
         logits = self._runner.logits(window, np.arange(len(window.lengths)))
@@ -234,10 +247,15 @@ class Scorer:
     def _in_fp32(
         self, window: EncodedWindow, pairs: np.ndarray, runner: Runner | None
     ) -> np.ndarray:
-        """Logits of some pairs by the model in fp32, which is loaded where it is not given.
+        """Return the logits of some pairs in fp32.
+
+        Args:
+            window: the encoded pairs.
+            pairs: int64, indices into the window.
+            runner: the model in fp32; None loads it for this call.
 
         Raises:
-            DeviceFullError: there is no room for it.
+            DeviceFullError: the device has no room for it.
         """
         try:
             return (runner or self._loaded_exact()).logits(window, pairs)
@@ -250,8 +268,8 @@ class Scorer:
         except Exception as error:
             if fault_of(error) != "memory":
                 raise
-            said = first_line(error)
-        raise DeviceFullError(f"fp32 does not fit besides {self.info.precision}: {said}")
+            message = first_line(error)
+        raise DeviceFullError(f"fp32 does not fit besides {self.info.precision}: {message}")
 
     def _count(self, window: EncodedWindow, seconds: float, starved_s: float) -> None:
         done = self._totals

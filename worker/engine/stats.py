@@ -1,4 +1,4 @@
-"""What a scorer has done so far, in numbers."""
+"""Counters of a scorer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class ScorerStats:
 
     Attributes:
         n_pairs: rows scored.
-        n_unique_pairs: pairs the model saw; equal ones within a window count once.
-        n_tokens: tokens the model saw, special tokens included.
-        n_truncated: rows scored whose text was cut.
+        n_unique_pairs: pairs that the model scored; equal ones within a window count once.
+        n_tokens: tokens that the model scored, special tokens included.
+        n_truncated: rows scored whose text was truncated.
         device_busy_s: seconds the device spent in forwards.
-        wall_s: seconds from asking for the first window to handing out the last scores.
-        starved_s: those of them in which the next window was not yet read and tokenized.
+        wall_s: seconds from the request for the first window to the last scores.
+        starved_s: seconds of these in which the next window was not yet read and tokenized.
     """
 
     n_pairs: int = 0
@@ -30,22 +30,22 @@ class ScorerStats:
 
     @property
     def n_duplicates(self) -> int:
-        """Rows that took the score of an equal pair."""
+        """The rows that got the score of an equal pair."""
         return self.n_pairs - self.n_unique_pairs
 
     @property
     def device_busy_share(self) -> float:
-        """0 to 1; 0 before anything was scored."""
+        """The share of the time that the device was busy, 0 to 1; 0 before the first score."""
         return self.device_busy_s / self.wall_s if self.wall_s else 0.0
 
 
 @dataclass(frozen=True)
 class BatchRun:
-    """One batch that has been through the device.
+    """One batch that has run on the device.
 
     Attributes:
         n_tokens: without padding.
-        max_tokens: how many a batch may have.
+        max_tokens: the budget of a batch.
         busy_s: seconds on the device.
     """
 
@@ -55,9 +55,9 @@ class BatchRun:
     busy_s: float
 
 
-# Told of each batch as its logits arrive.
+# Called with each batch after its logits have arrived.
 OnBatch = Callable[[BatchRun], None]
 
 
-def unheard(batch: BatchRun) -> None:
-    """For those who do not want to be told."""
+def ignore_batch(batch: BatchRun) -> None:
+    """Ignore a batch: the `OnBatch` of scorers that nobody observes."""

@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out: plain values, no model in sight."""
+"""The input and output of the engine: plain values without a model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PairWindow:
-    """Some pairs to score: `queries[i]` with `documents[i]`; equal lengths.
+    """Pairs to score: `queries[i]` with `documents[i]`.
 
-    A window is also what the engine sorts by length and looks for equal pairs in: a few thousand
-    pairs are enough to leave nothing on the table.
+    The engine sorts by length and finds equal pairs within a window. A few thousand pairs are
+    enough for full batches.
+
+    Raises:
+        ValueError: the lengths differ.
     """
 
     queries: Sequence[str]
@@ -29,13 +32,13 @@ class PairWindow:
 
 @dataclass(frozen=True)
 class WindowScores:
-    """One entry a pair of the window, in its order.
+    """The scores of a window, one entry for each pair in its order.
 
     Attributes:
-        logits: float32 (n,), the model's raw output; for two labels the log-odds of the second.
-        n_tokens: int32 (n,), what the model saw, special tokens included.
-        truncated: bool (n,), whether text was cut to fit `max_length`.
-        no_rescue: why logits that are not finite were not computed again in fp32.
+        logits: float32 (n,), the model's raw output; of two labels the log-odds of the second.
+        n_tokens: int32 (n,), tokens of the pair in the model, special tokens included.
+        truncated: bool (n,), whether text was truncated to `max_length`.
+        no_rescue: the reason why non-finite logits were not computed again in fp32, if so.
     """
 
     logits: np.ndarray

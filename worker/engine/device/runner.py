@@ -23,7 +23,7 @@ from worker.engine.device.faults import (
 )
 from worker.engine.device.memory import PAUSES_S, asks_too_much, is_ours_alone, release
 from worker.engine.kernels.layers import Forward
-from worker.engine.stats import BatchRun, OnBatch, unheard
+from worker.engine.stats import BatchRun, OnBatch, ignore_batch
 
 # Batches that must fit before a halved budget grows again; doubled after each growth in vain.
 _MIN_BEFORE_GROWING, _MAX_BEFORE_GROWING = 8, 1024
@@ -64,7 +64,7 @@ class Runner:
         device: str,
         cut: CutBatches,
         max_batch_tokens: int,
-        on_batch: OnBatch = unheard,
+        on_batch: OnBatch = ignore_batch,
         pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
         """Set up a runner with a full budget.

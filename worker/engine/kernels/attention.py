@@ -1,7 +1,7 @@
-"""Attention over packed pairs, a run of equal lengths at a time: no mask, any device, any dtype.
+"""Attention over packed pairs, one run of equal lengths at a time: no mask, any device, any dtype.
 
-Each pair's result depends on its own tokens only, to the last bit: which kernel runs is decided by
-length and dtype, never by how many pairs share a batch.
+Each pair's result depends on its own tokens only, to the last bit. The kernel is chosen by length
+and dtype, never by the number of pairs in a batch.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch.nn import functional as F
 
 from worker.engine.batches.batching import LengthGroup, TokenBatch
 
-# In a reduced precision attention over up to this many tokens is two fp32 matrix products: 1.7
-# times as fast as SDPA's CPU kernel (heads of 32, 80 tokens) and as bf16 products, for which oneDNN
-# compiles a kernel for every shape, in real work thousands, at milliseconds and a megabyte each.
-# The fp32 mode stays with SDPA, whose sums are those of the reference.
+# In a reduced precision, attention over up to this many tokens is two fp32 matrix products.
+# They are 1.7 times as fast as SDPA's CPU kernel (heads of 32, 80 tokens) and as bf16 products.
+# oneDNN compiles a bf16 kernel for every shape, at milliseconds and a megabyte each; real work has
+# thousands of shapes. fp32 stays with SDPA, whose sums are those of the reference.
 _BMM_MAX_LENGTH = 384
 
-# SDPA's CPU kernel takes this many queries at a time, at the least. The first block by itself has
-# the bits that it has among all; a product for the first query alone is summed in another order.
+# SDPA's CPU kernel takes at least this many queries at a time. The first block by itself has the
+# same bits as among all; a product for the first query alone is summed in another order.
 _SDPA_QUERIES = 32
 
-# Up to this many tokens a sliding window is cheaper as a mask over all scores than in blocks.
+# Up to this many tokens, a mask over all scores is cheaper than blocks of a sliding window.
 _SLIDING_MIN_LENGTH = 256
 
 # PyTorch sends a product of b matrices (m, k) x (k, n) to oneDNN when b * m * k * n is above this
@@ -32,32 +32,36 @@ _SLIDING_MIN_LENGTH = 256
 # One pair alone must be above it, or the number of pairs would decide its bits.
 _ONEDNN_MIN_PRODUCT = 16 * 16 * 16
 
-# Queries a block of sliding-window attention; work is proportional to this plus twice the window.
+# Queries in a block of sliding-window attention; work is proportional to it plus two windows.
 _BLOCK = 128
 
 
 class Attention(Protocol):
-    """`qkv` is (tokens, 3, heads, head_dim); `window` the reach to either side, None for all."""
+    """Attention over the tokens of each pair.
+
+    `qkv` is (tokens, 3, heads, head_dim). `window` is the reach to either side; None reaches all.
+    """
 
     def every_token(
         self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
     ) -> torch.Tensor:
-        """Attention output (tokens, heads * head_dim)."""
+        """Return the output of every token, (tokens, heads * head_dim)."""
         ...
 
     def first_token(
         self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
     ) -> torch.Tensor:
-        """Attention output of each pair's first token, (pairs, heads * head_dim)."""
+        """Return the output of each pair's first token, (pairs, heads * head_dim)."""
         ...
 
 
 class GroupedAttention:
-    """The `Attention` of CPUs, and of fp32 anywhere."""
+    """The `Attention` of CPUs, and of fp32 on any device."""
 
     def every_token(
         self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
     ) -> torch.Tensor:
+        """Return the output as `Attention.every_token`."""
         out = qkv.new_zeros(qkv.shape[0], qkv.shape[2] * qkv.shape[3])
         for group in batch.groups:
             rows = slice(group.start, group.start + group.n_pairs * group.length)
@@ -71,6 +75,7 @@ class GroupedAttention:
     def first_token(
         self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
     ) -> torch.Tensor:
+        """Return the output as `Attention.first_token`."""
         outs = []
         for group in batch.groups:
             rows = slice(group.start, group.start + group.n_pairs * group.length)
@@ -86,7 +91,7 @@ class GroupedAttention:
 
 
 def _heads(rows: torch.Tensor, group: LengthGroup) -> tuple[torch.Tensor, ...]:
-    """Query, key and value of a group's rows, each (pairs, heads, length, head_dim)."""
+    """Return query, key and value of a group's rows, each (pairs, heads, length, head_dim)."""
     shaped = rows.view(group.n_pairs, group.length, *rows.shape[1:])
     return tuple(part.transpose(1, 2) for part in shaped.unbind(2))
 
@@ -116,7 +121,7 @@ def _bmm(
     value: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Two plain matrix products; one flat batch axis keeps results independent of its size."""
+    """Attend by two matrix products; one flat batch axis keeps results independent of its size."""
     shape = query.shape
     query, key, value = (part.reshape(-1, part.shape[2], shape[3]) for part in (query, key, value))
     added = query.new_zeros(1, 1, 1) if mask is None else mask
@@ -127,7 +132,7 @@ def _bmm(
 
 @lru_cache(maxsize=1024)
 def _reach(length: int, window: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """(1, queries, keys) to add to the scores: nothing within reach, minus infinity beyond."""
+    """Return (1, queries, keys) to add to the scores: 0 within reach, minus infinity beyond."""
     place = torch.arange(length, device=device)
     beyond = (place[:, None] - place).abs() > window
     return torch.zeros(1, length, length, dtype=dtype, device=device).masked_fill_(
@@ -138,7 +143,7 @@ def _reach(length: int, window: int, dtype: torch.dtype, device: torch.device) -
 def _sliding(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int
 ) -> torch.Tensor:
-    """Blocks of queries against the keys they can reach: linear in length, not quadratic."""
+    """Attend in blocks of queries over the keys that they reach, in time linear in length."""
     n_pairs, n_heads, length, head_dim = query.shape
     n_blocks = -(-length // _BLOCK)
     tail = n_blocks * _BLOCK - length
@@ -157,7 +162,7 @@ def _sliding(
 
 
 def _band(length: int, n_blocks: int, span: int, window: int, device: torch.device) -> torch.Tensor:
-    """Bool (1, blocks, queries, keys): within reach and inside the text."""
+    """Return bool (1, blocks, queries, keys): within reach and inside the text."""
     block = torch.arange(n_blocks, device=device)[:, None, None] * _BLOCK
     query = block + torch.arange(_BLOCK, device=device)[:, None]
     key = block + torch.arange(span, device=device)[None, :] - window

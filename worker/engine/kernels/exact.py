@@ -1,6 +1,6 @@
-"""Keep a model's last step in fp32: its weights as the file has them, its inputs cast up.
+"""Keep a model's head in fp32: its weights as the file has them, its inputs cast up.
 
-A logit near 18 in bf16 is one of eight values between 18 and 19, so that unlike pairs would tie.
+bf16 has eight values between 18 and 19, so that different pairs with such logits would tie.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 
 def with_exact_head(skeleton: Any) -> Any:
-    """The class of a model, changed so that `from_pretrained` reads its head in fp32.
+    """Return a subclass of a model's class whose `from_pretrained` reads the head in fp32.
 
     Args:
-        skeleton: a model of that class, on the meta device will do.
+        skeleton: a model of that class; it may be on the meta device.
     """
     kind = type(skeleton)
     names = {f"^{re.escape(name)}" for name in _head_names(skeleton)}
@@ -28,17 +28,16 @@ def with_exact_head(skeleton: Any) -> Any:
 
 
 def run_head_in_fp32(model: Any) -> None:
-    """Give a classifier's head fp32 inputs, whatever its body gives; the head is fp32 already."""
+    """Cast the inputs of a classifier's head to fp32; the head itself is fp32 already."""
     _body(model).register_forward_hook(lambda _, __, out: _cast_up(out))
     for pooler in _poolers(model):
         pooler.register_forward_pre_hook(lambda _, args: _cast_up(args))
 
 
 def keep_rows_of_head(model: Any, rows: list[int], dtype: torch.dtype) -> None:
-    """Leave only some rows of a language model's head, in fp32, and the body in `dtype`.
+    """Reduce a language model's head to some rows in fp32, and keep the body in `dtype`.
 
-    What the model does to its logits after the head, such as capping or scaling them, is done to
-    these rows in fp32, too.
+    If the model caps or scales its logits after the head, it does so in fp32, too.
 
     Raises:
         ValueError: the model has no head of that kind, or it has fewer rows.
@@ -59,7 +58,7 @@ def keep_rows_of_head(model: Any, rows: list[int], dtype: torch.dtype) -> None:
 
 
 class _Rows(nn.Linear):
-    """Some rows of a linear layer in fp32; its inputs may be of any precision."""
+    """Some rows of a linear layer, in fp32; its inputs may have any precision."""
 
     def __init__(self, full: nn.Linear, rows: list[int]) -> None:
         super().__init__(full.in_features, len(rows), bias=full.bias is not None, device="meta")
@@ -72,7 +71,7 @@ class _Rows(nn.Linear):
 
 
 def _head_names(model: Any) -> Iterator[str]:
-    """Prefixes of the names of what comes after the body, and of a tied embedding."""
+    """Yield patterns that match the names of all tensors of the head, and of a tied embedding."""
     names = {id(module): name for name, module in model.named_modules()}
     output = model.get_output_embeddings()
     if output is not None:
@@ -87,19 +86,19 @@ def _head_names(model: Any) -> Iterator[str]:
 
 
 def _body(model: Any) -> Any:
-    """What gives the hidden states: the model's base, else its largest part."""
+    """Return the part that gives hidden states: the model's base, else its largest child."""
     if model.base_model is not model:
         return model.base_model
     return max(model.children(), key=lambda child: sum(p.numel() for p in child.parameters()))
 
 
 def _poolers(model: Any) -> list[nn.Module]:
-    """A pooler that is kept in the body but is the first layer of the head."""
+    """Return the poolers that are modules of the body but the first layer of the head."""
     return [child for name, child in _body(model).named_children() if "pooler" in name]
 
 
 def _cast_up(out: Any) -> Any:
-    """The same output with every floating tensor in fp32."""
+    """Return the output with every floating tensor in fp32."""
     if isinstance(out, torch.Tensor):
         return out.float() if out.is_floating_point() else out
     if isinstance(out, tuple):

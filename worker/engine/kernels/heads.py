@@ -1,7 +1,7 @@
-"""Heads: from a body's hidden states to one logit a pair, in fp32 whatever the body computes in.
+"""Heads: from a body's hidden states to one logit for each pair, always in fp32.
 
-A head is a chain of steps, each of which reads one named feature and writes one, as the modules of
-Sentence Transformers do. The heads of transformers' own classifiers are such chains, too.
+A head is a chain of steps. Each step reads one named feature and writes one, like the modules of
+Sentence Transformers. The heads of transformers' own classifiers are such chains, too.
 """
 
 from __future__ import annotations
@@ -21,30 +21,36 @@ TOKENS = "token_embeddings"
 POOLED = "sentence_embedding"
 SCORES = "scores"
 
-# A whole number of vectors: the scalar path of an activation rounds otherwise than the vector path.
+# A whole number of vectors, because an activation's scalar path rounds differently.
 _ACTIVATED_COLUMNS = 64
 
 
 class Step(Protocol):
-    """One module of a head, on fp32 tensors: (tokens, width) before pooling, (pairs, width) after.
+    """One module of a head.
 
-    `reads` and `writes` are names of features.
+    Its fp32 tensors are (tokens, width) before pooling, (pairs, width) after it.
     """
 
     @property
-    def reads(self) -> str: ...
+    def reads(self) -> str:
+        """The feature that it reads."""
+        ...
 
     @property
-    def writes(self) -> str: ...
+    def writes(self) -> str:
+        """The feature that it writes."""
+        ...
 
-    def __call__(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor: ...
+    def __call__(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        """Return the feature that it writes, for the one that it reads."""
+        ...
 
 
 class Head:
     """A chain of steps that ends in the scores.
 
     Attributes:
-        reads_every_token: it is given (tokens, width), else the first tokens, (pairs, width).
+        reads_every_token: it needs (tokens, width); otherwise the first tokens, (pairs, width).
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
@@ -54,7 +60,7 @@ class Head:
         self._steps = list(steps) if self.reads_every_token else rest
 
     def __call__(self, hidden: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-        """fp32 logits (pairs,) of the hidden states of any precision."""
+        """Return fp32 logits (pairs,) for hidden states of any precision."""
         features = {TOKENS if self.reads_every_token else POOLED: hidden.float()}
         for step in self._steps:
             features[step.writes] = step(features[step.reads], batch)
@@ -64,7 +70,15 @@ class Head:
 def classifier(
     pooling: str, dense: Any, activation: str, out: Any, *, norm: nn.LayerNorm | None = None
 ) -> Head:
-    """The head of a classifier of transformers: dense, activation, norm where it has one, out."""
+    """Return the head of a classifier of transformers.
+
+    Args:
+        pooling: a key of POOLINGS.
+        dense: the first linear layer.
+        activation: a key of ACTIVATIONS.
+        out: the last linear layer, with one or two outputs.
+        norm: the norm before the last layer, if it has one.
+    """
     steps: list[Step] = [Pooling((pooling,)), Dense.of(dense, ACTIVATIONS[activation])]
     if norm is not None:
         steps.append(Normed(Norm(norm, dtype=torch.float32)))
@@ -73,28 +87,21 @@ def classifier(
 
 @dataclass(frozen=True)
 class Pooling:
-    """Hidden states of tokens become those of pairs, several modes side by side."""
+    """Pool hidden states of tokens to those of pairs; several modes are concatenated."""
 
     modes: tuple[str, ...]
     reads: str = TOKENS
     writes: str = POOLED
 
     def __call__(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        """Compute the step."""
         return torch.cat([POOLINGS[mode](x, batch) for mode in self.modes], dim=-1)
-
-
-def _first(x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-    return x[batch.first_tokens]
-
-
-def _last(x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-    return x[batch.starts[1:] - 1]
 
 
 def _by_group(
     x: torch.Tensor, batch: TokenBatch, reduce: Callable[[torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """Reduce (pairs, length, width) to (pairs, width), a run of equal lengths at a time."""
+    """Reduce (pairs, length, width) to (pairs, width), one run of equal lengths at a time."""
     pooled = []
     for group in batch.groups:
         rows = x[group.start : group.start + group.n_pairs * group.length]
@@ -103,15 +110,15 @@ def _by_group(
 
 
 def _weighted_mean(rows: torch.Tensor) -> torch.Tensor:
-    """Tokens weigh 1, 2, 3, … by their position."""
+    """Return the mean over tokens weighted 1, 2, 3, … by their position."""
     weights = torch.arange(1, rows.shape[1] + 1, dtype=rows.dtype, device=rows.device)
     return (rows * weights[:, None]).sum(1) / weights.sum()
 
 
-# By the names of `sentence_transformers.sentence_transformer.modules.Pooling`.
+# The names are those of `sentence_transformers.sentence_transformer.modules.Pooling`.
 POOLINGS: dict[str, Callable[[torch.Tensor, TokenBatch], torch.Tensor]] = {
-    "cls": _first,
-    "lasttoken": _last,
+    "cls": lambda x, batch: x[batch.first_tokens],
+    "lasttoken": lambda x, batch: x[batch.starts[1:] - 1],
     "max": lambda x, batch: _by_group(x, batch, lambda rows: rows.amax(1)),
     "mean": lambda x, batch: _by_group(x, batch, lambda rows: rows.sum(1) / rows.shape[1]),
     "mean_sqrt_len_tokens": lambda x, batch: _by_group(
@@ -122,7 +129,7 @@ POOLINGS: dict[str, Callable[[torch.Tensor, TokenBatch], torch.Tensor]] = {
 
 
 class Dense:
-    """A linear layer, its activation and, where asked for, the input added to what comes out."""
+    """A linear layer with an activation; optionally the input is added to its output."""
 
     def __init__(
         self,
@@ -145,9 +152,11 @@ class Dense:
 
     @classmethod
     def of(cls, layer: Any, activation: Activation | None, *, writes: str = POOLED) -> Dense:
+        """Make the step of a linear layer of torch."""
         return cls(layer.weight, layer.bias, activation, writes=writes)
 
     def __call__(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        """Compute the step."""
         out = self._linear(x)
         if self._activation is not None:
             out = self._activation(out)[:, : self._width]
@@ -165,4 +174,5 @@ class Normed:
     writes: str = POOLED
 
     def __call__(self, x: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        """Compute the step."""
         return self.norm(x)

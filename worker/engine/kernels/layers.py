@@ -1,4 +1,4 @@
-"""The pieces every packed model is made of: linear layers, norms, activations and heads."""
+"""The parts of every packed model: linear layers, norms, activations and logits."""
 
 from __future__ import annotations
 
@@ -27,21 +27,27 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 class MakeLinear(Protocol):
-    """Makes the linear layer of a precision."""
+    """Makes the linear layers of a precision."""
 
     def __call__(
         self, weight: torch.Tensor, bias: torch.Tensor | None, *, activation: str | None = None
     ) -> Linear:
-        """From an fp32 weight (out, in) and bias (out,); `activation` is one of ACTIVATIONS."""
+        """Return a linear layer.
+
+        Args:
+            weight: fp32 (out, in).
+            bias: fp32 (out,).
+            activation: a key of ACTIVATIONS, applied to the output.
+        """
         ...
 
 
-# CPU matrix products of fewer rows or columns than this take kernels (gemv, edge tiles) that sum in
-# another order, so that a pair's bits would depend on how many pairs came with it.
+# CPU matrix products of fewer rows or columns take kernels (gemv, edge tiles) that sum in another
+# order. A pair's bits would then depend on the number of pairs in its batch.
 _MIN_ROWS = 64
 _MIN_COLUMNS = 16
 
-# The name and kind under which oneDNN knows an activation.
+# oneDNN's name and kind of an activation.
 _ONEDNN_ACTIVATIONS: dict[str | None, tuple[str, str]] = {
     "gelu": ("gelu", "none"),
     "gelu_new": ("gelu", "tanh"),
@@ -50,15 +56,18 @@ _ONEDNN_ACTIVATIONS: dict[str | None, tuple[str, str]] = {
 
 
 class Forward(Protocol):
-    """A model as the scorer sees it."""
+    """A model on its device, without its tokenizer."""
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
-        """fp32 logits (pairs,) on the batch's device; for two labels the second's log-odds."""
+        """Return fp32 logits (pairs,) on the batch's device.
+
+        Of two labels it is the log-odds of the second.
+        """
         ...
 
 
 class DenseLinear:
-    """`x @ weight.T + bias` in the weight's dtype, each row's bits independent of the others."""
+    """`x @ weight.T + bias` in one dtype; each row's bits are independent of other rows."""
 
     def __init__(
         self,
@@ -79,6 +88,7 @@ class DenseLinear:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (rows, out) for (rows, in)."""
         missing = -len(x) % ROW_STEP if self._is_packed else max(0, self._min_rows - len(x))
         padded = F.pad(x, (0, 0, 0, missing)) if missing else x
         product = self._packed if self._is_packed else self._plain
@@ -88,20 +98,21 @@ class DenseLinear:
         return activated(F.linear(x, self._weight, self._bias), self._activation)
 
     def _packed(self, x: torch.Tensor) -> torch.Tensor:
-        """The activation within the product where oneDNN has it, before anything is rounded."""
+        """Apply the activation within the product if oneDNN has it, before it rounds."""
         name, kind = _ONEDNN_ACTIVATIONS.get(self._activation, ("none", ""))
         out = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, name, [], kind)
         return out if name != "none" else activated(out, self._activation)
 
 
 def activated(x: torch.Tensor, activation: str | None) -> torch.Tensor:
+    """Apply an activation by its name; None applies none."""
     return x if activation is None else ACTIVATIONS[activation](x)
 
 
 def _can_pack(weight: torch.Tensor) -> bool:
-    """Whether oneDNN takes a weight laid out once as it wants it, not anew for each product.
+    """Return whether oneDNN can keep a weight in its own layout instead of converting it each time.
 
-    These are the operators that torch.compile uses; 1.1 times the plain product on AVX512-BF16.
+    torch.compile uses the same operators. They are 1.1 times as fast on AVX512-BF16.
     """
     if weight.device.type != "cpu" or weight.dtype is not torch.bfloat16:
         return False
@@ -112,7 +123,7 @@ def _can_pack(weight: torch.Tensor) -> bool:
 
 
 class Norm:
-    """Layer normalisation with the module's own weights."""
+    """Layer normalisation with a module's weights in one dtype."""
 
     def __init__(self, module: nn.LayerNorm, *, dtype: torch.dtype) -> None:
         self._shape = tuple(module.normalized_shape)
@@ -121,22 +132,26 @@ class Norm:
         self._eps = module.eps
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (rows, width) normalised by row."""
         return F.layer_norm(x, self._shape, self._weight, self._bias, self._eps)
 
 
 def exact(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-    """The `MakeLinear` of fp32: what heads use whatever the precision of the body."""
+    """Make a linear layer in fp32, which heads use in every precision of the body."""
     return DenseLinear(weight, bias, dtype=torch.float32)
 
 
 def fused(make: MakeLinear, *modules: nn.Linear, activation: str | None = None) -> Linear:
-    """Several layers on the same input as one, their outputs side by side."""
+    """Return several layers on the same input as one; the outputs are concatenated."""
     weight = torch.cat([module.weight.detach() for module in modules])
     biases = [module.bias.detach() for module in modules if module.bias is not None]
     return make(weight, torch.cat(biases) if biases else None, activation=activation)
 
 
 def single_logit(logits: torch.Tensor) -> torch.Tensor:
-    """(n, 1) or (n, 2) to fp32 (n,); of two labels the difference, whose sigmoid is the softmax."""
+    """Return fp32 (n,) for logits (n, 1) or (n, 2).
+
+    Of two labels it is the difference: its sigmoid is the softmax.
+    """
     logits = logits.float()
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]

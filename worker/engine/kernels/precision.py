@@ -1,4 +1,4 @@
-"""Which numbers a model computes with on which device, and what `auto` chooses there."""
+"""Precisions: the dtype and the linear layers of each, and the choice of `auto` on a device."""
 
 from __future__ import annotations
 
@@ -22,64 +22,52 @@ _DTYPES: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Numerics:
-    """What activations, norms and embeddings are held in, and how linear layers multiply."""
+    """The arithmetic of a precision.
+
+    Attributes:
+        dtype: dtype of activations, norms and embeddings.
+        linear: makes the linear layers.
+    """
 
     dtype: torch.dtype
     linear: MakeLinear
 
 
 def resolve_precision(precision: Precision, device: str) -> Resolved:
-    """The precision to run in; `auto` is the fastest that keeps 16 bits or more.
+    """Return the precision to run in; `auto` is the fastest with 16 bits or more.
 
     Raises:
-        ValueError: the precision is unknown, or the device cannot do it.
+        ValueError: the precision is unknown, or the device does not support it.
     """
+    is_cuda = torch.device(device).type == "cuda"
     if precision not in get_args(Precision):
         raise ValueError(f"precision {precision!r} is none of {', '.join(get_args(Precision))}")
     if precision == "auto":
-        return _cuda_default(device) if _is_cuda(device) else _cpu_default()
-    if precision == "int8" and _is_cuda(device):
+        if not is_cuda:
+            return "bf16" if has_fast_bf16() else "fp32"
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    if precision == "int8" and is_cuda:
         raise ValueError(f"precision int8 is for CPUs; {device} can take bf16 or, on Hopper, fp8")
-    if precision == "fp8" and not (_is_cuda(device) and _capability(device) >= (9, 0)):
+    if precision == "fp8" and not (is_cuda and torch.cuda.get_device_capability(device) >= (9, 0)):
         raise ValueError(f"precision fp8 needs a Hopper GPU (compute capability 9.0), not {device}")
     return precision
 
 
 def numerics(precision: Resolved) -> Numerics:
-    """How a packed model computes in a precision."""
+    """Return the arithmetic of a precision."""
     if precision in ("int8", "fp8"):
-        return _quantized(precision)
+        from worker.engine.kernels.quantized import Fp8Linear, Int8Linear
+
+        if precision == "fp8":
+            return Numerics(torch.bfloat16, Fp8Linear)
+        return Numerics(torch.bfloat16 if has_fast_bf16() else torch.float32, Int8Linear)
     dtype = _DTYPES[precision]
     return Numerics(dtype, partial(DenseLinear, dtype=dtype))
 
 
 def has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
+    """Return whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
     return any(
         getattr(torch.cpu, name, lambda: False)()
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
-
-
-def _quantized(precision: Resolved) -> Numerics:
-    from worker.engine.kernels.quantized import Fp8Linear, Int8Linear
-
-    if precision == "fp8":
-        return Numerics(torch.bfloat16, Fp8Linear)
-    return Numerics(torch.bfloat16 if has_fast_bf16() else torch.float32, Int8Linear)
-
-
-def _cpu_default() -> Resolved:
-    return "bf16" if has_fast_bf16() else "fp32"
-
-
-def _cuda_default(device: str) -> Resolved:
-    return "bf16" if _capability(device) >= (8, 0) else "fp16"
-
-
-def _capability(device: str) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)
-
-
-def _is_cuda(device: str) -> bool:
-    return torch.device(device).type == "cuda"

@@ -1,4 +1,4 @@
-"""Attention over packed pairs on CUDA: one flash kernel for all lengths, no extra package."""
+"""Attention over packed pairs on CUDA by torch's own flash kernel, one call for all lengths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.engine.kernels.attention import GroupedAttention
 
 
 def has_varlen(device: str, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether `torch.nn.attention.varlen` (torch 2.10 and later) can run such heads there."""
+    """Return whether `torch.nn.attention.varlen` (torch 2.10 and later) supports such heads."""
     if torch.device(device).type != "cuda" or dtype == torch.float32:
         return False
     if find_spec("torch.nn.attention.varlen") is None:
@@ -24,9 +24,9 @@ def has_varlen(device: str, dtype: torch.dtype, head_dim: int) -> bool:
 class VarlenAttention:
     """The `Attention` of fp16 and bf16 on CUDA.
 
-    Keyword arguments of `varlen_attn` differ between torch 2.10 and 2.13, so each is passed only
-    where this torch has it. `num_splits=1` keeps the order of sums independent of the batch; some
-    kernels refuse it when they are called (cuDNN's in 2.13, all but FA3 in 2.12).
+    Keyword arguments of `varlen_attn` differ between torch 2.10 and 2.13, so each is passed only if
+    this torch has it. `num_splits=1` keeps the order of sums independent of the batch. Some kernels
+    refuse it when they are called: cuDNN's in 2.13, all but FA3 in 2.12.
     """
 
     def __init__(self) -> None:
@@ -38,13 +38,10 @@ class VarlenAttention:
         self._has_window = "window_size" in known
         self._grouped = GroupedAttention()
 
-    @property
-    def is_batch_invariant(self) -> bool:
-        return bool(self._options)
-
     def every_token(
         self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
     ) -> torch.Tensor:
+        """Return the output as `Attention.every_token`."""
         if window is not None and not self._has_window:
             return self._grouped.every_token(qkv, batch, window)
         options = (
@@ -58,6 +55,7 @@ class VarlenAttention:
     def first_token(
         self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
     ) -> torch.Tensor:
+        """Return the output as `Attention.first_token`."""
         if window is not None:  # the kernel aligns windows to the last key, not to the first
             return self.every_token(qkv, batch, window)[batch.first_tokens]
         query, key, value = qkv.unbind(1)
@@ -68,7 +66,7 @@ class VarlenAttention:
         return out.reshape(batch.n_pairs, -1)
 
     def _attended(self, *arguments: Any, **options: Any) -> torch.Tensor:
-        """Torch's attention; where its kernel takes no `num_splits`, without from then on."""
+        """Call torch's attention; if its kernel refuses `num_splits`, drop it from then on."""
         try:
             out: torch.Tensor = self._attend(*arguments, **options)
         except RuntimeError as error:
