@@ -11,15 +11,15 @@ from typing import Any
 
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.models.folder_files import MODULES, TEMPLATES, read_json
-
-# Where Sentence Transformers keeps the settings of its Transformer module; the first counts.
-_TRANSFORMER = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-
-# Their position embeddings start after the padding index, which is 1 if the config has none.
-_OFFSET_POSITIONS = (
-    *("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm"),
-    *("data2vec-text", "ibert", "xmod"),
+from rankmill.models.input_length import (
+    settings_file,
+    stated_lengths,
+    takes_messages,
+    usable_positions,
 )
+
+# The padding id of a config that states none, where positions are counted from it.
+_DEFAULT_PAD_ID = 1
 
 
 def check_max_length(max_length: int | None, model_id: str, folder: Path) -> None:
@@ -44,22 +44,13 @@ def length_limit(folder: Path) -> int | None:
     """
     config = read_json(folder / "config.json")
     positions = config.get("max_position_embeddings")
-    if positions and config.get("model_type") in _OFFSET_POSITIONS:
-        padding = config.get("pad_token_id")
-        positions -= (padding if isinstance(padding, int) else 1) + 1
-    transformer = _transformer(folder) or {}
-    processing = _part(transformer, "processing_kwargs")
-    keys = ("chat_template", "text", "common")
-    order = keys if _takes_messages(transformer) else ("common", "text")
-    lengths = [
-        *(_part(processing, key).get("max_length") for key in order),
-        _part(transformer, "processor_kwargs").get("model_max_length"),
-        _part(transformer, "tokenizer_args").get("model_max_length"),
-        transformer.get("max_seq_length"),
-        _object(folder, "tokenizer_config.json").get("model_max_length"),
-    ]
-    stated = next((length for length in lengths if length is not None), None)
-    limits = [limit for limit in (positions, stated) if isinstance(limit, int | float)]
+    if positions:
+        pad_id = config.get("pad_token_id")
+        pad_id = pad_id if isinstance(pad_id, int) else _DEFAULT_PAD_ID
+        positions = usable_positions(config.get("model_type"), positions, pad_id)
+    lengths = [value for _, value in stated_lengths(_transformer(folder) or {})]
+    lengths.append(_object(folder, "tokenizer_config.json").get("model_max_length"))
+    limits = [limit for limit in (positions, lengths[0]) if isinstance(limit, int | float)]
     return int(min(limits)) if limits and min(limits) < 2**31 - 1 else None
 
 
@@ -78,7 +69,7 @@ def check_causal(folder: Path) -> None:
         ) or _object(folder, "tokenizer_config.json").get("chat_template")
     else:
         is_causal = transformer.get("transformer_task") == "text-generation"
-        has_prompt = len(read_json(folder / MODULES)) > 1 or _takes_messages(transformer)
+        has_prompt = len(read_json(folder / MODULES)) > 1 or takes_messages(transformer)
     if is_causal and not has_prompt:
         raise ModelUnavailable(
             f"{folder}: a causal language model without a chat template and a LogitScore "
@@ -92,20 +83,9 @@ def _transformer(folder: Path) -> dict[str, Any] | None:
     stated = _object(folder, "config_sentence_transformers.json")
     if not (folder / MODULES).is_file() or stated.get("model_type") != "CrossEncoder":
         return None  # Sentence Transformers ignores it then, too
-    names = [f"sentence_{kind}_config.json" for kind in _TRANSFORMER]
-    return _object(folder, next((n for n in names if (folder / n).is_file()), names[0]))
-
-
-def _takes_messages(transformer: dict[str, Any]) -> bool:
-    return _part(transformer, "modality_config").get("message") is not None
+    return _object(folder, settings_file(folder).name)
 
 
 def _object(folder: Path, name: str) -> dict[str, Any]:
     content: dict[str, Any] = read_json(folder / name) if (folder / name).is_file() else {}
     return content
-
-
-def _part(settings: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return an object in an object, or an empty one; the worker refuses any other by name."""
-    part = settings.get(key)
-    return part if isinstance(part, dict) else {}

@@ -1,1 +1,1 @@
-"""Scores (query, document) pairs; knows torch, transformers, tokenizers and numpy only."""
+"""Scores (query, document) pairs; needs torch, transformers, tokenizers and numpy only."""

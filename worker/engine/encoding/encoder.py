@@ -115,7 +115,7 @@ def encoder_for(source: ModelFolder, *, max_length: int) -> Encoder:
                 source.tokenizer,
                 max_length=max_length,
                 system_prompt=prompt,
-                options=source.chat_options,
+                options=dict(source.settings.template_options),
                 message_format=source.settings.message_format,
             )
     with reading(source.path, "the tokenizer"):

@@ -1,4 +1,4 @@
-"""A model folder as the engine reads it: config, tokenizer, limits and default activation."""
+"""A model's folder: config, tokenizer, longest input and default activation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from rankmill.models.input_length import usable_positions
 from worker.engine.folder.refusal import UnusableFolder, reading
 from worker.engine.folder.st_settings import StSettings, read_st_settings
 
@@ -18,13 +19,7 @@ Activation = Literal["sigmoid", "none"]
 # transformers gives a tokenizer without a stated limit 1e30, which the Rust side cannot take.
 _NO_LIMIT = 2**31 - 1
 
-# Their position embeddings start after the padding index.
-_OFFSET_POSITIONS = (
-    *("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm"),
-    *("data2vec-text", "ibert", "xmod"),
-)
-
-# The torch modules that CrossEncoder may apply and this engine has.
+# The torch modules that CrossEncoder may apply and that Rankmill supports.
 _ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
     "torch.nn.Sigmoid": "sigmoid",
@@ -36,13 +31,17 @@ _ACTIVATIONS: dict[str, Activation] = {
 class ModelFolder:
     """A local folder with a config, a tokenizer and safetensors weights; never the network.
 
-    Python code in it runs only where `may_run_code` says so; a model that needs it is refused.
-    All that is read of it raises UnusableFolder where it is not what it should be.
+    Python code in it runs only with `may_run_code`; without, a model that needs it is refused.
+    Every property raises UnusableFolder if a file is missing, broken or not supported.
+
+    Attributes:
+        path: the folder.
+        loading: arguments for the `from_pretrained` of transformers.
     """
 
     def __init__(self, path: Path, *, may_run_code: bool = False) -> None:
         self.path = path
-        # Left open, transformers would ask on the terminal.
+        # Without trust_remote_code, transformers would ask on the terminal.
         self.loading: dict[str, Any] = {
             "local_files_only": True,
             "trust_remote_code": may_run_code,
@@ -50,6 +49,7 @@ class ModelFolder:
 
     @cached_property
     def config(self) -> Any:
+        """The config, of a model that can rerank."""
         from transformers import AutoConfig
 
         with reading(self.path, "config.json"):
@@ -64,11 +64,12 @@ class ModelFolder:
 
     @cached_property
     def settings(self) -> StSettings:
-        """What Sentence Transformers obeys of the folder."""
+        """The settings of Sentence Transformers."""
         return read_st_settings(self.path)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, with the folder's setting for lower case."""
         from transformers import AutoTokenizer
 
         with reading(self.path, "the tokenizer"):
@@ -76,31 +77,40 @@ class ModelFolder:
                 self.path, **self.loading
             )
             if self.settings.lower_case:
-                _lower_case(tokenizer)
+                from tokenizers.normalizers import Lowercase, Sequence
+
+                # As Sentence Transformers does it: before any other normalizer.
+                backend = tokenizer.backend_tokenizer
+                before = backend.normalizer
+                # Its members can be iterated over, which its stub does not say.
+                is_sequence = isinstance(before, Sequence)
+                steps: list[Any] = list(cast("Any", before)) if is_sequence else [before]
+                if not any(isinstance(step, Lowercase) for step in steps):
+                    backend.normalizer = Sequence([Lowercase(), *filter(None, steps)])
         return tokenizer
 
     @property
     def runs_code(self) -> bool:
-        """Whether the model's own Python code is loaded in place of the library's."""
+        """Whether the folder's Python code is loaded instead of the library's."""
         has_code = getattr(self.config, "auto_map", None) is not None
         return has_code and bool(self.loading["trust_remote_code"])
 
     @property
     def is_causal(self) -> bool:
-        """Whether it scores by the next token rather than with a classification head."""
+        """Whether it scores by the next token, not by a classification head."""
         if self.settings.applied:
             return self.settings.task == "text-generation"
         return is_causal(self.config)
 
     @property
     def states_cross_encoder(self) -> bool:
-        """Whether Sentence Transformers has saved it as a CrossEncoder, in any of its versions."""
+        """Whether any version of Sentence Transformers has saved it as a CrossEncoder."""
         keys = ("sentence_transformers", "sbert_ce_default_activation_function")
         return self.settings.applied or any(hasattr(self.config, key) for key in keys)
 
     @property
     def has_head_modules(self) -> bool:
-        """Whether modules.json adds the head to a transformer that gives hidden states."""
+        """Whether modules.json adds a head to a transformer that gives hidden states."""
         return self.settings.task == "feature-extraction" and bool(self.settings.modules)
 
     @property
@@ -108,7 +118,7 @@ class ModelFolder:
         """Whether pairs go through the chat template.
 
         Raises:
-            UnusableFolder: the folder wants that and has none.
+            UnusableFolder: the folder asks for a chat template and has none.
         """
         has_template = self.tokenizer.chat_template is not None
         if self.settings.takes_messages is None:
@@ -119,29 +129,31 @@ class ModelFolder:
 
     @property
     def length_limit(self) -> int:
-        """The longest input the model can take, in tokens."""
+        """The longest input of the model, in tokens; 2**31 - 1 if it has no limit."""
         config = self.config
         positions = getattr(config, "max_position_embeddings", None) or _NO_LIMIT
-        if config.model_type in _OFFSET_POSITIONS:
-            positions -= config.pad_token_id + 1
-        stated = self.settings.max_length(through_template=self.uses_template)
+        pad_id: Any = getattr(config, "pad_token_id", None)
+        positions = usable_positions(config.model_type, positions, pad_id)
+        stated = self.settings.max_length
         limit = self.tokenizer.model_max_length if stated is None else stated
         return min(int(limit), int(positions), _NO_LIMIT)
 
     @property
     def activation(self) -> Activation:
-        """What `CrossEncoder.predict` applies by default: the folder's own word, else sigmoid.
+        """The function that `CrossEncoder.predict` applies by default; sigmoid if none is stated.
 
-        Sentence Transformers keeps it as the import path of a torch module, in three places over
-        time.
+        Sentence Transformers keeps it as the import path of a torch module, in one of three places
+        by its version.
 
         Raises:
-            UnusableFolder: it is another function than those that `--activation` names.
+            UnusableFolder: `--activation` does not know the function.
         """
         config = self.config
         in_config = getattr(config, "sentence_transformers", None) or {}
         if not isinstance(in_config, dict):
-            raise UnusableFolder(f"{self.path}: config.json: sentence_transformers is no object")
+            raise UnusableFolder(
+                f"{self.path}: config.json: sentence_transformers is not an object"
+            )
         stated = self.settings.activation
         if stated is None and "activation_fn" in in_config:
             stated = in_config["activation_fn"]
@@ -158,38 +170,18 @@ class ModelFolder:
 
     @property
     def default_prompt(self) -> str | None:
-        """What Sentence Transformers puts before every query, where the folder states it."""
+        """The text that Sentence Transformers puts before every query, if any."""
         return self.settings.prompt
 
-    @property
-    def chat_options(self) -> dict[str, Any]:
-        """Arguments for the chat template, where the folder states them."""
-        return self.settings.template_options
-
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON object of the folder; empty without that file."""
-        content: dict[str, Any] = self._read(name) or {}
-        return content
-
-    def _read(self, name: str) -> Any:
+        """Read a JSON object of the folder; empty without that file."""
         file = self.path / name
         with reading(self.path, name):
-            return json.loads(file.read_text()) if file.is_file() else None
-
-
-def _lower_case(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Lower all text before anything else, as Sentence Transformers does it."""
-    from tokenizers.normalizers import Lowercase, Sequence
-
-    backend = tokenizer.backend_tokenizer
-    before = backend.normalizer
-    # Its members can be iterated over, which its stub does not say.
-    steps: list[Any] = list(cast("Any", before)) if isinstance(before, Sequence) else [before]
-    if not any(isinstance(step, Lowercase) for step in steps):
-        backend.normalizer = Sequence([Lowercase(), *filter(None, steps)])
+            content: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        return content or {}
 
 
 def is_causal(config: Any) -> bool:
-    """Whether the config is of a language model, scored by its next token."""
+    """Return whether a config is that of a language model, which scores by its next token."""
     architectures = getattr(config, "architectures", None) or [""]
     return str(architectures[0]).endswith("ForCausalLM")

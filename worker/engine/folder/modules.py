@@ -1,7 +1,7 @@
-"""The modules that a folder's modules.json puts after its transformer, as CrossEncoder runs them.
+"""Load the head that modules.json adds to a transformer, as CrossEncoder runs it.
 
-They are read from their subfolders' config.json and model.safetensors alone. What a head cannot be
-made of is refused by name, and so is a weight that is missing, left over or of another shape.
+Only config.json and model.safetensors of the modules' subfolders are read. An unknown module is
+refused by name, and so is a weight that is missing, left over or of another shape.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from worker.engine.kernels.heads import (
 )
 from worker.engine.kernels.layers import Activation, Linear, Norm, exact
 
-# The functions that act on each number by itself and have no weights of their own.
+# Functions that act on each number by itself and have no weights.
 _ELEMENTWISE = (
     *("CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity"),
     *("LeakyReLU", "LogSigmoid", "Mish", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus"),
@@ -38,7 +38,7 @@ _ELEMENTWISE = (
 )
 _TORCH_MODULE = re.compile(r"torch\.nn\.(?:modules\.(?:activation\.|linear\.)?)?(\w+)")
 
-# As Sentence Transformers before 5.5 kept them, in the order in which it joins them.
+# The settings of Sentence Transformers before 5.5, in the order in which it concatenates them.
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -50,7 +50,7 @@ _LEGACY_POOLING = {
 
 
 def kinds(source: ModelFolder) -> list[str]:
-    """Names of the modules after the transformer, of which none may be from elsewhere.
+    """Return the names of the modules after the transformer.
 
     Raises:
         UnusableFolder: a module is not one of Sentence Transformers' own.
@@ -68,7 +68,12 @@ def kinds(source: ModelFolder) -> list[str]:
 
 
 def load_head(source: ModelFolder, width: int, device: str) -> Head:
-    """The head that turns hidden states of some width into scores.
+    """Return the head that turns hidden states into scores.
+
+    Args:
+        source: a folder with head modules.
+        width: the width of the hidden states.
+        device: the device for the weights.
 
     Raises:
         UnusableFolder: a module is not supported, its weights do not fit, or none gives scores.
@@ -86,16 +91,16 @@ def load_head(source: ModelFolder, width: int, device: str) -> Head:
             steps.append(step)
     scores = features.get(SCORES)
     if scores is None or scores.of_tokens or scores.width not in (1, 2):
-        found = "gives none" if scores is None else f"gives {scores.width} a token or pair"
+        given = "gives none" if scores is None else f"gives {scores.width} a token or pair"
         raise UnusableFolder(
             f"{source.path}: modules.json must end in a module whose module_output_name is scores, "
-            f"one or two a pair; it {found}"
+            f"one or two a pair; it {given}"
         )
     return Head(steps)
 
 
 def answers_of_logit_score(source: ModelFolder) -> list[int]:
-    """The tokens that a LogitScore compares: what means relevant, and not relevant if it is used.
+    """Return the token of a LogitScore that means relevant and, if used, the irrelevant one.
 
     Raises:
         UnusableFolder: its config.json names no tokens.
@@ -115,14 +120,14 @@ def answers_of_logit_score(source: ModelFolder) -> list[int]:
 
 @dataclass(frozen=True)
 class _Feature:
-    """An output of the modules so far: its width, and whether its rows are tokens, or pairs."""
+    """An output of the modules so far; its rows are tokens or pairs."""
 
     width: int
     of_tokens: bool
 
 
 class _Module:
-    """A module's files, and the features that are there before it."""
+    """A module's files and the features of the modules before it."""
 
     def __init__(
         self,
@@ -140,10 +145,11 @@ class _Module:
         self._device = device
 
     def refusal(self, why: str) -> UnusableFolder:
+        """Return the error that names the module and the reason."""
         return UnusableFolder(f"{self._where}: {self._kind}: {why}")
 
     def options(self, **defaults: Any) -> dict[str, Any]:
-        """Its config.json, over the defaults; the type of a default is that of the value."""
+        """Return its config.json over the defaults; a value must have the type of its default."""
         stated = self.source.json(f"{self._path}/config.json")
         for key, value in stated.items():
             if key not in defaults:
@@ -155,21 +161,26 @@ class _Module:
         return defaults | stated
 
     def read(self, name: str, width: int | None = None) -> _Feature:
-        """A feature that is there, of the width that the module expects."""
-        found = self._features.get(name)
-        if found is None:
+        """Return a feature that exists and has the width that the module expects."""
+        feature = self._features.get(name)
+        if feature is None:
             raise self.refusal(f"it reads {name}, which no module before it writes")
-        if width is not None and found.width != width:
-            raise self.refusal(f"config.json says {width} inputs, but {name} has {found.width}")
-        return found
+        if width is not None and feature.width != width:
+            raise self.refusal(f"config.json says {width} inputs, but {name} has {feature.width}")
+        return feature
 
     def write(self, name: str, width: int, *, of_tokens: bool) -> None:
+        """Add the feature that the module writes."""
         if not of_tokens and name == TOKENS:
             raise self.refusal(f"it writes {name}, but has no tokens")
         self._features[name] = _Feature(width, of_tokens)
 
     def weights(self, **shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
-        """Its model.safetensors in fp32: exactly these tensors, `__` for a dot."""
+        """Read its model.safetensors in fp32.
+
+        Args:
+            shapes: the shape of each tensor that must exist; `__` in a name means a dot.
+        """
         file = self._where / "model.safetensors"
         if not file.is_file():
             pickled = (
@@ -179,18 +190,18 @@ class _Module:
         from transformers.modeling_utils import load_state_dict
 
         with reading(self._where, file.name):
-            found: dict[str, torch.Tensor] = load_state_dict(file)
+            tensors: dict[str, torch.Tensor] = load_state_dict(file)
         expected = {name.replace("__", "."): shape for name, shape in shapes.items()}
-        for name in sorted(set(expected) ^ set(found)):
+        for name in sorted(set(expected) ^ set(tensors)):
             what = "lacks" if name in expected else "has an unknown"
             raise self.refusal(f"model.safetensors {what} {name}")
         for name, shape in expected.items():
-            tensor = found[name]
+            tensor = tensors[name]
             if tuple(tensor.shape) != shape or not tensor.is_floating_point():
                 raise self.refusal(
                     f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not floats of {shape}"
                 )
-        return {name: tensor.float().to(self._device) for name, tensor in found.items()}
+        return {name: tensor.float().to(self._device) for name, tensor in tensors.items()}
 
 
 def _pooling(module: _Module) -> Step:
@@ -286,7 +297,7 @@ def _normalize(module: _Module) -> Step:
 
 
 def _dropout(module: _Module) -> None:
-    """Nothing: it acts in training only."""
+    """Add no step: dropout acts in training only."""
     module.options(dropout=None)
     module.read(POOLED)
 
