@@ -42,7 +42,13 @@ def measure_agreement(queries: Sequence[str], reduced: np.ndarray, exact: np.nda
         by_query.setdefault(query, []).append(row)
     groups = [np.array(rows) for rows in by_query.values() if len(rows) > 1]
     taus = [_kendall_tau(reduced[rows], exact[rows]) for rows in groups]
-    overlaps = [_top_overlap(reduced[rows], exact[rows]) for rows in groups]
+    overlaps = []
+    for rows in groups:
+        n_top = min(_TOP, len(rows))
+        top, expected = (
+            set(np.argsort(-logits[rows], kind="stable")[:n_top]) for logits in (reduced, exact)
+        )
+        overlaps.append(len(top & expected) / n_top)
     return Agreement(
         n_pairs=len(exact),
         n_queries=len(groups),
@@ -59,9 +65,3 @@ def _kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
     signs_b = np.sign(b[upper[0]] - b[upper[1]])
     untied = np.sqrt(float(np.abs(signs_a).sum()) * float(np.abs(signs_b).sum()))
     return float((signs_a * signs_b).sum() / untied) if untied else 1.0
-
-
-def _top_overlap(a: np.ndarray, b: np.ndarray) -> float:
-    n_top = min(_TOP, len(a))
-    best_a, best_b = (set(np.argsort(-scores, kind="stable")[:n_top]) for scores in (a, b))
-    return len(best_a & best_b) / n_top

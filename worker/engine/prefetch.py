@@ -26,7 +26,18 @@ def ahead(
         limit: total size of the items that wait, where more than one waits. One more is being made.
     """
     shelf: _Shelf[_Item | _Done] = _Shelf(limit)
-    thread = threading.Thread(target=_fill, args=(items, size, shelf), name=THREAD, daemon=True)
+
+    def fill() -> None:
+        done = _Done()
+        try:
+            for item in items:
+                if not shelf.put(item, size(item)):
+                    return
+        except BaseException as error:
+            done = _Done(error)
+        shelf.put(done, 0)
+
+    thread = threading.Thread(target=fill, name=THREAD, daemon=True)
     thread.start()
     try:
         while not isinstance(item := shelf.take(), _Done):
@@ -81,16 +92,3 @@ class _Shelf(Generic[_Item]):
             self._is_closed = True
             self._items.clear()
             self._changed.notify_all()
-
-
-def _fill(
-    items: Iterable[_Item], size: Callable[[_Item], int], shelf: _Shelf[_Item | _Done]
-) -> None:
-    done = _Done()
-    try:
-        for item in items:
-            if not shelf.put(item, size(item)):
-                return
-    except BaseException as error:
-        done = _Done(error)
-    shelf.put(done, 0)

@@ -14,6 +14,7 @@ import torch
 
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.batches.pairs import EncodedWindow
+from worker.engine.device.budget import BatchBudget
 from worker.engine.device.faults import (
     DeviceFaultError,
     DeviceFullError,
@@ -24,9 +25,6 @@ from worker.engine.device.faults import (
 from worker.engine.device.memory import PAUSES_S, asks_too_much, is_ours_alone, release
 from worker.engine.kernels.layers import Forward
 from worker.engine.stats import BatchRun, OnBatch, ignore_batch
-
-# Batches that must fit before a halved budget grows again; doubled after each growth in vain.
-_MIN_BEFORE_GROWING, _MAX_BEFORE_GROWING = 8, 1024
 
 CutBatches = Callable[[np.ndarray, int], Iterator[np.ndarray]]
 
@@ -52,8 +50,6 @@ class Runner:
     """A forward with its device, its batch budget and its answer to a full device.
 
     Attributes:
-        max_batch_tokens: the budget. It is halved when the device is full, and doubled after
-            batches that fit, up to its first value.
         busy_s: seconds the device has spent in forwards.
     """
 
@@ -81,15 +77,17 @@ class Runner:
         self._device = device
         self._cut = cut
         self._launch = _CudaRun if _is_cuda(device) else _CpuRun
-        self.max_batch_tokens = self._first_budget = max_batch_tokens
+        self._budget = BatchBudget(max_batch_tokens)
         self._on_batch = on_batch
         self._pauses_s = pauses_s
         self._longest_fit = 0
         self._shortest_misfit: float = math.inf
-        self._n_fitting = 0
-        self._n_before_growing = _MIN_BEFORE_GROWING
-        self._has_just_grown = False
         self.busy_s = 0.0
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """The present budget of a batch in tokens."""
+        return self._budget.max_tokens
 
     @torch.inference_mode()
     def logits(self, window: EncodedWindow, pairs: np.ndarray) -> np.ndarray:
@@ -113,7 +111,7 @@ class Runner:
             if isinstance(started, str):  # nothing holds the activations now
                 release(self._device)
                 if len(batch_pairs) > 1:
-                    self._halve(int(window.lengths[batch_pairs].sum()))
+                    self._budget.halve(int(window.lengths[batch_pairs].sum()))
                 else:
                     self._wait(window, batch_pairs, n_pauses, started)
                     n_pauses += 1
@@ -122,7 +120,9 @@ class Runner:
                 continue
             late = started
             n_pauses = 0
-            if self._has_grown(window, batch_pairs) and waiting:
+            longest = int(window.lengths[batch_pairs].max())
+            self._longest_fit = max(self._longest_fit, longest)
+            if self._budget.count_fitting() and waiting:
                 waiting = deque(self._batches(window, np.concatenate(list(waiting))))
         self._collect(window, late, out)
         logits: np.ndarray = out[pairs]
@@ -160,25 +160,6 @@ class Runner:
         self.busy_s += run.busy_s
         n_tokens = int(window.lengths[run.pairs].sum())
         self._on_batch(BatchRun(len(run.pairs), n_tokens, self.max_batch_tokens, run.busy_s))
-
-    def _halve(self, n_tokens: int) -> None:
-        self.max_batch_tokens = max(1, min(self.max_batch_tokens, n_tokens) // 2)
-        if self._has_just_grown:  # it grew too soon
-            self._n_before_growing = min(2 * self._n_before_growing, _MAX_BEFORE_GROWING)
-        self._n_fitting, self._has_just_grown = 0, False
-
-    def _has_grown(self, window: EncodedWindow, pairs: np.ndarray) -> bool:
-        """Count a batch that fits; return whether the budget is larger from now on."""
-        self._longest_fit = max(self._longest_fit, int(window.lengths[pairs].max()))
-        self._n_fitting += 1
-        if self._n_fitting < self._n_before_growing:
-            return False
-        self._n_fitting, self._has_just_grown = 0, False
-        if self.max_batch_tokens >= self._first_budget:
-            return False
-        self.max_batch_tokens = min(2 * self.max_batch_tokens, self._first_budget)
-        self._has_just_grown = True
-        return True
 
     def _wait(self, window: EncodedWindow, pairs: np.ndarray, n_pauses: int, message: str) -> None:
         """Pause before the next attempt at a single pair that did not fit.

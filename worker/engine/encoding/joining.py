@@ -51,9 +51,19 @@ class JoinEncoder:
         query_starts = exclusive_cumsum(lengths) + len(self._template.prefix)
         self._write_texts(ids, query_starts, queries, pairs.query_of_pair, kept[0])
         self._write_texts(ids, document_starts, documents, pairs.document_of_pair, kept[1])
+        types = None
+        if self._with_types:
+            part_lengths = np.empty((len(lengths), 5), dtype=np.int64)
+            part_lengths[:, 0] = len(self._template.prefix)
+            part_lengths[:, 1] = kept[0]
+            part_lengths[:, 2] = len(self._template.middle)
+            part_lengths[:, 3] = kept[1]
+            part_lengths[:, 4] = len(self._template.suffix)
+            part_types = np.tile(np.array(self._template.types, dtype=np.uint8), len(lengths))
+            types = np.repeat(part_types, part_lengths.reshape(-1))
         return EncodedWindow(
             ids=ids,
-            types=self._token_types(*kept) if self._with_types else None,
+            types=types,
             lengths=lengths,
             truncated=uncut[0] + uncut[1] > self._room,
             pair_of_row=pairs.pair_of_row,
@@ -94,17 +104,6 @@ class JoinEncoder:
         if self._keep_end:
             starts = starts + texts.stored[chosen] - n_kept
         ids[ragged_arange(places, n_kept)] = texts.ids[ragged_arange(starts, n_kept)]
-
-    def _token_types(self, n_query: np.ndarray, n_document: np.ndarray) -> np.ndarray:
-        template = self._template
-        counts = np.empty((len(n_query), 5), dtype=np.int64)
-        counts[:, 0] = len(template.prefix)
-        counts[:, 1] = n_query
-        counts[:, 2] = len(template.middle)
-        counts[:, 3] = n_document
-        counts[:, 4] = len(template.suffix)
-        kinds = np.tile(np.array(template.types, dtype=np.uint8), len(counts))
-        return np.repeat(kinds, counts.reshape(-1))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 _PROBE = ("alpha beta", "gamma delta epsilon")
 
@@ -27,9 +27,17 @@ class PairTemplate:
     def learn(cls, tokenizer: Tokenizer) -> PairTemplate | None:
         """Learn the template from an encoded pair; return None if a pair has another shape."""
         encoding = tokenizer.encode(*_PROBE)
-        parts = _segments(encoding)
-        if parts is None:
+        owners = encoding.sequence_ids
+        first, second = _span(owners, 0), _span(owners, 1)
+        if first is None or second is None or first.stop > second.start:
             return None
+        parts = [
+            slice(0, first.start),
+            first,
+            slice(first.stop, second.start),
+            second,
+            slice(second.stop, len(owners)),
+        ]
         prefix, query, middle, document, suffix = (encoding.ids[part] for part in parts)
         alone = [tokenizer.encode(text, add_special_tokens=False).ids for text in _PROBE]
         types = [set(encoding.type_ids[part]) for part in parts]
@@ -68,22 +76,6 @@ def longest_first(
         np.where(fits, n_query, np.where(query_is_longer, longer, shorter)),
         np.where(fits, n_document, np.where(query_is_longer, shorter, longer)),
     )
-
-
-def _segments(encoding: Encoding) -> list[slice] | None:
-    """Return the slices of prefix, query, middle, document and suffix; None in another order."""
-    owners = encoding.sequence_ids
-    query = _span(owners, 0)
-    document = _span(owners, 1)
-    if query is None or document is None or query.stop > document.start:
-        return None
-    return [
-        slice(0, query.start),
-        query,
-        slice(query.stop, document.start),
-        document,
-        slice(document.stop, len(owners)),
-    ]
 
 
 def _span(owners: Sequence[int | None], owner: int) -> slice | None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.families.family import Family, Kernels
 from worker.engine.kernels.heads import Head, classifier
-from worker.engine.kernels.layers import ACTIVATIONS, Linear, MakeLinear, Norm, fused
+from worker.engine.kernels.layers import ACTIVATIONS, Norm, fused
 
 _LOCAL = "sliding_attention"
 
@@ -96,7 +96,12 @@ class _Layer:
         self._qkv = fused(linear, _paired(module.attn.Wqkv, self._heads))
         self._mix = fused(linear, module.attn.Wo)
         self._mlp_norm = Norm(module.mlp_norm, dtype=dtype)
-        self._hidden, self._gate = _halves(linear, module.mlp.Wi, config.hidden_activation)
+        # The hidden and the gate half of a gated layer, each with a contiguous output.
+        gated = module.mlp.Wi
+        weights = gated.weight.chunk(2)
+        biases = (None, None) if gated.bias is None else gated.bias.chunk(2)
+        self._hidden = linear(weights[0], biases[0], activation=config.hidden_activation)
+        self._gate = linear(weights[1], biases[1])
         self._narrow = fused(linear, module.mlp.Wo)
 
     def every_token(self, x: torch.Tensor, batch: TokenBatch, turns: _Turns) -> torch.Tensor:
@@ -118,16 +123,6 @@ class _Layer:
         x = x + self._mix(attended)
         normed = self._mlp_norm(x)
         return x + self._narrow(self._hidden(normed).mul_(self._gate(normed)))
-
-
-def _halves(make: MakeLinear, module: Any, activation: str) -> tuple[Linear, Linear]:
-    """Return the hidden and the gate half of a gated layer; each has a contiguous output."""
-    weights = module.weight.chunk(2)
-    biases = (None, None) if module.bias is None else module.bias.chunk(2)
-    return (
-        make(weights[0], biases[0], activation=activation),
-        make(weights[1], biases[1]),
-    )
 
 
 def _paired(module: Any, heads: int) -> nn.Linear:

@@ -91,31 +91,31 @@ class ModelFolder:
 
     @property
     def runs_code(self) -> bool:
-        """Whether the folder's Python code is loaded instead of the library's."""
+        """True if the folder's Python code is loaded instead of the library's."""
         has_code = getattr(self.config, "auto_map", None) is not None
         return has_code and bool(self.loading["trust_remote_code"])
 
     @property
     def is_causal(self) -> bool:
-        """Whether it scores by the next token, not by a classification head."""
+        """True if it scores by the next token, not by a classification head."""
         if self.settings.applied:
             return self.settings.task == "text-generation"
         return is_causal(self.config)
 
     @property
     def states_cross_encoder(self) -> bool:
-        """Whether any version of Sentence Transformers has saved it as a CrossEncoder."""
+        """True if any version of Sentence Transformers has saved it as a CrossEncoder."""
         keys = ("sentence_transformers", "sbert_ce_default_activation_function")
         return self.settings.applied or any(hasattr(self.config, key) for key in keys)
 
     @property
     def has_head_modules(self) -> bool:
-        """Whether modules.json adds a head to a transformer that gives hidden states."""
+        """True if modules.json adds a head to a transformer that gives hidden states."""
         return self.settings.task == "feature-extraction" and bool(self.settings.modules)
 
     @property
     def uses_template(self) -> bool:
-        """Whether pairs go through the chat template.
+        """True if pairs go through the chat template.
 
         Raises:
             UnusableFolder: the folder asks for a chat template and has none.

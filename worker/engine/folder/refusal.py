@@ -16,6 +16,7 @@ class UnusableFolder(ValueError):
     """The folder is not the cross-encoder that its files promise; the message is one line."""
 
 
+_LONGEST_MESSAGE = 300
 _CODE = re.compile("trust_remote_code|execute the (configuration|modeling|tokenization) file")
 
 
@@ -39,8 +40,14 @@ def reading(folder: Path, what: str) -> Iterator[None]:
                 f"{folder}: brings Python code of its own, which runs only where the operator "
                 "lists the model in RANKMILL_REMOTE_CODE_MODELS"
             ) from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        message = lines[0] if lines else "no message"
+        if message.endswith(":") and len(lines) > 1:
+            message = f"{message} {lines[1]}"
+        if len(message) > _LONGEST_MESSAGE:
+            message = f"{message[:_LONGEST_MESSAGE]}…"
         raise UnusableFolder(
-            f"{folder}: {what} cannot be read: {type(error).__name__}: {_first_line(error)}"
+            f"{folder}: {what} cannot be read: {type(error).__name__}: {message}"
         ) from error
 
 
@@ -64,12 +71,3 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first non-empty line of a message, cut to a length that fits a log."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else "no message"
-    if line.endswith(":") and len(lines) > 1:
-        line = f"{line} {lines[1]}"
-    return line if len(line) <= 300 else f"{line[:300]}…"

@@ -195,25 +195,21 @@ def _checked_processing(where: Path, settings: dict[str, Any]) -> dict[str, Any]
         )
     for part in ("text", "common", "chat_template"):
         for argument, value in (processing.get(part) or {}).items():
-            _check_argument(f"{where}: processing_kwargs.{part}.{argument}", part, argument, value)
+            named = f"{where}: processing_kwargs.{part}.{argument}"
+            if argument == "max_length":
+                if value is not None:
+                    _length(named, value)
+            elif argument == "truncation":
+                if value not in (True, "longest_first"):
+                    raise UnusableFolder(f"{named} is {value!r}; only longest_first is supported")
+            elif argument == "restore_suffix":
+                if value is not True:
+                    raise UnusableFolder(
+                        f"{named} is {value!r}; the template's end is always restored"
+                    )
+            elif argument not in _SIZES and (part != "chat_template" or argument in _OF_RENDERING):
+                raise UnusableFolder(f"{named} is not supported; remove it")
     return processing.get("chat_template") or {}
-
-
-def _check_argument(where: str, part: str, argument: str, value: Any) -> None:
-    """Refuse an argument that would change a pair in a way that the engine does not."""
-    if argument == "max_length":
-        if value is not None:
-            _length(where, value)
-    elif argument == "truncation":
-        if value not in (True, "longest_first"):
-            raise UnusableFolder(f"{where} is {value!r}; only longest_first is supported")
-    elif argument == "restore_suffix":
-        if value is not True:
-            raise UnusableFolder(f"{where} is {value!r}; the template's end is always restored")
-    elif argument in _SIZES:
-        return
-    elif part != "chat_template" or argument in _OF_RENDERING:
-        raise UnusableFolder(f"{where} is not supported; remove it")
 
 
 def _length(where: str, value: Any) -> int:

@@ -156,17 +156,13 @@ def _sliding(
         .transpose(2, 3)
         for part in (key, value)
     )
-    mask = _band(length, n_blocks, span, window, query.device)
+    # The mask is (1, blocks, queries, keys): within reach and inside the text.
+    block = torch.arange(n_blocks, device=query.device)[:, None, None] * _BLOCK
+    query_at = block + torch.arange(_BLOCK, device=query.device)[:, None]
+    key_at = block + torch.arange(span, device=query.device)[None, :] - window
+    within = (query_at - key_at).abs() <= window
+    inside = (key_at >= 0) & (key_at < length)
+    # A query past the end of the text reaches itself, so that no row is without a key.
+    mask = ((within & inside) | (query_at == key_at))[None]
     out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     return out.reshape(n_pairs, n_heads, -1, head_dim)[:, :, :length]
-
-
-def _band(length: int, n_blocks: int, span: int, window: int, device: torch.device) -> torch.Tensor:
-    """Return bool (1, blocks, queries, keys): within reach and inside the text."""
-    block = torch.arange(n_blocks, device=device)[:, None, None] * _BLOCK
-    query = block + torch.arange(_BLOCK, device=device)[:, None]
-    key = block + torch.arange(span, device=device)[None, :] - window
-    within = (query - key).abs() <= window
-    inside = (key >= 0) & (key < length)
-    # A query past the end of the text sees itself, so that no row is without a key.
-    return ((within & inside) | (query == key))[None]
