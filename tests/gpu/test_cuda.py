@@ -1,4 +1,4 @@
-"""On a CUDA device: the packed path agrees with fp32, and with itself whatever the batch."""
+"""On a CUDA device the packed path agrees with fp32, and faults are recognized."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.models.checkpoints import CORPUS, bert, modernbert, roberta
+from tests.support.models.checkpoints import bert, modernbert, roberta
+from tests.support.models.vocabularies import CORPUS
 from worker.engine.device.faults import fault_of
 from worker.engine.device.memory import asks_too_much
 from worker.engine.kernels.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer
 
-# The one skip that CI takes: its machines have no GPU, and what it would test cannot be had there.
+# The one skip of CI, whose machines have no GPU.
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
 BUILDERS = {"bert": bert, "xlm-roberta": roberta, "modernbert": modernbert}
@@ -28,7 +29,7 @@ WINDOW = PairWindow(
 @pytest.fixture(params=BUILDERS)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    # Flash attention wants heads of a multiple of 8 that it has kernels for.
+    # Flash attention has kernels for heads of certain multiples of 8.
     shape = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 128}
     return BUILDERS[request.param](tmp_path / "model", num_labels=1, **shape)
 
@@ -44,7 +45,7 @@ def score(folder: Path, device: str, precision: Precision, budget: int | None = 
     return scores.logits
 
 
-def test_fp32_equals_the_cpus(folder: Path) -> None:
+def test_fp32_equals_the_cpu(folder: Path) -> None:
     expected = score(folder, "cpu", "fp32")
     np.testing.assert_allclose(score(folder, "cuda", "fp32"), expected, rtol=0, atol=1e-4)
 
@@ -63,7 +64,7 @@ def test_fp8_is_near_fp32_on_hopper(folder: Path) -> None:
     np.testing.assert_allclose(logits, expected, rtol=0, atol=0.2 * np.abs(expected).max() + 0.2)
 
 
-def test_the_budget_is_found_from_memory_once(folder: Path) -> None:
+def test_the_budget_is_measured_once(folder: Path) -> None:
     first = Scorer.load(folder, device="cuda")._runner.max_batch_tokens
     assert first == Scorer.load(folder, device="cuda")._runner.max_batch_tokens > 1000
 
@@ -80,7 +81,7 @@ def test_a_named_device_scores_as_the_current_one(folder: Path) -> None:
     np.testing.assert_allclose(score(folder, last, "bf16"), expected, rtol=0, atol=1e-2)
 
 
-def test_out_of_memory_is_known_as_such() -> None:
+def test_out_of_memory_is_recognized() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
     assert fault_of(caught.value) == "memory"
@@ -91,7 +92,7 @@ ASSERTED = """
 import torch
 from worker.engine.device.faults import fault_of
 table = torch.zeros(4, device="cuda")
-for _ in range(2):  # the error is sticky: what is sound fails too
+for _ in range(2):  # the error is sticky: correct calls fail too
     try:
         table[torch.tensor([9], device="cuda")].sum().item()
     except RuntimeError as error:
@@ -99,11 +100,11 @@ for _ in range(2):  # the error is sticky: what is sound fails too
 """
 
 
-def test_an_assertion_on_the_device_is_known_as_a_failed_device() -> None:
+def test_an_assertion_on_the_device_is_recognized_as_a_failed_device() -> None:
     command = [sys.executable, "-c", ASSERTED]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout.split() == ["device", "device"], done.stderr
 
 
-def test_a_sound_device_proves_itself(folder: Path) -> None:
+def test_a_working_device_proves_itself(folder: Path) -> None:
     Scorer.load(folder, device="cuda").prove()

@@ -1,4 +1,4 @@
-"""How the random checkpoints are made; weights larger than a real init, so that logits differ."""
+"""Random checkpoints; weights are larger than a real initialization, so that logits differ."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -30,119 +21,12 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-CORPUS = [
-    "Development files for the ECMWF Fields database, a library of observational data.",
-    "This package holds the shared library; install the development package to build with it.",
-    "A fast search engine ranks 1,234 documents for each query it's given.",
-    "Grüße aus Köln: naïve café, 日本語の文章です。 Ein schönes Wörterbuch!",
-    "def main(): return {'key': [1, 2, 3]}  # code, too",
-] * 4
-
-
-def wordpiece() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(
-        CORPUS,
-        trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False),
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
-
-
-def unigram() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-    )
-    tokenizer.decoder = decoders.Metaspace()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer.train_from_iterator(
-        CORPUS,
-        trainers.UnigramTrainer(
-            vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False
-        ),
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[("<s>", 0), ("</s>", 2)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        cls_token="<s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        model_input_names=["input_ids", "attention_mask"],
-    )
-
-
-def byte_bpe(special: list[str], pair: str | None, **tokens: str) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        CORPUS,
-        trainers.BpeTrainer(
-            vocab_size=500,
-            special_tokens=special,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    if pair is not None:
-        ids = [(token, tokenizer.token_to_id(token)) for token in special]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair=pair, special_tokens=ids
-        )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **tokens
-    )
-
-
-def modernbert_tokenizer() -> PreTrainedTokenizerFast:
-    return byte_bpe(
-        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-        "[CLS] $A [SEP] $B [SEP]",
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
-
-
-def qwen_tokenizer() -> PreTrainedTokenizerFast:
-    """No special tokens around texts, padded on the left."""
-    tokenizer = byte_bpe(
-        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "yes", "no"],
-        None,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-    )
-    tokenizer.padding_side = "left"
-    return tokenizer
-
+from tests.support.models.vocabularies import (
+    modernbert_tokenizer,
+    qwen_tokenizer,
+    unigram,
+    wordpiece,
+)
 
 SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
@@ -160,9 +44,9 @@ def save(
     """Write a checkpoint with random weights.
 
     Args:
-        config: keys of config.json that differ from what transformers writes.
-        without: keys that config.json lacks.
-        files: further files, as text or as what becomes JSON.
+        config: keys of config.json to add or change.
+        without: keys of config.json to remove.
+        files: further files, as text or as JSON values.
     """
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -248,7 +132,7 @@ def qwen3(folder: Path, chat_template: str | None = None) -> Path:
 
 
 def with_logit_score(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Add what Sentence Transformers saves of a language model that scores bare pairs."""
+    """Add the files of Sentence Transformers for a language model that scores bare pairs."""
     modules = "sentence_transformers.{}".format
     write_json(
         folder / "modules.json",

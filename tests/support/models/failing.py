@@ -1,4 +1,4 @@
-"""A forward that fails when a test says so, as a device without memory does."""
+"""A forward that fails on request, like a device without memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def out_of_memory(text: str = "CUDA out of memory. Tried to allocate 20.00 MiB")
 
 
 class Failing:
-    """A forward before which something may fail, by the number of the call and its tokens."""
+    """A forward that fails by the number of the call and its tokens."""
 
     def __init__(self, inner: Any, fail: Callable[[int, int], Exception | None]) -> None:
         self.inner, self.fail, self.n_calls = inner, fail, 0

@@ -12,7 +12,7 @@ from tests.support.models.zoo import bert_like, language_model, xlm_roberta
 
 
 def _own_code(name: str, config_class: str, model_class: str, body: str, auto: str) -> Any:
-    """What a repository with code of its own has besides its weights: auto_map and a module."""
+    """Return the auto_map and the module of a repository with Python code of its own."""
     auto_map = {"AutoConfig": f"{name}.{config_class}", auto: f"{name}.{model_class}"}
     return {"config": {"auto_map": auto_map}, "files": {f"{name}.py": body}}
 
@@ -70,7 +70,7 @@ class {name}ForCausalLM(LlamaForCausalLM):
 
 
 def jina_v1(folder: Path) -> Path:
-    """Without a table of positions, with other names in its gated layers, and without labels."""
+    """Write a model without a table of positions or labels, with other names of gated layers."""
     own = _own_code(
         "modeling_bert",
         "JinaBertConfig",
@@ -105,7 +105,7 @@ def jina_v2(folder: Path) -> Path:
 
 
 def gte_published(folder: Path) -> Path:
-    """Its code lives in another repository."""
+    """Write a model whose code is in another repository."""
     elsewhere = "Alibaba-NLP/new-impl--"
     auto_map = {
         "AutoConfig": f"{elsewhere}configuration.NewConfig",

@@ -1,4 +1,4 @@
-"""Which checkpoint of the zoo has the files of which popular model."""
+"""The checkpoint of the zoo for each popular model of docs/models.json."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.models.zoo import (
 
 
 def embedder(folder: Path) -> Path:
-    """An embedding model, as Sentence Transformers publishes them."""
+    """Write an embedding model as Sentence Transformers publishes them."""
     listed = [
         ("1_Pooling", "sentence_transformers.models.Pooling"),
         ("2_Normalize", "sentence_transformers.models.Normalize"),
@@ -51,7 +51,7 @@ def embedder(folder: Path) -> Path:
 
 
 def mono_t5(folder: Path) -> Path:
-    """Pickled weights and a SentencePiece vocabulary."""
+    """Write a folder of pickled weights and a SentencePiece vocabulary."""
     folder.mkdir()
     (folder / "config.json").write_text(
         json.dumps({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]})
@@ -61,7 +61,7 @@ def mono_t5(folder: Path) -> Path:
     return folder
 
 
-# By the names in docs/models.json.
+# The keys are the names in docs/models.json.
 ZOO: dict[str, Callable[[Path], Path]] = {
     "BAAI/bge-reranker-base": partial(xlm_roberta, positions=514),
     "BAAI/bge-reranker-v2-m3": partial(xlm_roberta, positions=8194),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from tests.support.models.checkpoints import CORPUS
+from tests.support.models.vocabularies import CORPUS
 from worker.engine.values import PairWindow
 
 
 def mixed_window() -> PairWindow:
-    """Truncated, empty, one-token, repeated and special-token texts among ordinary ones."""
+    """Return ordinary texts mixed with truncated, empty, one-token, repeated and special ones."""
     documents = [*CORPUS[:5], "", "a", "tok", "<pad> and [PAD] in the text <pad>", " ".join(CORPUS)]
     queries = ["fast search engine", "a", "Wörterbuch", "long " * 80]
     crossed = [(query, document) for query in queries for document in documents]

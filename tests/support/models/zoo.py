@@ -17,19 +17,18 @@ from sentence_transformers.sentence_transformer.modules import LayerNorm, Poolin
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from tests.support.models.checkpoints import (
+from tests.support.models.checkpoints import SMALL, save
+from tests.support.models.vocabularies import (
     CORPUS,
-    SMALL,
     byte_bpe,
     modernbert_tokenizer,
-    save,
     unigram,
     wordpiece,
 )
 
 IDENTITY = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
 
-# As published by the Qwen team: made for conversations, it knows no query and no document.
+# The Qwen team's template is made for conversations and knows no query and no document.
 CHAT = (
     "{%- for message in messages %}{%- if message.role in ('system', 'user', 'assistant') %}"
     "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{%- endif %}{%- endfor %}"
@@ -61,7 +60,7 @@ LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScor
 
 
 def modules(*more: tuple[str, str]) -> list[dict[str, Any]]:
-    """The content of modules.json: a Transformer, then (path, type) each."""
+    """Return the content of modules.json: a Transformer, then each (path, type)."""
     listed = [("", TRANSFORMER), *more]
     return [
         {"idx": place, "name": str(place), "path": path, "type": kind}
@@ -72,7 +71,7 @@ def modules(*more: tuple[str, str]) -> list[dict[str, Any]]:
 def cross_encoder(
     activation: str = "activation.Sigmoid", *, prompts: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    """The content of config_sentence_transformers.json."""
+    """Return the content of config_sentence_transformers.json."""
     return {
         "__version__": {"sentence_transformers": "5.4.0"},
         "activation_fn": f"torch.nn.modules.{activation}",
@@ -225,7 +224,7 @@ def modular(
     *head: Any,
     activation: str = "linear.Identity",
 ) -> Path:
-    """A checkpoint as `CrossEncoder.save` writes it: a body, then each module in a subfolder."""
+    """Write a checkpoint as `CrossEncoder.save`: a body, then each module in a subfolder."""
     listed = [
         (f"{place}_{type(part).__name__}", f"{type(part).__module__}.{type(part).__name__}")
         for place, part in enumerate(head, 1)
@@ -272,10 +271,10 @@ def language_model(
     files: dict[str, Any] | None = None,
     **written: Any,
 ) -> Path:
-    """A decoder.
+    """Write a decoder.
 
     Args:
-        score: the answers that mean relevant and not relevant, where a LogitScore names them.
+        score: the answers that mean relevant and not relevant; they are named by a LogitScore.
     """
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>", *answers]
     tokenizer = byte_bpe(special, None, pad_token="<|endoftext|>", eos_token="<|im_end|>")

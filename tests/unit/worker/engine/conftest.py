@@ -1,4 +1,4 @@
-"""Random cross-encoders of each architecture, with small tokenizers trained on the spot."""
+"""Fixtures: random cross-encoders of each architecture with small tokenizers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model folders by name; `checkpoints.BUILDERS` says which."""
+    """Return a model folder for each name of `BUILDERS`, and the demo model."""
     root = tmp_path_factory.mktemp("checkpoints")
     folders = {}
     for name, build in BUILDERS.items():

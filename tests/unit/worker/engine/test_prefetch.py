@@ -1,4 +1,4 @@
-"""What is made ahead waits in bounded memory, and nobody is left waiting."""
+"""Items made ahead wait in bounded memory, and no thread is left behind."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from worker.engine.prefetch import THREAD, ahead
 
 
 class _Counted:
-    """Items of size 3; notes how many were made beyond those that were asked for."""
+    """Items of size 3 that count how many were made beyond the requested ones."""
 
     def __init__(self, n_items: int) -> None:
-        self.asked = self.made = self.most_ahead = 0
+        self.n_requested = self.n_made = self.most_ahead = 0
         self._n_items = n_items
 
     def __iter__(self) -> Iterator[int]:
         for item in range(self._n_items):
-            self.made += 1
-            self.most_ahead = max(self.most_ahead, self.made - self.asked)
+            self.n_made += 1
+            self.most_ahead = max(self.most_ahead, self.n_made - self.n_requested)
             yield item
 
 
 @pytest.mark.parametrize(("limit", "n_ahead"), [(1, 2), (3, 2), (5, 2), (6, 3), (7, 3)])
-def test_as_many_wait_as_fit_or_one_and_one_is_in_the_making(limit: int, n_ahead: int) -> None:
+def test_items_within_the_limit_wait_and_one_more_is_being_made(limit: int, n_ahead: int) -> None:
     items = _Counted(40)
     made = ahead(items, lambda _: 3, limit)
-    found = []
+    items_made = []
     for n in range(40):
-        items.asked = n + 1
-        found.append(next(made))
+        items.n_requested = n + 1
+        items_made.append(next(made))
         if n < 30:
-            _wait_for(lambda: items.made == items.asked + n_ahead)
-    assert found == list(range(40)) and list(made) == []
+            _wait_for(lambda: items.n_made == items.n_requested + n_ahead)
+    assert items_made == list(range(40)) and list(made) == []
     assert items.most_ahead == n_ahead
 
 
-def test_an_error_comes_after_what_was_made_before_it_and_the_thread_ends() -> None:
+def test_an_error_comes_after_the_items_before_it_and_the_thread_ends() -> None:
     def items() -> Iterator[int]:
         yield from range(3)
         raise ValueError("no more")
@@ -51,12 +51,12 @@ def test_an_error_comes_after_what_was_made_before_it_and_the_thread_ends() -> N
     assert not _threads()
 
 
-def test_whoever_stops_asking_ends_the_thread() -> None:
+def test_closing_the_generator_ends_the_thread() -> None:
     items = _Counted(1000)
     made = ahead(items, limit=5)
     next(made)
     made.close()
-    assert not _threads() and items.made < 1000
+    assert not _threads() and items.n_made < 1000
 
 
 def _threads() -> list[str]:

@@ -1,4 +1,4 @@
-"""What callers of the scorer rely on: order, streaming, totals, refusals, rescue by fp32."""
+"""The scorer's promises to its callers: order, streaming, totals, refusals, rescue in fp32."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support.models.checkpoints import CORPUS, bert
+from tests.support.models.checkpoints import bert
+from tests.support.models.vocabularies import CORPUS
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.kernels.layers import Forward
 from worker.engine.kernels.precision import Precision
@@ -29,13 +30,15 @@ def engine_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == THREAD]
 
 
-def test_windows_come_back_in_order_and_empty_ones_empty(checkpoints: dict[str, Path]) -> None:
+def test_windows_are_scored_in_order_and_may_be_empty(
+    checkpoints: dict[str, Path],
+) -> None:
     scorer = Scorer.load(checkpoints["bert"])
     windows = [WINDOW, EMPTY, PairWindow(["a"], ["b"])]
     assert [len(scores.logits) for scores in scorer.score(windows)] == [5, 0, 1]
 
 
-def test_types_are_the_contracts(checkpoints: dict[str, Path]) -> None:
+def test_scores_have_the_documented_dtypes(checkpoints: dict[str, Path]) -> None:
     for name in ("bert", "distilbert", "qwen3"):
         (scores,) = Scorer.load(checkpoints[name]).score([WINDOW])
         kinds = (scores.logits.dtype, scores.n_tokens.dtype, scores.truncated.dtype)
@@ -59,7 +62,7 @@ def test_stats_add_up(checkpoints: dict[str, Path]) -> None:
     assert 0 < stats.device_busy_share < 1
 
 
-def test_reads_no_further_ahead_than_two_windows(checkpoints: dict[str, Path]) -> None:
+def test_at_most_two_windows_are_read_ahead(checkpoints: dict[str, Path]) -> None:
     n_read = 0
 
     def windows() -> Iterator[PairWindow]:
@@ -76,7 +79,7 @@ def test_reads_no_further_ahead_than_two_windows(checkpoints: dict[str, Path]) -
     assert not engine_threads()
 
 
-def test_an_error_of_the_source_arrives_after_the_windows_before_it(
+def test_an_error_of_the_source_is_raised_after_the_windows_before_it(
     checkpoints: dict[str, Path],
 ) -> None:
     def windows() -> Iterator[PairWindow]:
@@ -124,20 +127,20 @@ def test_agreement_with_fp32_is_measured(
         ("bert", {"max_length": 3}, "leaves no room for text"),
     ],
 )
-def test_what_cannot_be_had_is_refused(
+def test_options_that_are_not_supported_are_refused(
     name: str, options: dict[str, Any], complaint: str, checkpoints: dict[str, Path]
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         Scorer.load(checkpoints[name], **options)
 
 
-def test_three_labels_are_no_cross_encoder(tmp_path: Path) -> None:
+def test_a_model_with_three_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="3 labels; a cross-encoder has one or two"):
         Scorer.load(bert(tmp_path / "three", num_labels=3))
 
 
 class _SmallDevice:
-    """Wraps a forward: out of memory above so many tokens, as CUDA says it."""
+    """A forward that runs out of memory above some tokens, as CUDA reports it."""
 
     def __init__(self, forward: Forward, room: int) -> None:
         self._forward = forward

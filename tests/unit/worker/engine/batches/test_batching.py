@@ -50,7 +50,7 @@ def batch_of(lengths: list[int]) -> TokenBatch:
     return TokenBatch.of(window, np.arange(len(lengths)))
 
 
-def test_a_batch_knows_its_pairs() -> None:
+def test_a_batch_has_positions_starts_and_groups_of_its_pairs() -> None:
     batch = batch_of([3, 2, 2])
     assert batch.positions.tolist() == [0, 1, 2, 0, 1, 0, 1]
     assert batch.starts.tolist() == [0, 3, 5, 7]
@@ -88,7 +88,7 @@ def test_agreement_counts_swaps_within_queries_only() -> None:
     assert agreement.max_difference == 1
 
 
-def test_agreement_sees_a_changed_top() -> None:
+def test_agreement_measures_a_changed_top() -> None:
     exact = np.arange(12.0)
     reversed_scores = exact[::-1].copy()
     agreement = measure_agreement(["a"] * 12, reversed_scores, exact)
@@ -96,7 +96,7 @@ def test_agreement_sees_a_changed_top() -> None:
     assert agreement.top10_overlap == pytest.approx(0.8)
 
 
-def test_batches_are_filled_up_with_rows_of_no_pair() -> None:
+def test_batches_are_filled_up_with_unused_tokens() -> None:
     batch = batch_of([300, 20, 7])
     filled = batch.filled_up()
     assert len(filled.ids) == len(filled.positions) == 2 * ROW_STEP

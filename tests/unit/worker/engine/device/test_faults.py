@@ -1,4 +1,4 @@
-"""Which errors say that the device is full or has failed, and which say nothing of it."""
+"""Errors that mean a full device, errors that mean a failed device, and all others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FULL = [
 FAILED = [
     torch.AcceleratorError("CUDA error: device-side assert triggered"),
     torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with …"),
-    torch.AcceleratorError("something that no version has said so far"),
+    torch.AcceleratorError("a message that no version has"),
     RuntimeError("CUDA error: unspecified launch failure"),
     RuntimeError("CUDA error: uncorrectable ECC error encountered"),
     RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
@@ -50,7 +50,7 @@ FAILED = [
     AssertionError("Torch not compiled with CUDA enabled"),
 ]
 NEITHER = [
-    ValueError("CUDA out of memory"),  # a text of the input, say, that an error quotes
+    ValueError("CUDA out of memory"),  # for example a text of the input that an error quotes
     ValueError("bad text"),
     KeyError("CUDA error"),
     IndexError("index out of range in self"),
@@ -72,11 +72,13 @@ NEITHER = [
     ],
     ids=str,
 )
-def test_what_an_error_says_of_the_device(error: BaseException, fault: Fault | None) -> None:
+def test_an_error_is_classified_by_its_class_and_message(
+    error: BaseException, fault: Fault | None
+) -> None:
     assert fault_of(error) == fault
 
 
-def test_what_an_error_was_raised_from_counts_too() -> None:
+def test_the_cause_of_an_error_counts_too() -> None:
     for cause in (FULL[0], FAILED[0]):
         error = RuntimeError("the model could not be scored")
         error.__cause__ = cause

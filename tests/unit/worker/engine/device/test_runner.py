@@ -1,4 +1,4 @@
-"""A device without room: what fits goes on, what does not is given up only with a reason."""
+"""A full device: batches that fit go on, and a pair is given up only for a reason."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support.models.checkpoints import CORPUS, bert
+from tests.support.models.checkpoints import bert
 from tests.support.models.failing import Failing, out_of_memory
+from tests.support.models.vocabularies import CORPUS
 from worker.engine.batches.batching import TokenBatch, packed_batches
 from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.device import memory, runner
@@ -48,7 +49,9 @@ def logits(scorer: Scorer, *windows: PairWindow) -> list[float]:
     return np.concatenate([each.logits for each in scorer.score(windows)]).tolist()
 
 
-def test_a_full_card_for_a_while_costs_no_row_and_the_budget_comes_back(scorer: Scorer) -> None:
+def test_a_device_full_for_a_while_loses_no_row_and_the_budget_recovers(
+    scorer: Scorer,
+) -> None:
     expected = logits(scorer, *[WINDOW] * 4)
     alloc_failed = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
     errors = [out_of_memory(), RuntimeError(alloc_failed)]
@@ -56,32 +59,32 @@ def test_a_full_card_for_a_while_costs_no_row_and_the_budget_comes_back(scorer: 
     assert logits(scorer, *[WINDOW] * 4) == pytest.approx(expected, abs=1e-6)
     assert min(wrapped.sizes) <= BUDGET // 4
     assert scorer.max_batch_tokens == BUDGET
-    # Never beyond what it was at first, however many batches fit.
+    # It never exceeds its first value.
     logits(scorer, *[WINDOW] * 8)
     assert scorer.max_batch_tokens == BUDGET
 
 
-def test_a_budget_that_keeps_failing_is_tried_more_and_more_seldom(scorer: Scorer) -> None:
+def test_a_budget_that_keeps_failing_is_tried_less_and_less_often(scorer: Scorer) -> None:
     wrapped = failing(scorer, lambda _, n_tokens: out_of_memory() if n_tokens > 200 else None)
     logits(scorer, *[WINDOW] * 12)
     n_failed = wrapped.n_calls - len(wrapped.sizes)
     assert 2 <= n_failed <= 6, n_failed
 
 
-def test_a_card_that_stays_full_is_no_rows_fault(scorer: Scorer) -> None:
+def test_a_device_that_stays_full_blames_no_row(scorer: Scorer) -> None:
     wrapped = failing(scorer, lambda n, _: out_of_memory() if n > 1 else None)
     with pytest.raises(DeviceFullError, match=r"no room for .* tokens, which should fit"):
         logits(scorer, WINDOW)
     assert wrapped.n_calls < 20
 
 
-def test_a_full_card_at_the_first_batch_is_no_rows_fault_either(scorer: Scorer) -> None:
+def test_a_device_that_is_full_at_the_first_batch_blames_no_row(scorer: Scorer) -> None:
     failing(scorer, lambda *_: out_of_memory())
     with pytest.raises(DeviceFullError):
         logits(scorer, WINDOW)
 
 
-def test_a_pair_too_long_for_an_empty_device_is_named_at_once_or_after_waiting(
+def test_a_pair_too_long_for_an_empty_device_is_named_at_once_or_after_pauses(
     scorer: Scorer,
 ) -> None:
     window = PairWindow(["a"] * 3, ["b", " ".join(CORPUS), "c"])
@@ -89,7 +92,7 @@ def test_a_pair_too_long_for_an_empty_device_is_named_at_once_or_after_waiting(
     with pytest.raises(PairTooLargeError, match="pair 1 of the window"):
         logits(scorer, window)
     n_patient, wrapped.n_calls = wrapped.n_calls, 0
-    with pytest.raises(PairTooLargeError):  # another as long as it is not waited for
+    with pytest.raises(PairTooLargeError):  # no pauses for another of that length
         logits(scorer, window)
     assert wrapped.n_calls < n_patient
     scorer._runner._shortest_misfit = float("inf")
@@ -101,7 +104,7 @@ def test_a_pair_too_long_for_an_empty_device_is_named_at_once_or_after_waiting(
     assert wrapped.n_calls < n_patient
 
 
-def test_a_long_pair_is_not_blamed_while_others_fill_the_card(
+def test_a_long_pair_is_not_blamed_while_other_processes_fill_the_device(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "is_ours_alone", lambda device: False)
@@ -113,7 +116,7 @@ def test_a_long_pair_is_not_blamed_while_others_fill_the_card(
 @pytest.mark.parametrize(
     ("free_gib", "reserved_gib", "is_alone"), [(60, 18, True), (20, 18, False), (0, 79, True)]
 )
-def test_whose_the_memory_of_a_card_is(
+def test_memory_of_other_processes_and_impossible_requests_are_recognized(
     monkeypatch: pytest.MonkeyPatch, free_gib: int, reserved_gib: int, is_alone: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda d: (free_gib << 30, 80 << 30))
@@ -126,7 +129,7 @@ def test_whose_the_memory_of_a_card_is(
     assert not memory.asks_too_much("out of memory", "cpu")
 
 
-def test_memory_is_given_back_only_when_the_activations_are_gone(
+def test_memory_is_released_only_after_the_activations_are_gone(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
@@ -182,10 +185,12 @@ def test_fp32_that_has_no_room_is_left_out(checkpoints: dict[str, Path], tmp_pat
     for scores in scorer.score([WINDOW, WINDOW]):
         assert not np.isfinite(scores.logits).any()
         assert "does not fit besides fp16" in str(scores.no_rescue)
-    assert len(tries) == 1  # loading it again for each window would take for ever
+    assert len(tries) == 1  # it is not loaded again for each window
 
 
-def test_the_budget_is_found_on_a_card_that_is_nearly_full(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_budget_is_measured_on_a_nearly_full_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("synchronize", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda device: None)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
@@ -208,14 +213,14 @@ def test_the_budget_is_found_on_a_card_that_is_nearly_full(monkeypatch: pytest.M
 
 
 class _Device:
-    """A device on which nothing has happened before its event is waited for."""
+    """A device that does nothing before its event is waited for."""
 
     def __init__(self) -> None:
         self.queue: list[Callable[[], Any]] = []
         self.n_done = 0
 
 
-def test_results_of_another_device_than_the_first_are_waited_for(
+def test_results_of_a_device_other_than_the_first_are_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     devices, current = [_Device(), _Device()], [0]

@@ -1,4 +1,4 @@
-"""A chat template that does not end for some text holds nothing up."""
+"""A chat template that does not end for some text is stopped."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ def test_a_template_that_does_not_end_for_one_text_is_stopped_there(tokenizer: o
         (SOMETIMES, False),
     ],
 )
-def test_only_templates_without_loops_in_loops_go_unwatched(template: str, is_linear: bool) -> None:
+def test_only_nested_loops_need_a_time_limit(template: str, is_linear: bool) -> None:
     assert takes_linear_time(template) is is_linear

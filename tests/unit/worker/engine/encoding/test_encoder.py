@@ -1,4 +1,4 @@
-"""Pairs joined from halves are the tokenizer's own pair encoding, token for token."""
+"""Pairs joined from halves equal the tokenizer's own pair encoding, token for token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import processors
 
-from tests.support.models.checkpoints import (
+from tests.support.models.vocabularies import (
     CORPUS,
     modernbert_tokenizer,
     qwen_tokenizer,
@@ -50,7 +50,7 @@ def encoder_of(name: str, max_length: int) -> Encoder:
 
 
 def rows(window: EncodedWindow) -> list[list[int]]:
-    """Each input row's ids."""
+    """Return the ids of each input row."""
     distinct = np.split(window.ids, window.starts[1:])
     return [distinct[pair].tolist() for pair in window.pair_of_row]
 
@@ -77,10 +77,10 @@ def test_equals_the_tokenizers_pair_encoding(
     )
     uncut = tokenizer(window.queries, window.documents, truncation=False, verbose=False)
     assert rows(encoded) == expected["input_ids"]
-    was_cut = [
+    is_truncated = [
         len(a) > len(b) for a, b in zip(uncut["input_ids"], expected["input_ids"], strict=True)
     ]
-    assert encoded.truncated[encoded.pair_of_row].tolist() == was_cut
+    assert encoded.truncated[encoded.pair_of_row].tolist() == is_truncated
     if "token_type_ids" in expected:
         assert encoded.types is not None
         distinct = np.split(encoded.types, encoded.starts[1:])
@@ -145,7 +145,7 @@ def test_a_window_pairs_each_query_with_one_document() -> None:
         PairWindow(["a", "b"], ["c"])
 
 
-def test_a_tokenizer_without_a_limit_is_not_cut() -> None:
+def test_a_tokenizer_without_a_limit_does_not_truncate() -> None:
     window = window_of([("a fast search", " ".join(CORPUS * 3))])
     encoded = pair_encoder(wordpiece(), max_length=2**31 - 1).encode(window)
     assert encoded.truncated.tolist() == [False]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.models.checkpoints import CORPUS
+from tests.support.models.vocabularies import CORPUS
 from worker.engine.kernels.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer
 
@@ -40,7 +40,7 @@ def score(scorer: Scorer, pairs: list[tuple[str, str]], window_size: int) -> dic
 def test_bits_do_not_depend_on_the_batch(
     name: str, precision: Precision, n_threads: int, checkpoints: dict[str, Path]
 ) -> None:
-    torch.set_num_threads(n_threads)  # the fixture `one_thread` puts it back
+    torch.set_num_threads(n_threads)  # the fixture `one_thread` restores it
     pairs = pairs_of_many_lengths(120)
     whole = score(Scorer.load(checkpoints[name], precision=precision), pairs, len(pairs))
     shuffled = random.Random(1).sample(pairs, len(pairs))
@@ -50,5 +50,5 @@ def test_bits_do_not_depend_on_the_batch(
         assert score(scorer, shuffled, window_size) == whole
 
 
-def test_padded_models_do_not_promise_it(checkpoints: dict[str, Path]) -> None:
+def test_padded_models_do_not_promise_determinism(checkpoints: dict[str, Path]) -> None:
     assert not Scorer.load(checkpoints["distilbert"]).info.deterministic

@@ -1,4 +1,4 @@
-"""The engine's fp32 logits are those of transformers and of CrossEncoder.predict."""
+"""The engine's fp32 logits equal those of transformers and of CrossEncoder.predict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.support.models.checkpoints import CORPUS
+from tests.support.models.vocabularies import CORPUS
 from tests.support.models.windows import mixed_window
 from worker.engine.scorer import PairWindow, Scorer
 
@@ -33,9 +33,9 @@ TOLERANCE = 1e-5
 
 @torch.inference_mode()
 def reference(folder: Path, window: PairWindow) -> np.ndarray:
-    """Raw logits of transformers, each pair by itself: no padding, no batch, one thread.
+    """Return the raw logits of transformers, each pair by itself, on one thread.
 
-    With two threads its own sums differ: by 1.8e-5 for the demo model, whose logits reach 16.
+    With two threads its own sums differ, by 1.8e-5 for the demo model, whose logits reach 16.
     """
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -52,8 +52,8 @@ def score(scorer: Scorer, window: PairWindow) -> np.ndarray:
     return scores.logits
 
 
-def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+def assert_equal(logits: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.fixture(params=PACKED)
@@ -115,7 +115,7 @@ def test_activation_is_the_folders_own(checkpoints: dict[str, Path]) -> None:
     assert Scorer.load(checkpoints["bert"]).info.activation == "sigmoid"
 
 
-def test_other_architectures_are_padded_and_say_why(checkpoints: dict[str, Path]) -> None:
+def test_other_architectures_are_padded_and_report_the_reason(checkpoints: dict[str, Path]) -> None:
     scorer = Scorer.load(checkpoints["distilbert"], precision="fp32")
     window = mixed_window()
     assert scorer.info.path == "padded"

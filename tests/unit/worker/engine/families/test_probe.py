@@ -1,4 +1,4 @@
-"""A model that pads is tried when it is loaded: it must run, and its padding must not be read."""
+"""A padded model is tried when it is loaded: it must run and must not read padding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_model_that_reads_its_padding_is_refused(
         Scorer.load(build(tmp_path / "model"), precision="fp32")
 
 
-def test_a_precision_that_a_model_cannot_do_is_refused(tmp_path: Path) -> None:
+def test_a_precision_that_a_model_does_not_support_is_refused(tmp_path: Path) -> None:
     folder = zoo.bert_like(tmp_path / "model", kind="deberta", sizes=SMALL_DEBERTA)
     line = r"DebertaForSequenceClassification cannot score pairs in bf16 \(RuntimeError: .*fp32$"
     with pytest.raises(ValueError, match=line):
@@ -50,7 +50,7 @@ def test_a_precision_that_a_model_cannot_do_is_refused(tmp_path: Path) -> None:
 
 @torch.inference_mode()
 def test_learned_positions_count_from_the_first_token_of_a_text(tmp_path: Path) -> None:
-    """Padding on the left would shift them; CrossEncoder's do depend on the batch."""
+    """Positions do not shift with the padding on the left, as they do in CrossEncoder."""
     torch.manual_seed(0)
     folder = zoo.qwen3_st(tmp_path / "model", kind="gpt2")
     scorer = Scorer.load(folder, precision="fp32")

@@ -1,4 +1,4 @@
-"""Popular rerankers score as CrossEncoder does or are refused: docs/models.json, row by row."""
+"""Popular rerankers score as CrossEncoder does, or are refused, as docs/models.json lists them."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def score(scorer: Scorer) -> WindowScores:
 
 
 def assert_equal(scores: WindowScores, scorer: Scorer, peer: CrossEncoder) -> None:
-    found = activate(scores.logits, scorer.info.activation)
+    actual = activate(scores.logits, scorer.info.activation)
     expected = peer.predict(PAIRS)
     assert np.ptp(expected) > 0.01
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["model"] for row in ROWS])
-def test_a_model_is_what_the_table_says(row: dict[str, Any], tmp_path: Path) -> None:
+def test_a_model_matches_its_row_of_the_table(row: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     folder = ZOO[row["model"]](tmp_path / "model")
     runs_code = row.get("code") == "listed"
@@ -68,8 +68,8 @@ def test_a_model_is_what_the_table_says(row: dict[str, Any], tmp_path: Path) -> 
     check_layers(folder)
     scorer = load(folder, runs_code=runs_code)
     info = scorer.info
-    found = (info.architecture, info.path, info.activation, info.max_length)
-    assert found == (row["architecture"], row["path"], row["activation"], row["max_length"])
+    facts = (info.architecture, info.path, info.activation, info.max_length)
+    assert facts == (row["architecture"], row["path"], row["activation"], row["max_length"])
     assert length_limit(folder) in (info.max_length, None)  # a default is not in the files
     peer = CrossEncoder(
         str(folder),

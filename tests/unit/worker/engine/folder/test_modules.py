@@ -1,4 +1,4 @@
-"""A head of modules scores as CrossEncoder runs it, and what it cannot be made of is refused."""
+"""A head of modules scores as in CrossEncoder; a module that is not supported is refused."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_equals_cross_encoder_predict(body: str, head: str, tmp_path: Path) -> N
     if head == "two-labels":
         expected = expected[:, 1] - expected[:, 0]
     assert np.ptp(expected) > 0.02
-    # Sums over many tokens reach 40, where fp32 itself is no finer than 4e-6.
+    # Sums over many tokens reach 40, where fp32 itself has steps of 4e-6.
     np.testing.assert_allclose(score(folder), expected, rtol=1e-6, atol=1e-5)
     assert score(folder).tolist() == score(folder).tolist()
 
@@ -126,7 +126,7 @@ def test_a_head_of_modules_is_exact_in_bf16(body: str, head: str, tmp_path: Path
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("head", ["several", "residual", "tokens-first", "weightedmean"])
 def test_bits_do_not_depend_on_the_batch(head: str, precision: Precision, tmp_path: Path) -> None:
-    torch.set_num_threads(2)  # a fixture puts it back
+    torch.set_num_threads(2)  # a fixture restores it
     folder = made(tmp_path / "model", "modernbert", head)
     scorer = Scorer.load(folder, precision=precision)
     assert scorer.info.deterministic
@@ -236,7 +236,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_a_head_cannot_be_made_of_is_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_a_broken_or_unknown_module_is_refused_by_name(name: str, tmp_path: Path) -> None:
     folder = zoo.ettin(tmp_path / "model")
     damage, complaint = BROKEN[name]
     damage(folder)

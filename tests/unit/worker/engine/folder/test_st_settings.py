@@ -1,4 +1,4 @@
-"""Settings of Sentence Transformers: what CrossEncoder obeys, the engine obeys, or refuses."""
+"""The engine obeys the settings that CrossEncoder obeys, or refuses them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.models.checkpoints import CHAT_TEMPLATE, CORPUS, bert, roberta, write_json
+from tests.support.models.checkpoints import CHAT_TEMPLATE, bert, roberta, write_json
+from tests.support.models.vocabularies import CORPUS
 from worker.engine.folder.refusal import UnusableFolder
 from worker.engine.scorer import PairWindow, Scorer
 from worker.shard.part import activate
@@ -46,7 +47,7 @@ MESSAGES = {
     },
     "module_output_name": "scores",
 }
-# The settings, what stands in config.json besides, and whether there is a chat template.
+# The settings, further keys of config.json, and whether there is a chat template.
 OBEYED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]] = {
     "nothing": ({}, {}, {}, False),
     "max_seq_length": ({"max_seq_length": 24}, {}, {}, False),
@@ -77,8 +78,8 @@ OBEYED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]] =
     "prompt": ({}, {"prompts": {"q": "query: "}, "default_prompt_name": "q"}, {}, False),
     "prompt without a name": ({}, {"prompts": {"q": "query: "}}, {}, False),
     "empty prompt": (MESSAGES, {"prompts": {"q": ""}, "default_prompt_name": "q"}, {}, True),
-    "text beside a template": (TEXT_ONLY, {}, {}, True),
-    "no modality beside a template": ({}, {}, {}, True),
+    "text with a template": (TEXT_ONLY, {}, {}, True),
+    "no modality with a template": ({}, {}, {}, True),
     "messages": (MESSAGES, {"prompts": {"q": "Be brief."}, "default_prompt_name": "q"}, {}, True),
     "messages cut": (
         MESSAGES | {"processing_kwargs": {"chat_template": {"max_length": 120}}},
@@ -95,12 +96,12 @@ def equals_cross_encoder(folder: Path) -> None:
     peer = CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
     expected = peer.predict(PAIRS)
     assert np.ptp(expected) > 0.005
-    found = activate(scores.logits, scorer.info.activation)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    actual = activate(scores.logits, scorer.info.activation)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", OBEYED.values(), ids=list(OBEYED))
-def test_obeyed_as_cross_encoder_does(case: Any, tmp_path: Path) -> None:
+def test_a_setting_scores_as_in_cross_encoder(case: Any, tmp_path: Path) -> None:
     transformer, stated, config, has_template = case
     torch.manual_seed(0)
     folder = settings(roberta(tmp_path / "model"), transformer, **stated)
@@ -129,7 +130,7 @@ def test_settings_count_only_where_cross_encoder_reads_them(left_out: str, tmp_p
     equals_cross_encoder(folder)
 
 
-def test_an_activation_of_ones_own_overrides_one_that_is_not_known(tmp_path: Path) -> None:
+def test_a_chosen_activation_overrides_an_unknown_one(tmp_path: Path) -> None:
     folder = settings(bert(tmp_path / "model", num_labels=1), activation_fn="torch.nn.Tanh")
     with pytest.raises(UnusableFolder, match="--activation"):
         Scorer.load(folder)

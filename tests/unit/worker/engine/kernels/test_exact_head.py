@@ -1,4 +1,4 @@
-"""The last step is in fp32 on every path: 16 bits never make two pairs tie."""
+"""The head is in fp32 on every path, so that 16 bits never make two pairs tie."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def score(folder: Path, precision: Precision) -> np.ndarray:
 
 
 def lift(folder: Path, by: float) -> None:
-    """Move both answers of a language model to where a real one has them: far from zero."""
+    """Move both answers of a language model far from zero, as in a real one."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     states = []
     model.get_output_embeddings().register_forward_pre_hook(lambda _, args: states.append(args[0]))
@@ -106,7 +106,7 @@ def test_reduced_precision_ties_no_two_pairs(
 @torch.inference_mode()
 @pytest.mark.parametrize("name", CAUSAL)
 def test_two_rows_of_the_head_give_the_logits_of_the_whole(name: str, tmp_path: Path) -> None:
-    """Capped, scaled, tied and with a bias, as the model's own forward has it."""
+    """The logits are capped, scaled, tied or have a bias as in the model's own forward."""
     folder = build(name, tmp_path / name)
     scorer = Scorer.load(folder, precision="fp32")
     window = many_pairs(5)
@@ -148,7 +148,7 @@ def test_an_answer_token_beyond_the_vocabulary_is_refused(tmp_path: Path) -> Non
 def test_a_forward_without_logits_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in layerwise rerankers, where it gives the scores of several layers."""
+    """Layerwise rerankers return the scores of several layers instead."""
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "code"))
     folder = layerwise(tmp_path / "model", "LayerWiseMiniCPM", "minicpm")
     (folder / "chat_template.jinja").write_text(zoo.QWEN)

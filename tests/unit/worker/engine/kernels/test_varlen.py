@@ -1,6 +1,6 @@
-"""Packed attention by torch's varlen_attn, in plain torch with the signatures of its versions.
+"""Packed attention calls torch's varlen_attn with the right arguments in each of its versions.
 
-The kernels themselves need a GPU (tests/gpu); here their arguments are checked as they check them.
+The kernels need a GPU (tests/gpu). Here plain torch has their signatures and their checks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch.nn.attention import varlen
 
-from tests.support.models.checkpoints import CORPUS, bert, modernbert, roberta
+from tests.support.models.checkpoints import bert, modernbert, roberta
+from tests.support.models.vocabularies import CORPUS
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.families import loader
 from worker.engine.kernels.precision import Precision
@@ -42,10 +43,10 @@ def attend(
     max_k: int,
     window: Window = (-1, -1),
 ) -> torch.Tensor:
-    for each in (query, key, value):
-        assert each.dim() == 3 and each.stride(-1) == 1
-        assert each.dtype in (torch.float16, torch.bfloat16)
-        assert each.shape[2] % 8 == 0 and each.shape[2] <= 256
+    for part in (query, key, value):
+        assert part.dim() == 3 and part.stride(-1) == 1
+        assert part.dtype in (torch.float16, torch.bfloat16)
+        assert part.shape[2] % 8 == 0 and part.shape[2] <= 256
     for ends, tokens, longest in ((ends_q, query, max_q), (ends_k, key, max_k)):
         assert ends.dtype == torch.int32 and ends.is_contiguous() and type(longest) is int
         assert int(ends[-1]) == len(tokens) and int(ends.diff().max()) <= longest
