@@ -1,4 +1,4 @@
-"""Where commands print: texts of users cannot steer the terminal."""
+"""The console of commands: texts of users cannot steer the terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,29 @@ from rankmill.shown import escaped_lines
 
 
 class Console(rich_console.Console):
+    """A rich console that escapes control characters of texts."""
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
+        """Yield the segments of a renderable, escaped."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
             else:
                 yield Segment(escaped_lines(segment.text), segment.style)
+
+
+stderr = Console(stderr=True)
+
+
+def say(line: str, style: str = "") -> None:
+    """Print a remark on stderr."""
+    stderr.print(
+        f"rankmill: {line}", style=style, markup=False, highlight=False, emoji=False, soft_wrap=True
+    )
+
+
+def warn(line: str) -> None:
+    """Print a warning on stderr."""
+    say(line, "yellow")

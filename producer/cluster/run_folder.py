@@ -46,7 +46,7 @@ def _remove_dead(parent: Path) -> None:
             owner = json.loads((folder / _OWNER).read_text())
             process = Process(int(owner.pop("pid")), str(owner.pop("born")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # not a folder of ours, or one that ends right now
+            continue  # not a run folder, or one that ends right now
         if owner == _place() and process.born and not process.is_alive:
             shutil.rmtree(folder, ignore_errors=True)
 

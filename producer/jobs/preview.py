@@ -51,13 +51,13 @@ class QueryPreview:
 
 
 def preview(job: Job, n_queries: int = 3, n_candidates: int = 5) -> list[QueryPreview]:
-    """The queries of the first part whose first candidate gained most; empty without labels.
+    """Return the queries of the first part whose first candidate gained most.
 
-    Reads the first part and the first rows of the input only.
+    Empty if the kept columns have no labels. Reads the first part and the first rows of the input.
     """
     try:
         return _preview(job, n_queries, n_candidates)
-    except Exception as error:  # the job has succeeded, whatever becomes of a look at it
+    except Exception as error:  # the job has succeeded also without a preview
         log.debug("no preview", error=repr(error))
         return []
 
