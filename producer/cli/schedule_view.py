@@ -33,7 +33,7 @@ def schedule_facts(shown: ScheduleFacts) -> Text:
     on_clock = [f"{due:%a %Y-%m-%d %H:%M %Z}" for due in shown.next_due]
     facts = [
         ("schedule", spec.name),
-        ("cron", f"{spec.cron} in {spec.tz}"),
+        ("cron", f"{spec.cron} in the time zone {spec.tz}"),
         ("next", ", ".join(on_clock) or "paused"),
         ("input", spec.job.input_uri),
         ("output", spec.output_uri),

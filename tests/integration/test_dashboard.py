@@ -29,12 +29,12 @@ WIDTH = 1500
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker tells after each how far it is."""
+    """Let a worker report its progress often: after each window of 25 pairs."""
     monkeypatch.setenv("RANKMILL_WINDOW_PAIRS", "25")
 
 
 def long_job(tmp_path: Path, pairs_per_s: int) -> JobHandle:
-    """It takes longer than any test looks: 40 shards of 250 pairs."""
+    """Submit 40 shards of 250 pairs, which run longer than any test."""
     source = write(pairs(200, 50), tmp_path / "in.parquet")
     return submit(source, tmp_path / "out", model_id=f"null:{pairs_per_s}", shard_pairs=SHARD_PAIRS)
 
@@ -60,11 +60,11 @@ def test_workers_and_shards_are_seen_while_they_score(
             return [row for row in rows(driver, "tasks-table") if row.get("State") == state]
 
         wait_for(lambda: shown("SCORING") and shown("SUCCESS"))
-        told = re.compile(rf"shard \d+ of 40, {SHARD_PAIRS} pairs, null:100, job {job.job_id}")
+        pattern = re.compile(rf"shard \d+ of 40, {SHARD_PAIRS} pairs, null:100, job {job.job_id}")
         for state in ("SCORING", "SUCCESS"):
             for row in shown(state):
                 assert row["Name"] == "rankmill.score_shard"
-                assert told.fullmatch(row["kwargs"]), row
+                assert pattern.fullmatch(row["kwargs"]), row
                 assert row["Worker"] in workers
                 result = rf"\d+ of {SHARD_PAIRS} pairs"
                 if state == "SUCCESS":
@@ -114,7 +114,7 @@ def test_read_only_refuses_whatever_changes_something(
     wait_for(lambda: "shard started" in (tmp_path / "worker-one.log").read_text())
     with flower(tmp_path) as url, chromium(WIDTH) as driver:
         wait_for(lambda: f"one@{HOST}" in ask(f"{url}/api/workers?refresh=1")[1])
-        # Flower was not there when the shard was received; its progress tells what it is.
+        # Flower was not there when the shard was received; its progress names it.
         (task,) = wait_for_tasks(url, "SCORING")
         assert task["name"] == "rankmill.score_shard"
         assert task["kwargs"] == f"shard 1 of 40, {SHARD_PAIRS} pairs, null:1, job {job.job_id}"

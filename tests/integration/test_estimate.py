@@ -13,7 +13,7 @@ from producer.estimates.estimate import estimate
 from rankmill import storage
 from rankmill.contract.job import JobOptions
 from rankmill.settings import CHECKOUT
-from tests.integration.test_run import rankmill
+from tests.support.command import rankmill
 from tests.support.inputs import everything_under, pairs, read_output, read_rejected, write
 from tests.support.prepared import write_jsonl, write_lines
 

@@ -13,38 +13,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankmill.output.output import Output
+from tests.support.command import environment, rankmill
 from tests.support.inputs import everything_under, pairs, part_bytes, read_output, wait_for, write
-
-ENVIRONMENT = {**os.environ, "RANKMILL_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def rankmill(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "producer.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=120,
-        env=ENVIRONMENT,
-    )
 
 
 def left_over(folder: Path) -> list[str]:
-    """Processes that still have something of a test's folder on their command line or as a log."""
-    found = []
+    """Return the processes with a test's folder in their environment or command line."""
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             text = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
         except OSError:
             continue
         if str(folder).encode() in text and int(process.name) != os.getpid():
-            found.append(process.name)
-    return found
+            pids.append(process.name)
+    return pids
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A working folder with a space in its name."""
+    """Make a working folder with a space in its name."""
     path = tmp_path / "my job"
     path.mkdir()
     return path
@@ -108,13 +96,13 @@ def test_an_interrupted_run_stops_all_it_started_and_goes_on_when_run_again(fold
     arguments = ["run", "in.parquet", "out", "--model", "null:400", "--shard-pairs", "100"]
     hearing = ["env", "--default-signal=INT"]  # what a shell starts in the background ignores it
     command = [*hearing, sys.executable, "-m", "producer.cli", *arguments]
-    marked = {**ENVIRONMENT, "RANKMILL_TEST_MARK": str(folder)}
+    marked = {**environment(), "RANKMILL_TEST_MARK": str(folder)}
     process = subprocess.Popen(command, cwd=folder, env=marked, stderr=subprocess.PIPE)
     wait_for(lambda: len(Output(str(folder / "out")).reported_shards()) >= 2)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert b"run the same command again" in said
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert b"run the same command again" in error
     wait_for(lambda: left_over(folder) == [], 10)
     finished = Output(str(folder / "out")).reported_shards()
     assert 2 <= len(finished) < 30
@@ -130,7 +118,7 @@ def test_the_folder_of_a_killed_run_is_removed_by_the_next(folder: Path) -> None
     write(pairs(60, 25), folder / "in.parquet")
     arguments = ["run", "in.parquet", "out", "--model", "null:400", "--shard-pairs", "100"]
     command = [sys.executable, "-m", "producer.cli", *arguments]
-    process = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.DEVNULL)
     wait_for(lambda: len(Output(str(folder / "out")).reported_shards()) >= 1)
     [left] = [
         path.parent
@@ -198,7 +186,7 @@ def test_input_is_never_taken_for_an_old_result(folder: Path, model_folder: Path
 
 
 def test_a_wrong_setting_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENVIRONMENT, "RANKMILL_BROKER_URL", "amqp://host")
+    monkeypatch.setenv("RANKMILL_BROKER_URL", "amqp://host")
     done = rankmill("jobs", folder=folder)
     assert done.returncode == 2 and "RANKMILL_BROKER_URL" in done.stderr
     assert "Traceback" not in done.stderr

@@ -101,7 +101,7 @@ def test_add_show_pause_run_and_remove(folder: Path) -> None:
     assert [each["job_id"] for each in shown("history", "nightly")] == [run["job_id"]]
     said = schedule("history", "nightly").stdout
     assert "manually" in said and run["job_id"] in said
-    assert "on the clock of Europe/Berlin" in schedule("show", "nightly").stdout
+    assert "in the time zone Europe/Berlin" in schedule("show", "nightly").stdout
 
     assert schedule("remove", "nightly").returncode == 0
     assert shown("list") == [] and "no schedule 'nightly'" in refused("show", "nightly")

@@ -38,7 +38,7 @@ class Dashboard:
 
 @contextmanager
 def flower(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Dashboard]:
-    """Flower on the broker of the environment; what it says stands in flower.log."""
+    """Run Flower on the broker of the environment, with its log in flower.log."""
     log = folder / "flower.log"
     options = ("--address=127.0.0.1", "--port=0", f"--basic-auth={_LOGIN}")
     command = [sys.executable, "-m", "celery", "-A", "tasks", "flower", *options]

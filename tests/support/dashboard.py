@@ -1,4 +1,4 @@
-"""Flower as `rankmill flower` starts it, and what its pages and its REST say."""
+"""Flower as `rankmill flower` starts it, with its pages and its REST API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOGIN = "night-shift:twelve-monkeys"
 
 @contextmanager
 def flower(folder: Path, *options: str) -> Iterator[str]:
-    """Yields its address; what it says stands in flower.log."""
+    """Run `rankmill flower` with its log in flower.log, and yield its address."""
     log = folder / "flower.log"
     log.unlink(missing_ok=True)
     command = [sys.executable, "-m", "producer.cli", "flower", "--port", "0", *options]
@@ -39,7 +39,7 @@ def with_login(url: str, login: str = LOGIN) -> str:
 
 
 def rows(driver: webdriver.Chrome, table: str) -> list[dict[str, str]]:
-    """The rows that a table of a page shows now, each by the names in its head."""
+    """Return the rows that a table of a page shows now, by the names of its columns."""
     found: list[dict[str, str]] = driver.execute_script(
         """
         const heads = [...document.querySelectorAll('#' + arguments[0] + ' thead th')];
@@ -53,7 +53,7 @@ def rows(driver: webdriver.Chrome, table: str) -> list[dict[str, str]]:
 
 
 def ask(url: str, login: str | None = LOGIN, post: Any = None) -> tuple[int, str]:
-    """The status and the text of an answer; with `post`, of a POST of that JSON."""
+    """Return the status and the text of an answer; with `post` that of a POST of this JSON."""
     request = urllib.request.Request(url, None if post is None else json.dumps(post).encode())
     if login is not None:
         request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")

@@ -1,4 +1,4 @@
-"""Programs besides Python that some tests run: a missing one skips the test, but in CI fails it."""
+"""Programs other than Python. A missing one skips the test, and fails it in CI."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 
 def program(name: str) -> str:
-    """The path of an installed program; `make programs` installs them on Debian."""
+    """Return the path of an installed program; `make programs` installs them on Debian."""
     path = shutil.which(name)
     if path is None:
-        said = f"{name} is not installed; `make programs` installs it on Debian"
+        reason = f"{name} is not installed; `make programs` installs it on Debian"
         if os.environ.get("CI"):
-            pytest.fail(said)
-        pytest.skip(said)
+            pytest.fail(reason)
+        pytest.skip(reason)
     return path

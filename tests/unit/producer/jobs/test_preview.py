@@ -43,11 +43,11 @@ def shown(job: Job) -> dict[str, list[tuple[str, int]]]:
 WANTED = {f"query {q}": [(f"d{q}-1", 2), (f"d{q}-0", 1)] for q in range(3)}
 
 
-def test_candidates_are_shown_with_where_they_stood(tmp_path: Path) -> None:
+def test_candidates_are_shown_with_their_earlier_places(tmp_path: Path) -> None:
     assert shown(done(write(ROWS, tmp_path / "in.parquet"), tmp_path)) == WANTED
 
 
-def test_files_without_rows_and_columns_of_folders_are_no_hindrance(tmp_path: Path) -> None:
+def test_files_without_rows_and_columns_of_folders_are_read(tmp_path: Path) -> None:
     for n, row in enumerate(ROWS):
         path = write([row], tmp_path / "in" / f"query_id={row['query_id']}" / f"{n}.parquet")
         table = pq.read_table(path).drop_columns("query_id")
@@ -56,7 +56,7 @@ def test_files_without_rows_and_columns_of_folders_are_no_hindrance(tmp_path: Pa
     assert shown(done(tmp_path / "in", tmp_path)) == WANTED
 
 
-def test_what_is_no_utf8_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_text_that_is_not_utf_8_gets_replacement_characters(tmp_path: Path) -> None:
     source = write(ROWS, tmp_path / "in.parquet")
     table = pq.read_table(source)
     for name in ("query", "doc_id"):
@@ -84,7 +84,7 @@ def test_an_error_shows_nothing(tmp_path: Path) -> None:
     assert preview(job) == []
 
 
-def test_no_more_is_read_than_can_be_shown_soon(tmp_path: Path) -> None:
+def test_little_of_a_large_input_is_read(tmp_path: Path) -> None:
     """Long documents are labels where there are no ids."""
     rows = [{"query": f"query {n // 2}", "document": str(n).ljust(600_000)} for n in range(400)]
     job = done(write(rows, tmp_path / "in.parquet"), tmp_path)
