@@ -3,8 +3,8 @@
     python -m bench.cranfield --data FOLDER [--model MODEL]
 
 FOLDER holds corpus.parquet (doc_id, title, text), queries.parquet (query_id, text) and qrels.trec.
-All is done twice, from disk to disk and from S3 to S3: the parts must be the same bytes. What
-`rankmill eval` says of both sides is compared with what ir-measures says of the two TREC runs.
+It runs twice, from disk to disk and from S3 to S3; the parts must be the same bytes. The figures of
+`rankmill eval` for both sides must be those of ir-measures for the two TREC runs.
 """
 
 from __future__ import annotations
@@ -34,32 +34,34 @@ _MEASURES = [nDCG @ 10, RR @ 10, R @ _N_CANDIDATES]
 
 
 def main() -> None:
+    """Rerank on disk and on S3, and check both."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="demo")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work, s3_bucket() as bucket:
         for name in (_QUERIES, _CORPUS, _QRELS):
-            shutil.copy(given.data / name, work)
-        write_bm25_run(given.data, Path(work, _RUN))
+            shutil.copy(options.data / name, work)
+        write_bm25_run(options.data, Path(work, _RUN))
         for name in (_QUERIES, _CORPUS, _QRELS, _RUN):
             content = storage.read_bytes(storage.child(work, name)) or b""
             storage.write_bytes(f"s3://{bucket}/{name}", content)
-        on_disk, on_s3 = (reranked(place, given.model) for place in (work, f"s3://{bucket}"))
+        on_disk, on_s3 = (reranked(place, options.model) for place in (work, f"s3://{bucket}"))
         check(work, on_disk)
     assert on_disk == on_s3, "the parts on disk and on S3 differ"
-    print(f"{len(on_disk.parts)} parts on S3 are those on disk, byte for byte")
+    print(f"{len(on_disk.parts)} parts are the same bytes on S3 and on disk")
 
 
 @dataclass(frozen=True)
 class Reranked:
-    """What came of a run over the files in one place.
+    """The result of a run over the files in one place.
 
     Attributes:
-        parts: SHA-256 of each.
-        comparisons: what `rankmill eval --json` says.
+        parts: the SHA-256 of each part.
+        run: the TREC run file.
+        comparisons: of `rankmill eval --json`.
     """
 
     parts: list[str]
@@ -68,6 +70,7 @@ class Reranked:
 
 
 def reranked(place: str, model: str) -> Reranked:
+    """Run and evaluate a job over the files in a folder or a bucket."""
     run, queries, corpus, qrels = (
         storage.child(place, name) for name in (_RUN, _QUERIES, _CORPUS, _QRELS)
     )
@@ -75,18 +78,18 @@ def reranked(place: str, model: str) -> Reranked:
     texts = ("--layout", "run", "--queries", queries, "--corpus", corpus)
     rankmill("run", run, output, *texts, "--model", model, "--trec-run")
     rankmill("eval", output, "--qrels", qrels)
-    told = json.loads(rankmill("eval", output, "--qrels", qrels, "--json"))
+    evaluation = json.loads(rankmill("eval", output, "--qrels", qrels, "--json"))
     manifest = Output(output).read_manifest()
     assert manifest is not None
     return Reranked(
         [part.sha256 for part in manifest.parts],
         storage.read_bytes(Output(output).trec_run_uri) or b"",
-        told["comparisons"],
+        evaluation["comparisons"],
     )
 
 
 def write_bm25_run(folder: Path, target: Path) -> Path:
-    """Each query's best documents as a TREC run; empty documents are nobody's candidates."""
+    """Write each query's best documents as a TREC run; empty documents are left out."""
     corpus = [
         row for row in pq.read_table(folder / "corpus.parquet").to_pylist() if row["text"].strip()
     ]
@@ -103,30 +106,29 @@ def write_bm25_run(folder: Path, target: Path) -> Path:
 
 
 def rankmill(*arguments: object) -> str:
-    """What the command prints, which goes on to stdout; its progress goes to stderr."""
+    """Run a command and return its stdout; its progress goes to stderr."""
     command = [sys.executable, "-m", "producer.cli", *map(str, arguments)]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     if "--json" not in arguments:
-        print(said)
-    return said
+        print(printed)
+    return printed
 
 
-def check(work: str, found: Reranked) -> None:
-    """Compare each side's means with those of ir-measures itself on that side's TREC run.
+def check(work: str, result: Reranked) -> None:
+    """Compare each side's means with those of ir-measures on that side's TREC run.
 
-    By the ranks in the run: by its scores, evaluators would put documents of equal ones in the
-    order of their ids.
+    The runs' ranks are compared, not their scores, since evaluators order equal scores by id.
     """
-    runs = {"before": Path(work, _RUN).read_text(), "after": found.run.decode()}
+    runs = {"before": Path(work, _RUN).read_text(), "after": result.run.decode()}
     judgments = list(ir_measures.read_trec_qrels(str(Path(work, _QRELS))))
     for side, run in runs.items():
         fields = [line.split() for line in run.splitlines()]
         ranked = [ScoredDoc(query, doc, -int(rank)) for query, _, doc, rank, *_ in fields]
         wanted = ir_measures.calc_aggregate(_MEASURES, judgments, ranked)
-        told = {each["measure"]: each[side] for each in found.comparisons}
+        measured = {each["measure"]: each[side] for each in result.comparisons}
         for measure, value in wanted.items():
-            assert abs(told[str(measure)] - value) < 1e-9, (side, measure, value, told)
-    print("both sides are what ir-measures says of their TREC runs")
+            assert abs(measured[str(measure)] - value) < 1e-9, (side, measure, value, measured)
+    print("both sides have the figures of ir-measures for their TREC runs")
 
 
 if __name__ == "__main__":

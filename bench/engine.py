@@ -3,8 +3,8 @@
     python -m bench.engine --quick
     python -m bench.engine --model bge --precision bf16 --mix long --json
 
-Ratios are of one run, the sides taking turns: of time on the clock, which needs a quiet machine,
-and of core-seconds, in which an idle core costs nothing. Absolute rates depend on the machine.
+The sides take turns in one run. Ratios are of time on the clock, which needs a quiet machine, and
+of core-seconds, in which an idle core costs nothing. Absolute rates depend on the machine.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _QUICK_SHARE = 0.1
 
 
 def main() -> None:
+    """Compare on the models, mixes and precisions of the command line."""
     options = _parse()
     use_cores()
     corpus = read_corpus()
@@ -64,10 +65,17 @@ def compare(
     rounds: int,
     batches: list[int],
 ) -> Comparison:
-    """The engine, the tuned peer and the peer at its defaults, in turns on the same pairs.
+    """Time the engine, the tuned peer and the peer at its defaults, in turns on the same pairs.
 
     Args:
+        name: of the shape, a key of `SHAPES`.
+        folder: the checkpoint.
+        mix: the name of the mix that made `pairs`.
         pairs: of all rounds together.
+        precision: of the engine and the tuned peer; the default peer has fp32.
+        device: cpu or cuda.
+        rounds: times that each side takes its turn.
+        batches: sizes to choose the tuned peer's from.
     """
     scorer = Scorer.load(folder, device=device, precision=precision)
     peer = Peer(folder, device, precision)
@@ -103,7 +111,7 @@ def compare(
 
 
 def _token_counts(scorer: Scorer, pairs: Pairs) -> np.ndarray:
-    """Tokens of each distinct pair: a repeated one is useful work once."""
+    """Return the tokens of each distinct pair; a repeated one is useful work only once."""
     from worker.engine.scorer import PairWindow
 
     window = PairWindow([query for query, _ in pairs], [document for _, document in pairs])

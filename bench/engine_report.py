@@ -1,4 +1,4 @@
-"""What a benchmark of the engine measured: one row a comparison, as a table or as JSON."""
+"""The results of a benchmark of the engine: one row a comparison, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -45,14 +45,17 @@ class Comparison:
 
     @property
     def times_tuned(self) -> float:
+        """The tuned peer's time over the engine's."""
         return self.peer_s / self.engine_s
 
     @property
     def times_default(self) -> float:
+        """The default peer's time over the engine's."""
         return self.peer_default_s / self.engine_s
 
 
 def table(rows: list[Comparison]) -> str:
+    """Return the comparisons as lines of text under a header."""
     head = (
         f"{'model':8}{'mix':12}{'type':6}{'tok/pair':>9}{'pairs/s':>9}{'tuned':>9}{'(batch)':>8}"
         f"{'x tuned':>9}{'x default':>10}{'(x cores)':>13}{'of peak':>9}{'busy':>7}{'max diff':>10}"
@@ -71,6 +74,7 @@ def _line(row: Comparison) -> str:
 
 
 def as_json(rows: list[Comparison], **facts: Any) -> str:
+    """Return the comparisons as JSON, with the machine and other facts."""
     listed = [
         asdict(row) | {"times_tuned": row.times_tuned, "times_default": row.times_default}
         for row in rows
@@ -79,7 +83,7 @@ def as_json(rows: list[Comparison], **facts: Any) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Hardware, versions and commit."""
+    """Return the hardware, the versions and the commit."""
     return {
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cpu": _cpu_name(),

@@ -1,4 +1,4 @@
-"""Cross-encoders with random weights in the shape of the ones people run, and their FLOPs."""
+"""Cross-encoders with random weights in the shapes of published ones, and their FLOPs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ _SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 
 @dataclass(frozen=True)
 class Shape:
-    """`ffn_matrices`: how many of hidden x ffn a layer has; `window`: reach of local layers."""
+    """The shape of a published model.
+
+    Attributes:
+        like: the model's hub id.
+        ffn_matrices: hidden x ffn matrices of a layer.
+        window: tokens that a local layer reaches to each side; None without local layers.
+    """
 
     like: str
     model_type: str
@@ -46,12 +52,12 @@ SHAPES = {
     ),
 }
 
-# So little to compute that all else shows; for measuring memory over many pairs.
+# Computes next to nothing; for measuring memory over many pairs.
 TINY = Shape("nothing", "bert", 1, 32, 64, 2, 16_000, 16)
 
 
 def useful_flops(shape: Shape, lengths: np.ndarray) -> float:
-    """What pairs of these lengths cannot be scored without; multiply-add counts as two.
+    """Return the FLOPs that pairs of these lengths need at least; multiply-add counts as two.
 
     Linear layers: two per weight and token. Attention: 4 * hidden per query and reachable key.
     The last layer: queries, keys and values of every token, the rest of the CLS row only. Left
@@ -69,7 +75,7 @@ def useful_flops(shape: Shape, lengths: np.ndarray) -> float:
 
 
 def make_checkpoint(name: str, folder: Path, sentences: list[str]) -> Path:
-    """A folder with random weights and a tokenizer of the shape's kind, trained on `sentences`."""
+    """Save random weights and a tokenizer of the shape's kind, trained on `sentences`."""
     from transformers import AutoModelForSequenceClassification
 
     shape = TINY if name == "tiny" else SHAPES[name]

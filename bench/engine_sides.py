@@ -1,4 +1,4 @@
-"""The sides of a comparison, from text to logits, and how they are timed in turns."""
+"""The sides of a comparison, from text to logits, timed in turns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Took(NamedTuple):
-    """Seconds on the clock, and of all cores together; on CUDA the clock's for both."""
+    """Seconds on the clock, and of all cores together; on CUDA both are the clock's."""
 
     wall_s: float
     core_s: float
@@ -31,7 +31,7 @@ class Took(NamedTuple):
 
 @dataclass
 class Side:
-    """One contestant: its name, how it scores, and what its rounds took."""
+    """One contestant: its name, its scoring function and the times of its rounds."""
 
     name: str
     score: Score
@@ -39,10 +39,13 @@ class Side:
 
     @property
     def median(self) -> Took:
+        """The medians over the rounds."""
         return Took(*(median(seconds) for seconds in zip(*self.rounds, strict=True)))
 
 
 def engine_side(scorer: Scorer) -> Side:
+    """Return the engine as a contestant."""
+
     def score(pairs: Pairs) -> np.ndarray:
         parts = (pairs[i : i + _WINDOW_PAIRS] for i in range(0, len(pairs), _WINDOW_PAIRS))
         windows = (PairWindow([q for q, _ in part], [d for _, d in part]) for part in parts)
@@ -64,6 +67,8 @@ class Peer:
         )
 
     def side(self, name: str, batch: int) -> Side:
+        """Return the peer at a batch size as a contestant."""
+
         def score(pairs: Pairs) -> np.ndarray:
             logits: np.ndarray = self._model.predict(
                 pairs,
@@ -76,17 +81,17 @@ class Peer:
         return Side(name, score)
 
     def best_batch(self, pairs: Pairs, batches: list[int], device: str) -> int:
-        """The fastest batch size on a sample."""
+        """Return the fastest batch size on a sample."""
         self.side("", batches[0]).score(pairs[:32])
         took = {batch: timed(self.side("", batch).score, pairs, device)[0] for batch in batches}
         return min(took, key=lambda batch: took[batch].wall_s)
 
 
 def run_in_turns(sides: list[Side], pairs: Pairs, rounds: int, device: str) -> list[np.ndarray]:
-    """Warm each side up, then A B C A B C, each round on pairs of its own.
+    """Warm each side up, then run A B C A B C, each round on its own pairs.
 
     A side that compiles or remembers something for the shapes of its batches would look better on
-    pairs that it has met than it does in real work.
+    known pairs than it does in real work.
 
     Returns:
         Each side's logits of all pairs.
@@ -104,7 +109,7 @@ def run_in_turns(sides: list[Side], pairs: Pairs, rounds: int, device: str) -> l
 
 
 def timed(score: Score, pairs: Pairs, device: str) -> tuple[Took, np.ndarray]:
-    """What scoring took, and the logits."""
+    """Score the pairs and return the time and the logits."""
     wall, cores = time.perf_counter(), time.process_time()
     logits = score(pairs)
     wall_s, core_s = time.perf_counter() - wall, time.process_time() - cores
@@ -112,7 +117,7 @@ def timed(score: Score, pairs: Pairs, device: str) -> tuple[Took, np.ndarray]:
 
 
 def matmul_peak_flops(precision: Precision, device: str) -> float:
-    """Best rate of a large square product in the precision's own dtype."""
+    """Return the best rate of a large square product in the precision's own dtype, in FLOP/s."""
     size, tries = (2048, 5) if device == "cpu" else (8192, 30)
     left = torch.randn(size, size, device=device).to(_DTYPES[precision])
     best = min(_product_seconds(left, device) for _ in range(tries))

@@ -1,10 +1,10 @@
-"""The engine against CrossEncoder.predict on one CUDA device; skips with a line without one.
+"""The engine against CrossEncoder.predict on one CUDA device; without one it skips with a line.
 
     python -m bench.gpu            # under 8 minutes on one H200
     python -m bench.gpu --quick
 
-Needs torch, transformers, sentence-transformers, tokenizers and numpy. Writes what it measured to
-bench/results/, and nothing when it measured nothing.
+Needs torch, transformers, sentence-transformers, tokenizers and numpy. Writes its figures to
+bench/results/, if it has any.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ _PARITY_PAIRS = 500
 
 
 def main() -> None:
+    """Compare on all models and mixes, and write the results."""
     options = _parse()
     if not torch.cuda.is_available():
         print("bench.gpu: skipped, torch sees no CUDA device")

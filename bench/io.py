@@ -2,7 +2,7 @@
 
     python -m bench.io [planning throughput s3 s3-reading memory engine] [--rows N] [--json]
 
-Rates are ratios to pyarrow's own dataset scan and write of the same columns, in turns in one run.
+Rates are ratios to pyarrow's dataset scan and write of the same columns, in turns in one run.
 `engine` is a worker's memory over ten million pairs with a model of one tiny layer.
 """
 
@@ -48,6 +48,7 @@ _KEPT = ["query_id", "doc_id"]
 
 
 def main() -> None:
+    """Run the parts of the command line and print their results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=[*PARTS], metavar="PART", help=str([*PARTS]))
     parser.add_argument("--rows", type=int, help="rows, in place of each part's own number")
@@ -65,19 +66,20 @@ def main() -> None:
 
 
 def throughput(rows: int | None) -> Row:
+    """Compare a job's reading and writing with pyarrow's, on the local disk."""
     with tempfile.TemporaryDirectory() as folder:
         _generate(folder + "/in", rows or _ROWS)
         return _in_turns(folder, fs.LocalFileSystem(), folder)
 
 
 def throughput_s3(rows: int | None) -> Row:
-    """The same on an S3 endpoint on this machine, which takes its share of the cores."""
+    """Compare as `throughput` on an S3 endpoint on this machine, which shares its cores."""
     with _s3(rows or _ROWS) as (bucket, theirs):
         return _in_turns(f"s3://{bucket}", theirs, bucket)
 
 
 def reading_s3(rows: int | None) -> Row:
-    """Only reading, by boto3's ranges as we do and by pyarrow's own S3 client."""
+    """Compare only reading: ranges by boto3, as a job reads, and pyarrow's own S3 client."""
     ours_s, theirs_s = [], []
     with _s3(rows or _ROWS) as (bucket, theirs):
         source = read_source(f"s3://{bucket}/in")
@@ -103,7 +105,7 @@ def reading_s3(rows: int | None) -> Row:
 
 @contextmanager
 def _s3(n_rows: int) -> Iterator[tuple[str, fs.FileSystem]]:
-    """A bucket with pairs under `in/`, and pyarrow's client for it."""
+    """Yield a bucket with pairs under `in/`, and pyarrow's client for it."""
     from bench.s3_server import s3_bucket
 
     with s3_bucket() as bucket:
@@ -118,12 +120,12 @@ def _s3(n_rows: int) -> Iterator[tuple[str, fs.FileSystem]]:
 
 
 def memory(rows: int | None) -> Row:
-    """Peak memory of one process over a large input, nothing scored."""
+    """Measure the peak memory of one process over a large input without scoring."""
     return _memory_of_child(rows or 5_000_000, "null", row_group=1_000_000)
 
 
 def engine_memory(rows: int | None) -> Row:
-    """The same through the engine; beyond what the loaded model takes."""
+    """Measure as `memory` through the engine, beyond the memory of the loaded model."""
     from bench.engine_shapes import make_checkpoint
 
     with tempfile.TemporaryDirectory() as model:
@@ -132,7 +134,7 @@ def engine_memory(rows: int | None) -> Row:
 
 
 def planning(rows: int | None) -> Row:
-    """Ten thousand files of a hundred thousand rows: footers, columns, shards."""
+    """Time the plan of 10,000 files of 100,000 rows: footers, columns, shards."""
     n_files = max(1, (rows or 1_000_000_000) // 100_000)
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder, "00000.parquet")
@@ -155,7 +157,7 @@ def planning(rows: int | None) -> Row:
     }
 
 
-# Planning first: of what later parts leave behind, its memory would hold the pools.
+# Planning is first: its memory would include the pools that later parts leave behind.
 PARTS: dict[str, Callable[[int | None], Row]] = {
     "planning": planning,
     "throughput": throughput,
@@ -235,7 +237,7 @@ def _memory_of_child(
 
 
 def _print_memory(folder: str, model: str) -> None:
-    """All shards in this process, and its memory after loading the model, a quarter and all."""
+    """Run all shards and print the memory after loading the model, a quarter and all."""
     from bench.run_shards import run_all_shards
     from worker import models
 
@@ -265,7 +267,7 @@ def _print_memory(folder: str, model: str) -> None:
 def _generate(
     target: str, n_rows: int, row_group: int = 100_000, length: tuple[int, int] = _WORDS
 ) -> None:
-    """Pairs of real words, `length` to a document, clustered by query."""
+    """Write pairs of real words, clustered by query."""
     words = read_corpus().words
     rng = np.random.default_rng(0)
     texts = [
@@ -302,7 +304,7 @@ def _rss_mb() -> float:
 
 
 def _peak_mb() -> float:
-    """Since the program began or `_forget_peak`; getrusage's figure may be the parent's."""
+    """Return the peak since the start or `_forget_peak`; getrusage may give the parent's."""
     status = Path("/proc/self/status").read_text()
     return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
 

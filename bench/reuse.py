@@ -2,9 +2,9 @@
 
     python -m bench.reuse [--rows N] [--rate PAIRS_PER_S] [--changed SHARE] [--json]
 
-One worker whose scorer sleeps as a device of that rate would. Between the nights a share of the
-documents changes, queries and candidates come in another order, ids and shards are new. Wall time
-is from submitting to the end; the two results must be the same bytes.
+One worker's scorer sleeps as a device of that rate would. Between the nights a share of the
+documents changes. Queries and candidates come in another order; ids and shards are new. Wall time
+is from submitting to the end. The two results must be the same bytes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _GOAL = 12
 
 
 def main() -> None:
+    """Compare the two nights and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=_ROWS)
     parser.add_argument("--rate", type=float, default=_RATE, help="pairs a second of the device")
@@ -50,6 +51,7 @@ def main() -> None:
 
 
 def compared(n_rows: int, rate: float, changed: float) -> dict[str, Any]:
+    """Run both nights and return the figures by name."""
     with cluster(1) as folder:
         _generate(folder / "one", n_rows, 0.0)
         _generate(folder / "two", n_rows, changed)
@@ -81,6 +83,7 @@ def compared(n_rows: int, rate: float, changed: float) -> dict[str, Any]:
 def run(
     folder: Path, source: str, name: str, model_id: str, **options: Any
 ) -> tuple[float, Manifest]:
+    """Run a job to its end; return its seconds and its manifest."""
     started = time.perf_counter()
     job = submit(folder / source, folder / name, model_id=model_id, for_reuse=True, **options)
     for _ in job.watch(every_s=0.05):
@@ -94,7 +97,7 @@ def run(
 def _break_even(
     n_rows: int, rate: float, full_s: float, reused_s: float, n_new: int
 ) -> dict[str, Any]:
-    """What both runs take beside the device, and the devices too fast for reuse to pay.
+    """Return the times besides the device, and the device rates up to which reuse pays.
 
     With N pairs, n of them new, a device of r pairs/s and other times a and b, the ratio is
     (N/r + a) / (n/r + b).
@@ -106,15 +109,15 @@ def _break_even(
         return round((n_rows - ratio * n_new) / spare) if spare > 0 else "any"
 
     return {
-        "beside the device, full s": round(other_full, 1),
-        "beside the device, with reuse s": round(other_reused, 1),
+        "besides the device, full s": round(other_full, 1),
+        "besides the device, with reuse s": round(other_reused, 1),
         f"{_GOAL} times faster up to pairs/s": rate_of(_GOAL),
         "faster at all up to pairs/s": rate_of(1),
     }
 
 
 def _generate(folder: Path, n_rows: int, changed: float) -> None:
-    """Pairs of real words; where some are changed, all are moved and named anew."""
+    """Write pairs of real words; if some are changed, all are reordered and renamed."""
     folder.mkdir()
     words = read_corpus().words
     rng = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from worker.shard.score import ShardWork
 
 
 def run_all_shards(job: Job, after_each: Callable[[], None] = lambda: None) -> None:
+    """Run the shards in order and call `after_each` after each one."""
     work = ShardWork(
         model=models.load(job.spec),
         worker="bench",

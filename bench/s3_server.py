@@ -17,7 +17,10 @@ from tests.support.s3 import BUCKET, s3_endpoint, s3_environment
 
 @contextmanager
 def s3_bucket() -> Iterator[str]:
-    """The bucket's name; the environment of this process and its children leads there."""
+    """Yield the name of an empty bucket.
+
+    The environment of this process and its children is set to reach it.
+    """
     command = [sys.executable, "-m", "bench.s3_server"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:

@@ -1,10 +1,10 @@
-"""Everything but scoring: dispatch, Redis memory, overhead, scale-out, how busy a device is kept.
+"""Benchmarks of all but scoring: dispatch, Redis memory, overhead, scale-out, device utilisation.
 
     python -m bench.system [dispatch memory overhead scale busy] [--json]
 
-Workers are real processes on a private Redis; the scorer is `null`, which does nothing or sleeps as
-a device would, but for `busy`, where a model in MiniLM-L6's shape scores on all cores. Ratios and
-bytes travel between machines, absolute rates do not.
+Workers are real processes on a private Redis. The scorer is `null`, which does nothing or sleeps as
+a device would; for `busy` it is a model in MiniLM-L6's shape on all cores. Ratios and bytes can be
+compared between machines, absolute rates cannot.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _BUSY_SHARDS, _BUSY_SHARD_S = 4, 35
 
 
 def main() -> None:
+    """Run the parts of the command line and print their results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART", help=str([*PARTS]))
     parser.add_argument("--json", action="store_true")
@@ -63,7 +64,7 @@ def dispatch_rate() -> list[Row]:
 
 
 def redis_memory() -> list[Row]:
-    """What Redis holds of one job: as it begins, half done, and all done."""
+    """Measure the memory of one job in Redis, at its start and at its end."""
     rows = []
     for n_shards in (100, 10_000, 100_000):
         with _broker():
@@ -85,7 +86,7 @@ def redis_memory() -> list[Row]:
 
 
 def overhead() -> list[Row]:
-    """Wall time of a job of some minutes over the seconds its device was asked for."""
+    """Compare the wall time of a job of some minutes with the seconds of its device."""
     n_rows = 150 * _RATE
     with cluster(1) as folder:
         _job_s(folder, "warm-up", 1000, 1, "null")
@@ -95,7 +96,7 @@ def overhead() -> list[Row]:
 
 
 def scale_out() -> list[Row]:
-    """The same job on more and more workers that sleep; efficiency is T(1) / (n T(n))."""
+    """Run one job on more and more workers that sleep; efficiency is T(1) / (n T(n))."""
     rows: list[Row] = []
     for n_workers in (1, 2, 4, 8):
         with cluster(n_workers) as folder:
@@ -159,7 +160,7 @@ def _broker() -> Iterator[None]:
 
 @contextmanager
 def cluster(n_workers: int, threads: int = 1) -> Iterator[Path]:
-    """Workers that are up and have been seen; yields a folder for files."""
+    """Start workers, wait until Redis knows them, and yield a folder for files."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(_broker())
@@ -174,7 +175,7 @@ def cluster(n_workers: int, threads: int = 1) -> Iterator[Path]:
 
 
 def _job_s(folder: Path, name: str, n_rows: int, n_shards: int, model_id: str) -> float:
-    """Seconds from submitting a job to its end."""
+    """Run a job and return the seconds from submitting it to its end."""
     source = folder / f"{n_rows}.parquet"
     if not source.exists():
         ids = pa.array([f"q{n // 5}" for n in range(n_rows)])

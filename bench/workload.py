@@ -32,13 +32,13 @@ class Corpus:
 
     @property
     def sentences(self) -> list[str]:
-        """For training tokenizers."""
+        """Texts to train a tokenizer on."""
         chunks = range(0, len(self.words), 40)
         return [*self.queries, *(" ".join(self.words[start : start + 40]) for start in chunks)]
 
 
 def read_corpus() -> Corpus:
-    """The package descriptions in examples/, or generated text where pyarrow is missing."""
+    """Return the package descriptions in examples/, or generated text without pyarrow."""
     try:
         import pyarrow.parquet as pq
     except ImportError:
@@ -51,7 +51,7 @@ def read_corpus() -> Corpus:
 
 
 def build_pairs(corpus: Corpus, mix: Mix, n_pairs: int, *, seed: int = 1) -> list[tuple[str, str]]:
-    """`n_pairs` (query, document), documents of one query together."""
+    """Return `n_pairs` of (query, document), the documents of a query together."""
     rng = np.random.default_rng(seed)
     n_words = _document_words(mix, n_pairs, rng)
     starts = rng.integers(0, len(corpus.words), n_pairs)
@@ -76,7 +76,7 @@ def _document_words(mix: Mix, n_pairs: int, rng: np.random.Generator) -> np.ndar
 
 
 def _repeat_some(pairs: list[tuple[str, str]], rng: np.random.Generator) -> list[tuple[str, str]]:
-    """The same number of pairs, a fifth of them equal to one of the 500 before."""
+    """Make a fifth of the pairs equal to one of the 500 before."""
     out = pairs[:1]
     for row, pair in enumerate(pairs[1:], start=1):
         earlier = int(rng.integers(max(0, row - 500), row))
@@ -92,7 +92,7 @@ def _cut(words: list[str], start: int, length: int) -> str:
 
 
 def _generated() -> Corpus:
-    """Words of random syllables, drawn by Zipf's law."""
+    """Make words of random syllables, drawn by Zipf's law."""
     rng = random.Random(0)
     syllables = [c + v + e for c in "bdfgklmnprst" for v in "aeiou" for e in ("", "n", "r", "s")]
     lexicon = ["".join(rng.choices(syllables, k=rng.choice((1, 2, 2, 3)))) for _ in range(20_000)]

@@ -1,8 +1,8 @@
-"""Print what an image installs: the project's dependencies and those of the extras that are named.
+"""Print the packages of an image: the project's dependencies and those of the named extras.
 
 python docker/requirements.py EXTRA …
 
-Apart from the code, so that the layer with the packages stays when only the code has changed.
+They are installed before the code is copied, so that a change of the code keeps their layer.
 """
 
 from __future__ import annotations

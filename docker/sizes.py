@@ -24,7 +24,7 @@ from tests.compose.stack import Stack
 
 TARGETS_MB = {"control": 450, "worker-cpu": 890}
 OUTPUT = "/data/first"
-# So few pairs that what is measured is the start.
+# So few pairs that the start dominates.
 SOME = """
 import pyarrow.parquet as pq
 pq.write_table(pq.read_table("/app/examples/packages.parquet")[:4], "/data/some.parquet")
@@ -33,6 +33,7 @@ FIRST = f"import os; print(os.path.getmtime('{OUTPUT}/part-00000.parquet'))"
 
 
 def main() -> None:
+    """Print the sizes, then the first score."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, help="a model's folder [the demo model]")
     model: Path | None = parser.parse_args().model
@@ -51,6 +52,7 @@ def main() -> None:
 
 
 def print_first_score(stack: Stack, model: Path | None) -> None:
+    """Score four pairs in a fresh container; print the time and the worker's memory."""
     stack.compose("up", "--wait", "redis", "control", timeout_s=300)
     name = "demo"
     if model is not None:
@@ -72,6 +74,7 @@ def print_first_score(stack: Stack, model: Path | None) -> None:
 
 
 def wait_for_first(stack: Stack) -> float:
+    """Wait for the first part and return the time when it was written, in seconds since 1970."""
     deadline = time.monotonic() + 300
     while True:
         done = stack.try_compose("exec", "-T", "control", "python", "-c", FIRST)
@@ -82,7 +85,7 @@ def wait_for_first(stack: Stack) -> float:
 
 
 def pss_mb(stack: Stack) -> float:
-    """Resident memory of a container's processes, what they share counted once."""
+    """Return the resident memory of a container's processes; shared pages count once."""
     container = stack.inspect("worker-cpu")["Id"]
     top = subprocess.run(
         ["docker", "top", container, "-eo", "pid"], check=True, capture_output=True, text=True
@@ -92,6 +95,7 @@ def pss_mb(stack: Stack) -> float:
 
 
 def pss_kb(path: Path) -> int:
+    """Return the proportional set size of a process, 0 if it has ended."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
@@ -100,6 +104,7 @@ def pss_kb(path: Path) -> int:
 
 
 def inspect(image: str) -> dict[str, Any]:
+    """Return the description of an image by Docker."""
     done = subprocess.run(
         ["docker", "image", "inspect", image], check=True, capture_output=True, text=True
     )
@@ -108,6 +113,7 @@ def inspect(image: str) -> dict[str, Any]:
 
 
 def mb(image: dict[str, Any]) -> int:
+    """Return the size of an image."""
     return round(int(image["Size"]) / 1e6)
 
 

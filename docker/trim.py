@@ -1,10 +1,10 @@
-"""Take out of an image's site-packages what no worker opens, and say how much that was.
+"""Remove the files that no worker opens from an image's site-packages, and print their size.
 
 python docker/trim.py SITE_PACKAGES [--unproven]
 
-What goes by default is never loaded when a model is scored: tests, headers, build tools, clients of
-services that are not used. `tests/compose` scores with what is left. `--unproven` takes the parts
-of CUDA that the engine should not need either; no run on a GPU has proved those, so that it is off.
+By default it removes files that are never loaded when a model scores: tests, headers, build tools,
+clients of unused services. `tests/compose` scores with the rest. `--unproven` also removes parts of
+CUDA that the engine should not need; no run on a GPU has proved that, so that it is off.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ UNUSED = (
     "hf_xet",  # the hub is asked over plain HTTP, which can go on after a cut
     "nvidia/**/include",
 )
-# Only S3 is used of what boto3 can speak to, and what it may get credentials from.
+# S3, and the services that boto3 may get credentials from.
 AWS_SERVICES = {"s3", "sts", "sso", "sso-oidc", "signin"}
 
-# What torch.compile alone uses, which on a CPU makes C++: an image has no compiler for it.
+# Used only by torch.compile, which on a CPU makes C++; the image has no compiler.
 NOT_ON_CPU = (
     *(f"torch/_inductor/{name}" for name in ("codegen", "kernel", "fx_passes")),
     *("sympy/physics", "sympy/diffgeom"),
@@ -97,7 +97,7 @@ UNPROVEN = (
     "nvidia/**/libcudnn_engines_*",
 )
 
-# Not all: `strip` breaks libraries that a wheel's maker has already rewritten, as NumPy's.
+# Some are left out: `strip` breaks libraries that were rewritten for their wheel, such as NumPy's.
 STRIPPED = (
     *("torch/lib/*.so*", "torch/*.so", "pyarrow/*.so*", "_duckdb*.so"),
     *("kiwisolver/*.so", "contourpy/*.so", "matplotlib/*.so"),
@@ -106,25 +106,27 @@ STRIPPED = (
 
 
 def main() -> None:
+    """Trim the folder of the command line."""
     packages = Path(sys.argv[1])
     before = size(packages)
     has_cuda, unproven = (packages / "nvidia").exists(), "--unproven" in sys.argv
     for pattern in (*UNUSED, *(() if has_cuda else NOT_ON_CPU), *(UNPROVEN if unproven else ())):
         for path in packages.glob(pattern):
-            if "auto" not in path.parts:  # which imports its own of each kind
+            if "auto" not in path.parts:  # transformers' own registry, which is loaded
                 remove(path)
     for service in (packages / "botocore" / "data").glob("*/"):
         if service.name not in AWS_SERVICES:
             remove(service)
     for library in sorted(packages.glob("pyarrow/*.so.*")):
         link_copies(library)
-    # Nor has a run on a GPU proved that CUDA's torch can be stripped.
+    # No run on a GPU has proved that CUDA's torch can be stripped, either.
     if unproven or not has_cuda:
         strip(packages)
     print(f"trimmed: {before >> 20} MiB -> {size(packages) >> 20} MiB")
 
 
 def remove(path: Path) -> None:
+    """Remove a file, a link or a folder."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -132,7 +134,10 @@ def remove(path: Path) -> None:
 
 
 def link_copies(library: Path) -> None:
-    """A wheel holds no links: what was one, libx.so of libx.so.1.2, is a copy in it."""
+    """Replace copies of a library by links.
+
+    A wheel holds no links, so that libx.so, a link to libx.so.1.2 elsewhere, is a copy there.
+    """
     stem = re.sub(r"\.so\..*", ".so", library.name)
     shorter = [
         path for path in library.parent.glob(f"{stem}*") if len(path.name) < len(library.name)
@@ -144,18 +149,20 @@ def link_copies(library: Path) -> None:
 
 
 def strip(packages: Path) -> None:
-    """Symbols that only a debugger reads; those that other libraries link to stay."""
+    """Remove symbols that only a debugger reads; those that other libraries link to stay."""
     for library in (path for pattern in STRIPPED for path in packages.glob(pattern)):
         if not library.is_symlink() and is_elf(library):
             subprocess.run(["strip", "--strip-unneeded", library], check=True)
 
 
 def is_elf(path: Path) -> bool:
+    """Return whether a file is an ELF binary."""
     with path.open("rb") as file:
         return file.read(4) == b"\x7fELF"
 
 
 def size(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 

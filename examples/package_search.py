@@ -3,7 +3,7 @@
 The source is a table of Debian packages (package, source, section, short_description,
 long_description). Sources are split, not packages, so that a model trained on one side has
 never seen a sibling of a package on the other. Run as a script, it writes the demo's input, and
-beside it examples/packages.qrels with what answers each query:
+examples/packages.qrels with the answer to each query:
 
     python examples/package_search.py PACKAGES.parquet examples/packages.parquet
 """
@@ -98,7 +98,7 @@ def bm25_candidates(
 def write_demo(search: PackageSearch, target: Path) -> pa.Table:
     """Write the first held-out queries with their BM25 candidates, one row a candidate.
 
-    Beside it, as TREC judgments, the answer to each query, also where BM25 did not find it.
+    The answer to each query goes to a file next to it, as TREC judgments, even if BM25 missed it.
     """
     chosen = search.held_out[:N_DEMO_QUERIES]
     found, scores = bm25_candidates(search.documents, [search.queries[i] for i in chosen])
@@ -122,6 +122,7 @@ def write_demo(search: PackageSearch, target: Path) -> pa.Table:
 
 
 def main(packages: str, target: str) -> None:
+    """Write the demo's input and print its size."""
     table = write_demo(load(Path(packages)), Path(target))
     print(f"{target}: {table.num_rows} rows, {Path(target).stat().st_size} bytes")
 

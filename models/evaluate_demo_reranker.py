@@ -73,6 +73,7 @@ def _standardized(scores: np.ndarray) -> np.ndarray:
 
 
 def packages(scorer: Scorer, path: Path) -> dict[str, dict[str, float]]:
+    """Measure on the held-out packages."""
     search = load(path)
     return measure(
         scorer,
@@ -83,7 +84,7 @@ def packages(scorer: Scorer, path: Path) -> dict[str, dict[str, float]]:
 
 
 def cranfield(scorer: Scorer, folder: Path) -> dict[str, dict[str, float]]:
-    """Grades from 1 (minimum interest) to 4 (complete answer) are the gains."""
+    """Measure on Cranfield; grades from 1 (minimum interest) to 4 (complete answer) are gains."""
     corpus = pq.read_table(folder / "corpus.parquet").to_pylist()
     queries = pq.read_table(folder / "queries.parquet").to_pylist()
     qrels: Qrels = {}
@@ -99,6 +100,7 @@ def cranfield(scorer: Scorer, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
+    """Measure a model, write its eval.json and print it."""
     parser = argparse.ArgumentParser(description="Measure a reranker.")
     parser.add_argument("model", type=Path)
     parser.add_argument("packages", type=Path)

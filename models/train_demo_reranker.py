@@ -1,12 +1,12 @@
-"""Train the demo reranker from nothing: a few-MB BERT cross-encoder for package search.
+"""Train the demo reranker from random weights: a few-MB BERT cross-encoder for package search.
 
     python models/train_demo_reranker.py PACKAGES.parquet models/demo-reranker [--steps N]
 
-Two stages. Static word vectors learn first which words stand for which (in-batch contrastive
-loss); they become the word embeddings of a small BERT whose query and key projections start equal,
-so that a word attends to its own repetition in the other text. Then the cross-encoder learns to
-tell a package's own description from BM25's best wrong ones. A default initialisation did not
-learn this task at all. Every random choice is seeded; the schedule counts steps, not seconds.
+There are two stages. Static word vectors learn which words are related (in-batch contrastive loss).
+They become the word embeddings of a small BERT whose query and key projections start equal, so that
+a word attends to its own repetition in the other text. Then the cross-encoder learns to distinguish
+a package's own description from BM25's best wrong ones. A default initialisation did not learn this
+task at all. Every random choice is seeded; the schedule counts steps, not seconds.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ Ids = list[list[int]]
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
+    """Train a WordPiece tokenizer for pairs."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -65,11 +66,13 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, texts: list[str], n_tokens: int) -> Ids:
+    """Return at most `n_tokens` ids of each text, without special tokens."""
     encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
     return [encoding.ids[:n_tokens] or [UNK] for encoding in encodings]
 
 
 def padded(rows: Ids) -> Tensor:
+    """Return the ids as an int64 tensor (n, longest), padded with PAD."""
     width = max(map(len, rows))
     return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
 
@@ -89,11 +92,13 @@ class StaticVectors(nn.Module):
         self.weights.weight.data[:, 0] = torch.tensor(idf, dtype=torch.float32)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Return a unit vector for each row of ids, (n, HIDDEN)."""
         weights = self.weights(ids).squeeze(-1).abs() * (ids > PAD)
         return F.normalize(self.vectors(ids, per_sample_weights=weights), dim=-1)
 
 
 def train_static(queries: Ids, documents: Ids, train: list[int], epochs: int) -> StaticVectors:
+    """Train the vectors so that a query is nearest to its own document in the batch."""
     rng = random.Random(SEED)
     model = StaticVectors([documents[i] for i in train])
     optimizer = torch.optim.Adam(
@@ -121,7 +126,7 @@ def train_static(queries: Ids, documents: Ids, train: list[int], epochs: int) ->
 
 @torch.no_grad()
 def cross_encoder(static: StaticVectors) -> BertForSequenceClassification:
-    """A BERT whose embeddings carry the static vectors and whose heads start by matching words."""
+    """Make a BERT that starts with the static vectors and with heads that match words."""
     config = BertConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=HIDDEN,
@@ -160,7 +165,7 @@ def cross_encoder(static: StaticVectors) -> BertForSequenceClassification:
 def logits(
     model: BertForSequenceClassification, pairs: list[tuple[list[int], list[int]]], chunk: int
 ) -> Tensor:
-    """Scores in the order of `pairs`; chunks of similar length, so that little is padding."""
+    """Return scores in the order of `pairs`; chunks have similar lengths, for little padding."""
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
     parts = []
     for start in range(0, len(order), chunk):
@@ -184,7 +189,7 @@ def train_cross_encoder(
     steps: int,
     peak_lr: float,
 ) -> None:
-    """Softmax over one right and `GROUP - 1` of BM25's wrong documents.
+    """Train with a softmax over one right and `GROUP - 1` of BM25's wrong documents.
 
     `candidates[n]` belong to the query `train[n]`.
     """
@@ -220,7 +225,7 @@ def train_cross_encoder(
 def held_out_mrr(
     model: BertForSequenceClassification, search: PackageSearch, queries: Ids, documents: Ids
 ) -> dict[str, float]:
-    """MRR@10 of BM25's order and of the model's over BM25's top 50, on held-out packages."""
+    """Return the MRR@10 of BM25's order and the model's over its top 50, on held-out packages."""
     found, _ = bm25_candidates(search.documents, [search.queries[i] for i in search.held_out])
     sums = {"bm25": 0.0, "model": 0.0}
     for n, i in enumerate(search.held_out):
@@ -233,7 +238,7 @@ def held_out_mrr(
 
 
 def save(model: BertForSequenceClassification, tokenizer: Tokenizer, target: Path) -> None:
-    """Weights in fp16, readable by every user; the tokenizer states that it makes token types."""
+    """Save the weights in fp16, readable by every user, and the tokenizer with its token types."""
     model.half().save_pretrained(target)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -250,6 +255,7 @@ def save(model: BertForSequenceClassification, tokenizer: Tokenizer, target: Pat
 
 
 def main() -> None:
+    """Train and save a model, and print its figures."""
     parser = argparse.ArgumentParser(description="Train the demo reranker.")
     parser.add_argument("packages", type=Path)
     parser.add_argument("target", type=Path)

@@ -21,24 +21,26 @@ from rankmill.models.store import ModelStore, StoredCommit, StoredFile, model_st
 
 @dataclass(frozen=True)
 class Pulled:
+    """A model in the store: the folder of its pinned commit, and the files there."""
+
     folder: Path
     stored: StoredCommit
 
 
 def store() -> ModelStore:
-    """The store of the settings.
+    """Return the model store at RANKMILL_MODELS.
 
     Raises:
-        InputError: they name none.
+        InputError: that is not set.
     """
-    kept = model_store()
-    if kept is None:
-        raise InputError("RANKMILL_MODELS is not set; name the folder that is to hold the models")
-    return kept
+    configured = model_store()
+    if configured is None:
+        raise InputError("RANKMILL_MODELS is not set; set it to the folder for the models")
+    return configured
 
 
 def pull(model_id: str, revision: str | None = None) -> Pulled:
-    """Fetch what is missing of a model and pin it; the same again goes on where it stopped.
+    """Fetch the missing files of a model and pin its commit; an interrupted pull is resumed.
 
     Raises:
         ModelUnavailable: the hub does not have it, it has only pickled weights, or it did not
@@ -46,55 +48,53 @@ def pull(model_id: str, revision: str | None = None) -> Pulled:
         InputError: the store cannot be written, or no store is set.
     """
     if is_built_in_model(model_id) or is_model_folder(model_id):
-        raise InputError(f"{model_id}: is no hub id; there is nothing to fetch")
+        raise InputError(f"{model_id} is not a hub id (owner/name), so there is nothing to fetch")
     if revision is not None:
         check_revision(revision)
-    kept = store()
-    found = hub.look_up(model_id, revision)
-    check_names(model_id, {file.name for file in found.files if "/" not in file.name})
-    with kept.changing(model_id):
-        folder = kept.folder(model_id, found.commit)
-        stored = _stored_before(kept, model_id, found) or _fetch_all(model_id, found, folder)
+    models = store()
+    commit = hub.look_up(model_id, revision)
+    check_names(model_id, {file.name for file in commit.files if "/" not in file.name})
+    with models.changing(model_id):
+        folder = models.folder(model_id, commit.commit)
+        stored = _stored_before(models, model_id, commit)
+        if stored is None:
+            folder.mkdir(exist_ok=True)
+            for file in commit.files:
+                if file.name == MODULES:  # it names the subfolders that belong to the model
+                    _fetch(model_id, commit.commit, file, folder)
+            files = _wanted(model_id, commit, folder)
+            stored = StoredCommit(
+                commit=commit.commit,
+                files=tuple(_fetch(model_id, commit.commit, file, folder) for file in files),
+            )
         check_checkpoint(folder, may_run_code=is_code_allowed(model_id))
-        kept.record(model_id, revision, stored)
+        models.record(model_id, revision, stored)
     return Pulled(folder, stored)
 
 
-def _stored_before(kept: ModelStore, model_id: str, found: HubCommit) -> StoredCommit | None:
-    """Return what an earlier pull of the commit has noted, if it is whole and still there."""
-    model = kept.read(model_id)
-    stored = model.resolve(found.commit) if model else None
+def _stored_before(models: ModelStore, model_id: str, commit: HubCommit) -> StoredCommit | None:
+    """Return the record of an earlier pull of the commit, if all wanted files are still there."""
+    model = models.read(model_id)
+    stored = model.resolve(commit.commit) if model else None
     if stored is None:
         return None
     try:
-        folder = kept.find(model_id, found.commit)
-        wanted = _wanted(model_id, found, folder)
+        wanted = _wanted(model_id, commit, models.find(model_id, commit.commit))
     except ModelUnavailable:
         return None
-    return (
-        stored if {file.name for file in stored.files} >= {file.name for file in wanted} else None
-    )
+    has_all = {file.name for file in stored.files} >= {file.name for file in wanted}
+    return stored if has_all else None
 
 
-def _fetch_all(model_id: str, found: HubCommit, folder: Path) -> StoredCommit:
-    folder.mkdir(exist_ok=True)
-    for file in found.files:
-        if file.name == MODULES:  # it says which subfolders belong to the model
-            _fetch(model_id, found.commit, file, folder)
-    wanted = _wanted(model_id, found, folder)
-    files = tuple(_fetch(model_id, found.commit, file, folder) for file in wanted)
-    return StoredCommit(commit=found.commit, files=files)
-
-
-def _wanted(model_id: str, found: HubCommit, folder: Path) -> list[HubFile]:
-    """The files of the top folder and of its modules, by kind; `folder` has modules.json."""
+def _wanted(model_id: str, commit: HubCommit, folder: Path) -> list[HubFile]:
+    """Return the allowed files of the top folder and of the modules that `folder` names."""
     patterns = allowed_files(model_id)
     folders = {".", TEMPLATES, *module_folders(folder)}
     return [
         file
-        for file in found.files
+        for file in commit.files
         for path in [PurePosixPath(file.name)]
-        if str(path.parent) in folders and any(fnmatch(path.name, each) for each in patterns)
+        if str(path.parent) in folders and any(fnmatch(path.name, pattern) for pattern in patterns)
     ]
 
 
@@ -108,16 +108,16 @@ def _fetch(model_id: str, commit: str, file: HubFile, folder: Path) -> StoredFil
         part.unlink()
     hub.download(model_id, commit, file, part)
     sha256 = sha256_of(part)
-    if (file.sha256 or file.git_sha1) != (sha256 if file.sha256 else _git_sha1(part)):
+    if file.sha256:
+        is_whole = file.sha256 == sha256
+    else:  # a small file, which the hub knows only by git's digest
+        blob = part.read_bytes()
+        git = hashlib.sha1(b"blob %d\0" % len(blob) + blob, usedforsecurity=False)
+        is_whole = file.git_sha1 == git.hexdigest()
+    if not is_whole:
         part.unlink()
         raise ModelUnavailable(
             f"{model_id}: {file.name} arrived damaged and was removed; run the same command again"
         )
     os.replace(part, target)
     return StoredFile(name=file.name, n_bytes=file.n_bytes, sha256=sha256)
-
-
-def _git_sha1(path: Path) -> str:
-    """The digest that git names a file by; only small files have no other."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -81,9 +81,9 @@ def finalize(job_id: str, output_uri: str) -> None:
 @app.task(name=REPORT)
 def report(job_id: str, output_uri: str) -> None:
     """Write the report page of a job that ended without success."""
-    from rankmill.report import report_end
+    from rankmill.report import report_ended
 
-    report_end(job_id, output_uri)
+    report_ended(job_id, output_uri)
 
 
 @app.task(

@@ -1,4 +1,4 @@
-"""Columns as Arrow has them: joined without a copy, texts made strings when asked for."""
+"""Read text columns in Arrow's memory, without a copy, and make strings only when needed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pyarrow as pa
 
 
 def joined(column: pa.ChunkedArray) -> pa.Array:
-    """The column in one piece; Arrow's own way copies it even where it is one already."""
+    """Return the column as one array; Arrow's `combine_chunks` would copy even a single chunk."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def text_bytes(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
-    """Where texts lie: text i is `content[bounds[i] : bounds[i + 1]]`.
+    """Return the bytes of texts without a copy: text i is `content[bounds[i] : bounds[i + 1]]`.
 
     Returns:
         bounds: int64 (n + 1,).
@@ -29,9 +29,9 @@ def text_bytes(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Texts(Sequence[str]):
-    """A column without nulls as a sequence of strings, which are made when they are gone through.
+    """A column without nulls as a sequence of strings, each made when it is read.
 
-    For Arrow it is the column itself, so that `pyarrow.array(texts)` costs nothing.
+    `pyarrow.array(texts)` returns the column itself at no cost.
     """
 
     def __init__(self, column: pa.ChunkedArray) -> None:

@@ -1,4 +1,4 @@
-"""What the engine says of its device, as errors of the job: nothing in them blames a row."""
+"""Turn the engine's errors about its device into errors of the job that blame no row."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from worker.engine.device.faults import fault_of, first_line
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """Raise what a device fails with as an error that may pass.
+    """Raise a device's errors as transient ones.
 
     Raises:
         DeviceFault: the device has failed, and this process with it.
-        DeviceFull: the device has no room for now.
+        DeviceFull: the device has no free memory for now.
         MemoryShort: the process has none.
     """
     try:

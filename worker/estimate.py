@@ -1,7 +1,7 @@
-"""What a job would be to the engine, seen on a sample: tokens, path and pace. Nothing is written.
+"""Measure a sample of a job as the engine sees it: tokens, path and speed. It writes nothing.
 
-Run as `python -m worker.estimate` with a MeasureRequest and its sample on stdin; a Measurement
-comes on stdout, or the line that says what is wrong, with its exit code.
+Run as `python -m worker.estimate` with a MeasureRequest and its sample on stdin. It prints a
+Measurement, or one line with the error, and exits with the error's code.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from worker.device_errors import device_errors
 from worker.engine.values import PairWindow
 from worker.shard.rejects import refusals
 
-# `null` is answered without torch, which takes seconds to load.
+# `null` needs no torch, which takes seconds to load.
 if TYPE_CHECKING:
     from worker.engine.batches.pairs import EncodedWindow
     from worker.engine.scorer import Scorer
 
-# A window that takes much less says little of a job's.
+# A window that takes much less is not like one of a job.
 _WINDOW_S = 1.0
 
 # Steps of the golden ratio fill an interval evenly however many there are.
@@ -39,6 +39,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 def main() -> None:
+    """Answer one request."""
     request, sample = MeasureRequest.read(sys.stdin.buffer.read())
     try:
         with device_errors():
@@ -50,44 +51,38 @@ def main() -> None:
 
 
 def measure(request: MeasureRequest, sample: pa.Table) -> Measurement:
-    """Encode the sample as a shard's rows are, and score some of it where that is asked for.
+    """Encode the sample as a shard's rows are, and score some of it if the request asks for it.
 
     Raises:
         ModelUnavailable: the model cannot be loaded.
     """
     refused = refusals(sample, request.columns)
     if request.model_folder is None:
-        return _unscored(refused)
+        return Measurement(
+            refused=refused,
+            n_tokens=(),
+            truncated=(),
+            path="none",
+            path_reason="nothing is scored",
+            precision="none",
+            max_length=0,
+            device="none",
+            calibration=None,
+        )
     good = sample.take(np.delete(np.arange(sample.num_rows), list(refused)))
-    windows = list(_windows(good, request))
-    return _measured(request, Path(request.model_folder), refused, windows)
-
-
-def _unscored(refused: dict[int, str]) -> Measurement:
-    return Measurement(
-        refused=refused,
-        n_tokens=(),
-        truncated=(),
-        path="none",
-        path_reason="nothing is scored",
-        precision="none",
-        max_length=0,
-        device="none",
-        calibration=None,
-    )
-
-
-def _windows(good: pa.Table, request: MeasureRequest) -> Iterator[PairWindow]:
-    size = settings().window_pairs
+    windows, size = [], settings().window_pairs
     for start in range(0, good.num_rows, size):
-        texts = good.slice(start, size)
-        documents = scored_documents(texts, request.columns)
-        yield PairWindow(texts[request.columns.query].to_pylist(), documents.to_pylist())
+        rows = good.slice(start, size)
+        documents = scored_documents(rows, request.columns).to_pylist()
+        windows.append(PairWindow(rows[request.columns.query].to_pylist(), documents))
+    return _measured(request, Path(request.model_folder), refused, windows)
 
 
 def _measured(
     request: MeasureRequest, folder: Path, refused: dict[int, str], windows: list[PairWindow]
 ) -> Measurement:
+    import torch
+
     from worker.engine.encoding.encoder import encoder_for
     from worker.engine.families.loader import check_scoring, path_of
     from worker.engine.folder.model_folder import ModelFolder
@@ -127,7 +122,7 @@ def _measured(
         path_reason=reason,
         precision=precision,
         max_length=limit,
-        device=_device_name(device),
+        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         calibration=calibration,
     )
 
@@ -137,7 +132,8 @@ class LengthOrder:
     """The distinct pairs of a sample, shortest first.
 
     Attributes:
-        ends: int64 (n,), the tokens of the pairs up to each one.
+        ends: int64 (n,), the tokens of all pairs up to each one.
+        pairs: the texts in the same order.
     """
 
     ends: np.ndarray
@@ -145,24 +141,30 @@ class LengthOrder:
 
     @classmethod
     def of(cls, windows: list[PairWindow], encoded: list[EncodedWindow]) -> LengthOrder:
-        found: list[tuple[int, str, str]] = []
+        """Sort the distinct pairs of some windows and their encodings."""
+        texts: list[tuple[int, str, str]] = []
         for window, each in zip(windows, encoded, strict=True):
             _, rows = np.unique(each.pair_of_row, return_index=True)
             for length, row in zip(each.lengths.tolist(), rows.tolist(), strict=True):
-                found.append((length, window.queries[row], window.documents[row]))
-        found.sort(key=lambda pair: pair[0])
-        lengths, queries, documents = zip(*found, strict=True)
+                texts.append((length, window.queries[row], window.documents[row]))
+        texts.sort(key=lambda pair: pair[0])
+        lengths, queries, documents = zip(*texts, strict=True)
         return cls(np.cumsum(lengths), PairWindow(list(queries), list(documents)))
 
     @property
     def n_tokens(self) -> int:
+        """The tokens of all pairs."""
         return int(self.ends[-1])
 
     def window(self, number: int, n_tokens: int, max_batch_tokens: int) -> PairWindow:
-        """Some tokens' worth of pairs for a scorer to make such batches of as it makes in a job.
+        """Return pairs of about `n_tokens` whose batches are like those of a job.
 
-        That is runs of pairs of about one length, a batch each, spread evenly over the lengths.
-        Other numbers give other runs, since a device is quicker with shapes that it has met before.
+        They are runs of pairs of about one length, a batch each, spread evenly over the lengths.
+
+        Args:
+            number: another number gives other runs, since a device is faster with known shapes.
+            n_tokens: the tokens of the window.
+            max_batch_tokens: the tokens of a batch.
         """
         n_runs = max(1, n_tokens // max_batch_tokens)
         begins = (number * _GOLDEN % 1 + np.arange(n_runs)) / n_runs * self.n_tokens
@@ -176,12 +178,14 @@ class LengthOrder:
 
 
 def calibrate(scorer: Scorer, order: LengthOrder, budget_s: float) -> Calibration:
-    """How fast the device scores, tokenizing ahead as in a job.
+    """Measure how fast the device scores, with tokenizing ahead as in a job.
 
-    Windows double until one takes about a second; then such windows follow one another.
+    Windows double until one takes about a second; then windows of that size are timed.
 
     Args:
-        budget_s: about as long as this may take; a slow device scores four pairs at least.
+        scorer: with the model and the options of the job.
+        order: the pairs of the sample.
+        budget_s: about the seconds to spend; a slow device scores at least four pairs.
     """
     until = time.perf_counter() + budget_s
     numbers, n_tokens = count(), 1
@@ -202,7 +206,7 @@ def calibrate(scorer: Scorer, order: LengthOrder, budget_s: float) -> Calibratio
 
 
 def _timed(scorer: Scorer, windows: Iterable[PairWindow]) -> Calibration:
-    """What passes after the first window, for which a device waits until it has its tokens."""
+    """Time all windows but the first, for whose tokens the device has to wait."""
     results = scorer.score(windows)
     next(results)
     before, started = scorer.stats, time.perf_counter()
@@ -214,12 +218,6 @@ def _timed(scorer: Scorer, windows: Iterable[PairWindow]) -> Calibration:
         n_tokens=after.n_tokens - before.n_tokens,
         seconds=seconds,
     )
-
-
-def _device_name(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from rankmill.logs import get_logger
 from rankmill.output import cleanup
 from rankmill.output.output import Job, Output
 from rankmill.output.uris import part_name
-from rankmill.report import report_success
+from rankmill.report import try_report
 from worker.shard.group_checks import check_queries
 from worker.trec import write_trec_run
 
@@ -73,7 +73,7 @@ def _complete(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
     if job.spec.trec_run:
         write_trec_run(job)
     job.output.write_manifest(manifest)
-    report_success(job.output, reports, manifest)
+    try_report(job.output, job.job_id, reports, manifest)
     claim.check()
     job.output.mark_success()
 

@@ -1,4 +1,4 @@
-"""Models as a worker holds them: one at a time, with the exact fingerprint of what was loaded."""
+"""The model that a worker holds, one at a time, with the exact fingerprint of its files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from rankmill.contract.job import Activation, JobSpec, Precision
+from rankmill.contract.job import JobSpec
 from rankmill.contract.results import Scoring
 from rankmill.devices.choice import check_torch, choose
 from rankmill.devices.cores import n_usable_cores
@@ -39,40 +39,37 @@ _VERSIONED = ("torch", "transformers", "tokenizers", "pyarrow")
 
 @dataclass(frozen=True)
 class LoadedModel:
+    """A scorer, and how it scores as shard reports and the manifest record it."""
+
     scorer: Scorer | NullScorer
     scoring: Scoring
 
 
+# The options that `load` depends on, and their model; one entry at most.
+_held: dict[tuple[object, ...], LoadedModel] = {}
+
+
 def load(spec: JobSpec) -> LoadedModel:
-    """The model of a job, kept from shard to shard.
+    """Return the model of a job; it is kept until a shard needs another one.
 
     Raises:
         ModelUnavailable: it is not here, not allowed, or cannot be loaded.
         DeviceFault, DeviceFull, MemoryShort: the device cannot take it now.
     """
     check_model_allowed(spec.model_id)
-    wanted = (
-        spec.model_id,
-        spec.model_revision,
-        spec.max_length,
-        spec.max_batch_tokens,
-        spec.precision,
-        spec.activation,
+    options = (
+        *(spec.model_id, spec.model_revision, spec.max_length, spec.max_batch_tokens),
+        *(spec.precision, spec.activation),
     )
-    if wanted != _held.pop("model", None):
-        _free()
-    loaded = _load(*wanted)
-    _held["model"] = wanted
-    return loaded
+    if options not in _held:
+        release()
+        _held[options] = _load(spec)
+    return _held[options]
 
 
-# Which model `_load` keeps.
-_held: dict[str, tuple[object, ...]] = {}
-
-
-def _free() -> None:
-    """Let go of the model before another is loaded: two may not fit."""
-    _load.cache_clear()
+def release() -> None:
+    """Free the model and its memory, since two models may not fit."""
+    _held.clear()
     gc.collect()  # a model holds itself, in circles
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -80,48 +77,40 @@ def _free() -> None:
             torch.cuda.empty_cache()
 
 
-@lru_cache(maxsize=1)
-def _load(
-    model_id: str,
-    revision: str | None,
-    max_length: int | None,
-    max_batch_tokens: int | None,
-    precision: Precision,
-    activation: Activation,
-) -> LoadedModel:
-    if is_null_model(model_id):
-        scored_by = NullScorer(null_rate(model_id))
-        return _described(scored_by, _sha256([]), _sha256([]), model_id, revision, activation)
-    folder = locate_model(model_id, revision)
-    may_run_code = is_code_allowed(model_id)
+def _load(spec: JobSpec) -> LoadedModel:
+    if is_null_model(spec.model_id):
+        null = NullScorer(null_rate(spec.model_id))
+        return LoadedModel(null, _scoring(null, spec, _sha256([]), _sha256([])))
+    folder = locate_model(spec.model_id, spec.model_revision)
+    may_run_code = is_code_allowed(spec.model_id)
+
+    def on_batch(run: BatchRun) -> None:
+        task_heartbeat().beat()
+        meters().batch(run)
+
     use_cores()
-    with loading(model_id), device_errors():
+    with loading(spec.model_id), device_errors():
         scorer = Scorer.load(
             folder,
             device=chosen_device().name,
-            max_length=max_length,
-            max_batch_tokens=max_batch_tokens,
-            precision=precision,
-            on_batch=_on_batch,
+            max_length=spec.max_length,
+            max_batch_tokens=spec.max_batch_tokens,
+            precision=spec.precision,
+            on_batch=on_batch,
             may_run_code=may_run_code,
-            activation=None if activation == "auto" else activation,
+            activation=None if spec.activation == "auto" else spec.activation,
         )
     limit = scorer.info.max_length
-    if max_length is not None and max_length > limit:
-        log.warning("max_length is more than the model takes", asked=max_length, used=limit)
+    if spec.max_length is not None and spec.max_length > limit:
+        log.warning("max_length is more than the model takes", asked=spec.max_length, used=limit)
     weights = _sha256(weight_files(folder), folder)
     others = _sha256(setting_files(folder, with_code=may_run_code), folder)
-    return _described(scorer, weights, others, model_id, revision, activation)
-
-
-def _on_batch(run: BatchRun) -> None:
-    task_heartbeat().beat()
-    meters().batch(run)
+    return LoadedModel(scorer, _scoring(scorer, spec, weights, others))
 
 
 @contextmanager
 def loading(model_id: str) -> Iterator[None]:
-    """Raise what the engine refuses of a model's folder as our error, in one line."""
+    """Raise the engine's refusals of a model's folder as ModelUnavailable, in one line."""
     try:
         yield
     except UnusableFolder as error:  # it names the folder
@@ -131,18 +120,13 @@ def loading(model_id: str) -> Iterator[None]:
         raise ModelUnavailable(f"{model_id}: cannot be loaded: {first_line}") from error
 
 
-def _described(
-    scorer: Scorer | NullScorer,
-    weights_sha256: str,
-    tokenizer_sha256: str,
-    model_id: str,
-    revision: str | None,
-    activation: Activation,
-) -> LoadedModel:
+def _scoring(
+    scorer: Scorer | NullScorer, spec: JobSpec, weights_sha256: str, tokenizer_sha256: str
+) -> Scoring:
     info = scorer.info
-    scoring = Scoring(
-        model_id=model_id,
-        model_revision=revision,
+    return Scoring(
+        model_id=spec.model_id,
+        model_revision=spec.model_revision,
         weights_sha256=weights_sha256,
         tokenizer_sha256=tokenizer_sha256,
         architecture=info.architecture,
@@ -150,27 +134,26 @@ def _described(
         path_reason=info.path_reason,
         precision=info.precision,
         deterministic=info.deterministic,
-        device=info.device.partition(":")[0],  # on which of them does not matter to a score
-        device_reason=None if is_null_model(model_id) else chosen_device().reason,
+        device=info.device.partition(":")[0],  # which of several does not matter to a score
+        device_reason=None if is_null_model(spec.model_id) else chosen_device().reason,
         max_length=info.max_length,
-        activation=info.activation if activation == "auto" else activation,
+        activation=info.activation if spec.activation == "auto" else spec.activation,
         versions={name: version(name) for name in _VERSIONED},
     )
-    return LoadedModel(scorer, scoring)
 
 
 class ChosenDevice(NamedTuple):
-    """`cpu`, `cuda` or `cuda:N`, and why it is that one where that needs a word."""
+    """`cpu`, `cuda` or `cuda:N`; the reason is given if `auto` had to pass over a GPU."""
 
     name: str
     reason: str | None
 
 
 def chosen_device() -> ChosenDevice:
-    """As the settings say or else as the machine has it.
+    """Return the device of the settings; for `auto` a GPU if one can be used.
 
     Raises:
-        InputError: this torch cannot be used.
+        InputError: the installed torch cannot be used.
     """
     check_torch()
     wanted = settings()
@@ -186,14 +169,17 @@ def _automatic_device() -> ChosenDevice:
 
 
 def use_cores() -> None:
-    """More threads than cores cost a factor of four, so that torch's own guess is not trusted."""
+    """Set torch's threads to RANKMILL_THREADS, or to the cores that this process may use.
+
+    More threads than cores cost a factor of four, and torch counts cores that it may not use.
+    """
     import torch
 
     torch.set_num_threads(settings().threads or n_usable_cores())
 
 
 def _sha256(paths: list[Path], folder: Path = Path()) -> str:
-    """One digest over several files, their names in the folder included."""
+    """Return one digest over the names and contents of several files."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.relative_to(folder).as_posix().encode())

@@ -1,6 +1,6 @@
-"""A scorer that does nothing, or sleeps like a device: for measuring everything but scoring.
+"""A scorer that computes nothing, to measure everything but scoring.
 
-A job asks for it as model `null`, or `null:2000` for 2,000 pairs a second.
+A job names it as model `null`, or `null:2000` to wait as for a device of 2,000 pairs per second.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from worker.engine.scorer import Agreement, PairWindow, ScorerInfo, ScorerStats,
 
 
 class NullScorer:
-    """Gives each pair a number that depends on its texts alone, in the time a device would take."""
+    """Score each pair by a number that depends only on its texts."""
 
     def __init__(self, pairs_per_s: float | None) -> None:
         self._pairs_per_s = pairs_per_s
@@ -35,9 +35,10 @@ class NullScorer:
         )
 
     def prove(self) -> None:
-        """There is no device to fail."""
+        """Do nothing: there is no device that could fail."""
 
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
+        """Yield the scores of each window, in order, after the time that a device would take."""
         for logits in ahead(map(_numbers, windows)):
             n_pairs = len(logits)
             busy_s = n_pairs / self._pairs_per_s if self._pairs_per_s else 0.0
@@ -58,11 +59,12 @@ class NullScorer:
             )
 
     def agreement(self, window: PairWindow) -> Agreement:
+        """Return perfect agreement with fp32."""
         return Agreement(len(window.queries), 0, 1.0, 1.0, 0.0)
 
 
 def _numbers(window: PairWindow) -> np.ndarray:
-    """From 0 to 10, float32 (n,): of lengths and last bytes, read where they lie in Arrow."""
+    """Return float32 (n,) from 0 to 10, made of lengths and last bytes without copying texts."""
     queries, _ = text_bytes(pa.array(window.queries, pa.large_string()))
     documents, content = text_bytes(pa.array(window.documents, pa.large_string()))
     last = content[documents[1:] - 1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""The result as a TREC run file, which trec_eval and ir-measures read."""
+"""Write a job's result as a TREC run file, which trec_eval and ir-measures read."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TAG = "rankmill"
 
 
 def write_trec_run(job: Job) -> None:
-    """Write `run.trec`: query, Q0, document, rank, logit, tag; queries in part order.
+    """Write `run.trec` with query, Q0, document, rank, logit and tag; queries in part order.
 
-    The logit, because sigmoid rounds different logits to the same score, and evaluators order by
-    this number and not by the rank.
+    It has the logit, because evaluators order by this number and not by the rank, and sigmoid
+    rounds different logits to the same score.
 
     Raises:
-        InputError: an id is no word, which all that a line can hold are.
+        InputError: an id has a blank or is not UTF-8, so that it does not fit into a line.
     """
     columns = job.plan.columns
     assert columns.query_id and columns.doc_id
@@ -51,7 +51,9 @@ def _words(ids: pa.ChunkedArray, column: str) -> list[str]:
     try:
         texts = as_text(ids).cast(pa.large_binary())
     except Inexact as error:
-        raise InputError(f"{column} {error} is not whole; write such ids as text") from error
+        raise InputError(
+            f"column '{column}' has the id {error}, which is not whole; write such ids as text"
+        ) from error
     return [_word(value, column) for value in texts.to_pylist()]
 
 
@@ -59,7 +61,7 @@ def _word(value: bytes | None, column: str) -> str:
     word = None if value is None else value.decode(errors="replace")
     if word is None or word.split() != [word] or word.encode() != value:
         raise InputError(
-            f"{column} {word!r} cannot stand in a TREC run, where an id is a word in UTF-8 without "
-            "blanks; submit the job without --trec-run"
+            f"column '{column}' has the id {word!r}, which a TREC run cannot hold: an id there is "
+            "UTF-8 without blanks; submit the job without --trec-run"
         )
     return word

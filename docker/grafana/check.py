@@ -1,4 +1,4 @@
-"""Ask a Prometheus every query of the dashboard; those that find nothing fail.
+"""Ask a Prometheus every query of the dashboards, and fail if one finds nothing.
 
 python docker/grafana/check.py http://localhost:9090
 """
@@ -16,6 +16,7 @@ DASHBOARDS = Path(__file__).parent / "dashboards"
 
 
 def main(prometheus: str) -> int:
+    """Ask every query and print the number of its series; return the exit code."""
     found = [(title, query, n_series(prometheus, query)) for title, query in queries()]
     for title, query, n in found:
         print(f"{n:>4} series  {title}: {query}")
@@ -25,7 +26,7 @@ def main(prometheus: str) -> int:
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Panel title and PromQL of every query of every dashboard."""
+    """Yield the panel title and PromQL of every query of every dashboard."""
     for path in sorted(DASHBOARDS.glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
@@ -33,7 +34,7 @@ def queries() -> Iterator[tuple[str, str]]:
 
 
 def n_series(prometheus: str, query: str) -> int:
-    """How many series a query finds now that have a value."""
+    """Return the number of series that a query finds now with a value."""
     encoded = urllib.parse.urlencode({"query": query})
     with urllib.request.urlopen(f"{prometheus}/api/v1/query?{encoded}", timeout=10) as answer:
         found = json.load(answer)["data"]["result"]

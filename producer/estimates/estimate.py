@@ -32,7 +32,7 @@ from rankmill.models.locate import locate_model
 from rankmill.models.names import is_null_model, null_rate
 from rankmill.models.scoring_settings import check_max_length
 from rankmill.settings import settings
-from rankmill.tables.ids import with_id_types
+from rankmill.tables.schema import with_id_types
 
 SAMPLE_PAIRS = 4096
 _CALIBRATE_S = 8.0

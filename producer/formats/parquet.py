@@ -26,7 +26,7 @@ def parquet_rows(
 
     Args:
         files: the files, in order.
-        schema: as `rankmill.tables.parquet.plain_schema` gives it, with the columns of the paths.
+        schema: as `rankmill.tables.schema.plain_schema` gives it, with the columns of the paths.
         damaged: `reject` yields the rows of a damaged row group as nulls with a refusal.
         batch_rows: the most rows in a table.
         deleted: by URI, sorted int64 (n,) row numbers to leave out.

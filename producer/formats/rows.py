@@ -11,7 +11,7 @@ import pyarrow as pa
 from rankmill.contract.plan import ORIGIN_COLUMNS, REFUSAL_COLUMN, InputFile
 from rankmill.tables.casts import Inexact, exact_cast
 from rankmill.tables.files import inexact
-from rankmill.tables.ids import with_id_types
+from rankmill.tables.schema import with_id_types
 
 # Every row carries these columns in addition to its own.
 _STATUS_FIELDS = (

@@ -11,7 +11,7 @@ from producer.tables.keys import key_type
 from rankmill.contract.job import JobOptions
 from rankmill.contract.plan import CANDIDATES_COLUMN, RESULT_COLUMNS, STATUS_COLUMNS, Columns
 from rankmill.errors import InputError
-from rankmill.tables.columns import folded
+from rankmill.tables.schema import folded
 
 _QUERY_ID, _DOC_ID = "query_id", "doc_id"
 

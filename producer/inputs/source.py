@@ -20,7 +20,8 @@ from rankmill import storage
 from rankmill.contract.job import JobOptions
 from rankmill.contract.plan import InputFile, Partition
 from rankmill.errors import InputError
-from rankmill.tables.parquet import Footer, plain_schema, read_footer
+from rankmill.tables.parquet import Footer, read_footer
+from rankmill.tables.schema import plain_schema
 
 _N_FOOTERS_AT_ONCE = 16
 _PARTITION = re.compile(r"([^/=]+)=([^/]*)/")

@@ -14,7 +14,7 @@ from rankmill.contract.job_state import JobState
 from rankmill.ledger import jobs as ledger
 from rankmill.notify import end_event, wait_until_delivered
 from rankmill.output.local_run import Hold
-from rankmill.report import report_end
+from rankmill.report import report_ended
 from rankmill.settings import settings
 
 _NOTIFY_S = 15.0
@@ -66,7 +66,7 @@ def run_locally(
 
         last = follow(handle, statuses())
         if not last.state.is_success:
-            report_end(handle.job_id, handle.output.uri)
+            report_ended(handle.job_id, handle.output.uri)
             storage.remove_empty_folder(handle.output.uri)  # its record is next to it
         _notify_end(handle, say)
     return handle, last

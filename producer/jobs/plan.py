@@ -9,7 +9,7 @@ from producer.inputs.source import Source
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import Columns, Plan, encode_schema
 from rankmill.errors import InputError
-from rankmill.tables.ids import with_id_types
+from rankmill.tables.schema import with_id_types
 
 _N_SHARDS = 32
 _MIN_SHARD_PAIRS, _MAX_SHARD_PAIRS = 1024, 32768

@@ -15,7 +15,8 @@ from rankmill import storage
 from rankmill.contract.plan import InputFile, Partition
 from rankmill.errors import InputError
 from rankmill.storage import FileStat
-from rankmill.tables.parquet import Footer, plain_schema
+from rankmill.tables.parquet import Footer
+from rankmill.tables.schema import plain_schema
 
 _FIELD_ID = b"PARQUET:field_id"
 

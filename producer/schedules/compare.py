@@ -19,7 +19,7 @@ from rankmill.ledger.claims import COMPARISON
 from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.output.output import Output
-from rankmill.report import report_anew
+from rankmill.report import try_report
 from rankmill.settings import Settings
 
 log = get_logger(__name__)
@@ -55,7 +55,7 @@ def _compared(spec: ScheduleSpec, firing: Firing, now: datetime) -> Firing:
         qrels = read_qrels(spec.qrels) if spec.qrels else None
         drift = diff(Output(latest.output_uri), run, gates=gates, qrels=qrels)
         run.write_drift(drift)
-        report_anew(run, drift.new.job_id)
+        try_report(run, drift.new.job_id)
         if drift.gate is not None and not drift.gate.passed:
             send("gate", firing, now, drift.gate.message)
             log.error("gate failed", **fields_of(firing), why=drift.gate.message)

@@ -42,6 +42,7 @@ def worker_devices(
     A process sees at most one MIG slice, so that each slice needs a worker of its own.
 
     Args:
+        environ: the environment of this process.
         n_visible: devices that CUDA shows this process.
         gpus: UUIDs of the machine's GPUs, each followed by those of its slices; empty if unknown.
     """

@@ -1,4 +1,4 @@
-"""Make a job's page, `report.html`: one file that needs no network and runs no script."""
+"""Write a job's page, `report.html`: one file that needs no network and runs no script."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ def write_report(
     reports: Iterable[ShardReport] | None = None,
     manifest: Manifest | None = None,
 ) -> str:
-    """Make the page of a job from what stands on storage, finished or not; where it is.
+    """Write the page of a job from its output, finished or not, and return the page's URI.
 
     Args:
-        reports: the job's, where the caller has them already; none of them is kept.
+        output: the job's output folder.
+        reports: the job's shard reports, if the caller has them; each is read once.
         manifest: of a job that is about to be marked as done.
 
     Raises:
         JobUnknown: no job was submitted there.
-        InputError: what makes pages is not installed.
+        InputError: the extra `report` is not installed.
     """
     record = output.read_job()
     if record is None:
@@ -36,34 +37,37 @@ def write_report(
         from rankmill.report.page import render  # the extra `report` is not everywhere
     except ModuleNotFoundError as error:
         raise InputError(f"a report needs {error.name}: pip install 'rankmill[report]'") from error
-    found = output.reports(record.job_id) if reports is None else reports
-    page = render(gather(output, record, found, manifest or output.read_manifest()))
+    if reports is None:
+        reports = output.reports(record.job_id)
+    page = render(gather(output, record, reports, manifest or output.read_manifest()))
     storage.write_bytes(output.report_uri, page.encode())
     return output.report_uri
 
 
-def report_success(output: Output, reports: Iterable[ShardReport], manifest: Manifest) -> None:
-    """The page of a job about to be marked as done; whatever goes wrong, the job goes on."""
+def try_report(
+    output: Output,
+    job_id: str,
+    reports: Iterable[ShardReport] | None = None,
+    manifest: Manifest | None = None,
+) -> None:
+    """Write the page as `write_report`; log any error, since a page must not fail a job."""
     try:
         write_report(output, reports, manifest)
     except Exception:
-        log.exception("no report; `rankmill report` makes it anew", job_id=manifest.job_id)
+        log.exception("report not written; run `rankmill report`", job_id=job_id)
 
 
-def report_anew(output: Output, job_id: str) -> None:
-    """The page of a job that something was found out about after its end."""
-    try:
-        write_report(output)
-    except Exception:
-        log.exception("no report; `rankmill report` makes it anew", job_id=job_id)
+def report_ended(job_id: str, output_uri: str) -> None:
+    """Write the page of a job that failed or was cancelled; do nothing if it was resumed.
 
-
-def report_end(job_id: str, output_uri: str) -> None:
-    """The page of a job that failed or was cancelled, unless it goes on already."""
+    Errors are logged as by `try_report`.
+    """
     output = Output(output_uri)
     try:
         record = output.read_job()
-        if record is not None and record.job_id == job_id and output.has_ended():
-            write_report(output)
+        has_ended = record is not None and record.job_id == job_id and output.has_ended()
     except Exception:
-        log.exception("no report; `rankmill report` makes it anew", job_id=job_id)
+        log.exception("report not written; run `rankmill report`", job_id=job_id)
+    else:
+        if has_ended:
+            try_report(output, job_id)

@@ -1,4 +1,4 @@
-"""All that a job's page shows, gathered from its output before anything is drawn."""
+"""Read the facts of a job's page from its output, before anything is drawn."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rankmill.report.totals import Tally
 
 @dataclass(frozen=True)
 class JobFacts:
-    """A job as its page shows it.
+    """The facts of a job that its page shows.
 
     Attributes:
-        ended_at: when it was done or failed, else when its last shard was, if any says so.
+        ended_at: the end of the job, else of its last shard; None if not recorded.
         rejected: a few rows of each reason.
-        drift: from an earlier run, where it has been compared with one.
+        drift: the comparison with an earlier run, if there is one.
     """
 
     record: JobRecord
@@ -38,6 +38,7 @@ class JobFacts:
 
     @property
     def wall_s(self) -> float | None:
+        """Seconds from the submission to `ended_at`."""
         if self.ended_at is None:
             return None
         return (self.ended_at - self.record.submitted_at).total_seconds()
@@ -49,37 +50,33 @@ def gather(
     reports: Iterable[ShardReport],
     manifest: Manifest | None,
 ) -> JobFacts:
-    """Read a job's output; of the shard reports one after the other, and none is kept."""
+    """Read a job's output; shard reports are added up one by one, and none is kept."""
     tally = Tally()
     for report in reports:
         tally.add(report)
     plan, failure = output.read_plan(), output.read_failure()
-    rejected = (
-        examples(output, plan.columns, tally.rejecting, tally.rejects) if plan is not None else {}
-    )
+    rejected = {}
+    if plan is not None:
+        rejected = examples(output, plan.columns, tally.rejecting, tally.rejects)
+    if manifest is None:
+        state = output.state()
+    else:  # it is written just before the job is marked as done
+        with_rejects = manifest.n_rejected > 0
+        state = JobState.SUCCEEDED_WITH_REJECTS if with_rejects else JobState.SUCCEEDED
+    if manifest is not None:
+        ended_at: datetime | None = manifest.finished_at
+    elif failure is not None:
+        ended_at = failure.failed_at
+    else:
+        ended_at = None if tally.last_at is None else datetime.fromtimestamp(tally.last_at, UTC)
     return JobFacts(
         record=record,
-        state=_state(output, manifest),
+        state=state,
         plan=plan,
         failure=failure,
         tally=tally,
-        ended_at=_ended_at(manifest, failure, tally),
+        ended_at=ended_at,
         rejected=rejected,
         manifest=manifest,
         drift=output.read_drift(),
     )
-
-
-def _state(output: Output, manifest: Manifest | None) -> JobState:
-    """A manifest is written just before the job is marked as done."""
-    if manifest is None:
-        return output.state()
-    return JobState.SUCCEEDED_WITH_REJECTS if manifest.n_rejected else JobState.SUCCEEDED
-
-
-def _ended_at(manifest: Manifest | None, failure: Failure | None, tally: Tally) -> datetime | None:
-    if manifest is not None:
-        return manifest.finished_at
-    if failure is not None:
-        return failure.failed_at
-    return None if tally.last_at is None else datetime.fromtimestamp(tally.last_at, UTC)

@@ -1,4 +1,4 @@
-"""The page as HTML: every value escaped by the template, nothing fetched, nothing run."""
+"""Render the page as HTML: the template escapes every value, fetches nothing and runs nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def render(facts: JobFacts) -> str:
-    """The whole page; the same facts give the same bytes."""
+    """Return the whole page; the same facts give the same bytes."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -28,13 +28,16 @@ def render(facts: JobFacts) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(count=_count, share=_share, duration=_duration)
+    badge = "good" if facts.state.is_success else "other"
+    if facts.state is JobState.FAILED:
+        badge = "bad"
     workers = sorted(facts.tally.workers.values(), key=lambda worker: -worker.n_rows)
     return environment.get_template("page.html").render(
         facts=facts,
         tally=facts.tally,
         totals=facts.tally.totals,
         spec=facts.record.spec,
-        badge=_badge(facts.state),
+        badge=badge,
         options=_options(facts.record.spec),
         key_figures=_key_figures(facts),
         workers=workers[:_MAX_WORKERS],
@@ -45,23 +48,23 @@ def render(facts: JobFacts) -> str:
 
 
 def _plots(facts: JobFacts) -> dict[str, Markup]:
-    """The SVG of each plot that there is something for; none without matplotlib."""
+    """Return the SVG of each plot that has data; none without matplotlib."""
     if find_spec("matplotlib") is None:
         return {}
     tally = facts.tally
     throughput, scores, lengths = tally.throughput(), tally.scores.total(), tally.lengths.total()
-    found: dict[str, Callable[[], str]] = {}
+    plots: dict[str, Callable[[], str]] = {}
     if throughput is not None:
-        found["throughput"] = lambda: throughput_plot(throughput, list(tally.workers.values()))
+        plots["throughput"] = lambda: throughput_plot(throughput, list(tally.workers.values()))
     if scores is not None:
-        found["scores"] = lambda: histogram_plot("scores", "Scores", "score", scores)
+        plots["scores"] = lambda: histogram_plot("scores", "Scores", "score", scores)
     if lengths is not None:
-        found["lengths"] = lambda: histogram_plot("lengths", "Lengths", "tokens a pair", lengths)
-    return {name: Markup(draw()) for name, draw in found.items()}
+        plots["lengths"] = lambda: histogram_plot("lengths", "Lengths", "tokens a pair", lengths)
+    return {name: Markup(draw()) for name, draw in plots.items()}
 
 
 def _key_figures(facts: JobFacts) -> list[tuple[str, str, str]]:
-    """Name, value and a word about it, of what one wants to see first."""
+    """Return a name, a value and a remark for each figure at the top of the page."""
     totals, tally, plan = facts.tally.totals, facts.tally, facts.plan
     n_scored, n_shards = totals["n_scored"], _count(tally.n_shards)
     not_twice = f"{_share(totals['n_duplicates'], n_scored)} not scored twice"
@@ -88,19 +91,13 @@ def _key_figures(facts: JobFacts) -> list[tuple[str, str, str]]:
 
 
 def _options(spec: JobSpec) -> list[tuple[str, str]]:
-    """The options that are not as they are by default."""
-    given = spec.model_dump(exclude={"input_uri", "output_uri", "model_id", "version"})
+    """Return the names and values of the options that differ from their defaults."""
+    options = spec.model_dump(exclude={"input_uri", "output_uri", "model_id", "version"})
     return [
         (name, str(value))
-        for name, value in given.items()
+        for name, value in options.items()
         if value != JobSpec.model_fields[name].default
     ]
-
-
-def _badge(state: JobState) -> str:
-    if state.is_success:
-        return "good"
-    return "bad" if state is JobState.FAILED else "other"
 
 
 def _count(value: int) -> str:

@@ -1,6 +1,6 @@
-"""Plots as SVG that stands in the page itself: readable on a phone, with text for who cannot see.
+"""Draw plots as SVG inside the page, readable on a phone, with text alternatives.
 
-matplotlib's figures without pyplot, so that nothing of it is global; the same facts give the same
+matplotlib is used without pyplot, so that it keeps no global state. The same facts give the same
 bytes.
 """
 
@@ -17,11 +17,11 @@ import numpy as np
 from rankmill.contract.results import Histogram
 from rankmill.report.totals import Throughput, WorkerTally
 
-# The page is made without plots where matplotlib is not installed; loading it takes a while.
+# Loading matplotlib is slow, and without it the page has no plots.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's, told apart by most colour-blind people; grey for all the rest.
+# Okabe and Ito's, which most colour-blind people can distinguish; grey for the rest.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 _REST_COLOUR = "#8a8a8a"
 _INK = "#1a1a1a"
@@ -30,7 +30,7 @@ _NAME_CHARS = 28
 
 
 def histogram_plot(name: str, title: str, unit: str, histogram: Histogram) -> str:
-    """Bars; `name` keeps its ids apart from other plots'."""
+    """Return a bar plot as SVG; `name` is the prefix of its element ids."""
     n_values = sum(histogram.counts)
     starts = (histogram.first + np.arange(len(histogram.counts))) * histogram.width
 
@@ -45,8 +45,14 @@ def histogram_plot(name: str, title: str, unit: str, histogram: Histogram) -> st
 
 
 def throughput_plot(throughput: Throughput, workers: list[WorkerTally]) -> str:
-    """Rows a second over time, the workers upon one another; the smallest are drawn as one."""
-    seconds, unit = _readable(throughput.seconds)
+    """Return rows per second over time as SVG, stacked by worker; the smallest are drawn as one."""
+    longest = float(throughput.seconds[-1])
+    if longest > 3 * 3600:
+        times, unit = throughput.seconds / 3600, "hours"
+    elif longest > 300:
+        times, unit = throughput.seconds / 60, "minutes"
+    else:
+        times, unit = throughput.seconds, "seconds"
     order = sorted(workers, key=lambda worker: (-worker.n_rows, worker.number))
     named, rest = order[: len(_COLOURS)], order[len(_COLOURS) :]
     rates = [throughput.rates[worker.number] for worker in named]
@@ -58,8 +64,8 @@ def throughput_plot(throughput: Throughput, workers: list[WorkerTally]) -> str:
 
     def draw(axes: Axes) -> None:
         steps = [np.append(rate, rate[-1]) for rate in rates]
-        axes.stackplot(seconds, steps, labels=labels, colors=colours, step="post", linewidth=0)
-        axes.set_xlim(seconds[0], seconds[-1])
+        axes.stackplot(times, steps, labels=labels, colors=colours, step="post", linewidth=0)
+        axes.set_xlim(times[0], times[-1])
         axes.set_xlabel(f"{unit} since the first shard began")
         axes.set_ylabel("rows/s")
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.28), frameon=False, borderaxespad=0)
@@ -71,17 +77,10 @@ def throughput_plot(throughput: Throughput, workers: list[WorkerTally]) -> str:
 
 
 def quantile(histogram: Histogram, share: float) -> float:
-    """The end of the bucket up to which that share of the values lie."""
+    """Return the end of the bucket that holds the quantile `share`, from 0 to 1."""
     passed = np.cumsum(histogram.counts)
     at = int(np.searchsorted(passed, share * passed[-1]))
     return round((histogram.first + at + 1) * histogram.width, 6)
-
-
-def _readable(seconds: np.ndarray) -> tuple[np.ndarray, str]:
-    longest = float(seconds[-1])
-    if longest > 3 * 3600:
-        return seconds / 3600, "hours"
-    return (seconds / 60, "minutes") if longest > 300 else (seconds, "seconds")
 
 
 def _svg(name: str, title: str, words: str, draw: Callable[[Axes], None]) -> str:
@@ -93,7 +92,7 @@ def _svg(name: str, title: str, words: str, draw: Callable[[Axes], None]) -> str
         {
             "font.family": "sans-serif",
             "font.size": 10,
-            "svg.fonttype": "none",  # text stays text: it can be read out, and searched
+            "svg.fonttype": "none",  # text stays text, for search and screen readers
             "svg.hashsalt": name,
             "text.parse_math": False,  # a $ in a worker's name is a $
             "text.color": _INK,
@@ -116,7 +115,7 @@ def _svg(name: str, title: str, words: str, draw: Callable[[Axes], None]) -> str
 
 
 def _for_page(svg: str, name: str, title: str, words: str) -> str:
-    """The drawing alone, as wide as its place, with its title and description for readers."""
+    """Return the `svg` element alone, as wide as its place, with title and description."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)
@@ -127,4 +126,4 @@ def _for_page(svg: str, name: str, title: str, words: str) -> str:
         f'<desc id="{name}-words">{escape(words)}</desc>'
     )
     svg = svg.replace("<svg", named, 1)
-    return re.sub(r"(<svg[^>]*>)", lambda found: found[1] + spoken, svg, count=1)
+    return re.sub(r"(<svg[^>]*>)", lambda match: match[1] + spoken, svg, count=1)

@@ -1,4 +1,4 @@
-"""Some rejected rows of each reason, as they were, for somebody to see what is wrong with them."""
+"""Read a few rejected rows of each reason, for the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEXT_CHARS = 160
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """Where a row stood, its reason, and its own columns that tell it from others."""
+    """A row's place in the input, its reason, and its ids and texts."""
 
     file: str
     row: int
@@ -32,15 +32,15 @@ class RejectedRow:
 def examples(
     output: Output, columns: Columns, shards: Iterable[int], reasons: Iterable[str]
 ) -> dict[str, list[RejectedRow]]:
-    """A few rows of each reason, from the beginnings of some shards' rejects."""
-    found: dict[str, list[RejectedRow]] = {reason: [] for reason in reasons}
+    """Return a few rows of each reason, from the beginnings of the shards' rejects."""
+    rows_of: dict[str, list[RejectedRow]] = {reason: [] for reason in reasons}
     for shard_index in shards:
-        if all(len(rows) >= _EXAMPLES for rows in found.values()):
+        if all(len(rows) >= _EXAMPLES for rows in rows_of.values()):
             break
         for row in _first_rows(output.rejected_uri(shard_index), columns):
-            if len(found.setdefault(row.reason, [])) < _EXAMPLES:
-                found[row.reason].append(row)
-    return {reason: rows for reason, rows in found.items() if rows}
+            if len(rows_of.setdefault(row.reason, [])) < _EXAMPLES:
+                rows_of[row.reason].append(row)
+    return {reason: rows for reason, rows in rows_of.items() if rows}
 
 
 def _first_rows(uri: str, columns: Columns) -> list[RejectedRow]:

@@ -1,4 +1,4 @@
-"""A job's shard reports added up one by one, in memory that a huge job does not fill."""
+"""Add up a job's shard reports one by one, in memory that does not grow much with the job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SUMMED = (
 
 @dataclass
 class WorkerTally:
-    """One worker process: `wall_s` are the seconds that it had a shard."""
+    """The sums of one worker process; `wall_s` are the seconds in which it ran a shard."""
 
     name: str
     number: int
@@ -32,16 +32,18 @@ class WorkerTally:
 
     @property
     def pairs_per_s(self) -> float:
+        """Rows per second while it ran a shard."""
         return self.n_rows / self.wall_s if self.wall_s else 0.0
 
     @property
     def busy_share(self) -> float:
+        """The share of `wall_s` in which the device computed."""
         return self.busy_s / self.wall_s if self.wall_s else 0.0
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Rows a second of each worker over time.
+    """The rows per second of each worker over time.
 
     Attributes:
         seconds: float64 (n + 1,), ends of the time buckets since the first shard began.
@@ -54,7 +56,7 @@ class Throughput:
 
 @dataclass
 class Tally:
-    """Sums over all reports that were added."""
+    """The sums over all added reports."""
 
     n_shards: int = 0
     totals: Counter[str] = field(default_factory=Counter)
@@ -70,6 +72,7 @@ class Tally:
     _spans: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, report: ShardReport) -> None:
+        """Add one shard's report."""
         self.n_shards += 1
         for name in _SUMMED:
             self.totals[name] += getattr(report, name)
@@ -83,9 +86,6 @@ class Tally:
             self.lengths.add(report.lengths)
         if report.n_rejected and len(self.rejecting) < _MAX_REJECTING:
             self.rejecting.append(report.shard_index)
-        self._add_worker(report)
-
-    def _add_worker(self, report: ShardReport) -> None:
         worker = self.workers.setdefault(
             report.worker, WorkerTally(report.worker, len(self.workers))
         )
@@ -100,15 +100,20 @@ class Tally:
 
     @property
     def wall_s(self) -> float:
+        """The seconds in which workers ran shards, added up."""
         return sum(worker.wall_s for worker in self.workers.values())
 
     @property
     def busy_share(self) -> float:
+        """The share of `wall_s` in which devices computed."""
         busy_s = sum(worker.busy_s for worker in self.workers.values())
         return busy_s / self.wall_s if self.wall_s else 0.0
 
     def throughput(self) -> Throughput | None:
-        """None where no shard says when it was scored; a shard's rows are spread evenly."""
+        """Return rows per second over time, or None if no shard recorded when it ended.
+
+        A shard's rows are spread evenly over its time.
+        """
         if not self._spans:
             return None
         numbers, n_rows, starts, stops = np.array(self._spans).reshape(-1, 4).T

@@ -1,19 +1,17 @@
-"""Casts that keep every value equal, or name the first one that cannot be kept."""
+"""Cast columns so that every value stays equal, or name the first one that cannot."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# From here on a float may stand for several integers: one of 16, 32 and 64 bits.
+# From here on one float may be several integers, by its width in bits.
 _FIRST_AMBIGUOUS = {16: 2**11, 32: 2**24, 64: 2**53}
 
 
 class Inexact(ValueError):
-    """A value that another type cannot hold; `at` is its place in the column."""
+    """A value that another type cannot hold; `at` is its index in the column."""
 
     def __init__(self, at: int, value: str) -> None:
         super().__init__(value)
@@ -21,13 +19,13 @@ class Inexact(ValueError):
 
 
 def exact_cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """The column in another type, all values equal.
+    """Return the column in another type, all values equal.
 
-    NaN is null among integers, as pandas means it. A float that may stand for several integers is
-    none of them.
+    NaN becomes null among integers, as pandas means it. Floats so large that each may be several
+    integers are refused.
 
     Raises:
-        Inexact: a value is not in the type.
+        Inexact: the type cannot hold a value.
     """
     if column.type == kind:
         return column
@@ -40,12 +38,19 @@ def exact_cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     try:
         return column.cast(kind)
     except pa.ArrowInvalid:
-        at = _first_failure(column, lambda part: part.cast(kind))
+        at, stop = 0, len(column)
+        while stop - at > 1:  # bisect to the first value that cannot be cast
+            middle = (at + stop) // 2
+            try:
+                column.slice(at, middle - at).cast(kind)
+                at = middle
+            except pa.ArrowInvalid:
+                stop = middle
         raise Inexact(at, shown(column, at)) from None
 
 
 def shown(column: pa.ChunkedArray, at: int) -> str:
-    """A value for people, also one that Python has no object for."""
+    """Return a value for a message, also one that Python has no object for."""
     value = without_zone(column.slice(at, 1))
     try:
         return str(value.cast(pa.large_string())[0])
@@ -54,13 +59,14 @@ def shown(column: pa.ChunkedArray, at: int) -> str:
 
 
 def without_zone(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Instants as they are stored, in UTC: naming them in a zone needs the system's tables."""
+    """Return instants in UTC, as they are stored; a named zone needs the system's tables."""
     if pa.types.is_timestamp(column.type) and column.type.tz is not None:
         return column.cast(pa.timestamp(column.type.unit))
     return column
 
 
 def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return floats as int64, NaN as null."""
     limit = _FIRST_AMBIGUOUS[column.type.bit_width]
     column = column.cast(pa.float64())
     values = pc.if_else(pc.is_nan(column), None, column)
@@ -69,18 +75,3 @@ def _whole(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if len(bad):
         raise Inexact(int(bad[0]), shown(column, int(bad[0])))
     return values.cast(pa.int64())
-
-
-def _first_failure(
-    column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.ChunkedArray]
-) -> int:
-    """The place of the first value that makes the cast of the column fail."""
-    first, stop = 0, len(column)
-    while stop - first > 1:
-        middle = (first + stop) // 2
-        try:
-            cast(column.slice(first, middle - first))
-            first = middle
-        except pa.ArrowInvalid:
-            stop = middle
-    return first

@@ -1,7 +1,4 @@
-"""The rows of several files as a job sees them, and the runs of equal keys that make query groups.
-
-Rows are numbered through all files in their order.
-"""
+"""Rows of several files in a job's types, numbered through all files, and their query groups."""
 
 from __future__ import annotations
 
@@ -28,13 +25,21 @@ def read_files(
     batch_rows: int,
     damaged: Damaged,
 ) -> Iterator[pa.Table]:
-    """Tables of `batch_rows` rows at most from `start_row` on, in the types of `schema`.
+    """Yield the rows from `start_row` on in the types of `schema`.
 
-    `columns`, or all, are followed by REFUSAL_COLUMN: why a row cannot be scored, or null.
+    The columns are followed by REFUSAL_COLUMN: why a row cannot be scored, or null.
+
+    Args:
+        files: in the order of the job.
+        schema: the job's types of all columns.
+        columns: the columns to read; None for all.
+        start_row: counted through all files.
+        batch_rows: the most rows of a table.
+        damaged: fail, or yield the rows of a damaged row group with nulls and the reason.
 
     Raises:
-        InputError: a file changed, has a value that the types cannot hold, or is damaged and the
-            job does not reject such rows.
+        InputError: a file changed, has a value that the types cannot hold, or is damaged and
+            `damaged` is "fail".
     """
     names = [name for name in columns or schema.names if name != REFUSAL_COLUMN]
     if REFUSAL_COLUMN in schema.names:
@@ -49,20 +54,21 @@ def read_files(
 
 
 def key_runs(keys: pa.ChunkedArray, *, is_text: bool) -> tuple[list[int], list[Any]]:
-    """The ends and values of runs of equal keys, the values as `group_keys` gives them."""
+    """Return the ends of runs of equal keys, and their values as `group_keys` returns them."""
     encoded = pc.run_end_encode(_in_one_piece(keys))
     return encoded.run_ends.to_pylist(), group_keys(encoded.values, is_text=is_text)
 
 
 def group_keys(keys: pa.Array | pa.ChunkedArray, *, is_text: bool) -> list[Any]:
-    """What names the query group of each row: strings as bytes, no key as None, NaN too.
+    """Return the key of each row's query group: text as bytes; None for null and NaN.
 
     Args:
-        is_text: the key is the query's text, where an empty one is no key either.
+        keys: one key for each row.
+        is_text: the key is the query's text, so that an empty one becomes None, too.
     """
     array = _in_one_piece(keys)
     if pa.types.is_floating(array.type):
-        array = pc.if_else(pc.is_nan(array), None, array)  # which does not even equal itself
+        array = pc.if_else(pc.is_nan(array), None, array)  # NaN does not equal itself
     values = array.to_pylist()
     return [value if value and value.strip() else None for value in values] if is_text else values
 
@@ -75,7 +81,7 @@ def _in_one_piece(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
 def _read_file(
     file: InputFile, wanted: pa.Schema, row: int, batch_rows: int, damaged: Damaged
 ) -> Iterator[pa.Table]:
-    """The file's rows from `row` on, those of a damaged row group without values."""
+    """Yield the file's rows from `row` on, those of a damaged row group as nulls with a reason."""
     there = [name for name in wanted.names if name not in file.partition]
     stored = [file.names.get(name, name) for name in there]
     may_be_large = any(pa.types.is_large_list(kind) for kind in wanted.types)
@@ -91,16 +97,23 @@ def _read_file(
                 raise InputError(f"{damage}; --damaged reject sets its rows aside") from damage
             for start in range(row, damage.lost.stop, batch_rows):
                 n_rows = min(batch_rows, damage.lost.stop - start)
-                yield _refused(wanted, n_rows, f"row group {damage.row_group} is damaged")
+                fields = [field for field in wanted if field.name != REFUSAL_COLUMN]
+                reason = pa.scalar(f"row group {damage.row_group} is damaged", pa.string())
+                nulls = [pa.nulls(n_rows, field.type) for field in fields]
+                names = [*(field.name for field in fields), REFUSAL_COLUMN]
+                yield pa.table([*nulls, pa.repeat(reason, n_rows)], names)
             row = damage.lost.stop
 
 
 def _as_planned(table: pa.Table, file: InputFile, first_row: int, wanted: pa.Schema) -> pa.Table:
-    """The job's columns and types: those of the file, its path's, nulls for those it lacks."""
+    """Return the table in the job's types, with the values that the path or a table's log gives."""
     arrays = []
     for field in wanted:
         if field.name in file.partition:
-            arrays.append(_given(file.partition[field.name], field.type, table.num_rows))
+            value, kind = file.partition[field.name], field.type
+            is_written = isinstance(value, str)  # as the type writes its values
+            scalar = pa.scalar(value).cast(kind) if is_written else pa.scalar(value, kind)
+            arrays.append(pa.repeat(scalar, table.num_rows))
             continue
         stored = table[file.names.get(field.name, field.name)]
         try:
@@ -113,14 +126,8 @@ def _as_planned(table: pa.Table, file: InputFile, first_row: int, wanted: pa.Sch
     return pa.table(arrays, wanted)
 
 
-def _given(value: int | str | None, kind: pa.DataType, n_rows: int) -> pa.Array:
-    """A column that a file's path or its table's log gives: text as its type writes it."""
-    scalar = pa.scalar(value).cast(kind) if isinstance(value, str) else pa.scalar(value, kind)
-    return pa.repeat(scalar, n_rows)
-
-
 def inexact(uri: str, row: int, field: pa.Field, stored: pa.DataType, value: Inexact) -> InputError:
-    """The error for a value that the type of its column in the job cannot hold."""
+    """Return the error for a value that its column's type in the job cannot hold."""
     value_type = stored.value_type if pa.types.is_dictionary(stored) else stored
     advice = (
         "write such ids as integers or as text"
@@ -131,10 +138,3 @@ def inexact(uri: str, row: int, field: pa.Field, stored: pa.DataType, value: Ine
         f"{uri}, row {row}: column '{field.name}' ({stored}) has {value}, which is not exact as "
         f"{field.type}; {advice}"
     )
-
-
-def _refused(wanted: pa.Schema, n_rows: int, reason: str) -> pa.Table:
-    names = [name for name in wanted.names if name != REFUSAL_COLUMN]
-    arrays = [pa.nulls(n_rows, wanted.field(name).type) for name in names]
-    reasons = pa.repeat(pa.scalar(reason, pa.string()), n_rows)
-    return pa.Table.from_arrays([*arrays, reasons], names=[*names, REFUSAL_COLUMN])

@@ -1,58 +1,47 @@
-"""Ids, which name queries and documents: one type in a job, one text in runs and judgments."""
+"""Ids of queries and documents: compared as bytes, written as one text in runs and judgments."""
 
 from __future__ import annotations
-
-from collections.abc import Collection
 
 import pyarrow as pa
 
 from rankmill.tables.casts import exact_cast, shown, without_zone
+from rankmill.tables.schema import id_type
 
 _INT64_DIGITS = 18
 
 
-def id_type(kind: pa.DataType) -> pa.DataType:
-    """The type in which a job holds ids of this type: floats are integers.
-
-    pandas makes floats of integers among nulls; `7.0` would match no judgment for `7`.
-    """
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.int64() if pa.types.is_floating(value) else kind
-
-
-def with_id_types(schema: pa.Schema, names: Collection[str | None]) -> pa.Schema:
-    """The schema with ids as a job holds them; their values are checked when they are read."""
-    return pa.schema(
-        [each.with_type(id_type(each.type)) if each.name in names else each for each in schema]
-    )
-
-
 def comparable(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Text, bytes and times as large_binary, all others as they are, without a dictionary."""
+    """Return text, bytes and times as large_binary, other values unchanged; no dictionary."""
     if pa.types.is_dictionary(ids.type):
         ids = ids.cast(ids.type.value_type)
     kind = ids.type
     if pa.types.is_duration(kind):
         return ids.cast(pa.int64())
     if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
-        # Python has no object for each of them, as for the year 10000.
+        # Python has no object for some of them, such as the year 10000.
         return without_zone(ids).cast(pa.large_string()).cast(pa.large_binary())
     if pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
         return ids.cast(pa.large_binary())
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return ids.cast(pa.large_binary())  # what is not UTF-8 can still be compared
+        return ids.cast(pa.large_binary())  # values that are not UTF-8 can still be compared
     return ids
 
 
 def as_text(ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Ids as large_string, as a run or judgments have them; what is not UTF-8 with escapes.
+    """Return ids as large_string, as runs and judgments write them.
+
+    Bytes that are not UTF-8 are escaped; a decimal has no trailing zeros.
 
     Raises:
-        Inexact: a float that is not whole.
+        Inexact: a float is not whole.
     """
     values = comparable(exact_cast(ids, id_type(ids.type)))
     if pa.types.is_decimal(values.type):
-        texts = [None if value is None else _digits(value) for value in values.to_pylist()]
+        digits = [None if value is None else f"{value:f}" for value in values.to_pylist()]
+        texts = [
+            text.rstrip("0").removesuffix(".") if text is not None and "." in text else text
+            for text in digits
+        ]
         return pa.chunked_array([pa.array(texts, pa.large_string())])
     try:
         return values.cast(pa.large_string())
@@ -65,7 +54,7 @@ def as_text(ids: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def named(ids: pa.ChunkedArray, at: int) -> str:
-    """An id for people: text in quotes, all else as it reads."""
+    """Return the id at a row for a message: text in quotes, other values plain."""
     kind = ids.type.value_type if pa.types.is_dictionary(ids.type) else ids.type
     if pa.types.is_temporal(kind):
         return shown(ids, at)
@@ -73,11 +62,11 @@ def named(ids: pa.ChunkedArray, at: int) -> str:
 
 
 def as_key(ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Ids that DuckDB compares as Arrow does: integers, booleans and bytes.
+    """Return ids as integers, booleans or bytes, which DuckDB compares as Arrow does.
 
     Raises:
-        Inexact: a float that is not whole.
-        pa.ArrowNotImplementedError: no ids, but lists or structs, say.
+        Inexact: a float is not whole.
+        pa.ArrowNotImplementedError: the type cannot be an id, such as a list.
     """
     values = comparable(exact_cast(ids, id_type(ids.type)))
     kind = values.type
@@ -88,9 +77,3 @@ def as_key(ids: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_decimal(kind):
         return as_text(values).cast(pa.large_binary())
     return values.cast(pa.large_string()).cast(pa.large_binary())
-
-
-def _digits(value: object) -> str:
-    """A decimal without the zeros that its scale adds."""
-    text = f"{value:f}"
-    return text.rstrip("0").removesuffix(".") if "." in text else text

@@ -1,7 +1,7 @@
-"""Timestamps of 96 bits, Spark's old ones, checked to be what microseconds of 64 bits can hold.
+"""Check that microseconds of 64 bits can hold timestamps of 96 bits, as Spark once wrote them.
 
-Arrow makes any unit of them and wraps what that cannot hold. Seconds never wrap, so that they show
-where microseconds have; nanoseconds show, modulo 2**64, what microseconds have cut off.
+Arrow casts them to any unit, and wraps a value that the unit cannot hold. Seconds never wrap, so
+that they show a wrap of microseconds. Nanoseconds show, modulo 2**64, digits that were cut off.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ UNITS = (UNIT, "s", "ns")
 
 
 def is_int96(metadata: pq.FileMetaData, leaf: int) -> bool:
+    """Return whether a physical column holds timestamps of 96 bits."""
     return bool(metadata.schema.column(leaf).physical_type == "INT96")
 
 
@@ -30,14 +31,18 @@ def check_int96(
     paths: Sequence[str],
     batch_rows: int,
 ) -> None:
-    """
+    """Check the timestamps of one row group.
+
     Args:
-        readers: the file in each of UNITS.
+        uri: the file's name, for the error.
+        readers: the file, opened in each of UNITS.
+        row_group: its number in the file.
         first_row: the row group's first row in the file.
-        paths: of the columns of 96 bits.
+        paths: the columns with timestamps of 96 bits.
+        batch_rows: rows to read at a time.
 
     Raises:
-        InputError: microseconds cannot hold a value.
+        InputError: microseconds cannot hold a value; it names the row and the column.
     """
     batches = [
         reader.iter_batches(
@@ -61,7 +66,7 @@ def check_int96(
 
 
 def _leaves(array: pa.Array) -> Iterator[np.ndarray]:
-    """The timestamps in an array, int64, nulls as 0."""
+    """Yield the timestamps in an array and its fields, as int64, nulls as 0."""
     if pa.types.is_timestamp(array.type):
         yield array.cast(pa.int64()).fill_null(0).to_numpy()
     elif pa.types.is_struct(array.type):

@@ -1,4 +1,4 @@
-"""A pair by its texts alone: 128 bits that are equal where query and document are, else never."""
+"""Hash a pair by its texts: 128 bits that are equal exactly if query and document are."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SAVED_SCHEMA = pa.schema(
 
 
 def pair_hashes(queries: pa.ChunkedArray, documents: pa.ChunkedArray) -> pa.FixedSizeBinaryArray:
-    """BLAKE2b of the query's length in 8 bytes, the query and the document, both as UTF-8.
+    """Return BLAKE2b of the query's length in 8 bytes, the query and the document, in UTF-8.
 
-    The length tells where the query ends, so that no other pair is made of the same bytes. A text
-    that is missing counts as an empty one: neither is ever scored.
+    The length marks the end of the query, so that no other pair has the same bytes. A missing text
+    counts as an empty one: neither is ever scored.
     """
     digests = []
     last_query, begun = b"", _begun(b"")
     for query, document in zip(_texts(queries), _texts(documents), strict=True):
-        if (query or b"") != last_query:  # most often it is the row before's
+        if (query or b"") != last_query:  # most rows have the query of the row before
             last_query = query or b""
             begun = _begun(last_query)
         digest = begun.copy()
@@ -41,7 +41,7 @@ def pair_hashes(queries: pa.ChunkedArray, documents: pa.ChunkedArray) -> pa.Fixe
 
 
 def as_integers(hashes: pa.Array) -> np.ndarray:
-    """The hashes, none of them null, as int64 (n, 2)."""
+    """Return hashes without nulls as int64 (n, 2)."""
     content = np.frombuffer(hashes.buffers()[1], np.uint8)
     begin, size = hashes.offset * _N_BYTES, len(hashes) * _N_BYTES
     return content[begin : begin + size].view("<i8").reshape(-1, 2)

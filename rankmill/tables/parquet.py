@@ -1,4 +1,4 @@
-"""Parquet from any store: footers in one read, rows streamed in memory that no row group bounds."""
+"""Read Parquet from any storage: footers in one read, rows in memory that row groups do not set."""
 
 from __future__ import annotations
 
@@ -22,25 +22,23 @@ from rankmill.tables.read_size import rows_at_once
 from rankmill.tables.row_bytes import PIECE_BYTES, decoded_bytes, pieces
 
 # Row groups whose columns take no more than this are fetched whole: few, large reads. A larger one
-# goes through a buffer for each column, so that its size does not bound the memory of reading.
-# Arrow could fetch by itself (pre_buffer), but by threads of its own, which abort a process that
-# ends while one still holds the file (apache/arrow#34314).
+# goes through a buffer for each column, so that its size does not set the memory of reading.
+# Arrow could fetch by itself (pre_buffer), but its threads abort a process that ends while one
+# still holds the file (apache/arrow#34314).
 _FETCH_BYTES = 64 * 2**20
 _BUFFER_BYTES = 8 * 2**20
-# Of each row group, to see how large its rows are.
+# Read first of each row group, to measure its rows.
 _FIRST_ROWS = 256
-
-_PLAIN = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a file's footer tells.
+    """A file's schema and row groups.
 
     Attributes:
-        group_rows: int64 (n_row_groups,)
-        group_bytes: int64 (n_row_groups,), the uncompressed size of the columns asked for. A
-            dictionary counts once, however many rows have its values; no statistics say how many.
+        group_rows: int64 (n_row_groups,), the rows of each.
+        group_bytes: int64 (n_row_groups,), the uncompressed size of the wanted columns. A
+            dictionary counts once, however many rows have its values.
     """
 
     schema: pa.Schema
@@ -49,22 +47,24 @@ class Footer:
 
     @property
     def n_rows(self) -> int:
+        """The rows of all row groups."""
         return int(self.group_rows.sum())
 
 
 def read_footer(file: FileStat, columns: Sequence[str] | None = None) -> Footer:
-    """A file's schema and row groups.
+    """Return a file's schema and the sizes of its row groups.
 
     Args:
-        columns: those whose size is wanted, or all.
+        file: as it was listed.
+        columns: those that count for the sizes; None for all.
 
     Raises:
-        InputError: not Parquet, truncated, or changed since `file`.
+        InputError: the file is not Parquet, is truncated, or changed since `file`.
     """
     with storage.open_file(file) as content, _opened(file, content) as parquet:
         metadata = parquet.metadata
         groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
-        if columns is None:  # which may be thousands, each asked in every row group
+        if columns is None:  # there may be thousands, each in every row group
             sizes = [group.total_byte_size for group in groups]
         else:
             leaves = _leaves(metadata, columns)
@@ -79,43 +79,11 @@ def read_footer(file: FileStat, columns: Sequence[str] | None = None) -> Footer:
         )
 
 
-def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema as a job sees it: no metadata, all nullable, views and extensions as plain types.
-
-    Files that differ in these alone are the same to a user, and few kernels take views, or
-    extensions such as UUID. List views stay what they are: pyarrow 26 casts them to other values.
-    """
-    return pa.schema([pa.field(each.name, _plain_type(each.type)) for each in schema])
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if kind in _PLAIN:
-        return _PLAIN[kind]
-    if isinstance(kind, pa.BaseExtensionType):
-        return _plain_type(kind.storage_type)
-    fields = [kind.field(n) for n in range(kind.num_fields)]
-    plain = [each.with_type(_plain_type(each.type)) for each in fields]
-    if plain == fields:
-        return kind
-    if pa.types.is_struct(kind):
-        return pa.struct(plain)
-    if pa.types.is_map(kind):
-        entries = plain[0].type
-        return pa.map_(entries.field(0), entries.field(1), keys_sorted=kind.keys_sorted)
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(plain[0], kind.list_size)
-    if pa.types.is_list(kind):
-        return pa.list_(plain[0])
-    if pa.types.is_large_list(kind):
-        return pa.large_list(plain[0])
-    return kind
-
-
 @contextmanager
 def _opened(
     file: FileStat, content: BinaryIO | Fetched, **options: Any
 ) -> Iterator[pq.ParquetFile]:
-    """`content` as Parquet, without Arrow's threads; errors as `read_footer`."""
+    """Open `content` as Parquet, without Arrow's threads; raises as `read_footer`."""
     options = {"coerce_int96_timestamp_unit": UNIT} | options
     options |= {"pre_buffer": False, "page_checksum_verification": True}
     try:
@@ -132,7 +100,7 @@ def _opened(
 
 
 class DamagedRowGroup(InputError):
-    """A row group that cannot be decoded: the file's rows `lost` did not come out of it."""
+    """A row group that cannot be decoded; `lost` are the rows of the file that it did not give."""
 
     def __init__(self, uri: str, row_group: int, lost: range, reason: str) -> None:
         super().__init__(f"{uri}: row group {row_group} cannot be read: {reason}")
@@ -148,21 +116,26 @@ def read_rows(
     *,
     may_be_large: bool = False,
 ) -> Iterator[pa.Table]:
-    """The rows from `start_row` on; row groups before that are not touched.
+    """Yield the rows from `start_row` on, in order; earlier row groups are not read.
 
     Args:
-        may_be_large: give out strings as large ones where a row has more than 2 GiB in a list.
+        file: as it was listed.
+        columns: the columns to read; None for all.
+        start_row: the first row, counted through the file.
+        batch_rows: the most rows of a table; large rows come in smaller tables.
+        may_be_large: yield strings as large ones if a row has more than 2 GiB in a list.
 
     Raises:
-        DamagedRowGroup: a row group cannot be decoded; what came before it was given out.
-        InputError: microseconds cannot hold a timestamp of 96 bits, or a row has so large a list.
+        DamagedRowGroup: a row group cannot be decoded; all rows before it were yielded.
+        InputError: microseconds cannot hold a timestamp of 96 bits, or a list is over 2 GiB.
     """
     with storage.open_file(file) as content:
         with _opened(file, content) as opened:
             metadata = opened.metadata
         leaves = _leaves(metadata, columns)
         chunks = [_chunks(metadata.row_group(n), leaves) for n in range(metadata.num_row_groups)]
-        is_small = max(map(_n_bytes, chunks), default=0) <= _FETCH_BYTES
+        sizes = [sum(stop - start for start, stop in ranges) for ranges in chunks]
+        is_small = max(sizes, default=0) <= _FETCH_BYTES
         fetched = Fetched(content) if is_small and not storage.is_local(file.uri) else None
         reading: dict[str, Any] = {"metadata": metadata}
         reading["buffer_size"] = 0 if is_small else _BUFFER_BYTES
@@ -229,7 +202,7 @@ def _tables_of_lists(
     batch_rows: int,
     at_once: int,
 ) -> Iterator[pa.Table]:
-    """As `_tables`; row by row, reopened, where lists have more than 2 GiB together."""
+    """Yield as `_tables`, but row by row from `reopened` if lists have over 2 GiB together."""
     n_rows = 0
     try:
         for table in _tables(parquet, row_group, names, batch_rows, at_once):
@@ -244,9 +217,9 @@ def _tables_of_lists(
 def _tables(
     parquet: pq.ParquetFile, row_group: int, names: list[str] | None, batch_rows: int, at_once: int
 ) -> Iterator[pa.Table]:
-    """A row group in tables of `batch_rows`, or of fewer rows where those would be large.
+    """Yield a row group in tables of `batch_rows`, or of fewer rows if those would be large.
 
-    The first rows are few, and say how many of the next are read at a time, `at_once` at most.
+    The first rows are few; their size sets the number that is read next, at most `at_once`.
     """
     if names == []:  # the rows are counted; Arrow loses them where it joins or cuts
         for batch in parquet.iter_batches(batch_rows, [row_group], columns=[], use_threads=False):
@@ -266,27 +239,23 @@ def _tables(
             yield from pieces(pa.concat_tables(waiting))
             waiting, n_rows, n_bytes = [], 0, 0
             fitting = PIECE_BYTES * table.num_rows // max(1, read_bytes)
-        # Arrow takes a new size for what it has yet to read; ParquetFile has no way to say one.
+        # Arrow takes a new size for the rest of the row group; ParquetFile cannot set it.
         parquet.reader.set_batch_size(min(batch_rows - n_rows, max(1, fitting), at_once))
     if waiting:
         yield from pieces(pa.concat_tables(waiting))
 
 
 def _chunks(group: pq.RowGroupMetaData, leaves: Sequence[int]) -> list[ByteRange]:
-    """Where the columns of a row group lie, each with its dictionary before its values."""
-    found = []
+    """Return the bytes of each column in a row group, its dictionary included."""
+    ranges = []
     for chunk in map(group.column, leaves):
         start = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
-        found.append(ByteRange(start, start + chunk.total_compressed_size))
-    return found
-
-
-def _n_bytes(ranges: Sequence[ByteRange]) -> int:
-    return sum(stop - start for start, stop in ranges)
+        ranges.append(ByteRange(start, start + chunk.total_compressed_size))
+    return ranges
 
 
 def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:
-    """The numbers of the physical columns that make up the named ones; None names all."""
+    """Return the numbers of the physical columns that make up the named ones, or all for None."""
     if columns is None:
         return list(range(metadata.num_columns))
     inside = tuple(f"{column}." for column in columns)  # a column's own name may have dots
@@ -295,14 +264,14 @@ def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[in
 
 
 def _is_large_list(error: Exception) -> bool:
-    """Whether Arrow would have to cut a column of lists into chunks, which it cannot."""
+    """Return whether Arrow failed because it cannot cut a column of lists into chunks."""
     return isinstance(error, pa.ArrowNotImplementedError) and "Nested data" in str(error)
 
 
 def _check_is_damage(error: Exception) -> None:
-    """Arrow's own errors come of the content; with an error number they come of the system.
+    """Raise another error if Arrow's does not come from the content.
 
-    A failed allocation says nothing about the content, whatever kind of error it is.
+    An error number means the system; a failed allocation may be an error of any kind.
     """
     if is_memory_shortage(error):
         raise unexpected(error) from error

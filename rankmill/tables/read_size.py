@@ -1,7 +1,7 @@
-"""How many rows of a row group may be decoded at a time, before any of them is seen.
+"""Bound the rows of a row group to decode at a time, before any of them is decoded.
 
-A dictionary or a prefix gives many rows one large value that is stored once, and a null in a column
-of fixed width takes its whole width: a file of 500 bytes may decode to gigabytes.
+A dictionary or a prefix gives many rows one large value that is stored once. A null in a column of
+fixed width takes its whole width. A file of 500 bytes may decode to gigabytes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from rankmill.errors import InputError
 from rankmill.storage.ranges import Fetched
 
-# What the rows that are decoded at a time may take, if each has the largest value of its column.
+# The most that rows decoded at a time may take, if each has the largest value of its column.
 _WORST_BYTES = 256 * 2**20
-# What one row may have: its memory cannot be divided.
+# The most of one row, whose memory cannot be divided.
 _MAX_WIDTH = 64 * 2**20
 _MAX_ITEMS = 2**24
 # Arrow grows an array of fixed width by doubling, each time with a copy.

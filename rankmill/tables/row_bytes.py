@@ -1,6 +1,6 @@
-"""How many bytes rows take when they are decoded, and where to cut so that no piece takes many.
+"""Measure decoded rows and cut tables so that no piece takes much memory.
 
-Arrow counts the text of a column in 32 bits, and fails where more than 2 GiB come together.
+Arrow counts the text of a column in 32 bits, and fails if more than 2 GiB come together.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# What one piece of a table may take. A footer does not say it: a dictionary, or prefixes that are
-# left out, shorten texts by any factor.
+# The most that one piece of a table may take. A footer does not have this size: a dictionary, or
+# prefixes that are left out, shorten texts by any factor.
 PIECE_BYTES = 64 * 2**20
+
+_OF_ANY_LENGTH = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
 
 
 def decoded_bytes(table: pa.Table) -> int:
-    """The bytes of all rows, of dictionaries those that their values would take."""
+    """Return the bytes of all rows; dictionaries count as their values written out."""
     plain = [each for each in table.columns if not pa.types.is_dictionary(each.type)]
     coded = (_column(each) for each in table.columns if pa.types.is_dictionary(each.type))
     return sum(int(each.nbytes) for each in plain) + sum(int(sizes.sum()) for sizes in coded)
 
 
 def row_bytes(table: pa.Table) -> np.ndarray:
-    """The bytes of each row, int64 (n,)."""
+    """Return the bytes of each row, int64 (n,)."""
     sizes = np.zeros(table.num_rows, np.int64)
     for column in table.columns:
         sizes += _column(column)
@@ -32,10 +34,12 @@ def row_bytes(table: pa.Table) -> np.ndarray:
 
 
 def stops(sizes: np.ndarray, max_rows: int, max_bytes: int = PIECE_BYTES) -> Iterator[int]:
-    """Where to cut rows into pieces of as many rows and bytes at most, or of one row.
+    """Yield the ends of pieces that have at most so many rows and bytes, or one row.
 
     Args:
         sizes: int64 (n,), the bytes of each row.
+        max_rows: the most rows of a piece.
+        max_bytes: the most bytes of a piece of several rows.
     """
     ends, start = np.cumsum(sizes), 0
     while start < len(sizes):
@@ -46,7 +50,7 @@ def stops(sizes: np.ndarray, max_rows: int, max_bytes: int = PIECE_BYTES) -> Ite
 
 
 def pieces(table: pa.Table, max_bytes: int = PIECE_BYTES) -> Iterator[pa.Table]:
-    """Slices of a table that take as many bytes at most, or have one row."""
+    """Yield slices of a table that take at most so many bytes, or have one row."""
     if decoded_bytes(table) <= max_bytes:
         yield table
         return
@@ -57,8 +61,8 @@ def pieces(table: pa.Table, max_bytes: int = PIECE_BYTES) -> Iterator[pa.Table]:
 
 
 def _column(column: pa.ChunkedArray) -> np.ndarray:
-    found = [_array(chunk) for chunk in column.chunks]
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+    sizes = [_array(chunk) for chunk in column.chunks]
+    return np.concatenate(sizes) if sizes else np.zeros(0, np.int64)
 
 
 def _array(array: pa.Array) -> np.ndarray:
@@ -69,7 +73,7 @@ def _array(array: pa.Array) -> np.ndarray:
         values: np.ndarray = np.append(_array(array.dictionary), 0)
         positions = pc.fill_null(array.indices.cast(pa.int64()), len(values) - 1)
         return np.asarray(values[positions.to_numpy(zero_copy_only=False)])
-    if _has_lengths(kind):
+    if kind in _OF_ANY_LENGTH:
         lengths = pc.fill_null(pc.binary_length(array).cast(pa.int64()), 0)
         return np.asarray(lengths.to_numpy(zero_copy_only=False))
     if pa.types.is_struct(kind):
@@ -83,13 +87,3 @@ def _array(array: pa.Array) -> np.ndarray:
         return np.full(n, max(1, kind.bit_width // 8), np.int64)
     except ValueError:  # of other types all rows count as the same
         return np.full(n, -(-array.nbytes // max(n, 1)), np.int64)
-
-
-def _has_lengths(kind: pa.DataType) -> bool:
-    tests = (
-        pa.types.is_string,
-        pa.types.is_binary,
-        pa.types.is_large_string,
-        pa.types.is_large_binary,
-    )
-    return any(test(kind) for test in tests)

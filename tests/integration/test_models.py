@@ -39,7 +39,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The store's folder, which is not there yet."""
+    """Set the store to a folder that does not exist yet."""
     monkeypatch.setenv("RANKMILL_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "no cache of the hub"))
     settings.cache_clear()
@@ -108,8 +108,8 @@ def test_a_pull_fetches_the_folders_of_the_modules(hub: Hub, models: Path, tmp_p
     assert refused.returncode == 2 and "leads out of the folder" in refused.stderr
 
 
-def test_a_store_of_before_is_completed(hub: Hub, models: Path, tmp_path: Path) -> None:
-    """Earlier versions pulled the top folder alone."""
+def test_a_store_of_an_earlier_version_is_completed(hub: Hub, models: Path, tmp_path: Path) -> None:
+    """Earlier versions pulled only the top folder."""
     causal = BUILDERS["qwen3"](tmp_path / "causal")
     files = {
         path.relative_to(causal).as_posix(): path.read_bytes()
@@ -170,7 +170,7 @@ def test_a_cut_connection_is_taken_up_again(hub: Hub, models: Path) -> None:
     assert [asked for name, asked in hub.asked if name == "model.safetensors"][-1] is not None
 
 
-def test_a_damaged_file_is_refused_and_fetched_anew(hub: Hub, models: Path) -> None:
+def test_a_damaged_file_is_refused_and_fetched_again(hub: Hub, models: Path) -> None:
     hub.publish(MODEL, DEMO)
     hub.garble = True
     refused = rankmill("models", "pull", MODEL)
@@ -183,7 +183,7 @@ def test_a_damaged_file_is_refused_and_fetched_anew(hub: Hub, models: Path) -> N
     assert (locate_model(MODEL) / "model.safetensors").read_bytes() == DEMO["model.safetensors"]
 
 
-def test_a_file_that_rots_in_the_store_is_found_and_mended(hub: Hub, models: Path) -> None:
+def test_verify_removes_a_damaged_file_that_the_next_pull_fetches(hub: Hub, models: Path) -> None:
     hub.publish(MODEL, DEMO)
     pulled(MODEL)
     weights = locate_model(MODEL) / "model.safetensors"
@@ -217,7 +217,7 @@ def test_what_cannot_be_pulled_is_refused_before_anything_is_written(
     assert not hub.asked and not models.exists()
 
 
-def test_without_a_store_it_is_said_which_setting_names_it(
+def test_without_a_store_the_error_names_the_setting(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RANKMILL_MODELS", raising=False)

@@ -23,7 +23,7 @@ PHONE, DESK = 375, 1200
 
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """The folder over HTTP, where a page could fetch things, and the paths asked for."""
+    """Serve the folder over HTTP; yield the URL and the list of the paths asked for."""
     asked: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):
@@ -42,7 +42,7 @@ def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def requested(browser: webdriver.Chrome) -> list[str]:
-    """Every URL that the browser set out to fetch, whether it was let or not."""
+    """Return every URL that the browser tried to fetch, allowed or not."""
     messages = [json.loads(each["message"])["message"] for each in browser.get_log("performance")]
     return [
         message["params"]["request"]["url"]

@@ -1,4 +1,4 @@
-"""A real Chromium that shows a page and tells what it did."""
+"""A real Chromium that shows a page and logs its requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FLAGS = (
 
 @contextmanager
 def chromium(width: int) -> Iterator[webdriver.Chrome]:
-    """A browser whose pages are `width` CSS pixels wide, with logs of its network and console."""
+    """Yield a browser with pages of `width` CSS pixels, and logs of its network and console."""
     # A helper of Chromium's may outlive it a little and still write there.
     with tempfile.TemporaryDirectory(prefix="rankmill-", ignore_cleanup_errors=True) as profile:
         options = webdriver.ChromeOptions()

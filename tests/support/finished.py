@@ -1,4 +1,4 @@
-"""Finished jobs whose ranking a test chooses: what is scored is a number, written as the text."""
+"""Finished jobs whose ranking a test chooses: each text is its own score."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from worker.shard.score import ShardWork
 
 
 class ReadScorer(NullScorer):
-    """Reads each pair's logit off its document."""
+    """A scorer that reads each pair's logit from its document."""
 
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
         for window in windows:
@@ -37,7 +37,7 @@ class ReadScorer(NullScorer):
 
 
 def planned(rows: list[dict[str, Any]], folder: Path, **options: Any) -> Job:
-    """A job over rows with a `document` that is a number; nothing of it is written yet."""
+    """Plan a job over rows whose `document` is a number; write nothing."""
     source = write(rows, folder / "in.parquet", row_group_size=max(3, len(rows) // 9))
     return plan_job(
         JobSpec(
@@ -52,7 +52,7 @@ def planned(rows: list[dict[str, Any]], folder: Path, **options: Any) -> Job:
 
 
 def finished(job: Job) -> Output:
-    """Run the job here and mark it as done."""
+    """Run the job in this process and mark it as done."""
     loaded = replace(models.load(job.spec), scorer=ReadScorer(None))
     work = ShardWork(loaded, "test", 8)
     job.output.write_job(job.record)
@@ -64,7 +64,7 @@ def finished(job: Job) -> Output:
 
 
 def candidates(query_id: str, docs: Sequence[str], ranked: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of a query in the order of `docs` that a job will rank as `ranked`."""
+    """Return rows of a query in the order of `docs` that a job will rank as `ranked`."""
     return [
         {
             "query_id": query_id,
@@ -77,7 +77,7 @@ def candidates(query_id: str, docs: Sequence[str], ranked: Sequence[str]) -> lis
 
 
 def work_off(handle: JobHandle) -> list[int]:
-    """Run what has no report yet, and return which shards these were."""
+    """Run the shards without a report, and return their numbers."""
     job = Output(handle.output.uri).load_job()
     work = ShardWork(models.load(job.spec), "test", 8)
     todo = sorted(set(range(job.plan.n_shards)) - job.output.reported_shards())

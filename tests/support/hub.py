@@ -17,7 +17,7 @@ Files = dict[str, bytes]
 
 @dataclass
 class Hub:
-    """What is served, and how it misbehaves.
+    """A hub's content, and the faults that it shows.
 
     Attributes:
         commits: by model, newest last; `main` is the newest.
@@ -38,7 +38,7 @@ class Hub:
     stop: Event = field(default_factory=Event)
 
     def publish(self, model_id: str, files: Files) -> str:
-        """A new commit on main; returns its name."""
+        """Add a commit to main and return its name."""
         before = self.commits.setdefault(model_id, {})
         commit = hashlib.sha1(f"{model_id} {len(before)}".encode()).hexdigest()
         before[commit] = files

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from rankmill import storage
 from rankmill.contract.plan import ORIGIN_COLUMNS, REFUSAL_COLUMN, REJECT_COLUMNS, Columns
 from rankmill.output.output import Job
-from rankmill.tables.columns import folded
+from rankmill.tables.schema import folded
 from rankmill.tables.titles import scored_documents
 from worker.arrow_text import joined
 from worker.shard.reader import RowReader, locate_row

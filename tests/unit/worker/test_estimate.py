@@ -76,7 +76,7 @@ def test_rows_that_a_job_would_reject_are_named_and_not_measured(folders: dict[s
         assert len(found.n_tokens) == (2 if folder else 0)
 
 
-def test_a_model_that_cannot_score_as_wanted_is_told(folders: dict[str, Path]) -> None:
+def test_a_model_that_cannot_score_as_asked_is_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(ModelUnavailable, match=r"fp8 needs a Hopper GPU"):
         measure(request(folders["packed"], precision="fp8"), sample())
 

@@ -253,7 +253,7 @@ int cuGetErrorName(int e, const char **s) { *s = "CUDA_ERROR_SYSTEM_DRIVER_MISMA
 
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library with the driver's entry points (cuda.h), and an nvidia-smi."""
+    """Build a library with the driver's entry points (cuda.h), and an nvidia-smi."""
     (tmp_path / "cuda.c").write_text(LIBCUDA)
     library = tmp_path / "libcuda.so.1"
     command = [program("cc"), "-shared", "-fPIC", "-o", str(library), str(tmp_path / "cuda.c")]

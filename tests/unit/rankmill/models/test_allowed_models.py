@@ -42,15 +42,15 @@ def allow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Allow]:
         settings.cache_clear()
 
     settings.cache_clear()
-    models._load.cache_clear()
+    models.release()
     yield set_variables
     settings.cache_clear()
-    models._load.cache_clear()
+    models.release()
 
 
 @pytest.fixture
 def coded_model(model_folder: Path, tmp_path: Path) -> Path:
-    """A model that only its own code can load; the code leaves a mark beside the folder."""
+    """Return a model that only its own code can load; the code leaves a mark next to it."""
     folder = tmp_path / "coded"
     shutil.copytree(model_folder, folder)
     config = json.loads((folder / "config.json").read_text())

@@ -152,7 +152,7 @@ def template(content: str) -> Break:
 
 
 def sentence_transformers(**transformer: Any) -> Break:
-    """What Sentence Transformers adds to a CrossEncoder, with these settings of its Transformer."""
+    """Add the files of Sentence Transformers, with these settings of its Transformer module."""
 
     def change(folder: Path) -> None:
         kind = "sentence_transformers.base.modules.transformer.Transformer"
@@ -174,7 +174,7 @@ def module(kind: str, path: str) -> Break:
 
 
 def outside(folder: Path) -> Path:
-    """A file next to the model's folder, with the content of one in it."""
+    """Copy a file of the model to a place next to its folder."""
     secret = folder.parent / "outside"
     secret.write_text("{}")
     return secret

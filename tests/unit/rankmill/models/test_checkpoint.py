@@ -26,10 +26,10 @@ from worker import models
 def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("RANKMILL_DEVICE", "cpu")
     settings.cache_clear()
-    models._load.cache_clear()
+    models.release()
     yield
     settings.cache_clear()
-    models._load.cache_clear()
+    models.release()
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def causal(tmp_path: Path) -> Path:
 
 
 def fingerprint(folder: Path) -> tuple[str, str]:
-    models._load.cache_clear()
+    models.release()
     job = JobSpec(input_uri="in", output_uri="out", model_id=str(folder), precision="fp32")
     scoring = models.load(job).scoring
     return scoring.weights_sha256, scoring.tokenizer_sha256
@@ -114,7 +114,7 @@ def test_code_is_fingerprinted_where_it_may_run(causal: Path) -> None:
 
 
 def in_hub_cache(source: Path, root: Path) -> Path:
-    """The folder as the hub's client keeps it: links to blobs, subfolders included."""
+    """Copy the folder as the hub's client stores it: links to blobs, also in subfolders."""
     blobs, snapshot = root / "blobs", root / "snapshots" / ("a" * 40)
     blobs.mkdir(parents=True)
     for number, path in enumerate(sorted(each for each in source.rglob("*") if each.is_file())):

@@ -1,4 +1,4 @@
-"""The page of a job: what it says is what its shards reported, and nothing in it can act."""
+"""The page of a job shows the counts of its shard reports, and nothing on it can act."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rankmill.errors import JobUnknown, RankmillError
 from rankmill.ledger.jobs import Ledger
 from rankmill.output import cleanup
 from rankmill.output.output import Job, Output
-from rankmill.report import report_success, write_report
+from rankmill.report import try_report, write_report
 from rankmill.report.gather import gather
 from rankmill.report.totals import Tally
 from tests.support.finished import candidates, finished, planned
@@ -46,7 +46,7 @@ def rows(n_queries: int = 6, n_candidates: int = 5) -> list[dict[str, Any]]:
 
 
 def scored(folder: Path, **options: Any) -> Job:
-    """A job whose shards are all reported, by two workers in turn, and which is not finished."""
+    """Return an unfinished job whose shards are all reported, by two workers in turn."""
     options = {"shard_pairs": 7, "max_reject_rate": 0.5, **options}
     job = planned(rows(), folder, **options)
     job.output.write_job(job.record)
@@ -69,14 +69,14 @@ def page_of(output: Output) -> str:
 
 
 def words_of(page: str) -> str:
-    """What a reader sees, with single spaces."""
+    """Return the text that a reader sees, with single spaces."""
     text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)
     return " ".join(unescape(text).split())
 
 
 @pytest.fixture
 def without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As on a machine where it was never installed."""
+    """Simulate a machine where it was never installed."""
     monkeypatch.setattr(sys, "path", [p for p in sys.path if "site-packages" not in p])
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
@@ -97,7 +97,7 @@ def test_the_counts_are_those_of_the_shards(tmp_path: Path) -> None:
     assert {row.row for rows in facts.rejected.values() for row in rows} == {3, 7}
     words = words_of(page_text(job))
     assert "scored 28 of 30 rows" in words
-    assert "2 shards met trouble" in words and "1 times a worker died" in words
+    assert "2 shards were scored after a fault: 1 worker deaths" in words
 
 
 def page_text(job: Job) -> str:
@@ -105,7 +105,7 @@ def page_text(job: Job) -> str:
     return page_of(job.output)
 
 
-def test_what_moved_since_the_run_before_is_told(tmp_path: Path) -> None:
+def test_changes_since_the_previous_run_are_shown(tmp_path: Path) -> None:
     documents = ["a", EVIL, "c"]
     before = planned(candidates("q", documents, documents), tmp_path / "before")
     after = planned(candidates("q", documents, ["c", EVIL, "a"]), tmp_path / "after")
@@ -119,7 +119,7 @@ def test_what_moved_since_the_run_before_is_told(tmp_path: Path) -> None:
     assert f"# before after was 1 a c 3 2 {EVIL} {EVIL} 2 3 c a 1" in words
 
 
-def test_what_is_to_be_said_of_reused_scores_is_said(tmp_path: Path) -> None:
+def test_remarks_on_reused_scores_are_shown(tmp_path: Path) -> None:
     job = scored(tmp_path)
     reuse = Reuse(
         source_uri=EVIL, source_job_id=None, n_reused=21, n_new=7, refused=None, remarks=("but",)
@@ -155,7 +155,7 @@ def test_the_same_job_gives_the_same_page(tmp_path: Path) -> None:
     assert page_text(job) == page_text(job)
 
 
-def test_without_matplotlib_there_is_a_page_that_says_so(
+def test_without_matplotlib_the_page_has_a_note_instead_of_plots(
     tmp_path: Path, without_matplotlib: None
 ) -> None:
     page = page_text(scored(tmp_path))
@@ -185,7 +185,7 @@ def test_a_folder_without_a_job_is_an_error(tmp_path: Path) -> None:
         write_report(Output(str(tmp_path)))
 
 
-def test_reports_of_before_there_were_pages_still_make_one(tmp_path: Path) -> None:
+def test_shard_reports_of_earlier_versions_make_a_page(tmp_path: Path) -> None:
     job = scored(tmp_path)
     old = [
         report.model_copy(update={"finished_at": None, "scores": None, "lengths": None})
@@ -196,7 +196,7 @@ def test_reports_of_before_there_were_pages_still_make_one(tmp_path: Path) -> No
     assert "<svg" not in page and "scored 28 of 30 rows" in words_of(page)
 
 
-def test_a_page_that_cannot_be_made_does_not_hurt_the_job(
+def test_a_page_that_cannot_be_written_does_not_fail_the_job(
     tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = scored(tmp_path)
@@ -220,7 +220,7 @@ def test_finalize_writes_the_page_of_a_success(
     assert not Path(job.output.report_uri).exists()
 
 
-def test_whatever_breaks_while_reporting_is_swallowed_there(tmp_path: Path) -> None:
+def test_an_error_while_reporting_is_not_raised(tmp_path: Path) -> None:
     job = scored(tmp_path)
 
     def breaking() -> Iterator[ShardReport]:
@@ -228,7 +228,7 @@ def test_whatever_breaks_while_reporting_is_swallowed_there(tmp_path: Path) -> N
         yield
 
     manifest = make_manifest(job, list(job.output.reports(job.job_id)))
-    report_success(job.output, breaking(), manifest)
+    try_report(job.output, job.job_id, breaking(), manifest)
     assert not Path(job.output.report_uri).exists()
 
 

@@ -28,7 +28,7 @@ def int96_file(path: Path, times: pa.Array, **options: object) -> Path:
 
 
 def put(path: Path, day: int, nanos: int) -> None:
-    """Let the value that stands for _PLACE be another day, from the epoch, and time of day."""
+    """Replace the value of _PLACE by a day, counted from the epoch, and a time of day."""
 
     def stored(day: int, nanos: int) -> bytes:
         return np.int64(nanos).tobytes() + np.int32(day + _JULIAN_EPOCH).tobytes()

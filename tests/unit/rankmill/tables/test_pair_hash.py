@@ -28,13 +28,13 @@ def test_it_is_blake2b_of_length_query_and_document() -> None:
 
 
 def test_a_text_that_moves_from_query_to_document_makes_another_pair() -> None:
-    told_apart = [
+    distinct = [
         *(("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", ""), ("c", "ab")),
         # Texts that look like a length, and the same letter composed and not.
         *(("\x01\0\0\0\0\0\0\0a", "b"), ("a", "\x01\0\0\0\0\0\0\0b"), ("é", "x"), ("e\u0301", "x")),
         *(("a", "b "), ("a ", "b"), ("a", "B"), ("a", "b\0"), ("a", "b")),
     ]
-    assert len(set(hashes_of(*told_apart))) == len(told_apart)
+    assert len(set(hashes_of(*distinct))) == len(distinct)
 
 
 def test_a_missing_text_counts_as_an_empty_one_and_shifts_nothing() -> None:

@@ -104,7 +104,7 @@ def parquet(rows: list[dict[str, Any]], path: Path) -> Path:
 
 
 def planned(spec: JobSpec, folder: Path) -> Job:
-    """A job that is prepared, where it must be, as a worker does it."""
+    """Plan a job, and prepare it as a worker does if it needs that."""
     checked = check(spec)
     if checked.plan is not None:
         return Job(checked.record, checked.plan)
@@ -129,7 +129,7 @@ def scores(folder: Path) -> dict[str, float]:
 
 @pytest.fixture
 def wanted(tmp_path: Path) -> Callable[..., dict[str, float]]:
-    """The scores of documents whose texts are already what the model is to get."""
+    """Return the scores of documents whose titles are already in their texts."""
 
     def of(*texts: str) -> dict[str, float]:
         documents = [{"id": f"d{n}", "text": text} for n, text in enumerate(texts)]

@@ -223,7 +223,8 @@ def test_the_model_before_is_gone_when_the_next_is_loaded(
 def test_the_scoring_does_not_say_which_of_several_gpus_was_used() -> None:
     scorer = NullScorer(None)
     scorer.info = replace(scorer.info, device="cuda:1")
-    assert models._described(scorer, "", "", "null", None, "none").scoring.device == "cuda"
+    job = JobSpec(input_uri="in", output_uri="out", model_id="null")
+    assert models._scoring(scorer, job, "", "").device == "cuda"
 
 
 def test_a_driver_that_fails_while_a_model_is_loaded_is_not_the_models_fault(
@@ -241,6 +242,6 @@ def test_a_driver_that_fails_while_a_model_is_loaded_is_not_the_models_fault(
             raise error
 
         monkeypatch.setattr(Scorer, "load", broken)
-        models._load.cache_clear()
+        models.release()
         with pytest.raises(kind):
             load(spec)
