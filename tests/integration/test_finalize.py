@@ -11,7 +11,7 @@ from producer.jobs.submit import submit
 from rankmill import storage
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
-from rankmill.errors import ClaimLost, JobFailed
+from rankmill.errors import ClaimLost, JobFailed, StorageUnavailable
 from rankmill.ledger.claims import FINALIZATION, Claim
 from rankmill.ledger.jobs import Ledger
 from rankmill.output import cleanup
@@ -137,6 +137,20 @@ def test_a_bug_in_preparing_fails_the_job(
     prepare_job(dispatcher, handle.job_id, handle.output.uri)
     with pytest.raises(JobFailed, match="unexpected ValueError: unforeseen"):
         handle.wait(timeout_s=5)
+
+
+def test_preparations_ended_by_transient_errors_do_not_count_as_deaths(
+    tmp_path: Path, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StorageUnavailable("throttled")
+
+    monkeypatch.setattr("producer.jobs.prepare_job.prepare", away)
+    source = write(pairs(2, 3), tmp_path / "in.parquet")
+    handle = submit(source, tmp_path / "out", model_id="null", cluster=True)
+    for _ in range(settings().max_tries + 1):
+        with pytest.raises(StorageUnavailable):
+            prepare_job(dispatcher, handle.job_id, handle.output.uri)
 
 
 def test_a_result_removed_half_way_is_removed_by_the_next(
