@@ -9,14 +9,9 @@ from producer.cli.console import Console
 from producer.cli.fact_lines import facts_text, p_value_text
 from rankmill.contract.drift import (
     ChangedQuery,
-    Churn,
-    Comparison,
     Drift,
     Place,
-    Presence,
-    RankBiasedOverlap,
     ScoreShift,
-    Side,
 )
 
 _N_QUERIES = 3  # `--json` has them all
@@ -40,40 +35,36 @@ def show_drift(drift: Drift, console: Console) -> None:
 
 
 def _facts(drift: Drift) -> list[tuple[str, str]]:
-    models = [_model(side) for side in (drift.old, drift.new)]
-    facts = [
-        ("old", _side(drift.old)),
-        ("new", _side(drift.new)),
-        *([("model", f"{models[0]} before, {models[1]} after")] if len({*models}) > 1 else []),
-        ("queries", _presence(drift.queries)),
-        ("pairs", _presence(drift.pairs)),
-    ]
+    sides, models = [], []
+    for side in (drift.old, drift.new):
+        kept = f", the best {side.top_k:,} of each query" if side.top_k else ""
+        sides.append(f"{side.output_uri}: {side.n_pairs:,} pairs{kept}")
+        models.append(f"{side.model_id} {side.model_revision or ''}".rstrip())
+    facts = [("old", sides[0]), ("new", sides[1])]
+    if models[0] != models[1]:
+        facts.append(("model", f"{models[0]} before, {models[1]} after"))
+    for name, presence in (("queries", drift.queries), ("pairs", drift.pairs)):
+        new = f"{presence.n_new:,} new ({presence.new_share:.1%})"
+        vanished = f"{presence.n_vanished:,} vanished ({presence.vanished_share:.1%})"
+        facts.append((name, f"{presence.n_common:,} in both; {new}, {vanished}"))
     if drift.scores:
-        facts += _scores(drift.scores)
-    facts += [(f"top {each.k}", _churn(each, drift.queries.n_common)) for each in drift.churn]
+        facts += _score_facts(drift.scores)
+    for churn in drift.churn:
+        changed = f"{churn.n_changed:,} of {drift.queries.n_common:,} queries changed"
+        value = f"overlap {churn.overlap:.4f}, churn {churn.churn:.4f}; {changed}"
+        facts.append((f"top {churn.k}", value))
     if drift.rbo:
-        facts.append(("rbo", _rbo(drift.rbo)))
-    return [*facts, *((each.measure, _comparison(each)) for each in drift.ndcg)]
+        rbo = drift.rbo
+        worst = f"p5 {rbo.quantiles['p5']:.4f}, min {rbo.quantiles['min']:.4f}"
+        unchanged = f"{rbo.n_equal:,} queries unchanged (p = {rbo.p})"
+        facts.append(("rbo", f"mean {rbo.mean:.4f}, {worst}; {unchanged}"))
+    for each in drift.ndcg:
+        change = f"{each.after - each.before:+.4f}, p {p_value_text(each.p_value)}"
+        facts.append((each.measure, f"{each.before:.4f} before, {each.after:.4f} after ({change})"))
+    return facts
 
 
-def _side(side: Side) -> str:
-    kept = f", the best {side.top_k:,} of each query" if side.top_k else ""
-    return f"{side.output_uri}: {side.n_pairs:,} pairs{kept}"
-
-
-def _model(side: Side) -> str:
-    return f"{side.model_id} {side.model_revision or ''}".rstrip()
-
-
-def _presence(presence: Presence) -> str:
-    return (
-        f"{presence.n_common:,} in both; "
-        f"{presence.n_new:,} new ({presence.new_share:.1%}), "
-        f"{presence.n_vanished:,} vanished ({presence.vanished_share:.1%})"
-    )
-
-
-def _scores(scores: ScoreShift) -> list[tuple[str, str]]:
+def _score_facts(scores: ScoreShift) -> list[tuple[str, str]]:
     means = f"mean {scores.mean_before:.4f} before, {scores.mean_after:.4f} after"
     shift = ", ".join(
         f"{name} {scores.shift_quantiles[name]:+.4f}" for name in ("p5", "p50", "p95")
@@ -82,21 +73,6 @@ def _scores(scores: ScoreShift) -> list[tuple[str, str]]:
         ("scores", f"{means}; KS {scores.ks:.4f}"),
         ("shift", f"mean {scores.mean_shift:+.4f}, {shift}; absolute {scores.mean_abs_shift:.4f}"),
     ]
-
-
-def _churn(churn: Churn, n_queries: int) -> str:
-    changed = f"{churn.n_changed:,} of {n_queries:,} queries changed"
-    return f"overlap {churn.overlap:.4f}, churn {churn.churn:.4f}; {changed}"
-
-
-def _rbo(rbo: RankBiasedOverlap) -> str:
-    worst = f"p5 {rbo.quantiles['p5']:.4f}, min {rbo.quantiles['min']:.4f}"
-    return f"mean {rbo.mean:.4f}, {worst}; {rbo.n_equal:,} queries unchanged (p = {rbo.p})"
-
-
-def _comparison(each: Comparison) -> str:
-    change = f"{each.after - each.before:+.4f}, p {p_value_text(each.p_value)}"
-    return f"{each.before:.4f} before, {each.after:.4f} after ({change})"
 
 
 def _changed_table(query: ChangedQuery) -> Table:

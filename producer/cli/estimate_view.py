@@ -26,70 +26,63 @@ def estimate_view(estimate: Estimate) -> RenderableType:
     return Group(facts, "", *_histogram(estimate.tokens.histogram))
 
 
-def _facts(found: Estimate) -> list[tuple[str, str]]:
-    size = f"{_count(found.n_rows, 'row')} in {_count(found.n_files, 'file')}"
+def _facts(estimate: Estimate) -> list[tuple[str, str]]:
+    size = f"{_count(estimate.n_rows, 'row')} in {_count(estimate.n_files, 'file')}"
+    sample = "the whole input"
+    if estimate.n_sample_rows != estimate.n_rows:
+        places = _count(estimate.n_sample_places, "place")
+        sample = f"{_count(estimate.n_sample_rows, 'row')} from {places}"
+    for reason, n_rows in estimate.rejected_by_reason.items():
+        sample += f"; {n_rows:,} to be rejected: {reason}"
     facts = [
-        ("input", f"{size}, {decimal(found.n_bytes)}"),
-        ("queries", _queries(found)),
-        ("shards", f"{found.n_shards:,}"),
-        ("sample", _sample(found)),
-        ("duplicates", f"{found.duplicate_share:.1%} of the sample"),
-        *([("titles", f"column '{found.title_col}' before each text")] if found.title_col else []),
-        ("model", _model(found)),
-        ("tokens", _tokens(found.tokens) if found.tokens else "none: nothing is tokenized"),
+        ("input", f"{size}, {decimal(estimate.n_bytes)}"),
+        ("queries", _queries(estimate)),
+        ("shards", f"{estimate.n_shards:,}"),
+        ("sample", sample),
+        ("duplicates", f"{estimate.duplicate_share:.1%} of the sample"),
     ]
-    if found.tokens:
-        cut, padding = found.tokens.truncated_share, found.tokens.padding_share
-        facts += [
-            ("truncated", f"{cut:.1%} of the sample, at {found.tokens.max_length:,} tokens"),
-            ("padding", f"{padding:.1%} of what a loop round CrossEncoder.predict would compute"),
-        ]
-    facts.append(("time", _time(found.pace) if found.pace else "calibrate, or give --pairs-per-s"))
-    return facts
+    if estimate.title_col:
+        facts.append(("titles", f"column '{estimate.title_col}' before each text"))
+    reason = f" ({estimate.path_reason})" if estimate.path_reason else ""
+    how = f"{estimate.path}{reason}, {estimate.precision} on {estimate.device}"
+    facts.append(("model", f"{estimate.model_id}: {how}"))
+    facts += _token_facts(estimate.tokens)
+    pace = estimate.pace
+    return [*facts, ("time", _time(pace) if pace else "calibrate, or give --pairs-per-s")]
 
 
-def _queries(found: Estimate) -> str:
-    if not found.n_rows:
+def _token_facts(tokens: Tokens | None) -> list[tuple[str, str]]:
+    if tokens is None:
+        return [("tokens", "none: nothing is tokenized")]
+    error = "" if not tokens.error_share else f" ± {tokens.error_share:.1%}"
+    spread = tokens.lengths
+    lengths = f"{spread.min:,} to {spread.max:,} a pair (median {spread.median:,g})"
+    cut, padding = tokens.truncated_share, tokens.padding_share
+    return [
+        ("tokens", f"{tokens.n_tokens:,}{error}; {lengths}"),
+        ("truncated", f"{cut:.1%} of the sample, at {tokens.max_length:,} tokens"),
+        ("padding", f"{padding:.1%} of what a loop round CrossEncoder.predict would compute"),
+    ]
+
+
+def _queries(estimate: Estimate) -> str:
+    if not estimate.n_rows:
         return "0"
-    each = found.candidates
-    if each is None:
-        mean = found.n_rows / found.n_query_groups
-        return f"about {found.n_query_groups:,}, with {mean:,.1f} candidates on average"
-    if each.min == each.max:
-        text = f"{found.n_query_groups:,}, with {_count(each.max, 'candidate')} each"
+    spread = estimate.candidates
+    if spread is None:
+        mean = estimate.n_rows / estimate.n_query_groups
+        return f"about {estimate.n_query_groups:,}, with {mean:,.1f} candidates on average"
+    if spread.min == spread.max:
+        text = f"{estimate.n_query_groups:,}, with {_count(spread.max, 'candidate')} each"
     else:
-        span = f"{each.min:,} to {each.max:,} candidates (median {each.median:,g})"
-        text = f"{found.n_query_groups:,}, with {span}"
-    if found.n_returning_groups:
+        span = f"{spread.min:,} to {spread.max:,} candidates (median {spread.median:,g})"
+        text = f"{estimate.n_query_groups:,}, with {span}"
+    if estimate.n_returning_groups:
         text += (
-            f"; {found.n_returning_groups:,} come again after other queries: "
+            f"; {estimate.n_returning_groups:,} come again after other queries: "
             "sort the input, or give --cluster"
         )
     return text
-
-
-def _sample(found: Estimate) -> str:
-    if found.n_sample_rows == found.n_rows:
-        text = "the whole input"
-    else:
-        text = f"{_count(found.n_sample_rows, 'row')} from {_count(found.n_sample_places, 'place')}"
-    for reason, n_rows in found.rejected_by_reason.items():
-        text += f"; {n_rows:,} to be rejected: {reason}"
-    return text
-
-
-def _model(found: Estimate) -> str:
-    reason = f" ({found.path_reason})" if found.path_reason else ""
-    return f"{found.model_id}: {found.path}{reason}, {found.precision} on {found.device}"
-
-
-def _tokens(tokens: Tokens) -> str:
-    error = "" if not tokens.error_share else f" ± {tokens.error_share:.1%}"
-    spread = tokens.lengths
-    return (
-        f"{tokens.n_tokens:,}{error}; "
-        f"{spread.min:,} to {spread.max:,} a pair (median {spread.median:,g})"
-    )
 
 
 def _time(pace: Pace) -> str:

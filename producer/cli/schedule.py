@@ -75,7 +75,11 @@ def add(
         **{"fail_if": tuple(fail_if or ()), "qrels": qrels},
     }
     job = JobOptions(**spec.model_dump(exclude_unset=True, exclude={"output_uri"}))
-    wanted = schedule_spec(name, job, spec.output_uri, own, f"schedule {name}", _typed)
+
+    def typed(field: str) -> str:
+        return "NAME" if field == "name" else flag(field)
+
+    wanted = schedule_spec(name, job, spec.output_uri, own, f"schedule {name}", typed)
     ledger, store = _connect()
     planned = changes(store.specs(), [wanted])
     if planned.changed:
@@ -109,7 +113,12 @@ def apply(
     check_changes(store, planned, clock.now(ledger))
     print(json.dumps(facts.changes(planned)) if as_json else "\n".join(changes_lines(planned)))
     if not (dry_run or planned.is_empty):
-        _confirm(yes)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise InputError(
+                    "nothing was changed; give --yes to make these changes, or --dry-run"
+                )
+            typer.confirm("Make these changes?", abort=True, err=True)
         make(store, planned, clock.now(ledger))
 
 
@@ -197,20 +206,8 @@ def history(
         Console().print(firings_table(spec, firings))
 
 
-def _typed(field: str) -> str:
-    return "NAME" if field == "name" else flag(field)
-
-
 def _connect() -> tuple[Ledger, Store]:
     return Ledger.connect(settings()), Store.connect(settings())
-
-
-def _confirm(yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise InputError("nothing was changed; give --yes to make these changes, or --dry-run")
-    typer.confirm("Make these changes?", abort=True, err=True)
 
 
 def _print_schedules(specs: Sequence[ScheduleSpec], as_json: bool) -> None:

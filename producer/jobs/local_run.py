@@ -68,7 +68,10 @@ def run_locally(
         if not last.state.is_success:
             report_ended(handle.job_id, handle.output.uri)
             storage.remove_empty_folder(handle.output.uri)  # its record is next to it
-        _notify_end(handle, say)
+        # The cluster ends with the job, and nothing else could send the webhook's event.
+        event = end_event(handle.output, None) if settings().webhook_url is not None else None
+        if event is not None and not wait_until_delivered(handle.ledger, event, _NOTIFY_S):
+            say("the webhook did not take the job's end")
     return handle, last
 
 
@@ -90,12 +93,3 @@ def _on_broker(url: str) -> Iterator[None]:
         yield
     finally:
         use(before)
-
-
-def _notify_end(handle: JobHandle, say: Say) -> None:
-    """Wait until the webhook has the job's end: the cluster ends now, and nobody could send it."""
-    if settings().webhook_url is None:
-        return
-    event = end_event(handle.output, None)
-    if event is not None and not wait_until_delivered(handle.ledger, event, _NOTIFY_S):
-        say("the webhook did not take the job's end")

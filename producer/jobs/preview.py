@@ -1,4 +1,4 @@
-"""A readable look at a result: some queries with their first candidates before and after."""
+"""A preview of a result: some queries with their first candidates before and after."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class Candidate:
-    """A document by its id, or by how it begins, with its place in the other order (from 1)."""
+    """A document by its id or the begin of its text, with its place in the input (from 1)."""
 
     label: str
     place_before: int
@@ -45,7 +45,7 @@ class QueryPreview:
 
     @property
     def gain(self) -> float:
-        """By how much the new first candidate's score beats the old one's, at the least."""
+        """Return a lower bound of the new first candidate's score minus that of the old one."""
         scores = {candidate.place_before: candidate.score or 0.0 for candidate in self.after}
         return (self.after[0].score or 0.0) - scores.get(1, self.after[-1].score or 0.0)
 
@@ -74,14 +74,14 @@ def _preview(job: Job, n_queries: int, n_candidates: int) -> list[QueryPreview]:
         return []
     scored = pa.concat_tables(tables).select(names)
     ranked = {key: list(rows) for key, rows in groupby(_rows(scored), _first)}
-    found = []
+    previews = []
     for key, group in groupby(_rows(_first_input_rows(job, label)), _first):
         rows = list(group)
         places = {row[1]: place for place, row in reversed(list(enumerate(rows, 1)))}
         after = ranked.get(key, [])[:n_candidates]
         if not after or not all(row[1] in places for row in after):
             continue  # rejected as a whole, or its rows reach beyond what was read
-        found.append(
+        previews.append(
             QueryPreview(
                 query=_label(rows[0][2]),
                 before=[
@@ -91,11 +91,11 @@ def _preview(job: Job, n_queries: int, n_candidates: int) -> list[QueryPreview]:
                 after=[Candidate(_label(row[1]), places[row[1]], row[2]) for row in after],
             )
         )
-    return nlargest(n_queries, found, key=lambda each: each.gain)
+    return nlargest(n_queries, previews, key=lambda each: each.gain)
 
 
 def _first_input_rows(job: Job, label: str) -> pa.Table:
-    """Key, label and query; no more than can be read while somebody waits."""
+    """Return key, label and query of as many rows as can be read while a user waits."""
     plan = job.plan
     columns = [plan.columns.group_key, label, plan.columns.query]
     names = sorted(set(columns))
