@@ -1,4 +1,4 @@
-"""Start `rankmill`: signals are handled before anything that takes time is imported."""
+"""The start of `rankmill`: signals are handled before any slow import."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import signal
 from types import FrameType
 
 _INTERRUPTED = 130
-# Enough to be meant: what is being cleaned up does not end.
+# So many interrupts are meant: the clean-up does not end.
 _PATIENCE = 4
 
 _n_seen = 0
 
 
 def main() -> None:
-    """Run a command; Ctrl-C, SIGTERM and SIGHUP end it with 130, cleaned up and without a trace."""
-    # What is ignored already stays so, as nohup has SIGHUP.
+    """Run a command; Ctrl-C, SIGTERM and SIGHUP clean up and exit with 130, no traceback."""
+    # A signal that is ignored already stays ignored, as SIGHUP under nohup.
     handled = [
         each
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -37,12 +37,12 @@ def main() -> None:
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
-    """End now: nothing is begun yet, or all is done."""
+    """Exit at once: no work has begun, or all is done."""
     os._exit(_INTERRUPTED)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """Raise once; a second Ctrl-C must not break off the clean-up that the first began."""
+    """Raise once; a second Ctrl-C must not interrupt the clean-up after the first."""
     global _n_seen
     _n_seen += 1
     if _n_seen == 1:

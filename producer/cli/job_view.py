@@ -1,4 +1,4 @@
-"""What commands show of a job: its status, its result, a list, a preview."""
+"""Views of jobs: a status, a result, a list, a preview."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands show of schedules, with times in the zone of each."""
+"""Views of schedules, with times in the time zone of each."""
 
 from __future__ import annotations
 

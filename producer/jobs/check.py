@@ -57,13 +57,13 @@ def check(spec: JobSpec, job_id: str | None = None) -> Checked:
         InputError: the input or an option is bad.
     """
     spec = check_options(spec)
-    found = find(spec.input_uri, spec.input_version)
-    spec = pinned(spec, found)
-    if needs_prepare(spec, found):
-        files = find_inputs(spec, found)
+    located_input = find(spec.input_uri, spec.input_version)
+    spec = pinned(spec, located_input)
+    if needs_prepare(spec, located_input):
+        files = find_inputs(spec, located_input)
         source = None
     else:
-        source = read_pairs(spec, found)
+        source = read_pairs(spec, located_input)
         files = source.files
         check_layout(spec, files[0].uri, source.schema)
         check_names(files[0].uri, source.schema)

@@ -106,9 +106,7 @@ def test_a_wrong_password_gets_nothing(tmp_path: Path, start_worker: StartWorker
         assert status == 200 and "flower_worker_online" in metrics
 
 
-def test_read_only_refuses_whatever_changes_something(
-    tmp_path: Path, start_worker: StartWorker
-) -> None:
+def test_read_only_refuses_every_change(tmp_path: Path, start_worker: StartWorker) -> None:
     worker = start_worker()
     job = long_job(tmp_path, pairs_per_s=1)
     wait_for(lambda: "shard started" in (tmp_path / "worker-one.log").read_text())
@@ -138,7 +136,7 @@ def wait_for_tasks(url: str, state: str) -> list[dict[str, Any]]:
     return tasks()
 
 
-def test_a_job_is_submitted_over_rest_where_that_is_allowed(
+def test_a_job_is_submitted_over_rest_if_allowed(
     tmp_path: Path, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLOWER_URL_PREFIX", "elsewhere")  # only ours counts
@@ -188,7 +186,7 @@ def shows(url: str, task_id: str, name: str, value: str) -> bool:
         ("ann:pässwörter-hier", "ASCII"),
     ],
 )
-def test_it_does_not_start_for_everybody(
+def test_flower_does_not_start_without_a_password(
     monkeypatch: pytest.MonkeyPatch, logins: str | None, said: str
 ) -> None:
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "somebody:else-who-is-not-ours")
@@ -202,7 +200,9 @@ def test_it_does_not_start_for_everybody(
         assert secret not in done.stderr
 
 
-def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_or_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RANKMILL_FLOWER_BASIC_AUTH", LOGIN)
     done = rankmill("flower", "--port", "0", "--history", tmp_path / "nowhere" / "history")
     assert done.returncode == 2 and "is not a writable folder" in done.stderr

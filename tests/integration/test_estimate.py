@@ -75,7 +75,7 @@ def test_the_padding_is_what_cross_encoder_predict_really_computes(tmp_path: Pat
     assert found["tokens"]["padding_share"] == pytest.approx(1 - real / computed)
 
 
-def test_a_calibrated_estimate_says_how_long_it_will_take(tmp_path: Path) -> None:
+def test_a_calibrated_estimate_gives_the_time(tmp_path: Path) -> None:
     write(pairs(30, 20), tmp_path / "in.parquet")
     done = rankmill("estimate", "in.parquet", "--model", "demo", "--devices", 2, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -134,7 +134,7 @@ def jsonl_of(rows: list[dict[str, Any]], folder: Path) -> list[object]:
 
 
 @pytest.mark.parametrize("make", [lists_of, run_of, jsonl_of])
-def test_what_must_be_prepared_is_estimated_as_the_run_then_counts_it(
+def test_an_input_to_be_prepared_is_estimated_as_the_run_then_counts_it(
     make: Callable[[list[dict[str, Any]], Path], list[object]], tmp_path: Path
 ) -> None:
     source, *options = make(pairs(6, 5), tmp_path)

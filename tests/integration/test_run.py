@@ -90,7 +90,7 @@ def test_too_many_rejects_fail_the_job_and_keep_what_was_scored(
     assert json.loads(passed.stdout)["state"] == "succeeded with rejects"
 
 
-def test_an_interrupted_run_stops_all_it_started_and_goes_on_when_run_again(folder: Path) -> None:
+def test_an_interrupted_run_stops_its_processes_and_continues_when_run_again(folder: Path) -> None:
     rows = pairs(120, 25)
     write(rows, folder / "in.parquet")
     arguments = ["run", "in.parquet", "out", "--model", "null:400", "--shard-pairs", "100"]

@@ -1,4 +1,4 @@
-"""What a first try gets wrong: names of columns, values of options, lengths; one line each."""
+"""Errors of a first try: names of columns, values of options, lengths. Each is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `rankmill worker` logs of its workers."""
+"""The log of `rankmill worker` about its workers."""
 
 from __future__ import annotations
 
