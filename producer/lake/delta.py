@@ -57,7 +57,7 @@ def open_delta(table: Table, version: str | None) -> TableVersion:
         unknown = sorted(set(protocol.reader_features or ()) - _READABLE)
         if unknown or protocol.min_reader_version > 3:
             what = unknown[0] if unknown else f"reader version {protocol.min_reader_version}"
-            raise _unread(table, what)
+            raise table.unread(what)
         schema = pa.schema(opened.schema().to_arrow())
         counted = _counted(table, opened)
     except InputError:
@@ -116,10 +116,6 @@ def _package_uri(place: str) -> str:
     return f"{scheme}://{quote(path)}"
 
 
-def _unread(table: Table, feature: str, remedy: str = "write its rows to another") -> InputError:
-    return InputError(f"the {table.kind} {table.place} uses {feature}, which is not read; {remedy}")
-
-
 def _column_names(
     table: Table, opened: Any, schema: pa.Schema
 ) -> tuple[dict[str, int], dict[str, tuple[str]] | None, dict[str, tuple[str]]]:
@@ -148,7 +144,7 @@ def _check_nested(table: Table, column: pa.Field) -> None:
         inner = column.type.field(at)
         if _physical_name(inner) != inner.name:
             where = f"column '{inner.name}' inside another has another name in files"
-            raise _unread(table, f"column mapping ({where})")
+            raise table.unread(f"column mapping ({where})")
         _check_nested(table, inner)
 
 
@@ -168,7 +164,7 @@ def _counted(table: Table, opened: Any) -> tuple[Counted, ...]:
         for name in columns:
             column = pc.struct_field(values, [name])
             if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-                raise _unread(table, f"a partition column of bytes ('{name}')")
+                raise table.unread(f"a partition column of bytes ('{name}')")
             for partition, text in zip(given, column.cast(pa.string()).to_pylist(), strict=True):
                 partition[name] = text
     files = [
@@ -180,7 +176,7 @@ def _counted(table: Table, opened: Any) -> tuple[Counted, ...]:
         )
     ]
     if deleted:  # else those rows would be scored
-        raise _unread(table, f"deletion vectors of {min(deleted)}, which it does not count")
+        raise table.unread(f"deletion vectors of {min(deleted)}, which it does not count")
     return tuple(sorted(files, key=lambda file: file.uri))
 
 

@@ -78,6 +78,11 @@ class Table:
     place: str
     version_flag: str = "--input-version"
 
+    def unread(self, feature: str, remedy: str = "write its rows to another") -> InputError:
+        """Return the error for a feature of the table that is not read."""
+        what = f"the {self.kind} {self.place} uses {feature}"
+        return InputError(f"{what}, which is not read; {remedy}")
+
 
 def named_table(listing: Listing) -> Table | None:
     """Return the Delta or Iceberg table that a place itself is, or None.

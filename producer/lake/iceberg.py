@@ -82,7 +82,7 @@ def open_iceberg(table: Table, version: str | None) -> TableVersion:
         # Not by StaticTable.from_metadata: there the table's properties can name a class to load.
         opened = StaticTable(("static", location), metadata, location, io, NoopCatalog("static"))
         if metadata.format_version > _MAX_FORMAT:
-            raise _unread(table, f"format version {metadata.format_version}")
+            raise table.unread(f"format version {metadata.format_version}")
         snapshot, schema_id = _snapshot(table, metadata, version)
         columns = next(each for each in metadata.schemas if each.schema_id == schema_id)
         names = {field.field_id: field.name for field in columns.fields}
@@ -103,7 +103,7 @@ def open_iceberg(table: Table, version: str | None) -> TableVersion:
     except Exception as error:  # the package has a class for nearly each fault
         reason = clipped(" ".join(str(error).split()), 300)
         if "equality delete" in reason.lower():
-            raise _unread(table, _EQUALITY, "rewrite its data files") from error
+            raise table.unread(_EQUALITY, "rewrite its data files") from error
         raise InputError(f"the {table.kind} {table.place} cannot be read: {reason}") from error
     return TableVersion(
         Table(table.kind, location, table.version_flag),
@@ -186,7 +186,7 @@ def _counted(
         deletes = [positions.of(delete) for delete in task.delete_files]
         deleted = [rows_of[uri] for rows_of in deletes if uri in rows_of]
         if file.file_format.name != "PARQUET":
-            raise _unread(table, f"{file.file_format.name} files")
+            raise table.unread(f"{file.file_format.name} files")
         given: Partition = {}
         for at, field in enumerate(specs[file.spec_id].fields):
             name = columns.find_column_name(field.source_id)
@@ -194,7 +194,7 @@ def _counted(
             if str(field.transform) == "identity" and name in names:
                 kind = columns.find_type(field.source_id)
                 if str(kind).startswith(("binary", "fixed", "uuid")):
-                    raise _unread(table, f"a partition column of bytes ('{name}')")
+                    raise table.unread(f"a partition column of bytes ('{name}')")
                 value = file.partition[at]
                 to_text = field.transform.to_human_string
                 given[name] = None if value is None else to_text(kind, value)
@@ -219,9 +219,9 @@ class _Positions:
         from producer.lake.iceberg_files import normal_place
 
         if delete.content.name != "POSITION_DELETES":
-            raise _unread(self._table, _EQUALITY, "rewrite its data files")
+            raise self._table.unread(_EQUALITY, "rewrite its data files")
         if delete.file_format.name != "PARQUET":
-            raise _unread(self._table, f"position deletes in {delete.file_format.name} files")
+            raise self._table.unread(f"position deletes in {delete.file_format.name} files")
         uri = storage.absolute(normal_place(delete.file_path))
         if uri not in self._read:
             try:
@@ -238,7 +238,3 @@ class _Positions:
                 for at, path in enumerate(paths)
             }
         return self._read[uri]
-
-
-def _unread(table: Table, feature: str, remedy: str = "write its rows to another") -> InputError:
-    return InputError(f"the {table.kind} {table.place} uses {feature}, which is not read; {remedy}")
