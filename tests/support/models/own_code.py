@@ -8,7 +8,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from tests.support.models.zoo import bert_like, language_model, xlm_roberta
+from tests.support.models.decoders import language_model
+from tests.support.models.zoo import bert_like, xlm_roberta
 
 
 def _own_code(name: str, config_class: str, model_class: str, body: str, auto: str) -> Any:

@@ -10,22 +10,24 @@ from pathlib import Path
 import torch
 from transformers import AutoModel
 
+from tests.support.models.decoders import (
+    CHAT,
+    language_model,
+    qwen3_classifier,
+    qwen3_classifier_st,
+    qwen3_st,
+    zerank,
+)
 from tests.support.models.own_code import gte_published, jina_v1, jina_v2, layerwise, nemotron
 from tests.support.models.zoo import (
-    CHAT,
     IDENTITY,
     bert_like,
     deberta,
     ettin,
     gte,
-    language_model,
     modernbert,
     modules,
-    qwen3_classifier,
-    qwen3_classifier_st,
-    qwen3_st,
     xlm_roberta,
-    zerank,
 )
 
 

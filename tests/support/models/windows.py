@@ -1,10 +1,14 @@
-"""Windows of pairs that the engine's tests score."""
+"""Windows and batches of pairs for the tests of the engine."""
 
 from __future__ import annotations
 
 import random
 
+import numpy as np
+
 from tests.support.models.vocabularies import CORPUS
+from worker.engine.batches.batching import TokenBatch
+from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.values import PairWindow
 
 
@@ -22,3 +26,16 @@ def many_pairs(n: int = 200) -> PairWindow:
     words = " ".join(CORPUS).split()
     documents = [" ".join(rng.choices(words, k=rng.randint(4, 18))) for _ in range(n)]
     return PairWindow(["fast search engine"] * n, documents)
+
+
+def batch_of(lengths: list[int]) -> TokenBatch:
+    """Return a batch of pairs of these lengths, longest first, with tokens 0, 1, 2, …."""
+    total = sum(lengths)
+    window = EncodedWindow(
+        ids=np.arange(total, dtype=np.int32),
+        types=None,
+        lengths=np.array(lengths),
+        truncated=np.zeros(len(lengths), dtype=bool),
+        pair_of_row=np.arange(len(lengths)),
+    )
+    return TokenBatch.of(window, np.arange(len(lengths)))

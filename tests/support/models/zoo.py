@@ -6,7 +6,6 @@ Keys and files are those of the published repositories; only sizes and weights a
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +14,17 @@ import transformers as hf
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from tests.support.models.checkpoints import SMALL, save
 from tests.support.models.vocabularies import (
     CORPUS,
-    byte_bpe,
     modernbert_tokenizer,
     unigram,
     wordpiece,
 )
 
 IDENTITY = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
-
-# The Qwen team's template is made for conversations and knows no query and no document.
-CHAT = (
-    "{%- for message in messages %}{%- if message.role in ('system', 'user', 'assistant') %}"
-    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{%- endif %}{%- endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{%- endif %}"
-)
-
-
-def _content(role: str) -> str:
-    return f"messages | selectattr('role', 'eq', '{role}') | map(attribute='content') | first"
-
-
-QWEN = (
-    "<|im_start|>system\nAnswer only yes or no.<|im_end|>\n<|im_start|>user\n"
-    f"<Instruct>: {{{{ {_content('system')} | default('Find passages') }}}}\n"
-    f"<Query>: {{{{ {_content('query')} }}}}\n<Document>: {{{{ {_content('document')} }}}}"
-    "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-)
-ZERANK = (
-    f"<|im_start|>system\n{{{{ {_content('query')} }}}}<|im_end|>\n"
-    f"<|im_start|>user\n{{{{ {_content('document')} }}}}<|im_end|>\n"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{%- endif %}"
-)
 
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 DENSE = "sentence_transformers.base.modules.dense.Dense"
@@ -195,26 +169,10 @@ def modernbert(folder: Path, pooling: str = "cls", **written: Any) -> Path:
     return save(folder, tokenizer, auto.from_config(config), max_length=8192, **written)
 
 
-_CAUSAL_TASK = {
-    "transformer_task": "text-generation",
-    "modality_config": {
-        "text": {"method": "forward", "method_output_name": "logits"},
-        "message": {"method": "forward", "method_output_name": "logits", "format": "flat"},
-    },
-    "module_output_name": "causal_logits",
-}
 _TOKENS_TASK = {
     "transformer_task": "feature-extraction",
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
     "module_output_name": "token_embeddings",
-}
-_CLASSIFIER_TASK = {
-    "transformer_task": "sequence-classification",
-    "modality_config": {
-        "text": {"method": "forward", "method_output_name": "logits"},
-        "message": {"method": "forward", "method_output_name": "logits", "format": "flat"},
-    },
-    "module_output_name": "scores",
 }
 
 
@@ -256,87 +214,3 @@ def ettin(folder: Path, pooling: str = "cls") -> Path:
         LayerNorm(width),
         Dense(width, 1, activation_function=torch.nn.Identity(), module_output_name="scores"),
     )
-
-
-def language_model(
-    folder: Path,
-    kind: str = "qwen3",
-    answers: tuple[str, ...] = ("yes", "no"),
-    *,
-    template: str | None = None,
-    with_bos: bool = False,
-    auto: Any = AutoModelForCausalLM,
-    score: tuple[str, str | None] | None = None,
-    sizes: dict[str, Any] | None = None,
-    files: dict[str, Any] | None = None,
-    **written: Any,
-) -> Path:
-    """Write a decoder.
-
-    Args:
-        score: the answers that mean relevant and not relevant; they are named by a LogitScore.
-    """
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>", *answers]
-    tokenizer = byte_bpe(special, None, pad_token="<|endoftext|>", eos_token="<|im_end|>")
-    if with_bos:
-        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-            single="<bos> $A", pair="<bos> $A <bos>:1 $B:1", special_tokens=[("<bos>", 3)]
-        )
-        tokenizer.bos_token = "<bos>"
-    tokenizer.padding_side = "left"
-    tokenizer.chat_template = template
-    config = hf.AutoConfig.for_model(
-        kind,
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=512,
-        pad_token_id=0,
-        **(sizes or {}),
-    )
-    files = dict(files or {})
-    if score is not None:
-        ids = [None if token is None else tokenizer.convert_tokens_to_ids(token) for token in score]
-        files |= {
-            "modules.json": modules(("1_LogitScore", LOGIT_SCORE)),
-            "1_LogitScore/config.json": {"true_token_id": ids[0], "false_token_id": ids[1]},
-        }
-    return save(folder, tokenizer, auto.from_config(config), max_length=512, files=files, **written)
-
-
-qwen3_st = partial(
-    language_model,
-    template=QWEN,
-    score=("yes", "no"),
-    files={
-        "sentence_bert_config.json": _CAUSAL_TASK,
-        "config_sentence_transformers.json": cross_encoder(prompts={"query": "Find an answer"}),
-    },
-)
-zerank = partial(
-    language_model,
-    answers=("Yes", "no"),
-    template=ZERANK,
-    score=("Yes", None),
-    files={
-        "sentence_bert_config.json": _CAUSAL_TASK
-        | {"processing_kwargs": {"chat_template": {"add_generation_prompt": True}}},
-        "config_sentence_transformers.json": cross_encoder("linear.Identity"),
-    },
-)
-qwen3_classifier = partial(
-    language_model, auto=AutoModelForSequenceClassification, sizes={"num_labels": 1}
-)
-qwen3_classifier_st = partial(
-    qwen3_classifier,
-    template=QWEN,
-    files={
-        "modules.json": modules(),
-        "sentence_bert_config.json": _CLASSIFIER_TASK,
-        "config_sentence_transformers.json": cross_encoder(),
-    },
-)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.support.models import zoo
+from tests.support.models import decoders, zoo
 from tests.support.models.windows import many_pairs
 from worker.engine.scorer import Scorer
 
@@ -28,7 +28,7 @@ SMALL_DEBERTA = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
             sizes={"embedding_size": 32, "conv_kernel_size": 3, "head_ratio": 1},
         ),
         partial(zoo.bert_like, kind="fnet"),
-        partial(zoo.qwen3_st, kind="recurrent_gemma"),
+        partial(decoders.qwen3_st, kind="recurrent_gemma"),
     ],
     ids=["convolution", "no mask", "recurrent"],
 )
@@ -52,7 +52,7 @@ def test_a_precision_that_a_model_does_not_support_is_refused(tmp_path: Path) ->
 def test_learned_positions_count_from_the_first_token_of_a_text(tmp_path: Path) -> None:
     """Positions do not shift with the padding on the left, as they do in CrossEncoder."""
     torch.manual_seed(0)
-    folder = zoo.qwen3_st(tmp_path / "model", kind="gpt2")
+    folder = decoders.qwen3_st(tmp_path / "model", kind="gpt2")
     scorer = Scorer.load(folder, precision="fp32")
     window = many_pairs(12)
     encoded = scorer._encoder.encode(window)

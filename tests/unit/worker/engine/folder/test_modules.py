@@ -22,7 +22,7 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 from torch import nn
 
-from tests.support.models import zoo
+from tests.support.models import decoders, zoo
 from tests.support.models.windows import mixed_window
 from worker.engine.kernels.precision import Precision
 from worker.engine.scorer import Scorer
@@ -47,7 +47,7 @@ BODIES: dict[str, Callable[..., Path]] = {
     "modernbert": zoo.modernbert,
     "electra": partial(zoo.bert_like, kind="electra"),
     "distilbert": partial(zoo.bert_like, kind="distilbert"),
-    "qwen3": zoo.language_model,
+    "qwen3": decoders.language_model,
 }
 
 HEADS: dict[str, Callable[[], tuple[Any, ...]]] = {

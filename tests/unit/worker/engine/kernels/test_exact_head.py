@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, dynamic_module_utils
 
-from tests.support.models import zoo
+from tests.support.models import decoders, zoo
 from tests.support.models.own_code import layerwise
 from tests.support.models.windows import many_pairs
 from worker.engine.kernels.precision import Precision
@@ -34,17 +34,20 @@ PATHS: dict[str, tuple[str, Builder]] = {
     "mpnet": ("padded", partial(zoo.bert_like, kind="mpnet")),
     "deberta": ("padded", zoo.deberta),
     "gte": ("padded", zoo.gte),
-    "qwen3-classifier": ("padded", zoo.qwen3_classifier_st),
-    "qwen3": ("causal", zoo.qwen3_st),
-    "qwen3-tied": ("causal", partial(zoo.qwen3_st, sizes={"tie_word_embeddings": True})),
-    "zerank": ("causal", zoo.zerank),
-    "gemma2-capped": ("causal", partial(zoo.qwen3_st, kind="gemma2")),
+    "qwen3-classifier": ("padded", decoders.qwen3_classifier_st),
+    "qwen3": ("causal", decoders.qwen3_st),
+    "qwen3-tied": ("causal", partial(decoders.qwen3_st, sizes={"tie_word_embeddings": True})),
+    "zerank": ("causal", decoders.zerank),
+    "gemma2-capped": ("causal", partial(decoders.qwen3_st, kind="gemma2")),
     "granite-scaled": (
         "causal",
-        partial(zoo.qwen3_st, kind="granite", sizes={"logits_scaling": 4.0}),
+        partial(decoders.qwen3_st, kind="granite", sizes={"logits_scaling": 4.0}),
     ),
-    "cohere-scaled": ("causal", partial(zoo.qwen3_st, kind="cohere", sizes={"logit_scale": 0.5})),
-    "phi-with-bias": ("causal", partial(zoo.qwen3_st, kind="phi")),
+    "cohere-scaled": (
+        "causal",
+        partial(decoders.qwen3_st, kind="cohere", sizes={"logit_scale": 0.5}),
+    ),
+    "phi-with-bias": ("causal", partial(decoders.qwen3_st, kind="phi")),
 }
 
 
@@ -139,7 +142,7 @@ def test_the_weights_of_the_head_are_those_of_the_file(name: str, tmp_path: Path
 
 
 def test_an_answer_token_beyond_the_vocabulary_is_refused(tmp_path: Path) -> None:
-    folder = zoo.zerank(tmp_path / "model")
+    folder = decoders.zerank(tmp_path / "model")
     (folder / "1_LogitScore" / "config.json").write_text('{"true_token_id": 100000}')
     with pytest.raises(ValueError, match="not all among the"):
         Scorer.load(folder)
@@ -151,7 +154,7 @@ def test_a_forward_without_logits_is_refused(
     """Layerwise rerankers return the scores of several layers instead."""
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "code"))
     folder = layerwise(tmp_path / "model", "LayerWiseMiniCPM", "minicpm")
-    (folder / "chat_template.jinja").write_text(zoo.QWEN)
+    (folder / "chat_template.jinja").write_text(decoders.QWEN)
     with pytest.raises(ValueError, match="LayerWiseMiniCPMForCausalLM does not give next-token"):
         Scorer.load(folder, may_run_code=True)
 
