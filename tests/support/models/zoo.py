@@ -27,9 +27,6 @@ from tests.support.models.vocabularies import (
 IDENTITY = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
 
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
-DENSE = "sentence_transformers.base.modules.dense.Dense"
-POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
-LAYER_NORM = "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm"
 LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
 
 
