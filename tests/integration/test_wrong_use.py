@@ -116,3 +116,13 @@ def test_a_terminal_that_is_not_utf_8_gets_no_traceback(
     done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_debug_anywhere_on_the_line_shows_the_traceback(tmp_path: Path, place: int) -> None:
+    words = ["status", str(tmp_path)]
+    plain = rankmill(*words)
+    assert plain.returncode == 2 and "Traceback" not in plain.stderr
+    debug = rankmill(*words[:place], "--debug", *words[place:])
+    assert debug.returncode != 0 and debug.stderr.startswith("Traceback")
+    assert "JobUnknown" in debug.stderr
