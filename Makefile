@@ -76,7 +76,7 @@ test-compose: install-dev
 lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir "$${TMPDIR:-/tmp}/rankmill-site-$$(id -u)"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir "$${TMPDIR:-/tmp}/rankmill-site-$$(id -u)"
 
 types: install-dev
 	$(BIN)/mypy
