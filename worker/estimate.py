@@ -116,8 +116,8 @@ def _measured(
         calibration = calibrate(scorer, LengthOrder.of(windows, encoded), request.calibrate_s)
     return Measurement(
         refused=refused,
-        n_tokens=[n for each in encoded for n in each.lengths[each.pair_of_row].tolist()],
-        truncated=[cut for each in encoded for cut in each.truncated[each.pair_of_row].tolist()],
+        n_tokens=[n for part in encoded for n in part.lengths[part.pair_of_row].tolist()],
+        truncated=[cut for part in encoded for cut in part.truncated[part.pair_of_row].tolist()],
         path=path,
         path_reason=reason,
         precision=precision,
@@ -143,9 +143,9 @@ class LengthOrder:
     def of(cls, windows: list[PairWindow], encoded: list[EncodedWindow]) -> LengthOrder:
         """Sort the distinct pairs of some windows and their encodings."""
         texts: list[tuple[int, str, str]] = []
-        for window, each in zip(windows, encoded, strict=True):
-            _, rows = np.unique(each.pair_of_row, return_index=True)
-            for length, row in zip(each.lengths.tolist(), rows.tolist(), strict=True):
+        for window, part in zip(windows, encoded, strict=True):
+            _, rows = np.unique(part.pair_of_row, return_index=True)
+            for length, row in zip(part.lengths.tolist(), rows.tolist(), strict=True):
                 texts.append((length, window.queries[row], window.documents[row]))
         texts.sort(key=lambda pair: pair[0])
         lengths, queries, documents = zip(*texts, strict=True)

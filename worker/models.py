@@ -34,6 +34,8 @@ from worker.null_scorer import NullScorer
 
 log = get_logger(__name__)
 
+_choose_once = lru_cache(maxsize=1)(choose)
+
 _VERSIONED = ("torch", "transformers", "tokenizers", "pyarrow")
 
 
@@ -159,12 +161,7 @@ def chosen_device() -> ChosenDevice:
     wanted = settings()
     if wanted.device != "auto":
         return ChosenDevice(wanted.device, wanted.device_reason)
-    return _automatic_device()
-
-
-@lru_cache(maxsize=1)
-def _automatic_device() -> ChosenDevice:
-    chosen = choose("auto", is_tried=False)
+    chosen = _choose_once("auto", is_tried=False)
     return ChosenDevice("cuda" if chosen.gpus else "cpu", chosen.reason)
 
 

@@ -125,7 +125,7 @@ def check_places(folder: Path, *, with_code: bool) -> None:
     top = [path for pattern in patterns for path in folder.glob(pattern)]
     _check_files(top, folder)  # modules.json, which the next line opens, is one of them
     below = [folder / name for name in (*module_folders(folder), TEMPLATES)]
-    _check_files([path for sub in below for each in patterns for path in sub.glob(each)], folder)
+    _check_files([path for sub in below for name in patterns for path in sub.glob(name)], folder)
     if with_code:
         _check_files(list(folder.rglob(CODE)), folder)
 

@@ -63,12 +63,12 @@ def look_up(model_id: str, revision: str | None) -> HubCommit:
         commit=info.sha,
         files=tuple(
             HubFile(
-                name=each.rfilename,
-                n_bytes=each.size or 0,
-                sha256=each.lfs.sha256 if each.lfs else None,
-                git_sha1=each.blob_id or "",
+                name=file.rfilename,
+                n_bytes=file.size or 0,
+                sha256=file.lfs.sha256 if file.lfs else None,
+                git_sha1=file.blob_id or "",
             )
-            for each in info.siblings or []
+            for file in info.siblings or []
         ),
     )
 

@@ -51,6 +51,6 @@ def _is_listed(model_id: str, names: Sequence[str]) -> bool:
     if is_model_folder(model_id):
         folder = os.path.realpath(Path(model_id))
         folders = [os.path.realpath(name) for name in names if name.startswith("/")]
-        return any(is_under(folder, each) for each in folders)
+        return any(is_under(folder, allowed) for allowed in folders)
     owner, _, name = model_id.partition("/")
     return model_id in names or (bool(name) and "/" not in name and f"{owner}/*" in names)

@@ -69,7 +69,7 @@ class StoredModel(Contract):
     def resolve(self, revision: str | None) -> StoredCommit | None:
         """Return the commit of a revision, by default the pinned one; None if it is not stored."""
         wanted = self.pinned if revision is None else self.revisions.get(revision, revision)
-        return next((each for each in self.commits if each.commit == wanted), None)
+        return next((commit for commit in self.commits if commit.commit == wanted), None)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ def quantile(histogram: Histogram, share: float) -> float:
 
 
 def _svg(name: str, title: str, words: str, draw: Callable[[Axes], None]) -> str:
+    """Return an `svg` element as wide as its place, with `words` as its description."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -111,11 +112,7 @@ def _svg(name: str, title: str, words: str, draw: Callable[[Axes], None]) -> str
         drawn = StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(drawn, format="svg", bbox_inches="tight", metadata=nothing)
-    return _for_page(drawn.getvalue(), name, title, words)
-
-
-def _for_page(svg: str, name: str, title: str, words: str) -> str:
-    """Return the `svg` element alone, as wide as its place, with title and description."""
+    svg = drawn.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)

@@ -20,9 +20,10 @@ _OF_ANY_LENGTH = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary()
 
 def decoded_bytes(table: pa.Table) -> int:
     """Return the bytes of all rows; dictionaries count as their values written out."""
-    plain = [each for each in table.columns if not pa.types.is_dictionary(each.type)]
-    coded = (_column(each) for each in table.columns if pa.types.is_dictionary(each.type))
-    return sum(int(each.nbytes) for each in plain) + sum(int(sizes.sum()) for sizes in coded)
+    return sum(
+        int(_column(column).sum()) if pa.types.is_dictionary(column.type) else int(column.nbytes)
+        for column in table.columns
+    )
 
 
 def row_bytes(table: pa.Table) -> np.ndarray:
@@ -77,7 +78,7 @@ def _array(array: pa.Array) -> np.ndarray:
         lengths = pc.fill_null(pc.binary_length(array).cast(pa.int64()), 0)
         return np.asarray(lengths.to_numpy(zero_copy_only=False))
     if pa.types.is_struct(kind):
-        return sum((_array(each) for each in array.flatten()), np.zeros(n, np.int64))
+        return sum((_array(field) for field in array.flatten()), np.zeros(n, np.int64))
     if n and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         offsets = array.offsets.to_numpy().astype(np.int64)
         items = array.values.slice(offsets[0], offsets[-1] - offsets[0])

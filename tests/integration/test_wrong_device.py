@@ -59,7 +59,7 @@ def test_commands_refuse_it_in_one_line(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("command", ["run", "worker", "doctor", "estimate"])
-def test_what_is_no_device_is_refused_by_each_command(command: str, tmp_path: Path) -> None:
+def test_an_unknown_device_is_refused_by_each_command(command: str, tmp_path: Path) -> None:
     places = {"run": ("in.parquet", "out"), "estimate": ("in.parquet",)}.get(command, ())
     done = rankmill(command, *places, "--device", "0, 1")
     assert done.returncode == 2
