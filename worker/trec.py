@@ -51,9 +51,7 @@ def _words(ids: pa.ChunkedArray, column: str) -> list[str]:
     try:
         texts = as_text(ids).cast(pa.large_binary())
     except Inexact as error:
-        raise InputError(
-            f"column '{column}' has the id {error}, which is not whole; write such ids as text"
-        ) from error
+        raise InputError(f"{column} {error} is not whole; write such ids as text") from error
     return [_word(value, column) for value in texts.to_pylist()]
 
 
@@ -61,7 +59,7 @@ def _word(value: bytes | None, column: str) -> str:
     word = None if value is None else value.decode(errors="replace")
     if word is None or word.split() != [word] or word.encode() != value:
         raise InputError(
-            f"column '{column}' has the id {word!r}, which a TREC run cannot hold: an id there is "
-            "UTF-8 without blanks; submit the job without --trec-run"
+            f"{column} {word!r} cannot be in a TREC run, where ids are UTF-8 without blanks; "
+            "submit the job without --trec-run"
         )
     return word

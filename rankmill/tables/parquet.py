@@ -129,89 +129,95 @@ def read_rows(
         DamagedRowGroup: a row group cannot be decoded; all rows before it were yielded.
         InputError: microseconds cannot hold a timestamp of 96 bits, or a list is over 2 GiB.
     """
-    with storage.open_file(file) as content:
+    names = None if columns is None else list(columns)
+    with storage.open_file(file) as content, ExitStack() as stack:
         with _opened(file, content) as opened:
             metadata = opened.metadata
         leaves = _leaves(metadata, columns)
-        chunks = [_chunks(metadata.row_group(n), leaves) for n in range(metadata.num_row_groups)]
+        groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+        chunks = [_chunks(group, leaves) for group in groups]
         sizes = [sum(stop - start for start, stop in ranges) for ranges in chunks]
         is_small = max(sizes, default=0) <= _FETCH_BYTES
-        fetched = Fetched(content) if is_small and not storage.is_local(file.uri) else None
-        reading: dict[str, Any] = {"metadata": metadata}
-        reading["buffer_size"] = 0 if is_small else _BUFFER_BYTES
-        large = {"binary_type": pa.large_binary()} if may_be_large else {}
-        names = None if columns is None else list(columns)
-        ends = np.cumsum([metadata.row_group(n).num_rows for n in range(len(chunks))]).tolist()
+        source = Fetched(content) if is_small and not storage.is_local(file.uri) else content
+
+        def reopened(**options: Any) -> pq.ParquetFile:
+            buffer = 0 if is_small else _BUFFER_BYTES
+            options |= {"metadata": metadata, "buffer_size": buffer}
+            return stack.enter_context(_opened(file, source, **options))
+
+        decoder = _Decoder(file.uri, source, metadata, leaves, reopened)
+        ends = np.cumsum([group.num_rows for group in groups]).tolist()
         first = bisect_right(ends, start_row)
-        with ExitStack() as stack:
-            parquet = stack.enter_context(_opened(file, fetched or content, **reading))
-            int96 = [
-                metadata.schema.column(leaf).path for leaf in leaves if is_int96(metadata, leaf)
-            ]
-            in_units = [
-                stack.enter_context(
-                    _opened(file, fetched or content, coerce_int96_timestamp_unit=unit, **reading)
-                )
-                for unit in UNITS
-                if int96
-            ]
-
-            def reopened() -> pq.ParquetFile:
-                return stack.enter_context(_opened(file, fetched or content, **reading, **large))
-
-            turns: Iterator[None] = repeat(None)
-            if fetched:
-                turns = stack.enter_context(closing(fetched.in_turn(chunks[first:])))
-            for row_group, _ in zip(range(first, len(chunks)), turns, strict=False):
-                stop = ends[row_group]
-                row = stop - metadata.row_group(row_group).num_rows
-                try:
-                    if int96:
-                        check_int96(file.uri, in_units, row_group, row, int96, batch_rows)
-                    at_once = rows_at_once(
-                        file.uri, fetched or content, metadata, row_group, leaves
-                    )
-                    for table in _tables_of_lists(
-                        parquet, reopened, row_group, names, batch_rows, at_once
-                    ):
-                        skip = min(max(start_row - row, 0), table.num_rows)
-                        row += table.num_rows
-                        if skip and not names and names is not None:  # as below
-                            yield pa.table({"": pa.nulls(table.num_rows - skip)}).select([])
-                        else:
-                            yield table.slice(skip)
-                    if row < stop:
-                        raise pa.ArrowInvalid(f"{stop - row} of its rows are missing")
-                except (OSError, pa.ArrowException) as error:
-                    _check_is_damage(error)
-                    if _is_large_list(error):
-                        raise InputError(
-                            f"{file.uri}, row {row}: a list has more than 2 GiB; write its items "
-                            "as rows of their own, or leave the column out"
-                        ) from error
-                    reason = str(error).partition("\n")[0]
-                    lost = range(max(row, start_row), stop)
-                    raise DamagedRowGroup(file.uri, row_group, lost, reason) from error
+        turns: Iterator[None] = repeat(None)
+        if isinstance(source, Fetched):
+            turns = stack.enter_context(closing(source.in_turn(chunks[first:])))
+        for row_group, _ in zip(range(first, len(chunks)), turns, strict=False):
+            stop = ends[row_group]
+            row = stop - groups[row_group].num_rows
+            try:
+                for table in decoder.tables(row_group, row, names, batch_rows, may_be_large):
+                    skip = min(max(start_row - row, 0), table.num_rows)
+                    row += table.num_rows
+                    if skip and names == []:  # the rows are counted; Arrow loses them in a slice
+                        yield pa.table({"": pa.nulls(table.num_rows - skip)}).select([])
+                    else:
+                        yield table.slice(skip)
+                if row < stop:
+                    raise pa.ArrowInvalid(f"{stop - row} of its rows are missing")
+            except (OSError, pa.ArrowException) as error:
+                _check_is_damage(error)
+                if _is_large_list(error):
+                    raise InputError(
+                        f"{file.uri}, row {row}: a list has more than 2 GiB; write its items "
+                        "as rows of their own, or leave the column out"
+                    ) from error
+                reason = str(error).partition("\n")[0]
+                lost = range(max(row, start_row), stop)
+                raise DamagedRowGroup(file.uri, row_group, lost, reason) from error
 
 
-def _tables_of_lists(
-    parquet: pq.ParquetFile,
-    reopened: Callable[[], pq.ParquetFile],
-    row_group: int,
-    names: list[str] | None,
-    batch_rows: int,
-    at_once: int,
-) -> Iterator[pa.Table]:
-    """Yield as `_tables`, but row by row from `reopened` if lists have over 2 GiB together."""
-    n_rows = 0
-    try:
-        for table in _tables(parquet, row_group, names, batch_rows, at_once):
-            yield table
-            n_rows += table.num_rows
-    except pa.ArrowNotImplementedError as error:
-        if not _is_large_list(error):
-            raise
-        yield from islice(_tables(reopened(), row_group, names, 1, 1), n_rows, None)
+class _Decoder:
+    """Decodes the row groups of one file, within the memory that `rows_at_once` allows."""
+
+    def __init__(
+        self,
+        uri: str,
+        source: BinaryIO | Fetched,
+        metadata: pq.FileMetaData,
+        leaves: Sequence[int],
+        opened: Callable[..., pq.ParquetFile],
+    ) -> None:
+        self._uri, self._source, self._metadata, self._leaves = uri, source, metadata, leaves
+        self._opened = opened
+        self._parquet = opened()
+        self._int96 = [
+            metadata.schema.column(leaf).path for leaf in leaves if is_int96(metadata, leaf)
+        ]
+        units = UNITS if self._int96 else ()
+        self._in_units = [opened(coerce_int96_timestamp_unit=unit) for unit in units]
+
+    def tables(
+        self,
+        row_group: int,
+        first_row: int,
+        names: list[str] | None,
+        batch_rows: int,
+        may_be_large: bool,
+    ) -> Iterator[pa.Table]:
+        """Yield a row group; row by row if its lists have over 2 GiB together."""
+        if self._int96:
+            check_int96(self._uri, self._in_units, row_group, first_row, self._int96, batch_rows)
+        at_once = rows_at_once(self._uri, self._source, self._metadata, row_group, self._leaves)
+        n_rows = 0
+        try:
+            for table in _tables(self._parquet, row_group, names, batch_rows, at_once):
+                yield table
+                n_rows += table.num_rows
+        except pa.ArrowNotImplementedError as error:
+            if not _is_large_list(error):
+                raise
+            large = {"binary_type": pa.large_binary()} if may_be_large else {}
+            yield from islice(_tables(self._opened(**large), row_group, names, 1, 1), n_rows, None)
 
 
 def _tables(
