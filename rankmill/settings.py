@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None,
         validate_default=True,
-        description="Secret that signs these events; at least 16 characters",
+        description="Secret that signs these events: at least 16 characters, or whsec_ and base64",
     )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="Format of the log: json, text, or auto (text on a terminal)"
