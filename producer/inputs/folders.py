@@ -88,7 +88,7 @@ def data_files(listing: Listing) -> list[FileStat]:
 
 
 def kind_of(uri: str) -> str | None:
-    """Return the kind of file that a name stands for by its suffix, or None."""
+    """Return the kind of file that the suffix of a name shows, or None."""
     name, packed = _unpacked(uri)
     kind = _KINDS.get(_suffix(name))
     return f"packed {kind}" if kind == "Parquet" and packed else kind
