@@ -1,6 +1,6 @@
-"""Nothing outside of RANKMILL_ALLOWED_PREFIXES is read, written, listed or removed.
+"""Refuse every place outside of RANKMILL_ALLOWED_PREFIXES.
 
-The stores ask here whenever they turn a name into a path or a key, so that nobody can forget to.
+The stores check here whenever they turn a name into a path or a key, so no caller can forget it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from rankmill.errors import InputError, NotAllowed
 from rankmill.settings import settings
 from rankmill.shown import clipped
 
-# Enough of a name to recognize it; a message may carry megabytes.
+# Enough to recognize a name; a message may carry megabytes.
 _SHOWN = 200
 
 
 def check_path(path: str | os.PathLike[str], name: str) -> None:
-    """
+    """Check a path on disk.
+
+    Args:
+        path: the path; links are followed.
+        name: the place as it was given, for the error.
+
     Raises:
-        NotAllowed: with every link followed, the path leads out of the allowed folders.
+        NotAllowed: the path leads out of the allowed folders.
         InputError: no file can have that name.
     """
     try:
@@ -27,19 +32,25 @@ def check_path(path: str | os.PathLike[str], name: str) -> None:
     except UnicodeEncodeError:
         is_possible = False
     if not is_possible:
-        raise InputError(f"{name[:_SHOWN]!r} is no file name")
+        raise InputError(f"{name[:_SHOWN]!r} is not a file name")
     prefixes = settings().allowed_prefixes
     if prefixes is not None:
-        folders = [os.path.realpath(each) for each in prefixes if each.startswith("/")]
+        folders = [os.path.realpath(prefix) for prefix in prefixes if prefix.startswith("/")]
         if not any(is_under(os.path.realpath(path), folder) for folder in folders):
             raise _refusal(name, prefixes)
 
 
 def check_key(bucket: str, key: str, name: str) -> None:
-    """
+    """Check an object or a folder of objects.
+
+    Args:
+        bucket: the bucket.
+        key: the object's key, or the beginning of keys.
+        name: the place as it was given, for the error.
+
     Raises:
-        NotAllowed: the key does not begin with an allowed prefix of its bucket, or might be read
-            as one that does not: a server or a proxy may resolve `..`.
+        NotAllowed: the key does not begin with an allowed prefix of its bucket. A key with `.` or
+            `..` is refused too, because a server or a proxy may resolve it.
     """
     prefixes = settings().allowed_prefixes
     if prefixes is None:
@@ -47,12 +58,12 @@ def check_key(bucket: str, key: str, name: str) -> None:
     segments = unquote(key).replace("\\", "/").split("/")
     place = f"s3://{bucket}/{key}"
     is_plain = "." not in segments and ".." not in segments
-    if not is_plain or not any(is_under(place, each.rstrip("/")) for each in prefixes):
+    if not is_plain or not any(is_under(place, prefix.rstrip("/")) for prefix in prefixes):
         raise _refusal(name, prefixes)
 
 
 def is_under(place: str, folder: str) -> bool:
-    """Whether a place is a folder or in it, both absolute and without detours."""
+    """Return whether a place is the folder or in it; both are absolute and resolved."""
     return place.rstrip("/") == folder.rstrip("/") or place.startswith(folder.rstrip("/") + "/")
 
 

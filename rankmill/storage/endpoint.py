@@ -1,4 +1,4 @@
-"""An S3 endpoint is never a cloud's metadata service, which would hand out credentials."""
+"""Refuse a cloud's metadata service as an S3 endpoint; it would hand out credentials."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from rankmill.errors import StorageRefused
 
-NO_URL = "the S3 endpoint is no URL; set AWS_ENDPOINT_URL_S3 to one like http://host:9000"
+NO_URL = "the S3 endpoint is not a URL; set AWS_ENDPOINT_URL_S3 to one like http://host:9000"
 
 _METADATA = [
     ipaddress.ip_network(network)
@@ -24,38 +24,34 @@ _METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data"}
 
 
 def check_endpoint(url: str) -> None:
-    """Refuse a metadata address in any way of writing it; other names are not resolved.
+    """Refuse a metadata address in any spelling; other names are not resolved.
 
     Raises:
-        StorageRefused: naming what sets the endpoint, and of the endpoint its host alone, since a
-            password may stand before that.
+        StorageRefused: the URL is wrong or its host is a metadata service. The message names only
+            the host, because the URL may hold a password.
     """
-    host = _host(url)
-    address = _address(host)
-    if host in _METADATA_NAMES or (address and any(address in each for each in _METADATA)):
-        raise StorageRefused(
-            f"{host} is the address of a cloud's metadata service, not of an S3 store; "
-            "set AWS_ENDPOINT_URL_S3 right"
-        )
-
-
-def _host(url: str) -> str:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # which is looked at no earlier
+        _ = parts.port  # urlsplit itself does not check it
     except ValueError as error:
         raise StorageRefused(NO_URL) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise StorageRefused(NO_URL)
-    return parts.hostname.rstrip(".")
+    host = parts.hostname.rstrip(".")
+    address = _address(host)
+    if host in _METADATA_NAMES or (address and any(address in network for network in _METADATA)):
+        raise StorageRefused(
+            f"{host} is the address of a cloud's metadata service, not of an S3 store; "
+            "correct AWS_ENDPOINT_URL_S3"
+        )
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a host is written as, or None for a name."""
+    """Return the address that a host is written as; None for a name."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        try:  # what resolvers take too: 2852039166, 0xa9fea9fe, 169.254.43518
+        try:  # resolvers also accept 2852039166, 0xa9fea9fe and 169.254.43518
             return ipaddress.IPv4Address(socket.inet_aton(host))
         except OSError:
             return None

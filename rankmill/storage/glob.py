@@ -1,7 +1,7 @@
-"""Glob patterns over URIs, the same on disk and on S3: `*` and `?` within a name, `**` across.
+"""Match URIs with globs, equally on disk and S3: `*` and `?` within a name, `**` across names.
 
-The time to match grows with the length of the name times that of the pattern, and no faster: a
-regular expression would try all ways in which `*a*a*a*b` might take a name apart.
+The time to match is at most proportional to the length of the name times that of the pattern. A
+regular expression would backtrack: it tries all ways to split a name by `*a*a*a*b`.
 """
 
 from __future__ import annotations
@@ -13,28 +13,34 @@ from rankmill.errors import InputError
 from rankmill.shown import clipped
 
 _TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]/]+\]")
-_MAX_LETTERS = 4096  # of a path on Linux; a key on S3 has 1024 at most
-# What a pattern remembers of how it went on from where; more is forgotten.
-_MAX_REMEMBERED = 10_000
+_MAX_LETTERS = 4096  # of a path on Linux; a key on S3 has at most 1024
+# Entries of a pattern's cache of transitions; a full cache is cleared.
+_MAX_TRANSITIONS = 10_000
 
 
 def is_glob(uri: str) -> bool:
+    """Return whether a place has a wildcard.
+
+    Raises:
+        InputError: it is longer than any name.
+    """
     return _TOKENS.search(_short(uri)) is not None
 
 
 def fixed_start(pattern: str) -> tuple[str, str]:
-    """The deepest folder that all matches lie in, and the pattern's rest from its `/` on."""
+    """Return the deepest folder of all matches, and the rest of the pattern from its `/` on."""
     folder = _literal_start(pattern).rpartition("/")[0]
     return folder, pattern[len(folder) :]
 
 
 def first_letters(pattern: str) -> str:
-    """How all paths that match begin, a `/` before them left out."""
+    """Return the common beginning of all matches, without a leading `/`."""
     return _literal_start(pattern).removeprefix("/")
 
 
 def matches(uri: str, pattern: str) -> bool:
-    """
+    """Return whether the whole place matches the pattern.
+
     Raises:
         InputError: the pattern has a range like `[9-0]`, or is longer than any name.
     """
@@ -42,7 +48,7 @@ def matches(uri: str, pattern: str) -> bool:
 
 
 def may_lead_to(uri: str, pattern: str) -> bool:
-    """Whether a match, or what lies in a folder that is one, may be there or further down."""
+    """Return whether a match may be here or below; also below a folder that is a match."""
     for name, wanted in zip(uri.split("/"), pattern.split("/"), strict=False):
         if "**" in wanted:
             return True
@@ -63,9 +69,10 @@ def _literal_start(pattern: str) -> str:
 
 
 class _Glob:
-    """All ways to match at once: bit n of `places` says that the first n steps may be done.
+    """A pattern as a state machine that follows all ways to match at once.
 
-    `**/` takes whole names; within one, its place is held by a second bit, `inside`.
+    Bit n of `states` means that the first n steps may be done. `**/` takes whole names; within a
+    name its state is a second bit, `inside`.
     """
 
     def __init__(self, steps: list[str]) -> None:
@@ -73,27 +80,30 @@ class _Glob:
         sets = {step for step in steps if step.startswith("[") and len(step) > 1}
         self._sets = {step: re.compile(_one_of(step), re.DOTALL) for step in sets}
         self._inside = len(steps) + 1
-        self._known: dict[tuple[int, str], int] = {}
+        self._transitions: dict[tuple[int, str], int] = {}
 
     def matches(self, uri: str) -> bool:
-        places = self._with_skips(1)
+        """Return whether the whole place matches."""
+        states = self._with_skips(1)
         for letter in uri:
-            after = self._known.get((places, letter))
+            after = self._transitions.get((states, letter))
             if after is None:
-                if len(self._known) >= _MAX_REMEMBERED:
-                    self._known.clear()
-                after = self._known[places, letter] = self._with_skips(self._after(places, letter))
+                if len(self._transitions) >= _MAX_TRANSITIONS:
+                    self._transitions.clear()
+                after = self._transitions[states, letter] = self._with_skips(
+                    self._after(states, letter)
+                )
             if not after:
                 return False
-            places = after
-        return bool(places >> len(self._steps) & 1)
+            states = after
+        return bool(states >> len(self._steps) & 1)
 
-    def _after(self, places: int, letter: str) -> int:
+    def _after(self, states: int, letter: str) -> int:
         after = 0
         for n, step in enumerate(self._steps):
-            if places >> self._inside + n & 1:
+            if states >> self._inside + n & 1:
                 after |= 1 << (n if letter == "/" else self._inside + n)
-            if not places >> n & 1:
+            if not states >> n & 1:
                 continue
             if step == "**":
                 after |= 1 << n
@@ -110,12 +120,12 @@ class _Glob:
             return self._sets[step].match(letter) is not None
         return letter != "/" if step == "?" else letter == step
 
-    def _with_skips(self, places: int) -> int:
-        """Whatever begins with `*` may stand for nothing."""
+    def _with_skips(self, states: int) -> int:
+        """Add the states after steps that may match nothing: those that begin with `*`."""
         for n, step in enumerate(self._steps):
-            if step[0] == "*" and places >> n & 1:
-                places |= 1 << n + 1
-        return places
+            if step[0] == "*" and states >> n & 1:
+                states |= 1 << n + 1
+        return states
 
 
 @lru_cache(maxsize=64)
@@ -131,9 +141,9 @@ def _compiled(pattern: str) -> _Glob:
 
 
 def _one_of(token: str) -> str:
-    """`[a-z_]` or `[!a-z_]` as a regular expression, to which other characters mean more."""
+    """Return `[a-z_]` or `[!a-z_]` as a regular expression, with special characters escaped."""
     content = token[1:-1]
     is_negated = len(content) > 1 and content[0] in "!^"
     ranges = re.findall(r".-.|.", content[is_negated:], re.DOTALL)
-    members = "".join("-".join(map(re.escape, each[::2])) for each in ranges)
+    members = "".join("-".join(map(re.escape, span[::2])) for span in ranges)
     return f"(?!/)[{'^' if is_negated else ''}{members}]"

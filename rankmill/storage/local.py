@@ -1,4 +1,4 @@
-"""Files on disk: written beside their place, synced, then moved or linked into it."""
+"""Files on disk: written next to their place, synced, then moved or linked into it."""
 
 from __future__ import annotations
 
@@ -35,13 +35,18 @@ _REFUSED = {
 
 
 class LocalStore(Store):
+    """The store of paths and `file://` places."""
+
     def absolute(self, uri: str) -> str:
+        """Return the absolute, normalized path; links are not followed."""
         return os.path.normpath(_path(uri).absolute())
 
     def resolved(self, uri: str) -> str:
+        """Return the real path."""
         return os.path.realpath(_path(uri))
 
     def publish(self, uri: str, write: Write, *, replace: bool) -> Published | None:
+        """Write and sync a temporary file, then move it into place, or link it if not `replace`."""
         target = _path(uri)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
         with _errors(f"cannot write {uri}"):
@@ -60,6 +65,7 @@ class LocalStore(Store):
         return published
 
     def read_bytes(self, uri: str) -> bytes | None:
+        """Return the content; None if there is no file."""
         with _errors(f"cannot read {uri}"):
             try:
                 return _path(uri).read_bytes()
@@ -67,17 +73,20 @@ class LocalStore(Store):
                 return None
 
     def open(self, file: FileStat) -> BinaryIO:
+        """Open the file; it must have the size and modification time of `file`."""
         if self.stat(file.uri) != file:
             raise InputError(f"{file.uri} changed or went after the job was planned")
         with _errors(f"cannot read {file.uri}"):
             return _path(file.uri).open("rb")
 
     def stat(self, uri: str) -> FileStat | None:
+        """Return size and modification time; None if there is no file."""
         with _errors(f"cannot read {uri}"):
             path = _path(uri)
             return _stat(path, uri) if path.is_file() else None
 
     def names(self, uri: str, start: str = "") -> list[str]:
+        """Return the sorted names in a folder, links and subfolders too."""
         with _errors(f"cannot list {uri}"):
             try:
                 return sorted(name for name in os.listdir(_path(uri)) if name.startswith(start))
@@ -85,6 +94,7 @@ class LocalStore(Store):
                 return []
 
     def walk(self, uri: str, pattern: str = "") -> Iterator[FileStat]:
+        """Return the files below a folder; links are followed, but not back to a folder above."""
         top = _path(uri)
         n_letters = len(str(top).rstrip("/"))
         waiting: list[tuple[Path, frozenset[_Identity]]] = [(top, frozenset())]
@@ -92,7 +102,7 @@ class LocalStore(Store):
             while waiting:
                 folder, above = waiting.pop()
                 here = _identity(folder)
-                if here is None or here in above:  # gone, or a link led back: there is no end to it
+                if here is None or here in above:  # gone, or a link led back to a folder above
                     continue
                 for path in folder.iterdir():
                     if not may_lead_to(str(path)[n_letters:], pattern):
@@ -105,6 +115,7 @@ class LocalStore(Store):
                         yield _stat(path, str(path))
 
     def make_shared(self, uri: str) -> None:
+        """Make the folder and its parents; it gets the mode of its parent."""
         path = _path(uri)
         with _errors(f"cannot make the folder {uri}"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,14 +123,16 @@ class LocalStore(Store):
                 path.mkdir()
             except FileExistsError:
                 return
-            with suppress(OSError):  # some file systems keep no rights
+            with suppress(OSError):  # some file systems have no permissions
                 path.chmod(S_IMODE(path.parent.stat().st_mode))
 
     def remove_file(self, uri: str) -> None:
+        """Remove the file if there is one; of a link, the link."""
         with _errors(f"cannot remove {uri}"):
             _path(uri).unlink(missing_ok=True)
 
     def remove(self, uri: str) -> None:
+        """Remove the file, or the folder with all that is in it."""
         path = _path(uri)
         with _errors(f"cannot remove {uri}"):
             if path.is_dir():
@@ -128,10 +141,12 @@ class LocalStore(Store):
                 path.unlink(missing_ok=True)
 
     def remove_empty_folder(self, uri: str) -> None:
+        """Remove the folder; one that holds anything stays, without an error."""
         with suppress(OSError):
             _path(uri).rmdir()
 
     def remove_unfinished(self, uri: str) -> None:
+        """Remove the temporary files below the folder."""
         for folder, _, names in os.walk(_path(uri)):
             for name in names:
                 if name.endswith(TEMPORARY_SUFFIX):
@@ -139,22 +154,17 @@ class LocalStore(Store):
 
 
 def _path(uri: str) -> Path:
-    """The path that a place names, if it may be touched: links are followed now."""
-    path = _path_of_uri(uri)
+    """Return the path of a place, if RANKMILL_ALLOWED_PREFIXES allows it with links followed."""
+    path = uri
+    start = re.match(r"file://([^/]*)", uri, re.IGNORECASE)
+    if start is not None:
+        path = uri[start.end() :]
+        if start[1].lower() not in ("", "localhost") or not path:
+            raise InputError(f"{uri}: a file:// place has no host; write file:///folder/file")
     if path.partition("/")[0] == "~":
         path = os.path.expanduser(path)
     check_path(path, uri)
     return Path(path)
-
-
-def _path_of_uri(uri: str) -> str:
-    start = re.match(r"file://([^/]*)", uri, re.IGNORECASE)
-    if start is None:
-        return uri
-    path = uri[start.end() :]
-    if start[1].lower() not in ("", "localhost") or not path:
-        raise InputError(f"{uri}: no host may stand in it; write file:///folder/file")
-    return path
 
 
 def _stat(path: Path, uri: str) -> FileStat:
@@ -163,7 +173,7 @@ def _stat(path: Path, uri: str) -> FileStat:
 
 
 def _identity(folder: Path) -> _Identity | None:
-    """What tells a folder from all others, whatever it is called; None where there is none."""
+    """Return the device and inode of a folder, equal for all its names; None if there is none."""
     try:
         status = folder.stat()
     except FileNotFoundError:

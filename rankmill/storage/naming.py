@@ -54,6 +54,6 @@ def connection_options(uri: str) -> dict[str, str] | None:
     """
     if is_local(uri):
         return None
-    from rankmill.storage.s3 import connection_options  # boto3 is slow to load
+    from rankmill.storage.s3_client import connection_options  # boto3 is slow to load
 
     return connection_options()

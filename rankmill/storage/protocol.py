@@ -1,4 +1,4 @@
-"""What every store can do, and what it says of a file; a place that is missing is not an error."""
+"""The methods of every store; a missing place is not an error."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, BinaryIO, Protocol
 
-# Ends the name of a local file that is being written.
+# The end of the name of a local file that is being written.
 TEMPORARY_SUFFIX = ".rankmill-tmp"
 
-# Holds jobs' own files, which are never input: a folder or a glob that leads there skips it.
+# The folder of jobs' own files; folders and globs skip it, so that they are never input.
 CONTROL_FOLDER = "_rankmill"
 
 # Fills an empty file that is open for reading and writing.
@@ -18,7 +18,7 @@ Write = Callable[[IO[bytes]], None]
 
 @dataclass(frozen=True)
 class Published:
-    """What `publish` has put in place."""
+    """The size and checksum of a published file."""
 
     n_bytes: int
     sha256: str
@@ -26,10 +26,10 @@ class Published:
 
 @dataclass(frozen=True)
 class FileStat:
-    """A file as it is now.
+    """A file at one moment.
 
     Attributes:
-        state: changes with the content: time of change on disk, ETag on S3.
+        state: differs if the content differs: modification time on disk, ETag on S3.
     """
 
     uri: str
@@ -38,46 +38,54 @@ class FileStat:
 
 
 class Store(Protocol):
-    """Files under URIs of one kind. Each method raises StorageRefused or StorageUnavailable."""
+    """The files of one scheme. Each method raises StorageRefused or StorageUnavailable."""
 
     def absolute(self, uri: str) -> str:
-        """The same place, named so that any process of any machine finds it, without a `/` end."""
+        """Return the place's name for a process in any folder, without a `/` at the end."""
 
     def resolved(self, uri: str) -> str:
-        """As `absolute`, every link followed: two names of one place become the same."""
+        """Return the absolute place with links followed, equal for all names of a place."""
 
     def publish(self, uri: str, write: Write, *, replace: bool) -> Published | None:
-        """Put what `write` writes in place, whole or not at all.
+        """Write a file, whole or not at all.
 
-        None where `replace` is false and something was there already; that stays as it was.
+        Return None, and change nothing, if `replace` is false and the file is there.
         """
 
-    def read_bytes(self, uri: str) -> bytes | None: ...
+    def read_bytes(self, uri: str) -> bytes | None:
+        """Return a file's content; None if there is no file."""
 
     def open(self, file: FileStat) -> BinaryIO:
-        """The file for reading at any position; what has changed since `file` is an InputError."""
+        """Open a file for reading at any position.
 
-    def stat(self, uri: str) -> FileStat | None: ...
+        Raises:
+            InputError: the file has changed since `file` was read.
+        """
+
+    def stat(self, uri: str) -> FileStat | None:
+        """Return a file's size and state; None if there is no file."""
 
     def names(self, uri: str, start: str = "") -> list[str]:
-        """Names directly under a folder that begin with `start`, sorted."""
+        """Return the sorted names directly in a folder that begin with `start`."""
 
     def walk(self, uri: str, pattern: str = "") -> Iterator[FileStat]:
-        """All files under a folder at any depth, those at least whose path in it, from its `/` on,
-        matches the pattern or lies in a folder that does.
+        """Return the files below a folder at any depth.
+
+        A store may leave out files that neither match the pattern nor lie in a folder that does.
+        The pattern is matched with the path in the folder, from its `/` on.
         """
 
     def make_shared(self, uri: str) -> None:
-        """Make a folder, where folders exist, for all who may write in the one that it lies in."""
+        """Make a folder with the permissions of its parent, if the store has folders."""
 
     def remove_file(self, uri: str) -> None:
-        """Remove a file, if there is one."""
+        """Remove a file if there is one."""
 
     def remove(self, uri: str) -> None:
-        """Remove a file, or a folder with all that is in it."""
+        """Remove a file, or a folder with all that is in it, if there is one."""
 
     def remove_empty_folder(self, uri: str) -> None:
-        """Remove a folder, where folders exist, that holds nothing."""
+        """Remove a folder if it is there and empty."""
 
     def remove_unfinished(self, uri: str) -> None:
-        """Remove what killed writers left under a folder; only when none is at work there."""
+        """Remove the unfinished files of dead writers below a folder."""

@@ -1,4 +1,4 @@
-"""Files read by ranges of bytes, which may be fetched ahead, and in few requests."""
+"""Read files by ranges of bytes, ahead of their use and in few requests."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple
 
-# Fetched along with its neighbours, for a request takes as long as about a megabyte does.
+# A gap that is fetched with its neighbours: a request takes as long as about a megabyte does.
 _GAP_BYTES = 256 * 1024
 
 
 class ByteRange(NamedTuple):
+    """The bytes from `start` to before `stop`."""
+
     start: int
     stop: int
 
@@ -22,21 +24,21 @@ _Held = list[tuple[ByteRange, memoryview]]
 
 
 def joined(ranges: Iterable[ByteRange]) -> list[ByteRange]:
-    """Ranges that hold all of these, in order; those that nearly touch are one.
+    """Return ordered ranges that cover all of these; neighbours with a small gap become one.
 
-    What is none, as a damaged footer may name it, is left out.
+    Impossible ranges, as a damaged footer may name them, are left out.
     """
-    found: list[ByteRange] = []
-    for each in sorted(each for each in ranges if 0 <= each.start < each.stop):
-        if found and each.start <= found[-1].stop + _GAP_BYTES:
-            found[-1] = ByteRange(found[-1].start, max(found[-1].stop, each.stop))
+    covering: list[ByteRange] = []
+    for piece in sorted(piece for piece in ranges if 0 <= piece.start < piece.stop):
+        if covering and piece.start <= covering[-1].stop + _GAP_BYTES:
+            covering[-1] = ByteRange(covering[-1].start, max(covering[-1].stop, piece.stop))
         else:
-            found.append(each)
-    return found
+            covering.append(piece)
+    return covering
 
 
 class RangeFile(io.RawIOBase):
-    """A file for reading at any position, of which a subclass reads ranges."""
+    """A readable, seekable file over a subclass's `read_range`."""
 
     def __init__(self, n_bytes: int) -> None:
         self._n_bytes = n_bytes
@@ -44,23 +46,28 @@ class RangeFile(io.RawIOBase):
 
     @abstractmethod
     def read_range(self, start: int, stop: int) -> bytes | memoryview:
-        """The bytes from `start` to `stop`, which lie in the file and are one at least."""
+        """Return the bytes from `start` to before `stop`: at least one, all in the file."""
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
+        """Return True."""
         return True
 
     def tell(self) -> int:
+        """Return the position."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set and return the position."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._n_bytes}
         self._at = base[whence] + offset
         return self._at
 
     def readinto(self, buffer: Any) -> int:
+        """Read into a buffer and return the number of bytes, 0 at the end."""
         stop = min(self._at + len(buffer), self._n_bytes)
         if stop <= self._at:
             return 0
@@ -71,7 +78,7 @@ class RangeFile(io.RawIOBase):
 
 
 class Fetched(RangeFile):
-    """A file of which some ranges are in memory; all else is read when it is asked for."""
+    """A file with some ranges in memory; other ranges are read when they are requested."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file.seek(0, io.SEEK_END))
@@ -80,9 +87,9 @@ class Fetched(RangeFile):
         self._held: _Held = []
 
     def in_turn(self, steps: Iterable[Sequence[ByteRange]]) -> Generator[None, None, None]:
-        """Hold the ranges of each step in its turn, while a thread fetches those of the next.
+        """Keep the ranges of each step in turn, while a thread fetches those of the next step.
 
-        The thread has ended when this is exhausted, closed or has raised.
+        The thread has ended when the generator is exhausted, closed or has raised.
         """
         with ThreadPoolExecutor(1, "fetching") as pool:
             following: Future[_Held] | None = None
@@ -94,9 +101,10 @@ class Fetched(RangeFile):
                     yield
 
     def _fetch(self, ranges: Sequence[ByteRange]) -> _Held:
-        return [(each, memoryview(self._read_file(*each))) for each in joined(ranges)]
+        return [(piece, memoryview(self._read_file(*piece))) for piece in joined(ranges)]
 
     def read_range(self, start: int, stop: int) -> bytes | memoryview:
+        """Return the bytes from memory, or read them from the file."""
         for held, content in self._held:
             if held.start <= start and stop <= held.stop:
                 return content[start - held.start : stop - held.start]
