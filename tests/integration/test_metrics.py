@@ -146,7 +146,7 @@ def test_the_exporter_runs_without_redis_and_never_logs_a_password(
     assert "opensesame" not in (tmp_path / "exporter.log").read_text()
 
 
-def test_an_exporter_without_its_port_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exporter_whose_port_is_taken_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

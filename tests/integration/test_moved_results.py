@@ -1,4 +1,4 @@
-"""A result that was removed, changed or moved is never taken for one that is there."""
+"""A result that was removed, changed or moved is noticed."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_another_job_takes_the_place_of_a_removed_result(folder: Path) -> None:
     assert not list(control(folder / "out").rglob("part-*"))
 
 
-def test_a_part_that_is_not_the_jobs_is_not_replaced_in_silence(folder: Path) -> None:
+def test_a_part_of_another_job_is_not_replaced_silently(folder: Path) -> None:
     path = folder / "out" / "part-00001.parquet"
     path.write_bytes(b"another's")
     with pytest.raises(OutputTaken, match=r"part-00001\.parquet is not the part .* --overwrite"):
@@ -104,7 +104,7 @@ def test_a_part_that_is_not_the_jobs_is_not_replaced_in_silence(folder: Path) ->
     assert work_off(submitted(folder)) == [1]
 
 
-def test_a_result_without_its_control_folder_says_what_is_missing(folder: Path) -> None:
+def test_a_result_without_its_control_folder_is_named(folder: Path) -> None:
     (folder / "out").rename(folder / "moved")
     for act in (
         lambda: find_job(str(folder / "moved")),
@@ -143,7 +143,7 @@ def test_an_overwritten_result_leaves_no_control_folder_behind(folder: Path) -> 
 
 
 def test_control_folders_of_outputs_in_an_output_are_foreign(folder: Path) -> None:
-    """They are what is left where a folder of outputs is given as an output itself."""
+    """They are there if a folder of outputs is given as an output."""
     inner = control(folder / "new" / "inner")
     inner.mkdir(parents=True)
     (inner / "job.json").write_text("{}")

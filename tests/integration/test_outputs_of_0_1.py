@@ -1,4 +1,4 @@
-"""Outputs that version 0.1 wrote, with their control files in them, are used as any other.
+"""Outputs of version 0.1, whose control files are in the output, are used like others.
 
 tests/v0_1 is one of its outputs: 12 rows in 3 shards, one rejected, made with --for-reuse and
 --trec-run at /data/v01.
@@ -37,7 +37,7 @@ NOT_RUN = [1]  # the shard that `unfinished` has not run
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """The output, as if it had been made in the test's folder."""
+    """Copy the output as if it had been made in the test's folder."""
     home = tmp_path / "home"
     shutil.copytree(MADE, home)
     for name in ("job.json", "plan.json", "manifest.json"):
@@ -60,7 +60,7 @@ def unfinished(old: Path) -> Path:
     return old
 
 
-def test_it_is_read(old: Path, ledger: Ledger, tmp_path: Path) -> None:
+def test_an_old_output_is_read(old: Path, ledger: Ledger, tmp_path: Path) -> None:
     before = everything_under(tmp_path)
     handle = find_job(str(old))
     status = handle.status()
@@ -87,7 +87,7 @@ def test_it_is_read(old: Path, ledger: Ledger, tmp_path: Path) -> None:
     assert write_report(handle.output) == str(old / "_rankmill" / "report.html")
 
 
-def test_it_is_finished_where_it_is(unfinished: Path, ledger: Ledger) -> None:
+def test_an_old_output_is_finished_in_its_place(unfinished: Path, ledger: Ledger) -> None:
     wanted = part_bytes(MADE / "out")
     handle = find_job(str(unfinished))
     resume(handle)
@@ -99,7 +99,9 @@ def test_it_is_finished_where_it_is(unfinished: Path, ledger: Ledger) -> None:
     assert not control(unfinished).exists()
 
 
-def test_it_is_cancelled_and_its_rejects_are_tried_again(unfinished: Path, ledger: Ledger) -> None:
+def test_an_old_output_is_cancelled_and_its_rejects_are_retried(
+    unfinished: Path, ledger: Ledger
+) -> None:
     handle = find_job(str(unfinished))
     resume(handle)
     cancel(handle)
@@ -114,7 +116,7 @@ def test_it_is_cancelled_and_its_rejects_are_tried_again(unfinished: Path, ledge
     assert not control(unfinished).exists()
 
 
-def test_overwriting_it_leaves_nothing_in_the_output(old: Path, ledger: Ledger) -> None:
+def test_overwriting_an_old_output_leaves_no_old_file(old: Path, ledger: Ledger) -> None:
     source = old.parent / "in.parquet"
     handle = submit(source, old, model_id="null", max_reject_rate=0.5, overwrite=True)
     assert work_off(handle) == [0]
@@ -124,7 +126,7 @@ def test_overwriting_it_leaves_nothing_in_the_output(old: Path, ledger: Ledger) 
     assert status.n_shards == 1
 
 
-def test_its_place_may_be_all_that_is_allowed(
+def test_an_old_output_is_read_if_only_its_folder_is_allowed(
     old: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANKMILL_ALLOWED_PREFIXES", str(old))
@@ -150,7 +152,7 @@ def test_a_schedule_finds_its_runs_of_0_1(old: Path, ledger: Ledger) -> None:
     assert runs.recorded(spec) == [firing]
 
 
-def test_its_control_folder_may_be_moved_to_where_it_is_now(old: Path, ledger: Ledger) -> None:
+def test_an_old_control_folder_may_be_moved_next_to_the_output(old: Path, ledger: Ledger) -> None:
     control(old).parent.mkdir()
     (old / "_rankmill").rename(control(old))
     status = find_job(str(old)).status()

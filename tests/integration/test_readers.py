@@ -60,7 +60,7 @@ CARRIED = {
 
 
 def job_inputs(folder: Path) -> dict[str, dict[str, Any]]:
-    """The options of each job by its name; later ones may take up earlier ones' outputs."""
+    """Return the options of each job by its name; a later one may reuse an earlier output."""
     rows = pairs(6, 7)
     rejected = [{**row, "document": ""} if n == 9 else row for n, row in enumerate(rows)]
     lists = [
@@ -210,8 +210,8 @@ def test_spark_sees_the_rows_of_the_parts(outputs: Path, spark: Any, name: str) 
     assert seen(table) == seen(parts(outputs / name))
 
 
-def test_the_jobs_have_left_every_kind_of_file(outputs: Path) -> None:
-    """Else the readers would not have had the chance to take them for data."""
+def test_the_jobs_have_written_every_kind_of_file(outputs: Path) -> None:
+    """Otherwise no reader could have mistaken them for data."""
     left = {
         path.relative_to(control(outputs / name)).parts[0]
         for name in JOBS
@@ -228,14 +228,14 @@ def test_the_jobs_have_left_every_kind_of_file(outputs: Path) -> None:
 
 
 def parts(output: Path) -> pa.Table:
-    """What is in the parts, each read by itself."""
+    """Return the rows of the parts, each read by itself."""
     found = [pq.ParquetFile(path).read() for path in sorted(output.glob("part-*.parquet"))]
     assert sum(map(len, found)) > 0
     return pa.concat_tables(found)
 
 
 def seen(table: pa.Table) -> tuple[list[tuple[str, str]], list[str]]:
-    """Names with types, and rows in any order, as they compare across readers."""
+    """Return names with types, and sorted rows, to compare across readers."""
     fields = [(field.name, str(plain(field.type))) for field in table.schema]
     columns = [column.cast(plain(column.type)) for column in table.columns]
     rows = pa.table(dict(zip(map(str, range(len(columns))), columns, strict=True))).to_pylist()
@@ -243,7 +243,7 @@ def seen(table: pa.Table) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """A type without what only says how a reader keeps its values in memory.
+    """Return a type without its form in memory.
 
     That is the width of offsets, views, dictionaries, and the names of a list's items and of UTC.
     """

@@ -77,12 +77,12 @@ def test_a_store_where_two_writers_win_is_refused_and_nothing_changes(
 
 
 def _objects() -> dict[str, str]:
-    """All keys with their ETags."""
+    """Return all keys with their ETags."""
     listed = boto3.client("s3").list_objects_v2(Bucket=BUCKET)
     return {entry["Key"]: entry["ETag"] for entry in listed["Contents"]}
 
 
-def test_status_by_output_works_with_nothing_but_s3(s3: str, model_folder: Path) -> None:
+def test_status_by_output_needs_only_s3(s3: str, model_folder: Path) -> None:
     rows = pairs(2, 3)
     storage.publish(
         f"{s3}/in.parquet", lambda file: pq.write_table(pa.Table.from_pylist(rows), file)
@@ -98,7 +98,7 @@ def test_status_by_output_works_with_nothing_but_s3(s3: str, model_folder: Path)
     assert sum(t.num_rows for t in parquet.read_rows(part, None, 0, 100)) == 6
 
 
-def test_bad_places_are_one_line(s3: str, tmp_path: Path, model_folder: Path) -> None:
+def test_wrong_places_are_one_line(s3: str, tmp_path: Path, model_folder: Path) -> None:
     model = ("--model", model_folder)
     for source, message in {
         f"{s3}/nothing/": "no such file, and no Parquet, JSONL",

@@ -1,4 +1,4 @@
-"""What status, watch, jobs and --json say of a job is so, with a Redis or without any."""
+"""The state in status, watch, jobs and --json is right, with and without a Redis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLOW = ("--model", "null:150", "--shard-pairs", "100")
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Of somebody who knows of no Redis."""
+    """Return an environment without a Redis."""
     given = {**os.environ, "RANKMILL_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **changes}
     return {
         name: value for name, value in given.items() if name != "RANKMILL_BROKER_URL" or changes
@@ -58,14 +58,14 @@ def status(output: Path, **changes: str) -> dict[str, Any]:
 
 
 def listed() -> dict[str, dict[str, Any]]:
-    """What `jobs` lists, by output."""
+    """Return the jobs that `jobs` lists, by output."""
     shown = rankmill("jobs", "--json")
     assert shown.returncode == 0, shown.stderr
     return {each["output_uri"]: each for each in json.loads(shown.stdout)}
 
 
 def start_run(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """A run of 3,000 pairs that has scored some of them."""
+    """Start a run of 3,000 pairs, and yield it when it has scored some."""
     write(pairs(120, 25), folder / "in.parquet")
     output = folder / "out"
     process = subprocess.Popen(
@@ -114,7 +114,7 @@ def test_a_run_whose_process_has_gone_is_interrupted_and_resumes_without_a_redis
     assert (status(output)["state"], status(output)["exit_code"]) == ("succeeded", 0)
 
 
-def test_one_output_has_one_run_which_another_process_can_cancel(tmp_path: Path) -> None:
+def test_another_process_can_cancel_the_one_run_of_an_output(tmp_path: Path) -> None:
     process, output = start_run(tmp_path)
     for again in (
         ("run", tmp_path / "in.parquet", output, *SLOW),
@@ -142,7 +142,7 @@ def test_an_interrupted_run_is_cancelled_without_a_redis(tmp_path: Path) -> None
     assert seen["state"] == "cancelled" and seen["ended_at"]
 
 
-def test_rejects_are_tried_again_without_a_redis(tmp_path: Path) -> None:
+def test_rejects_are_retried_without_a_redis(tmp_path: Path) -> None:
     rows = pairs(2, 5)
     rows[3]["document"] = ""
     write(rows, tmp_path / "in.parquet")
@@ -159,7 +159,7 @@ def test_rejects_are_tried_again_without_a_redis(tmp_path: Path) -> None:
     assert (part_bytes(output), (output / "_SUCCESS").stat().st_mtime_ns) == before
 
 
-def test_python_goes_on_and_cancels_without_a_redis(
+def test_python_resumes_and_cancels_without_a_redis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = pairs(3, 5)
@@ -194,7 +194,7 @@ def test_python_goes_on_and_cancels_without_a_redis(
     assert handle.status().state == "succeeded with rejects"
 
 
-def test_a_job_without_a_worker_waits_and_says_so(
+def test_a_job_without_a_worker_has_the_state_waiting(
     tmp_path: Path, broker_url: str, start_worker: StartWorker
 ) -> None:
     source = write(pairs(6, 5), tmp_path / "in.parquet")
@@ -227,7 +227,7 @@ def test_a_job_without_a_worker_waits_and_says_so(
     assert (listed["state"], listed["exit_code"]) == ("succeeded", 0) and listed["ended_at"]
 
 
-def test_a_worker_for_other_queues_is_none_for_this_job(tmp_path: Path, ledger: Ledger) -> None:
+def test_a_worker_of_other_queues_does_not_count(tmp_path: Path, ledger: Ledger) -> None:
     source = write(pairs(2, 5), tmp_path / "in.parquet")
     job = submit(source, tmp_path / "out", model_id="null")
     ledger.worker_seen("control@here", ["rankmill.control"], scores=False)
@@ -236,7 +236,7 @@ def test_a_worker_for_other_queues_is_none_for_this_job(tmp_path: Path, ledger: 
     assert job.status().state == "running"
 
 
-def test_a_redis_that_is_away_is_named_and_storage_is_shown(
+def test_without_redis_the_state_comes_from_storage(
     tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write(pairs(6, 5), tmp_path / "in.parquet")
@@ -253,7 +253,7 @@ def test_a_redis_that_is_away_is_named_and_storage_is_shown(
     assert (seen["state"], seen["exit_code"]) == ("succeeded", 0)
 
 
-def test_a_handle_of_python_says_the_same(tmp_path: Path, ledger: Ledger) -> None:
+def test_a_python_handle_has_the_same_state(tmp_path: Path, ledger: Ledger) -> None:
     source = write(pairs(2, 5), tmp_path / "in.parquet")
     submit(source, tmp_path / "out", model_id="null")
     handle: JobHandle = find_job(str(tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""What every store promises, asked of local files and of S3 over HTTP; then S3's own faults."""
+"""The contract of every store, on disk and on S3 over HTTP; then faults of S3."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return request.getfixturevalue("s3") + "/a folder"
 
 
-def test_what_was_written_is_read(folder: str) -> None:
+def test_a_written_file_is_read(folder: str) -> None:
     uri = storage.child(folder, "deep", "name with space.bin")
     assert storage.read_bytes(uri) is None and not storage.exists(uri)
     published = storage.publish(uri, lambda file: _write(file, b"content"))
@@ -38,7 +38,7 @@ def test_what_was_written_is_read(folder: str) -> None:
     assert storage.read_bytes(uri) == b"other"
 
 
-def test_a_write_that_fails_leaves_what_was_there(folder: str) -> None:
+def test_a_failed_write_leaves_the_old_content(folder: str) -> None:
     uri = storage.child(folder, "file")
     storage.write_bytes(uri, b"old")
 
@@ -71,7 +71,7 @@ def test_one_of_many_writers_wins(folder: str) -> None:
     assert storage.read_bytes(uri) == b"%d" % won[0]
 
 
-def test_names_are_those_directly_below(folder: str) -> None:
+def test_names_are_directly_in_the_folder(folder: str) -> None:
     for name in ("b", "a", "sub/c", "sub/deeper/d"):
         storage.write_bytes(storage.child(folder, name), b"x")
     assert storage.names(folder) == ["a", "b", "sub"]
@@ -108,7 +108,7 @@ def test_files_are_found_by_folder_glob_and_name(folder: str) -> None:
             found(nothing)
 
 
-def test_commas_divide_what_is_not_there_as_a_whole(folder: str) -> None:
+def test_commas_separate_places_if_the_whole_does_not_exist(folder: str) -> None:
     for name in ("a,b/x", "c/x"):
         storage.write_bytes(storage.child(folder, name), b"x")
     for one in ("a,b", "a,b/", "a,b/*", "c"):
@@ -116,7 +116,7 @@ def test_commas_divide_what_is_not_there_as_a_whole(folder: str) -> None:
     assert storage.places(f"{folder}/c,{folder}/a") == [f"{folder}/c", f"{folder}/a"]
 
 
-def test_removing(folder: str) -> None:
+def test_files_and_folders_are_removed(folder: str) -> None:
     for name in ("a", "alone", "sub/b", "sub/c/d", "subway"):
         storage.write_bytes(storage.child(folder, name), b"x")
     storage.remove(storage.child(folder, "sub"))
@@ -127,7 +127,7 @@ def test_removing(folder: str) -> None:
     assert storage.names(folder) == ["subway"]
 
 
-def test_a_file_is_read_at_any_place_until_it_changes(folder: str) -> None:
+def test_a_file_is_read_at_any_position_until_it_changes(folder: str) -> None:
     uri = storage.child(folder, "file")
     content = bytes(range(256)) * 1000
     storage.write_bytes(uri, content)
@@ -143,7 +143,7 @@ def test_a_file_is_read_at_any_place_until_it_changes(folder: str) -> None:
         opened.read(10)
 
 
-def test_a_change_is_seen_in_a_store_that_knows_no_conditions(s3: str, faults: Faults) -> None:
+def test_a_change_is_seen_in_a_store_without_conditions(s3: str, faults: Faults) -> None:
     storage.write_bytes(f"{s3}/file", b"content")
     file = storage.stat(f"{s3}/file")
     storage.write_bytes(f"{s3}/file", b"CONTENT")
@@ -152,7 +152,7 @@ def test_a_change_is_seen_in_a_store_that_knows_no_conditions(s3: str, faults: F
         opened.read(3)
 
 
-def test_what_lies_in_a_folder(folder: str) -> None:
+def test_lies_in(folder: str) -> None:
     assert storage.lies_in(storage.child(folder, "a", "b"), storage.child(folder, "a"))
     assert storage.lies_in(folder, folder)
     assert not storage.lies_in(storage.child(folder, "ab"), storage.child(folder, "a"))
@@ -195,7 +195,7 @@ def test_uploads_of_killed_writers_are_removed(s3: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["throttle", "reset", "cut"])
-def test_what_passes_is_tried_again(s3: str, faults: Faults, fault: str) -> None:
+def test_transient_faults_are_retried(s3: str, faults: Faults, fault: str) -> None:
     storage.write_bytes(f"{s3}/file", b"content" * 1000)
     file = storage.stat(f"{s3}/file")
     faults.planned = {"GET": [fault, fault]}
@@ -207,7 +207,7 @@ def test_what_passes_is_tried_again(s3: str, faults: Faults, fault: str) -> None
         assert storage.read_bytes(f"{s3}/file") == b"new"
 
 
-def test_what_does_not_pass_is_transient(s3: str, faults: Faults) -> None:
+def test_a_lasting_throttle_is_a_transient_error(s3: str, faults: Faults) -> None:
     faults.planned = {"HEAD": ["throttle"] * 10}
     with pytest.raises(StorageUnavailable, match=f"cannot read {s3}/x"):
         storage.stat(f"{s3}/x")
@@ -224,7 +224,7 @@ def test_a_lost_answer_does_not_show_that_conditions_are_ignored(s3: str, faults
     assert storage.names(s3) == []
 
 
-def test_expired_credentials_are_asked_for_anew(
+def test_expired_credentials_are_renewed(
     s3: str, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.write_bytes(f"{s3}/file", b"content")
@@ -243,7 +243,7 @@ def test_expired_credentials_are_asked_for_anew(
     assert asked
 
 
-def test_what_is_refused_is_said_with_bucket_and_key(
+def test_a_refusal_names_bucket_and_key(
     s3: str, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults.planned = {"GET": ["denied"]}
@@ -266,16 +266,16 @@ def test_what_is_refused_is_said_with_bucket_and_key(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("AWS_ENDPOINT_URL_S3", f"me:{SECRET}@localhost:9000", "the S3 endpoint is no URL; set"),
-        ("AWS_ENDPOINT_URL_S3", f"http://me:{SECRET}@localhost:9x", "the S3 endpoint is no URL"),
-        ("AWS_ENDPOINT_URL_S3", "ftp://localhost", "the S3 endpoint is no URL"),
+        ("AWS_ENDPOINT_URL_S3", f"me:{SECRET}@localhost:9000", "the S3 endpoint is not a URL; set"),
+        ("AWS_ENDPOINT_URL_S3", f"http://me:{SECRET}@localhost:9x", "the S3 endpoint is not a URL"),
+        ("AWS_ENDPOINT_URL_S3", "ftp://localhost", "the S3 endpoint is not a URL"),
         ("AWS_DEFAULT_REGION", "no region", "Provided region_name 'no region' doesn't match"),
         ("AWS_CONFIG_FILE", "broken", "Unable to parse config file: .*broken$"),
         ("AWS_PROFILE", "unknown", r"The config profile \(unknown\) could not be found"),
         ("AWS_REQUEST_CHECKSUM_CALCULATION", "x", "Unsupported .* for request_checksum_calc"),
     ],
 )
-def test_an_environment_that_makes_no_client_is_told_in_a_line(
+def test_a_wrong_environment_is_one_line(
     s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, message: str
 ) -> None:
     (tmp_path / "broken").write_text("[default\nregion = x\n")
@@ -287,7 +287,7 @@ def test_an_environment_that_makes_no_client_is_told_in_a_line(
     assert "\n" not in str(refused.value) and SECRET not in str(refused.value)
 
 
-def test_what_boto3_does_not_send_is_refused(s3: str) -> None:
+def test_a_request_that_boto3_refuses_is_one_line(s3: str) -> None:
     with pytest.raises(StorageRefused, match=r"cannot read s3://arn:.*: .*"):
         storage.read_bytes("s3://arn:aws:nothing/x")
 
@@ -302,7 +302,7 @@ def test_a_footer_costs_one_request(s3: str, faults: Faults) -> None:
 
 
 @pytest.mark.parametrize("columns, n_requests", [(["a", "b", "c"], 1), (["b"], 1), (["a", "c"], 2)])
-def test_a_row_group_costs_a_request_for_what_lies_together(
+def test_a_row_group_costs_a_request_for_neighbouring_columns(
     s3: str, faults: Faults, columns: list[str], n_requests: int
 ) -> None:
     table = pa.table({name: np.random.default_rng(0).random(200_000) for name in "abc"})

@@ -1,4 +1,4 @@
-"""What a real worker says, of a job that goes well and of everything that goes wrong around it."""
+"""The log of a real worker, through a job, a killed child and a lost Redis."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PASSWORD = "in-no-line-of-any-log"
 def guarded_redis(
     broker_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Any]:
-    """A Redis on TCP with a password, in place of the usual one."""
+    """Start a Redis on TCP with a password, in place of the usual one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -82,8 +82,8 @@ def test_each_line_is_json_about_its_shard_and_without_the_password(
     assert PASSWORD not in text
     lines = [json.loads(line) for line in text.splitlines()]
     assert {"timestamp", "level", "event", "logger"} <= set.intersection(*map(set, lines))
-    told = [line for line in lines if line["level"] != "debug"]
-    assert {line["worker"] for line in told} == {f"one@{socket.gethostname()}"}
+    above_debug = [line for line in lines if line["level"] != "debug"]
+    assert {line["worker"] for line in above_debug} == {f"one@{socket.gethostname()}"}
     for event in ("shard started", "Task rankmill.score_shard["):
         about = {
             (line["job_id"], line["shard_index"])
@@ -97,7 +97,7 @@ def test_each_line_is_json_about_its_shard_and_without_the_password(
     assert "SIGKILL" in killed["event"] and killed["logger"] == "multiprocessing"
 
 
-def test_beat_says_it_in_the_same_way(tmp_path: Path, broker_url: str) -> None:
+def test_beat_logs_json_lines(tmp_path: Path, broker_url: str) -> None:
     log = tmp_path / "beat.log"
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "beat"]
     with running([*command, "--schedule", str(tmp_path / "schedule")], {}, log):
@@ -105,7 +105,7 @@ def test_beat_says_it_in_the_same_way(tmp_path: Path, broker_url: str) -> None:
         assert all(json.loads(line) for line in log.read_text().splitlines())
 
 
-def test_a_private_clusters_worker_says_in_plain_words_why_it_stopped(tmp_path: Path) -> None:
+def test_a_private_clusters_worker_logs_text(tmp_path: Path) -> None:
     """`rankmill run` shows the last line of its workers' log when one has gone."""
     script = (
         "import os, signal, time\n"

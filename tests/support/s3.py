@@ -1,4 +1,4 @@
-"""A real S3 endpoint over HTTP on loopback, and a proxy before it that fails as told."""
+"""A real S3 endpoint over HTTP on loopback, and a proxy that injects faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRET = "a-secret-that-must-show-nowhere"
 
 @contextmanager
 def s3_endpoint() -> Iterator[str]:
-    """Yields the endpoint's URL."""
+    """Start the endpoint and yield its URL."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -43,12 +43,12 @@ def s3_environment(endpoint: str) -> dict[str, str]:
 
 @dataclass
 class Faults:
-    """What the proxy does to the next requests of a method, one entry each.
+    """The faults of the next requests of a method, one entry each.
 
-    `throttle`, `expired`, `denied` and `unknown` answer with that error, `reset` closes the
-    connection, `lost` does so when the request is done, `cut` sends half of the answer, None passes
-    the request on. `ignores_conditions` makes a store of it that knows neither If-Match nor
-    If-None-Match, as some do.
+    `throttle`, `expired`, `denied` and `unknown` answer with that error. `reset` closes the
+    connection. `lost` closes it after the request is done. `cut` sends half of the answer. None
+    passes the request on. With `ignores_conditions` the store ignores If-Match and If-None-Match,
+    as some stores do.
     """
 
     planned: dict[str, list[str | None]] = field(default_factory=dict)
@@ -73,7 +73,7 @@ _ERRORS = {
 
 @contextmanager
 def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
-    """An endpoint that passes everything on but what `faults` names."""
+    """Start a proxy of the endpoint that injects `faults`, and yield its URL."""
     looking_and_writing = Lock()  # moto's own If-None-Match looks first and writes later
 
     class Handler(BaseHTTPRequestHandler):

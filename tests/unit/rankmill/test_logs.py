@@ -1,4 +1,4 @@
-"""A line of a log: JSON or readable, about a job and a shard, and never with a secret in it."""
+"""Lines of the log: JSON or text, with the fields of their work, without secrets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIGNED = (
 
 
 class Caught(logging.Handler):
-    """Keeps the lines that a formatter made."""
+    """A handler that keeps its lines."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ def lines_of(name: str, settings: Settings, say: Any) -> list[str]:
     return caught.lines
 
 
-def test_an_event_says_what_it_is_about() -> None:
+def test_an_event_has_its_fields() -> None:
     def say(_: Any) -> None:
         with bound_contextvars(job_id="abc", shard_index=3):
             get_logger("worker.test").info("shard started", n_tries=2)
             get_logger("worker.test").info("of %s", "another", job_id="other")
-        get_logger("worker.test").debug("too little to be told")
+        get_logger("worker.test").debug("below the level")
 
     first, second = map(json.loads, lines_of("worker.test", Settings(), say))
     assert first.pop("timestamp").endswith("+00:00")
@@ -67,14 +67,14 @@ def test_an_event_says_what_it_is_about() -> None:
     assert (second["event"], second["job_id"], second["shard_index"]) == ("of another", "other", 3)
 
 
-def test_lines_of_celery_are_about_the_shard_that_they_name() -> None:
+def test_lines_of_celery_have_the_fields_of_their_shard() -> None:
     task = {"name": "rankmill.score_shard", "id": "0123456789ab-00007", "kwargs": "job …"}
     (line,) = lines_of(
         "celery.test", Settings(), lambda log: log.info("Task received", extra={"data": task})
     )
-    told = json.loads(line)
-    assert (told["task"], told["job_id"]) == ("rankmill.score_shard", "0123456789ab")
-    assert told["shard_index"] == 7 and "kwargs" not in told
+    line_fields = json.loads(line)
+    assert (line_fields["task"], line_fields["job_id"]) == ("rankmill.score_shard", "0123456789ab")
+    assert line_fields["shard_index"] == 7 and "kwargs" not in line_fields
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_lines_of_celery_are_about_the_shard_that_they_name() -> None:
         ("anything", {}),
     ],
 )
-def test_the_work_of_a_message_is_read_off_its_name(task_id: str, about: dict[str, Any]) -> None:
+def test_the_id_of_a_message_gives_its_job_and_shard(task_id: str, about: dict[str, Any]) -> None:
     assert work_of(task_id) == about
 
 
@@ -135,7 +135,7 @@ logs.get_logger("worker.delivery").info("shard started", job_id="abc", shard_ind
 """
 
 
-def test_a_pipe_gets_json_and_a_terminal_something_readable() -> None:
+def test_a_pipe_gets_json_and_a_terminal_gets_text() -> None:
     piped = subprocess.run(
         [sys.executable, "-c", SAY], capture_output=True, text=True, cwd=CHECKOUT
     )
@@ -149,7 +149,7 @@ def test_a_pipe_gets_json_and_a_terminal_something_readable() -> None:
     assert "shard started" in shown and "\x1b[" in shown and not shown.startswith("{")
 
 
-def test_nothing_is_set_up_by_an_import() -> None:
+def test_an_import_sets_up_nothing() -> None:
     code = (
         "import logging, tasks.celery, tasks.jobs, producer.cli.app, producer.jobs.submit\n"
         "assert not logging.root.handlers and logging.root.level == logging.WARNING"

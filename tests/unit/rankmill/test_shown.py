@@ -1,4 +1,4 @@
-"""What people see: without secrets, on one line, and nothing in it steers a terminal."""
+"""Shown text: without secrets, on one line, without control characters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEERING = "\x1b[2J\x1b]0;owned\x07\r\n\x9b31m\u202e\u2028"
 SIGNED = "https://me:pa55@host/k?X-Amz-Signature=5168aa&a=1"
 
 
-def test_an_error_is_one_line_that_steers_nothing_and_has_no_secret() -> None:
+def test_an_error_is_one_escaped_line_without_secrets() -> None:
     error = InputError(f"{SIGNED}{STEERING} is wrong")
     assert str(error) == (
         r"https://***@host/k?X-Amz-Signature=***&a=1\x1b[2J\x1b]0;owned\x07\r\n\x9b31m\u202e\u2028"
@@ -35,7 +35,7 @@ def test_an_error_is_one_line_that_steers_nothing_and_has_no_secret() -> None:
     assert "pa55" not in repr(error)
 
 
-def test_a_long_error_keeps_its_beginning_and_what_to_do() -> None:
+def test_a_long_error_keeps_its_beginning_and_end() -> None:
     line = str(JobFailed("in.run: " + "x" * 4_000_000 + "; set RANKMILL_X higher", 2))
     assert len(line) == 1000
     assert line.startswith("in.run: xxx")
@@ -51,7 +51,7 @@ def test_an_error_line_stays_as_it_is(text: str) -> None:
     assert str(pickle.loads(pickle.dumps(InputError(text)))) == error_line(text)
 
 
-def test_a_task_fails_without_the_cause_which_has_the_text_as_it_was() -> None:
+def test_a_failed_task_has_no_cause_with_the_raw_text() -> None:
     class Failing(Shell):
         name = "failing"
 
@@ -74,7 +74,7 @@ def test_a_log_in_text_has_one_line_for_an_event() -> None:
     assert line.isprintable()
 
 
-def test_tables_show_ids_and_queries_without_what_steers_a_terminal() -> None:
+def test_tables_escape_ids_and_queries() -> None:
     candidate = Candidate(label=f"id{STEERING}", place_before=1, score=1.0)
     shown = QueryPreview(query=f"q{STEERING}", before=[candidate], after=[candidate])
     file = io.StringIO()

@@ -1,4 +1,4 @@
-"""A misspelt RANKMILL_ variable is named, with the one that was meant."""
+"""A misspelt RANKMILL_ variable is reported with a suggestion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from rankmill.settings import Settings, unknown_variables
 
 
-def test_a_misspelt_variable_is_named_and_what_is_none_of_ours_is_not(
+def test_misspelt_variables_are_named_and_others_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in Settings.model_fields:
@@ -25,7 +25,7 @@ def test_a_misspelt_variable_is_named_and_what_is_none_of_ours_is_not(
     assert "no effect" in other and "4" not in other
 
 
-def test_every_command_warns_and_a_wrong_url_is_our_own_line(
+def test_every_command_warns_and_a_wrong_url_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RANKMILL_BROKER_ULR", "redis://h")

@@ -1,4 +1,4 @@
-"""A wrong value is one line: the name as it was typed, the value, what is allowed; no password."""
+"""A wrong value is one line: the typed name, the value, what is allowed, no password."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch, variable: str, v
     assert line.startswith(f"RANKMILL_{variable}: ") and "hid" not in line and "\n" not in line
 
 
-def test_no_setting_is_answered_in_pydantics_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_error_of_a_setting_has_pydantics_words(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         variable = f"RANKMILL_{name.upper()}"
         monkeypatch.setenv(variable, "-1")

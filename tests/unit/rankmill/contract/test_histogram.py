@@ -1,4 +1,4 @@
-"""Histograms of a shard: every value in the bucket that it belongs to, and sums that lose none."""
+"""Histograms of a shard: each value is in its bucket, and sums lose none."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_lengths_have_at_most_64_buckets_whatever_the_model(max_length: int, wid
     assert sum(histogram.counts) == len(lengths)
 
 
-def test_nothing_scored_is_an_empty_histogram() -> None:
+def test_no_scores_give_an_empty_histogram() -> None:
     assert score_histogram(np.empty(0, np.float32), "none").counts == ()
 
 
-def test_sums_are_those_of_all_values_at_once() -> None:
+def test_the_sum_of_histograms_is_the_histogram_of_all_values() -> None:
     values = np.random.default_rng(0).normal(0, 9, 5000).astype(np.float32)
     total = HistogramSum()
     assert total.total() is None

@@ -34,20 +34,20 @@ def test_a_contract_survives_json_and_is_frozen() -> None:
         ({"input_uri": "a", "output_uri": "b", "top_k": 0}, "here: top_k"),
     ],
 )
-def test_what_does_not_parse_is_one_line_of_ours(values: dict[str, object], message: str) -> None:
+def test_a_wrong_contract_is_one_line(values: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         parse(JobSpec, values, "here")
     assert "\n" not in str(caught.value)
 
 
-def test_a_job_is_named_after_what_decides_its_result() -> None:
+def test_a_job_id_depends_on_what_decides_its_result() -> None:
     name = job_id_for(spec(), (FILE,))
     assert name == job_id_for(spec(priority=9), (FILE,))
     assert name != job_id_for(spec(top_k=1), (FILE,))
     assert name != job_id_for(spec(), (FILE.model_copy(update={"state": "6"}),))
 
 
-def test_final_states_are_those_without_a_way_on() -> None:
+def test_final_states_have_no_legal_move() -> None:
     assert {state for state in JobState if state.is_final} == {
         JobState.SUCCEEDED,
         JobState.SUCCEEDED_WITH_REJECTS,

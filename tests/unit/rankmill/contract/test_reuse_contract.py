@@ -1,4 +1,4 @@
-"""Known scores: packed without loss, and ours only where the same model has made them."""
+"""Known scores: packed without loss, reused only from the same model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def other(**changes: object) -> Scoring:
     return SCORING.model_copy(update=changes)
 
 
-def test_scores_come_out_with_the_bits_that_went_in() -> None:
+def test_packed_scores_keep_their_bits() -> None:
     logits = np.array([0.0, -0.0, 1.5, -3.25e-42, 3.4e38, -1e-30], dtype=np.float32)
     n_tokens = np.array([0, 1, 512, 8192, 2**30 - 1, 7], dtype=np.int32)
     truncated = np.array([False, True, False, True, True, False])
@@ -42,7 +42,7 @@ def test_scores_come_out_with_the_bits_that_went_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reason"),
     [
         ({"weights_sha256": "x"}, "differs in the weights"),
         ({"tokenizer_sha256": "x"}, "the tokenizer, configuration or template"),
@@ -52,17 +52,19 @@ def test_scores_come_out_with_the_bits_that_went_in() -> None:
         ({"path": "padded", "architecture": "X"}, "the architecture, the engine path"),
     ],
 )
-def test_a_changed_model_is_told_by_what_changed(changes: dict[str, object], told: str) -> None:
-    assert told in (difference(SCORING, other(**changes)) or "")
+def test_a_changed_model_is_named_by_its_difference(
+    changes: dict[str, object], reason: str
+) -> None:
+    assert reason in (difference(SCORING, other(**changes)) or "")
     assert fingerprint(SCORING) != fingerprint(other(**changes))
 
 
-def test_names_and_what_comes_after_the_logit_do_not_matter() -> None:
+def test_model_names_and_the_activation_do_not_matter() -> None:
     same = other(model_id="b", model_revision="r", activation="sigmoid", path_reason="why")
     assert difference(SCORING, same) is None and fingerprint(SCORING) == fingerprint(same)
 
 
-def test_what_may_round_differently_is_remarked() -> None:
+def test_versions_that_may_round_differently_are_remarked() -> None:
     assert remarks(SCORING, other(versions={"torch": "2.13.0", "pyarrow": "23"})) == ()
     assert remarks(SCORING, other(versions={"torch": "2.14.0"})) == (
         "torch was 2.13.0 and is 2.14.0, which may round differently",

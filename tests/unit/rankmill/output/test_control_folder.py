@@ -80,7 +80,7 @@ def test_all_names_of_an_output_have_one_control_folder(
         ("a/_rankmill/out/x", "folders called _rankmill are for control files"),
     ],
 )
-def test_an_output_without_a_place_next_to_it_is_refused(
+def test_an_output_with_nothing_next_to_it_is_refused(
     tmp_path: Path, output: str, message: str
 ) -> None:
     source = write(pairs(1, 2), tmp_path / "in.parquet")
@@ -108,7 +108,7 @@ def test_an_output_that_is_an_allowed_prefix_is_refused(
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Do without the rights of root, who may write everywhere."""
+    """Drop the rights of root, who may write everywhere."""
     own = os.geteuid()
     if own == 0:
         os.seteuid(65534)
@@ -118,7 +118,7 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(own)
 
 
-def test_a_volume_whose_parent_cannot_be_written_is_said_with_what_to_do() -> None:
+def test_a_read_only_parent_is_refused_with_advice() -> None:
     with tempfile.TemporaryDirectory() as parent:
         volume = Path(parent, "volume")
         volume.mkdir()
@@ -135,7 +135,7 @@ def test_a_volume_whose_parent_cannot_be_written_is_said_with_what_to_do() -> No
         Path(parent).chmod(0o755)
 
 
-def test_who_may_write_next_to_an_output_may_have_control_folders_there(tmp_path: Path) -> None:
+def test_the_folder_of_control_folders_has_the_mode_of_its_parent(tmp_path: Path) -> None:
     team = tmp_path / "team"
     team.mkdir()
     team.chmod(0o2775)

@@ -1,4 +1,4 @@
-"""Who holds an output on one machine: one at a time, alive or gone, on disk and by heartbeat."""
+"""The hold on an output: one run at a time, alive by its process or its heartbeat."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def output_of(folder: Path) -> Output:
 
 
 def leave(output: Output, **changes: object) -> None:
-    """What the newest run wrote, as if it were of another process."""
+    """Return the record of the newest run with other values."""
     run = last_run(output)
     assert run is not None
     names = [name for name in storage.names(output.runs_uri) if name.endswith(".json")]
@@ -58,7 +58,7 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path: Path) -> No
         ({"host": "elsewhere", "boot": "", "pid": 2**22 + 1}, True),
     ],
 )
-def test_a_process_is_asked_here_and_a_heartbeat_elsewhere(
+def test_alive_by_process_on_this_machine_and_by_heartbeat_elsewhere(
     tmp_path: Path, changes: dict[str, object], is_alive: bool
 ) -> None:
     output = output_of(tmp_path)
@@ -69,7 +69,7 @@ def test_a_process_is_asked_here_and_a_heartbeat_elsewhere(
         assert run is not None and run.is_alive is is_alive
 
 
-def test_a_dead_holder_is_followed_by_one(tmp_path: Path) -> None:
+def test_of_many_runs_one_follows_a_dead_holder(tmp_path: Path) -> None:
     output = output_of(tmp_path)
     with Hold() as dead, Hold() as heir, Hold() as late:
         dead.take(output, "job", "url")
@@ -83,7 +83,7 @@ def test_a_dead_holder_is_followed_by_one(tmp_path: Path) -> None:
         heir.check()
 
 
-def test_a_heartbeat_that_goes_on_is_not_taken_for_a_dead_one(
+def test_a_run_with_a_wrong_clock_and_a_heartbeat_is_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_run, "HEARTBEAT_S", 0.2)
@@ -127,7 +127,7 @@ def test_a_run_is_listed_until_its_output_is_gone(
 
 
 @pytest.mark.parametrize("state", ["file", "read-only"])
-def test_a_run_does_without_a_home(
+def test_a_run_works_without_a_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     (tmp_path / "file").write_text("")

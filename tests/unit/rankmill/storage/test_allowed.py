@@ -1,4 +1,4 @@
-"""Places outside of RANKMILL_ALLOWED_PREFIXES, by every trick that comes to mind."""
+"""Places outside of RANKMILL_ALLOWED_PREFIXES are refused, also by tricks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def allow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Allow]:
 
 @pytest.fixture
 def place(tmp_path: Path, allow: Allow) -> Path:
-    """An allowed folder, with a secret beside it and links that lead there."""
+    """Make an allowed folder, with a secret next to it and links that lead there."""
     for name in ("data/in", "data2", "out"):
         (tmp_path / name).mkdir(parents=True)
     for secret in ("secret", "data2/secret", "data-secret"):
@@ -72,7 +72,7 @@ REACHING_OUT = [
 
 
 @pytest.mark.parametrize("pattern", REACHING_OUT)
-def test_a_place_outside_is_refused_whatever_is_done_to_it(place: Path, pattern: str) -> None:
+def test_every_call_refuses_a_place_outside(place: Path, pattern: str) -> None:
     uri = pattern.format(place)
     file = storage.FileStat(uri, 6, "1")
     for touch in (
@@ -96,7 +96,7 @@ def test_a_place_outside_is_refused_whatever_is_done_to_it(place: Path, pattern:
     assert sorted(path.name for path in (place / "data2").iterdir()) == ["secret"]
 
 
-def test_what_lies_inside_is_not_hindered(place: Path) -> None:
+def test_places_inside_are_allowed(place: Path) -> None:
     for name in ("in/file", "good-link", "up/data/in/file", "./in/../in/file"):
         assert storage.read_bytes(f"{place}/data/{name}") == b"fine"
     storage.write_bytes(f"{place}/out/new/deep/file", b"x")
@@ -115,12 +115,12 @@ def test_other_schemes_are_refused(allow: Allow, scheme: str) -> None:
 @pytest.mark.parametrize(
     "pattern", ["{0}/*/secret", "{0}/data/../*", "{0}/data/**", "{0}/data/*/*"]
 )
-def test_globs_and_folders_do_not_reach_out(place: Path, pattern: str) -> None:
+def test_globs_and_folders_do_not_lead_outside(place: Path, pattern: str) -> None:
     with pytest.raises(NotAllowed, match=NAME):
         storage.find_files(pattern.format(place), ("",))
 
 
-def test_a_link_that_appears_in_a_folder_later_is_seen_at_the_next_opening(place: Path) -> None:
+def test_a_link_that_appears_later_is_checked_when_it_is_opened(place: Path) -> None:
     uri = f"{place}/data/in/file"
     file = storage.stat(uri)
     Path(uri).unlink()
@@ -138,12 +138,12 @@ def test_of_several_places_each_must_be_allowed(place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/data/\0/file", "/data/\ud800"])
-def test_a_name_that_no_file_can_have_is_one_line(name: str) -> None:
-    with pytest.raises(InputError, match="is no file name"):
+def test_an_impossible_file_name_is_one_line(name: str) -> None:
+    with pytest.raises(InputError, match="is not a file name"):
         storage.exists(name)
 
 
-def test_a_very_long_name_is_not_repeated_whole(allow: Allow) -> None:
+def test_a_very_long_name_is_clipped(allow: Allow) -> None:
     allow("/data")
     with pytest.raises(NotAllowed) as caught:
         storage.exists("/" + "x" * 10**6)
@@ -190,14 +190,14 @@ def test_objects_outside_are_refused_before_a_request(allow: Allow, uri: str) ->
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("s3://my bucket/x", "s3://my bucket/x: 'my bucket' is no bucket's name; write s3://"),
-        ("s3://b*/k", "'b*' is no bucket's name"),
+        ("s3://my bucket/x", "s3://my bucket/x: 'my bucket' is not a bucket name; write s3://"),
+        ("s3://b*/k", "'b*' is not a bucket name"),
         ("s3://bucket@evil/prefix/x", "an s3:// place has no user, password or port"),
         ("s3://AKIA:SECRETKEY@bucket/x", "an s3:// place has no user, password or port"),
         ("s3://AKIA:SECRET/KEY@bucket/x", "an s3:// place has no user, password or port"),
     ],
 )
-def test_what_is_no_bucket_is_refused_without_repeating_a_secret(
+def test_a_wrong_bucket_name_is_refused_without_repeating_a_secret(
     allow: Allow, uri: str, message: str
 ) -> None:
     for prefix in ("/data", "s3://bucket"):
@@ -218,7 +218,7 @@ SEGMENTS = st.sampled_from(["prefix", "prefix2", "..", ".", "", "other", "%2e%2e
 
 
 @given(st.lists(SEGMENTS, max_size=6), st.sampled_from(["bucket", "bucket2", "buck"]))
-def test_no_server_that_resolves_dots_is_led_out(segments: list[str], bucket: str) -> None:
+def test_a_server_that_resolves_dots_is_not_led_outside(segments: list[str], bucket: str) -> None:
     key = "/".join(segments)
     settings.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
@@ -236,7 +236,7 @@ def test_no_server_that_resolves_dots_is_led_out(segments: list[str], bucket: st
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=4), st.lists(st.sampled_from("ab"), max_size=4))
-def test_containment_is_that_of_pathlib(inner: list[str], outer: list[str]) -> None:
+def test_is_under_agrees_with_pathlib(inner: list[str], outer: list[str]) -> None:
     place, folder = "/" + "/".join(inner), "/" + "/".join(outer)
     assert is_under(place, folder) == Path(place).is_relative_to(folder)
     assert is_under(place + "/", folder + "/") == is_under(place, folder)
@@ -252,7 +252,7 @@ LINKS = st.dictionaries(
 
 @hypothesis_settings(max_examples=150)
 @given(LINKS, st.lists(st.one_of(NAMES, st.just("c")), min_size=1, max_size=6), st.booleans())
-def test_of_any_tree_of_links_only_what_is_inside_is_read(
+def test_links_never_lead_a_read_outside(
     links: dict[tuple[str, str], list[str]], path: list[str], is_relative: bool
 ) -> None:
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
@@ -271,7 +271,7 @@ def test_of_any_tree_of_links_only_what_is_inside_is_read(
 
 
 def _check_reading(path: str) -> None:
-    """Held against what the system itself reads by that name."""
+    """Compare with what the system itself reads by that name."""
     try:
         content = Path(path).read_bytes()
     except OSError:
@@ -297,7 +297,7 @@ def _check_reading(path: str) -> None:
         ("s3:///prefix", "s3:///prefix is neither"),
     ],
 )
-def test_a_setting_that_means_nothing_is_refused(allow: Allow, value: str, message: str) -> None:
+def test_a_wrong_prefix_is_refused(allow: Allow, value: str, message: str) -> None:
     allow(value)
     with pytest.raises(InputError, match=f"^{NAME}: {message}"):
         settings()
@@ -327,7 +327,7 @@ def test_without_the_setting_everything_is_allowed(monkeypatch: pytest.MonkeyPat
         "100.100.100.200",
     ],
 )
-def test_metadata_addresses_are_no_s3_endpoints(host: str) -> None:
+def test_metadata_addresses_are_refused_as_endpoints(host: str) -> None:
     for scheme in ("http", "https"):
         with pytest.raises(StorageRefused, match="metadata service"):
             check_endpoint(f"{scheme}://{host}/latest")
@@ -336,11 +336,11 @@ def test_metadata_addresses_are_no_s3_endpoints(host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1:9000", "minio", "10.0.0.8", "s3.eu-west-1.amazonaws.com", "[fd12::1]:9"]
 )
-def test_other_endpoints_are_fine(host: str) -> None:
+def test_other_endpoints_are_allowed(host: str) -> None:
     check_endpoint(f"http://{host}")
 
 
-def test_an_endpoint_is_told_without_its_password() -> None:
+def test_an_endpoint_is_reported_without_its_password() -> None:
     for url in ("http://me:SECRET@169.254.169.254", "http://me:SECRET@[::1", "me:SECRET@host"):
         with pytest.raises(StorageRefused, match="AWS_ENDPOINT_URL_S3") as caught:
             check_endpoint(url)
@@ -348,7 +348,9 @@ def test_an_endpoint_is_told_without_its_password() -> None:
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
-def test_a_metadata_endpoint_is_never_asked(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_no_request_goes_to_a_metadata_endpoint(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
     monkeypatch.setenv(variable, "http://169.254.169.254")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")

@@ -29,7 +29,7 @@ def test_a_publish_that_fails_leaves_the_old_content_and_no_trace(tmp_path: Path
     assert [path.name for path in target.parent.iterdir()] == ["file"]
 
 
-def test_nothing_stands_under_the_name_before_all_is_written(tmp_path: Path) -> None:
+def test_a_file_is_invisible_until_it_is_written(tmp_path: Path) -> None:
     target = tmp_path / "file"
 
     def write(file: IO[bytes]) -> None:
@@ -43,7 +43,7 @@ def test_nothing_stands_under_the_name_before_all_is_written(tmp_path: Path) -> 
     assert published.sha256 == hashlib.sha256(b"x" * 10).hexdigest()
 
 
-def test_a_full_disk_is_said_and_leaves_nothing() -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing() -> None:
     name = f"rankmill-full-test-{os.getpid()}-"
     with pytest.raises(StorageRefused, match="the disk is full"):
         storage.publish(f"/dev/shm/{name}", _raise_enospc)
@@ -55,7 +55,7 @@ def _raise_enospc(file: IO[bytes]) -> None:
         full.write(b"x")
 
 
-def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
+def test_a_file_in_the_way_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises((StorageRefused, StorageUnavailable), match="cannot write"):
         storage.write_bytes(str(tmp_path / "file" / "below"), b"")
@@ -68,7 +68,7 @@ def test_temporaries_of_killed_writers_are_removed(tmp_path: Path) -> None:
     assert storage.names(str(tmp_path)) == ["part"]
 
 
-def test_a_link_to_a_folder_that_it_lies_in_adds_nothing(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
     for name in ("in/a.parquet", "in/sub/b.parquet", "other/c.parquet"):
         storage.write_bytes(str(tmp_path / name), b"x")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
@@ -104,12 +104,12 @@ def test_a_file_has_one_name_however_it_is_found(
         ("?", {"a", "b", "x", "-", "!", "^", "\\", "[", "]"}),
     ],
 )
-def test_what_stands_in_brackets_is_no_regular_expression(pattern: str, wanted: set[str]) -> None:
+def test_brackets_are_not_regular_expressions(pattern: str, wanted: set[str]) -> None:
     there = ["a", "b", "x", "-", "!", "^", "\\", "[", "]", "/", "ab"]
     assert {name for name in there if matches(name, pattern)} == wanted
 
 
-def test_a_range_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_an_impossible_range_is_one_line(tmp_path: Path) -> None:
     storage.write_bytes(str(tmp_path / "part-1.parquet"), b"x")
     with pytest.raises(InputError, match=r"^part-\[9-0\]\.parquet: a range in \[\] ends"):
         storage.find_files(f"{tmp_path}/part-[9-0].parquet", (".parquet",))
@@ -132,7 +132,7 @@ def test_a_glob_may_begin_at_the_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "pattern", ["cand-*.parquet", "*.parquet", "day=[12]/*.parquet", "day=?", "day=1/**/c*"]
 )
-def test_a_glob_looks_only_where_it_may_match(
+def test_a_glob_lists_only_folders_that_may_match(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
 ) -> None:
     for name in ("cand-1.parquet", "day=1/cand-2.parquet", "private/cand-3.parquet"):
@@ -173,7 +173,7 @@ def test_a_glob_matches_what_its_regular_expression_would(
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("piece", ["*a", "**a", "**/", "**/*", "*[!b]", "?*", "*?a"])
-def test_a_glob_that_would_be_tried_in_all_ways_is_matched_at_once(piece: str) -> None:
+def test_a_glob_does_not_backtrack(piece: str) -> None:
     """A regular expression would take years."""
     for name in ("a" * 250, "a/" * 120 + "a"):
         assert not matches(name, piece * 30 + "b")

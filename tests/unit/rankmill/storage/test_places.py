@@ -1,4 +1,4 @@
-"""What the places mean that a user names, commas and schemes included."""
+"""Places as users write them: with commas, schemes, tildes and colons."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "one", ["a,b", "a,b/", "a,b/x.parquet", "a,b/*.parquet", "?,b", "./a,b/c,d.parquet", "c"]
 )
-def test_what_is_there_with_its_commas_is_one_place(folder: Path, one: str) -> None:
+def test_an_existing_name_with_commas_is_one_place(folder: Path, one: str) -> None:
     assert storage.places(one) == [one]
     assert read_source(one).n_rows in (2, 4)
     found = check(JobSpec(input_uri=one, output_uri="out,1", model_id="null"))
     assert found.record.spec.input_uri == storage.absolute(one)
 
 
-def test_commas_divide_what_is_not_there_as_a_whole(folder: Path) -> None:
+def test_commas_separate_places_if_the_whole_does_not_exist(folder: Path) -> None:
     assert storage.places("c, e/*.parquet,") == ["c", "e/*.parquet"]
     many = ["c/x.parquet"] * 100  # longer than a file's name may be
     assert storage.places(",".join(many)) == many
@@ -40,18 +40,18 @@ def test_commas_divide_what_is_not_there_as_a_whole(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("nothing", ["", ",", " , ", " "])
-def test_an_input_that_names_no_place_is_refused(folder: Path, nothing: str) -> None:
+def test_an_input_of_commas_only_is_refused(folder: Path, nothing: str) -> None:
     with pytest.raises(InputError, match=f"'{nothing}' names no place; give a file, a folder"):
         storage.places(nothing)
 
 
-def test_a_folder_of_our_own_is_one_place_whatever_it_is_called(folder: Path) -> None:
+def test_an_output_with_commas_is_one_place(folder: Path) -> None:
     with pytest.raises(InputError, match="c,e: no such file"):
         read_source(["c,e"])
 
 
 @pytest.mark.parametrize("uri", ["s3:/bucket/x", "file:/tmp/o", "FILE:/tmp/o", "hdfs:/x"])
-def test_a_scheme_without_its_slashes_is_no_folder(folder: Path, uri: str) -> None:
+def test_a_scheme_without_its_slashes_is_refused(folder: Path, uri: str) -> None:
     for touch in (storage.exists, storage.absolute, storage.is_local):
         with pytest.raises(InputError, match=f"^{uri}: write s3://bucket/key or file:///.*./{uri}"):
             touch(uri)
@@ -59,7 +59,9 @@ def test_a_scheme_without_its_slashes_is_no_folder(folder: Path, uri: str) -> No
 
 @pytest.mark.parametrize("uri", ["file://host/tmp/o", "file://tmp", "file://", "FILE://o/x"])
 def test_a_host_before_a_path_is_refused(folder: Path, uri: str) -> None:
-    with pytest.raises(InputError, match=f"^{uri}: no host .*; write file:///folder/file"):
+    with pytest.raises(
+        InputError, match=f"^{uri}: a file:// place has no host; write file:///folder/file"
+    ):
         storage.absolute(uri)
 
 
@@ -110,7 +112,7 @@ def test_a_tilde_is_the_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("in/[1].parquet", "in/out", True),
     ],
 )
-def test_an_output_is_apart_from_all_that_is_read(
+def test_an_output_that_overlaps_an_input_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, output: str, is_apart: bool
 ) -> None:
     for name in ("in/in.parquet", "in/[1].parquet", "in/deep/in.parquet", "texts/in.parquet"):

@@ -1,4 +1,4 @@
-"""Ranges fetched ahead: what is read is what the file holds, wherever it comes from."""
+"""Ranges fetched ahead: a read returns the file's bytes, from memory or storage."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.support.inputs import wait_for
 KB = 1024
 
 
-def test_ranges_that_nearly_touch_become_one() -> None:
+def test_ranges_with_a_small_gap_are_joined() -> None:
     ranges = [(900 * KB, 901 * KB), (0, 10), (10, 20), (200 * KB, 300 * KB), (15, 18)]
     assert joined(ByteRange(*each) for each in ranges) == [(0, 300 * KB), (900 * KB, 901 * KB)]
 
 
-def test_what_a_damaged_footer_names_is_left_out() -> None:
+def test_impossible_ranges_are_left_out() -> None:
     ranges = [ByteRange(-5, 10), ByteRange(10, 5), ByteRange(7, 7), ByteRange(3, 4)]
     assert joined(ranges) == [(3, 4)]
 
 
-def test_what_is_read_is_what_the_file_holds() -> None:
+def test_every_range_reads_the_files_bytes() -> None:
     content = random.Random(3).randbytes(3000 * KB)
     fetched = Fetched(io.BytesIO(content))
     steps = ([(0, 500 * KB), (1000 * KB, 1500 * KB)], [(2900 * KB, 4000 * KB)], [])
@@ -43,7 +43,7 @@ def test_what_is_read_is_what_the_file_holds() -> None:
 
 
 class Watched(io.BytesIO):
-    """Knows what was read of it; fails where a test says so."""
+    """A file that records its reads and fails where a test wants it."""
 
     def __init__(self, content: bytes, fails_at: int | None = None) -> None:
         super().__init__(content)
@@ -64,7 +64,7 @@ def threads() -> list[threading.Thread]:
 STEPS = [[ByteRange(at * KB, at * KB + 20), ByteRange(at * KB + 10, at * KB + 90)] for at in (0, 1)]
 
 
-def test_each_range_is_fetched_once_and_the_next_meanwhile() -> None:
+def test_each_range_is_fetched_once_and_ahead() -> None:
     file = Watched(bytes(2 * KB))
     fetched = Fetched(file)
     turns = fetched.in_turn(STEPS)
@@ -77,7 +77,7 @@ def test_each_range_is_fetched_once_and_the_next_meanwhile() -> None:
     assert threads() == []
 
 
-def test_what_cannot_be_fetched_is_told_in_its_turn_and_nothing_goes_on() -> None:
+def test_a_failed_fetch_is_raised_in_its_turn_and_ends_the_thread() -> None:
     turns = Fetched(Watched(bytes(2 * KB), fails_at=KB)).in_turn(STEPS)
     next(turns)
     with pytest.raises(StorageUnavailable, match="not now"):
@@ -85,7 +85,7 @@ def test_what_cannot_be_fetched_is_told_in_its_turn_and_nothing_goes_on() -> Non
     assert threads() == []
 
 
-def test_whoever_stops_early_leaves_no_thread() -> None:
+def test_stopping_early_leaves_no_thread() -> None:
     turns = Fetched(Watched(bytes(2 * KB))).in_turn(STEPS)
     next(turns)
     turns.close()
