@@ -54,7 +54,7 @@ def own_run_notes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT cross-encoder with random weights."""
+    """Make a BERT cross-encoder with random weights."""
     import torch
 
     from tests.support.models.checkpoints import bert
@@ -73,7 +73,7 @@ def redis_server() -> Iterator[str]:
 
 @pytest.fixture
 def broker_url(redis_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty Redis that this process and the workers it starts use; quick to notice faults."""
+    """Give this process and its workers an empty Redis, and settings that notice faults soon."""
     import redis
 
     redis.Redis.from_url(redis_server.replace("redis+socket://", "unix://")).flushall()

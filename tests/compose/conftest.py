@@ -40,7 +40,7 @@ def check_docker() -> None:
 
 
 def _torch_index() -> str:
-    """What the Makefile was told; empty where the package index at hand has torch for the CPU."""
+    """Return TORCH_INDEX; it is empty if the configured package index has torch for the CPU."""
     import os
 
     return os.environ.get("TORCH_INDEX", "https://download.pytorch.org/whl/cpu")

@@ -72,7 +72,7 @@ class Stack:
         )
 
     def compose(self, *arguments: str, timeout_s: float = 120) -> str:
-        """What it prints; a failure shows all that it said."""
+        """Run `docker compose` and return its output; a failure shows all of it."""
         done = self.try_compose(*arguments, timeout_s=timeout_s)
         assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -99,7 +99,7 @@ class Stack:
         return sorted(self.compose("ps", "--services").split())
 
     def kill(self, service: str) -> int:
-        """SIGKILL to a container's first process, as a crash; a `docker kill` is no crash."""
+        """Kill a container's first process; Docker does not count `docker kill` as a crash."""
         pid = int(self.inspect(service)["State"]["Pid"])
         os.kill(pid, signal.SIGKILL)
         return pid

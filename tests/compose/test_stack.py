@@ -63,7 +63,7 @@ def test_every_service_is_up_sealed_and_healthy(stack: Stack) -> None:
         assert stack.password not in shown, f"{service}: its command line shows the password"
 
 
-def test_redis_keeps_what_it_is_told_and_lets_each_role_do_its_own(stack: Stack) -> None:
+def test_redis_keeps_its_data_and_lets_each_role_do_its_own(stack: Stack) -> None:
     (command,) = [
         each for each in stack.inspect("redis")["Config"]["Cmd"] if "redis-server" in each
     ]
@@ -84,7 +84,7 @@ def test_the_demo_job(stack: Stack) -> None:
     assert facts["state"] == "succeeded" and facts["n_pairs_done"] == N_ROWS
     assert counted(stack, "/data/demo") == [N_ROWS, N_ROWS, 0]
     manifest = json.loads(stack.python("print(open('/data/_rankmill/demo/manifest.json').read())"))
-    assert manifest["scoring"][0]["path"] == "packed"  # the engine, not what stands in for it
+    assert manifest["scoring"][0]["path"] == "packed"  # the engine, not the null scorer
 
 
 @pytest.mark.parametrize("victim", ["worker-cpu", "redis"])

@@ -1,4 +1,4 @@
-"""What several files share: an S3 endpoint behind a proxy that fails as told, and schedules."""
+"""Fixtures of several files: an S3 endpoint behind a proxy with planned faults, and schedules."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def faults() -> Faults:
 
 @pytest.fixture
 def s3(endpoint: str, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket behind the proxy."""
+    """Make an empty bucket behind the proxy."""
     with faulty_proxy(endpoint, faults) as proxy:
         for name, value in s3_environment(proxy).items():
             monkeypatch.setenv(name, value)
@@ -57,7 +57,7 @@ def nights(broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="module")
 def worked_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis of its own with a worker."""
+    """Start a Redis of its own with a worker."""
     log = tmp_path_factory.mktemp("worker") / "worker.log"
     with start_redis() as (url, _):
         environment = {"RANKMILL_BROKER_URL": url, "RANKMILL_THREADS": "1"}

@@ -19,7 +19,7 @@ from rankmill.output.output import Job, Output
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
 from tests.support.inputs import control, everything_under, pairs, write
-from tests.unit.rankmill.report.test_report import scored
+from tests.support.scored import scored
 from worker.finalize import finalize
 
 

@@ -24,8 +24,8 @@ from rankmill.settings import settings
 from tests.conftest import StartWorker
 from tests.support.command import rankmill
 from tests.support.inputs import pairs, wait_for, write
+from tests.support.scored import scored
 from tests.support.webhook import SECRET, Receiver, receiver
-from tests.unit.rankmill.report.test_report import scored
 from worker.finalize import make_manifest
 
 

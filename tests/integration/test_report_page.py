@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 
 from rankmill.report import write_report
 from tests.support.browser import chromium
-from tests.unit.rankmill.report.test_report import EVIL, scored
+from tests.support.scored import EVIL, scored
 
 PHONE, DESK = 375, 1200
 

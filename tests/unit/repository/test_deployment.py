@@ -196,8 +196,8 @@ def test_each_gpu_type_is_scaled_by_the_queue_that_it_serves(
 
 
 def test_the_dockerfiles_are_as_hadolint_wants_them() -> None:
-    beside = Path(sys.executable).with_name("hadolint")
-    hadolint = str(beside) if beside.exists() else program("hadolint")
+    installed = Path(sys.executable).with_name("hadolint")
+    hadolint = str(installed) if installed.exists() else program("hadolint")
     done = subprocess.run(
         [hadolint, *sorted(DOCKERFILES)], cwd=CHECKOUT, capture_output=True, text=True
     )
