@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -59,7 +59,7 @@ def test_the_commands_of_one_machine_work(folder: Path) -> None:
         ranks = pq.read_table(folder / output)["rank"].to_pylist()
         assert ranks == [*range(1, 11)] * 3
     (block,) = blocks("Read the result", "python")
-    names: dict[str, pd.DataFrame] = {}
+    names: dict[str, pa.Table] = {}
     exec(block, names)
     assert len(names["best"]) == 3
 

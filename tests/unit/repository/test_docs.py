@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from rankmill.settings import CHECKOUT, Settings, settings
@@ -84,6 +85,20 @@ def test_the_readme_is_a_landing_page() -> None:
     text = README.read_text()
     assert len(text.splitlines()) <= 130
     assert "$ make demo" in text and "$ make test" in text
+
+
+def test_the_readme_names_the_answer_of_its_query_and_its_place_before() -> None:
+    text = README.read_text()
+    shown = re.search(r"The query describes `([^`]+)`, which BM25 had at place (\d+)", text)
+    query = re.search(r"^```text\n(.+)$", text, re.MULTILINE)
+    assert shown and query
+    rows = pq.read_table(CHECKOUT / "examples" / "packages.parquet").to_pylist()
+    group = [row for row in rows if row["query"] == query[1]]
+    qrels = (CHECKOUT / "examples" / "packages.qrels").read_text().splitlines()
+    answers = {words[2] for line in qrels if (words := line.split())[0] == group[0]["query_id"]}
+    assert answers == {shown[1]}
+    assert [row["doc_id"] for row in group].index(shown[1]) + 1 == int(shown[2])
+    assert re.search(rf"│ {shown[1]} +│ +{shown[2]} │", text)
 
 
 @pytest.mark.parametrize("page", NOW, ids=name)
