@@ -1,7 +1,7 @@
 """Every error that Rankmill raises on purpose.
 
     RankmillError                what is wrong, where, what to do: one line
-    ├── InputError               bad use or bad input; nothing was written (exit 2)
+    ├── InputError               bad use or bad input (exit 2)
     │   ├── ModelUnavailable     the model cannot be found, fetched or trusted
     │   └── OutputTaken          the output holds something else already
     ├── JobFailed                the job ended without success (exit 1, or its reason's)
@@ -80,7 +80,10 @@ def is_memory_shortage(error: BaseException) -> bool:
 
 
 class InputError(RankmillError):
-    """Bad use or bad input; nothing was written."""
+    """Bad use or bad input.
+
+    Found before a job starts, nothing was written; found in its rows, parts of other shards remain.
+    """
 
     exit_code = 2
 
