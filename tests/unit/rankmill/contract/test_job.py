@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from rankmill.contract.base import parse
-from rankmill.contract.job import JobSpec, job_id_for
+from rankmill.contract.job import _LATER_OPTIONS, JobOptions, JobSpec, job_id_for
 from rankmill.contract.job_state import LEGAL_MOVES, JobState
 from rankmill.contract.plan import InputFile, ShardSpec
 from rankmill.errors import InputError
@@ -45,6 +45,12 @@ def test_a_job_id_depends_on_what_decides_its_result() -> None:
     assert name == job_id_for(spec(priority=9), (FILE,))
     assert name != job_id_for(spec(top_k=1), (FILE,))
     assert name != job_id_for(spec(), (FILE.model_copy(update={"state": "6"}),))
+
+
+@pytest.mark.parametrize("option", _LATER_OPTIONS)
+def test_an_option_of_a_later_release_has_the_default_none(option: str) -> None:
+    """`job_id_for` leaves out only None, so any other default would change every job's id."""
+    assert JobOptions.model_fields[option].get_default() is None
 
 
 def test_final_states_have_no_legal_move() -> None:
