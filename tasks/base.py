@@ -4,8 +4,9 @@ import random
 from typing import Any
 
 from celery import Task
+from celery.exceptions import SoftTimeLimitExceeded
 
-from rankmill.errors import RankmillError, TransientError
+from rankmill.errors import RankmillError
 
 
 class Shell(Task):  # type: ignore[misc]  # Celery has no types
@@ -13,13 +14,11 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
 
     Attributes:
         max_retries: a task is not retried unless it sets this.
-        retry_on: the errors that are retried.
         longest_pause_s: the bound of the growing pause between tries, before jitter.
     """
 
     throws = (RankmillError,)
     max_retries = 0
-    retry_on: tuple[type[Exception], ...] = (TransientError,)
     longest_pause_s = 60.0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -28,7 +27,10 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
         try:
             try:
                 return self.run(*args, **kwargs)
-            except self.retry_on as error:
+            except (RankmillError, SoftTimeLimitExceeded) as error:
+                # Only a task that may be retried sets a soft limit.
+                if isinstance(error, RankmillError) and not error.transient:
+                    raise
                 raise self.again(error, self.pause_s()) from None
         except RankmillError as error:
             raise error from None

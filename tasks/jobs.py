@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.exceptions import SoftTimeLimitExceeded
-
 from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBMIT, TICK
 from rankmill.contract.base import parse
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import ShardSpec
 from rankmill.devices.choice import EXIT_DEVICE_LOST
 from rankmill.dispatch import dispatcher
-from rankmill.errors import DeviceFault, TransientError
+from rankmill.errors import DeviceFault, RankmillError
 from rankmill.ledger.jobs import ledger
 from rankmill.logs import get_logger
 from rankmill.settings import settings
@@ -54,7 +52,9 @@ def score_shard(self: Shell, shard: dict[str, Any]) -> str:
         # Celery returns the message of a process that ends to the queue, and starts another one.
         log.error("process ends: device failed", error=str(error))
         raise SystemExit(EXIT_DEVICE_LOST) from error
-    except TransientError as error:
+    except RankmillError as error:
+        if not error.transient:
+            raise
         if self.request.retries >= _MAX_RETRIES:
             return give_up(spec, error)
         pause_s = self.pause_s()
@@ -89,7 +89,6 @@ def report(job_id: str, output_uri: str) -> None:
 @app.task(
     name=NOTIFY,
     max_retries=_MAX_NOTIFY_RETRIES,
-    retry_on=(TransientError, SoftTimeLimitExceeded),
     longest_pause_s=_MAX_NOTIFY_PAUSE_S,
     soft_time_limit=_NOTIFY_LIMIT_S,
 )
@@ -108,5 +107,7 @@ def tick() -> None:
 
     try:
         tick_once(ledger(), settings())
-    except TransientError as error:
+    except RankmillError as error:
+        if not error.transient:
+            raise
         log.warning("schedules cannot be scanned", error=str(error))
