@@ -17,6 +17,13 @@ _OLDEST = (6, 2)
 
 def check_redis(settings: Settings) -> Iterator[Finding]:
     """Check the Redis of the settings, and whether workers take its queues."""
+    if "broker_url" not in settings.model_fields_set:
+        yield warning(
+            "redis",
+            "no cluster is set in RANKMILL_BROKER_URL; `rankmill run` needs none",
+            "set RANKMILL_BROKER_URL to use a cluster",
+        )
+        return
     try:
         client = connect(settings)
         with broker_errors():
@@ -25,7 +32,7 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
         yield problem(
             "redis",
             str(error),
-            "start Redis, or set RANKMILL_BROKER_URL; `rankmill run` needs none",
+            "start Redis, or correct RANKMILL_BROKER_URL; `rankmill run` needs none",
         )
         return
     try:

@@ -15,7 +15,9 @@ from rankmill.settings import Settings
 
 
 def check_schedules(settings: Settings) -> Iterator[Finding]:
-    """Check every schedule; `check_redis` reports a Redis that does not answer."""
+    """Check every schedule; `check_redis` reports a Redis that is not set or does not answer."""
+    if "broker_url" not in settings.model_fields_set:
+        return
     store, ledger = Store.connect(settings), Ledger.connect(settings)
     try:
         names = store.names()

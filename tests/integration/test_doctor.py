@@ -53,6 +53,18 @@ def test_a_sound_machine_has_no_problem_and_nothing_is_left_behind(sound: Path) 
     assert everything_under(sound) == []
 
 
+def test_a_machine_without_a_cluster_has_no_problem(
+    sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RANKMILL_BROKER_URL")
+    done = rankmill("doctor", "--json")
+    findings = json.loads(done.stdout)
+    assert done.returncode == 0, findings
+    (of_redis,) = [each for each in findings if each["name"].startswith("redis")]
+    assert of_redis["state"] == "warning" and "no cluster is set" in of_redis["message"]
+    assert not [each for each in findings if each["name"].startswith(("workers", "schedule"))]
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "name", "state", "message"),
     [
