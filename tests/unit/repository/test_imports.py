@@ -102,3 +102,16 @@ def test_rooms_import_each_other_in_one_direction_only() -> None:
 def test_no_file_name_occurs_twice_in_a_package(package: str) -> None:
     names = Counter(path.name for path in (CHECKOUT / package).rglob("*.py"))
     assert [name for name, n in names.items() if n > 1 and not name.startswith("__")] == []
+
+
+def test_no_test_module_imports_another_one() -> None:
+    """Shared builders are in tests/support."""
+    wrong = [
+        str(path.relative_to(CHECKOUT))
+        for path in (CHECKOUT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (getattr(node, "module", None) or "", *(alias.name for alias in node.names))
+        if any(part.startswith("test_") for part in name.split("."))
+    ]
+    assert wrong == []
