@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from datetime import UTC, datetime
 from itertools import chain
@@ -151,11 +152,14 @@ def _check_manifest(job: Job, manifest: Manifest) -> None:
     allowed = job.spec.max_reject_rate
     if manifest.n_rejected > allowed * manifest.n_rows:
         reasons = ", ".join(f"{why}: {n}" for why, n in manifest.rejects_by_reason.items())
+        percent = 100 * manifest.n_rejected // manifest.n_rows
+        while manifest.n_rejected > percent / 100 * manifest.n_rows:
+            percent += 1
         raise JobFailed(
             f"{manifest.n_rejected} of {manifest.n_rows} rows were rejected, more than "
             f"--max-reject-rate {allowed:g} allows ({reasons}); "
-            f"see {job.output.control_uri}/rejected; rankmill resume with a higher "
-            "--max-reject-rate, or the same command with one, accepts what is scored"
+            f"see {job.output.control_uri}/rejected; accept them with: rankmill resume "
+            f"{shlex.quote(job.output.uri)} --max-reject-rate {percent / 100:g}"
         )
     weights = {(each.weights_sha256, each.tokenizer_sha256) for each in manifest.scoring}
     if len(weights) > 1:
