@@ -14,6 +14,7 @@ from rankmill.ledger.claims import FINALIZATION, PREPARATION
 from rankmill.ledger.counts import JobCounts
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
+from rankmill.spans import covered_s
 
 
 class JobStatus(BaseModel):
@@ -24,6 +25,8 @@ class JobStatus(BaseModel):
         exit_code: the exit code of the job's commands; None until the job ends.
         started_at: when its first shard began, since the last submit or resume.
         progress_at: when the last pair was scored.
+        scoring_s: seconds in which at least one shard ran, in any worker; None until it succeeded.
+        pairs_per_s: pairs per second of scoring, without idle time.
         reason: why it failed, waits, was interrupted or has an unknown state.
     """
 
@@ -48,6 +51,7 @@ class JobStatus(BaseModel):
     started_at: datetime | None = None
     progress_at: datetime | None = None
     ended_at: datetime | None = None
+    scoring_s: float | None = None
     pairs_per_s: float | None = None
     eta_s: int | None = None
     reason: str = ""
@@ -79,8 +83,10 @@ def status_from_storage(output: Output) -> JobStatus:
     n_rows_done = sum(report.n_rows for report in reports)
     finished = [(report.finished_at, report.wall_s) for report in reports if report.finished_at]
     started_at = min((at - timedelta(seconds=wall_s) for at, wall_s in finished), default=None)
-    ended_at = _ended_at(output, state, failure)
-    took_s = (ended_at - started_at).total_seconds() if ended_at and started_at else 0
+    scoring_s = None
+    if state.is_success and len(finished) == len(reports):  # release 0.1 recorded no times
+        ends = [(at.timestamp(), wall_s) for at, wall_s in finished]
+        scoring_s = covered_s((end - wall_s, end) for end, wall_s in ends)
     return JobStatus(
         job_id=record.job_id,
         state=state,
@@ -99,8 +105,9 @@ def status_from_storage(output: Output) -> JobStatus:
         submitted_at=record.submitted_at,
         started_at=started_at,
         progress_at=max((at for at, _ in finished), default=None),
-        ended_at=ended_at,
-        pairs_per_s=round(n_rows_done / took_s, 1) if took_s > 0 and state.is_success else None,
+        ended_at=_ended_at(output, state, failure),
+        scoring_s=None if scoring_s is None else round(scoring_s, 3),
+        pairs_per_s=round(n_rows_done / scoring_s, 1) if scoring_s else None,
         reason=failure.message if failure else output.loss(),
     )
 
@@ -125,10 +132,10 @@ def live_status(counts: JobCounts, ledger: Ledger) -> JobStatus:
     status = status_from_redis(counts)
     if status.state.is_final or status.state is JobState.CANCELLING:
         return status
-    now = ledger.now()
-    n_pairs, since = counts.n_pairs_done - counts.n_pairs_before, counts.started_at
-    if since is not None and now > since and n_pairs > 0:
-        rate = n_pairs / (now - since)
+    n_pairs = counts.n_pairs_done - counts.n_pairs_before
+    since, until = counts.started_at or 0.0, counts.progress_at or 0.0
+    if 0 < since < until and n_pairs > 0:
+        rate = n_pairs / (until - since)
         eta_s = round((counts.n_rows - counts.n_pairs_done) / rate)
         status = status.model_copy(update={"pairs_per_s": round(rate, 1), "eta_s": eta_s})
     scores = status.state is JobState.RUNNING

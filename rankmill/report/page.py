@@ -85,8 +85,10 @@ def _key_figures(facts: JobFacts) -> list[tuple[str, str, str]]:
     if tally.workers:
         figures.append(("device busy", f"{tally.busy_share:.1%}", "of the time in shards"))
     if facts.wall_s:
-        rate = f"{totals['n_rows'] / facts.wall_s:,.0f} rows/s"
-        figures.append(("time", _duration(facts.wall_s), rate))
+        figures.append(("time", _duration(facts.wall_s), "since submission"))
+    if tally.scoring_s:
+        rate = f"{totals['n_rows'] / tally.scoring_s:,.0f} pairs/s"
+        figures.append(("scoring", _duration(tally.scoring_s), rate))
     return figures
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from rankmill.contract.histogram import HistogramSum
 from rankmill.contract.results import Agreement, Scoring, ShardReport
+from rankmill.spans import covered_s
 
 _TIME_BUCKETS = 120
 _MAX_REJECTING = 20
@@ -108,6 +109,12 @@ class Tally:
         """The share of `wall_s` in which devices computed."""
         busy_s = sum(worker.busy_s for worker in self.workers.values())
         return busy_s / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def scoring_s(self) -> float:
+        """The seconds in which at least one shard ran; 0 if no shard recorded when it ended."""
+        starts, ends = self._spans[2::4], self._spans[3::4]
+        return covered_s(zip(starts, ends, strict=True))
 
     def throughput(self) -> Throughput | None:
         """Return rows per second over time, or None if no shard recorded when it ended.
