@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.cli.console import Console
-from producer.cli.fact_lines import facts_text, p_value_text
+from producer.cli.fact_lines import count_text, facts_text, p_value_text
 from rankmill.contract.drift import (
     ChangedQuery,
     Drift,
@@ -38,7 +38,7 @@ def _facts(drift: Drift) -> list[tuple[str, str]]:
     sides, models = [], []
     for side in (drift.old, drift.new):
         kept = f", the best {side.top_k:,} of each query" if side.top_k else ""
-        sides.append(f"{side.output_uri}: {side.n_pairs:,} pairs{kept}")
+        sides.append(f"{side.output_uri}: {count_text(side.n_pairs, 'pair')}{kept}")
         models.append(f"{side.model_id} {side.model_revision or ''}".rstrip())
     facts = [("old", sides[0]), ("new", sides[1])]
     if models[0] != models[1]:
@@ -49,14 +49,15 @@ def _facts(drift: Drift) -> list[tuple[str, str]]:
         facts.append((name, f"{presence.n_common:,} in both; {new}, {vanished}"))
     if drift.scores:
         facts += _score_facts(drift.scores)
+    n_queries = count_text(drift.queries.n_common, "query", "queries")
     for churn in drift.churn:
-        changed = f"{churn.n_changed:,} of {drift.queries.n_common:,} queries changed"
+        changed = f"{churn.n_changed:,} of {n_queries} changed"
         value = f"overlap {churn.overlap:.4f}, churn {churn.churn:.4f}; {changed}"
         facts.append((f"top {churn.k}", value))
     if drift.rbo:
         rbo = drift.rbo
         worst = f"p5 {rbo.quantiles['p5']:.4f}, min {rbo.quantiles['min']:.4f}"
-        unchanged = f"{rbo.n_equal:,} queries unchanged (p = {rbo.p})"
+        unchanged = f"{count_text(rbo.n_equal, 'query', 'queries')} unchanged (p = {rbo.p})"
         facts.append(("rbo", f"mean {rbo.mean:.4f}, {worst}; {unchanged}"))
     for each in drift.ndcg:
         change = f"{each.after - each.before:+.4f}, p {p_value_text(each.p_value)}"

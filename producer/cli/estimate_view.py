@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from producer.cli.fact_lines import facts_text
+from producer.cli.fact_lines import count_text, facts_text
 from producer.estimates.estimate import Estimate
 from producer.estimates.forecast import LengthBin, Pace, Tokens
 
@@ -27,11 +27,11 @@ def estimate_view(estimate: Estimate) -> RenderableType:
 
 
 def _facts(estimate: Estimate) -> list[tuple[str, str]]:
-    size = f"{_count(estimate.n_rows, 'row')} in {_count(estimate.n_files, 'file')}"
+    size = f"{count_text(estimate.n_rows, 'row')} in {count_text(estimate.n_files, 'file')}"
     sample = "the whole input"
     if estimate.n_sample_rows != estimate.n_rows:
-        places = _count(estimate.n_sample_places, "place")
-        sample = f"{_count(estimate.n_sample_rows, 'row')} from {places}"
+        places = count_text(estimate.n_sample_places, "place")
+        sample = f"{count_text(estimate.n_sample_rows, 'row')} from {places}"
     for reason, n_rows in estimate.rejected_by_reason.items():
         sample += f"; {n_rows:,} to be rejected: {reason}"
     facts = [
@@ -73,7 +73,7 @@ def _queries(estimate: Estimate) -> str:
         mean = estimate.n_rows / estimate.n_query_groups
         return f"about {estimate.n_query_groups:,}, with {mean:,.1f} candidates on average"
     if spread.min == spread.max:
-        text = f"{estimate.n_query_groups:,}, with {_count(spread.max, 'candidate')} each"
+        text = f"{estimate.n_query_groups:,}, with {count_text(spread.max, 'candidate')} each"
     else:
         span = f"{spread.min:,} to {spread.max:,} candidates (median {spread.median:,g})"
         text = f"{estimate.n_query_groups:,}, with {span}"
@@ -86,7 +86,7 @@ def _queries(estimate: Estimate) -> str:
 
 
 def _time(pace: Pace) -> str:
-    text = f"{_duration(3600 * pace.hours)} on {_count(pace.n_devices, 'device')}"
+    text = f"{_duration(3600 * pace.hours)} on {count_text(pace.n_devices, 'device')}"
     if pace.n_devices > 1:
         text += f", {pace.device_hours:,.2f} device-hours"
     each = " each" if pace.n_devices > 1 else ""
@@ -114,7 +114,3 @@ def _histogram(bins: tuple[LengthBin, ...]) -> list[RenderableType]:
         span = f"{each.start:,}" if last == each.start else f"{each.start:,} to {last:,}"
         table.add_row(span, Bar(most, 0, each.n_pairs), f"{each.n_pairs / total:.1%}")
     return [Text("tokens a pair, of the sample", style="bold"), table]
-
-
-def _count(n: int, name: str) -> str:
-    return f"{n:,} {name}" if n == 1 else f"{n:,} {name}s"

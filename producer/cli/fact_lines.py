@@ -24,6 +24,17 @@ def facts_text(facts: Sequence[tuple[str, str]], styles: Sequence[str] = ()) -> 
     return lines
 
 
+def count_text(n: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun, such as `1 row` or `1,200 rows`.
+
+    Args:
+        n: the number.
+        noun: the noun in the singular.
+        plural: its plural, if that is not made by an `s`.
+    """
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
 def clock_text(seconds: float) -> str:
     """Return a duration as `0:01:02`."""
     whole = int(seconds)

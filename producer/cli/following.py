@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from producer.cli.console import Console, say, stderr, warn
+from producer.cli.fact_lines import count_text
 from producer.cli.job_view import jobs_table, preview_table, result_facts, status_facts
 from producer.cli.options import DeviceFlag, JobArgument, JsonFlag
 from producer.cli.progress import show_progress
@@ -90,6 +91,7 @@ def resume(
     elif handle.output.state().is_success:
         if max_reject_rate is not None:
             check_reject_rate(handle.output, max_reject_rate)
+        say_already_done()
         finish(handle, handle.status(), as_json, with_preview=False)
     else:
 
@@ -113,7 +115,8 @@ def retry_rejects(
         _continue_locally(handle, control.retry_rejects, as_json)
     else:
         n_shards = control.retry_rejects(handle, local=False)
-        print(f"{handle.job_id}: {n_shards} shards are run again")
+        are = "is" if n_shards == 1 else "are"
+        print(f"{handle.job_id}: {count_text(n_shards, 'shard')} {are} run again")
 
 
 def report(job: JobArgument, as_json: JsonFlag = False) -> None:
@@ -165,6 +168,11 @@ def follow(handle: JobHandle, statuses: Iterator[JobStatus]) -> JobStatus:
         sys.exit(130)
 
 
+def say_already_done() -> None:
+    """Print that a job was finished before the command."""
+    say("already done, nothing was run")
+
+
 def finish(handle: JobHandle, status: JobStatus, as_json: bool, *, with_preview: bool) -> None:
     """Print the end of a job.
 
@@ -180,7 +188,7 @@ def finish(handle: JobHandle, status: JobStatus, as_json: bool, *, with_preview:
             console.print(preview_table(shown))
         has_report = storage.exists(handle.output.report_uri)
         report_uri = handle.output.report_uri if has_report else None
-        console.print(result_facts(manifest, report_uri), soft_wrap=True)
+        console.print(result_facts(manifest, status, report_uri), soft_wrap=True)
     succeeded(status)
 
 

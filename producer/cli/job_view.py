@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from rich.table import Table
 from rich.text import Text
 
-from producer.cli.fact_lines import clock_text, facts_text
+from producer.cli.fact_lines import clock_text, count_text, facts_text
 from producer.jobs.preview import QueryPreview
 from producer.jobs.status import JobStatus
 from rankmill.contract.results import Manifest
@@ -29,17 +29,23 @@ def _fact(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def result_facts(manifest: Manifest, report_uri: str | None) -> Text:
+def result_facts(manifest: Manifest, status: JobStatus, report_uri: str | None) -> Text:
     """Return the figures of a finished job, with its output last, where the eye ends."""
     wall_s = (manifest.finished_at - manifest.submitted_at).total_seconds()
-    scored = f"{manifest.n_scored:,} of {manifest.n_rows:,} rows"
+    scored = f"{manifest.n_scored:,} of {count_text(manifest.n_rows, 'row')}"
+    written = count_text(manifest.n_written, "row")
     share = manifest.n_truncated / max(1, manifest.n_scored)
-    rate = f"{manifest.n_rows / max(wall_s, 1e-9):,.0f} pairs/s"
+    times = [f"{wall_s:,.1f} s since submission"]
+    if status.scoring_s is not None:
+        times.append(f"{status.scoring_s:,.1f} s of scoring")
+    if status.pairs_per_s is not None:
+        times.append(f"{status.pairs_per_s:,.0f} pairs/s while scoring")
+    times.append(count_text(manifest.n_tokens, "token"))
     facts = [
-        ("scored", f"{scored} in {manifest.n_query_groups:,} query groups"),
+        ("scored", f"{scored} in {count_text(manifest.n_query_groups, 'query group')}"),
         ("truncated", f"{manifest.n_truncated:,} ({share:.1%})"),
-        ("written", f"{manifest.n_written:,} rows in {len(manifest.parts):,} parts"),
-        ("time", f"{wall_s:,.1f} s, {rate}, {manifest.n_tokens:,} tokens"),
+        ("written", f"{written} in {count_text(len(manifest.parts), 'part')}"),
+        ("time", ", ".join(times)),
     ]
     if manifest.n_rejected:
         reasons = ", ".join(f"{why}: {n:,}" for why, n in manifest.rejects_by_reason.items())
@@ -50,7 +56,7 @@ def result_facts(manifest: Manifest, report_uri: str | None) -> Text:
     if manifest.reuse:
         reuse = manifest.reuse
         share = reuse.n_reused / max(1, reuse.n_reused + reuse.n_new)
-        scores = f"{reuse.n_reused:,} scores ({share:.1%}) from {reuse.source_uri}"
+        scores = f"{count_text(reuse.n_reused, 'score')} ({share:.1%}) from {reuse.source_uri}"
         said = [scores if reuse.n_reused or not reuse.refused else "no scores", reuse.refused or ""]
         facts.append(("reused", "; ".join(filter(None, (*said, *reuse.remarks)))))
     for scoring in manifest.scoring:
@@ -62,8 +68,9 @@ def result_facts(manifest: Manifest, report_uri: str | None) -> Text:
             facts.append(("max length", limit))
     if manifest.agreement:
         agreement = manifest.agreement
+        compared = count_text(agreement.n_pairs, "pair")
         figures = (
-            f"{agreement.precision} against fp32 on the first {agreement.n_pairs} pairs: "
+            f"{agreement.precision} against fp32 on the first {compared}: "
             f"tau {agreement.kendall_tau:.3f}, top-10 overlap {agreement.top10_overlap:.3f}, "
             f"largest logit difference {agreement.max_difference:.2g}"
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from producer.cli.console import Console
-from producer.cli.fact_lines import clock_text
+from producer.cli.fact_lines import clock_text, count_text
 from producer.jobs.status import JobStatus
 
 _RATE_OVER_S = 10.0
@@ -53,7 +53,7 @@ def _print_lines(statuses: Iterable[JobStatus], console: Console, rate: _Rate) -
         if status.state != last_state or is_due:
             printed_at = time.monotonic()
             last_state, last_n_pairs = str(status.state), status.n_pairs_done
-            share = f"{status.n_pairs_done:,} of {status.n_rows:,} pairs"
+            share = f"{status.n_pairs_done:,} of {count_text(status.n_rows, 'pair')}"
             why = "" if status.state.is_final else status.reason
             line = "  ".join(filter(None, (f"{status.state}: {share}", rate.facts(status), why)))
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -87,7 +87,7 @@ class _Rate:
             rates = f"{pairs_per_s:,.0f} pairs/s  {tokens_per_s:,.0f} tokens/s"
         elif status.pairs_per_s:
             eta_s = 0 if status.state.is_final else status.eta_s or 0
-            rates = f"{status.pairs_per_s:,.0f} pairs/s"
+            rates = f"{status.pairs_per_s:,.0f} pairs/s while scoring"
         else:
             return ""
         return f"{rates}  ETA {clock_text(eta_s)}" if eta_s else rates

@@ -9,7 +9,7 @@ import typer
 
 from producer.cli.console import Console, stderr, warn
 from producer.cli.estimate_view import estimate_view
-from producer.cli.following import finish, follow
+from producer.cli.following import finish, follow, say_already_done
 from producer.cli.options import DeviceFlag, JsonFlag, takes_job
 from producer.estimates.estimate import SAMPLE_PAIRS
 from producer.estimates.estimate import estimate as estimated
@@ -49,9 +49,12 @@ def run(
         folder = locate_model(spec.model_id, spec.model_revision)
         check_max_length(spec.max_length, spec.model_id, folder)
     control.check_not_elsewhere(job.output)
+    before = job.output.read_manifest()
     handle, status = run_locally(
         lambda hold: submit_checked(job, overwrite=overwrite, hold=hold), follow, warn
     )
+    if before is not None and handle.output.read_manifest() == before and status.state.is_success:
+        say_already_done()
     finish(handle, status, as_json, with_preview=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -52,9 +53,14 @@ def test_a_run_scores_every_row_and_the_same_run_again_does_nothing(
     assert manifest is not None and manifest.n_scored == len(rows) and len(manifest.parts) == 5
     assert "scored" in done.stdout and str(folder / "out") in done.stdout
     before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*")}
+    assert "already done" not in done.stderr
     again = rankmill(*command, "--json", folder=folder)
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["state"] == "succeeded"
+    assert again.returncode == 0 and "already done, nothing was run" in again.stderr, again.stderr
+    status = json.loads(again.stdout)
+    assert status["state"] == "succeeded"
+    rate = f"{status['pairs_per_s']:,.0f} pairs/s while scoring"
+    assert f"{status['scoring_s']:,.1f} s of scoring, {rate}" in done.stdout
+    assert status["pairs_per_s"] == pytest.approx(len(rows) / status["scoring_s"], rel=0.1)
     assert {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*")} == before
 
     other = rankmill(*command, "--top-k", 2, folder=folder)
@@ -83,8 +89,15 @@ def test_too_many_rejects_fail_the_job_and_keep_what_was_scored(
     failed = rankmill(*command, folder=folder)
     assert failed.returncode == 1
     assert "1 of 10 rows were rejected" in failed.stderr.replace("\n", " ")
+    last = failed.stderr.splitlines()[-1]
+    accept = shlex.split(last.partition("accept them with: rankmill ")[2])
+    assert accept == ["resume", str(folder / "out"), "--max-reject-rate", "0.1"]
     assert not (folder / "out" / "_SUCCESS").exists()
     assert len(read_output(folder / "out")) == 9
+    accepted = rankmill(*accept, folder=folder)
+    assert accepted.returncode == 0, accepted.stderr
+    assert "9 of 10 rows in 2 query groups" in accepted.stdout
+    assert "9 rows in 1 part\n" in accepted.stdout
     passed = rankmill(*command, "--max-reject-rate", 0.2, "--overwrite", "--json", folder=folder)
     assert passed.returncode == 0, passed.stderr
     assert json.loads(passed.stdout)["state"] == "succeeded with rejects"
