@@ -47,6 +47,6 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
             Exception: `error`, if the task has been retried `max_retries` times.
         """
         # Else Celery would show the arguments themselves in place of their short description.
-        shown = {"argsrepr": self.request.argsrepr, "kwargsrepr": self.request.kwargsrepr}
+        shown = {name: self.request.get(name) for name in ("argsrepr", "kwargsrepr")}
         retry: Exception = self.retry(exc=error, countdown=pause_s, throw=False, **shown)
         return retry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.support.models.checkpoints import CHAT_TEMPLATE
 from worker.engine.encoding.chat import ChatEncoder
@@ -19,14 +19,16 @@ MACRO = f"{{% macro f(m) %}}{PARTS}{{% endmacro %}}"
 
 
 @pytest.fixture
-def tokenizer(checkpoints: dict[str, Path]) -> object:
+def tokenizer(checkpoints: dict[str, Path]) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(checkpoints["qwen3-chat"])
 
 
-def test_a_template_that_does_not_end_for_one_text_is_stopped_there(tokenizer: object) -> None:
-    plain = ChatEncoder(tokenizer, max_length=64)  # type: ignore[arg-type]
-    tokenizer.chat_template = SOMETIMES  # type: ignore[attr-defined]
-    encoder = ChatEncoder(tokenizer, max_length=64, limit_s=0.5)  # type: ignore[arg-type]
+def test_a_template_that_does_not_end_for_one_text_is_stopped_there(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    plain = ChatEncoder(tokenizer, max_length=64)
+    tokenizer.chat_template = SOMETIMES
+    encoder = ChatEncoder(tokenizer, max_length=64, limit_s=0.5)
     window = PairWindow(["a", "b"], ["c", "d"])
     assert encoder.encode(window).ids.tolist() == plain.encode(window).ids.tolist()
     with pytest.raises(TimeoutError, match=r"the chat template does not end within 0\.5 s"):
