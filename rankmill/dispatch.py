@@ -11,12 +11,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rankmill.broker import send_finalize, send_prepare, send_report, send_shard
+from rankmill.broker import (
+    CONTROL_QUEUE,
+    score_queue,
+    send_finalize,
+    send_prepare,
+    send_report,
+    send_shard,
+)
 from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
 from rankmill.contract.plan import Plan
 from rankmill.contract.results import Failure, ShardReport
-from rankmill.errors import BrokerUnavailable, RankmillError
+from rankmill.errors import BrokerUnavailable, Declined, RankmillError
+from rankmill.host import machine_id, worker_id
+from rankmill.ledger.declines import Decline, failure, is_hopeless
 from rankmill.ledger.jobs import Ledger, ledger
 from rankmill.logs import get_logger
 from rankmill.notify import end_event, failed_event, notify
@@ -25,6 +34,9 @@ from rankmill.output.output import Job, Output
 from rankmill.settings import Settings, settings
 
 log = get_logger(__name__)
+
+# Of a host's reason in the failure of a job, which may list many hosts.
+_SHOWN_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -160,6 +172,59 @@ class Dispatcher:
         )
         notify(failed_event(failure, output_uri, self.ledger.counts(job_id)))
         self._end_job(job_id, JobState.FAILED, message)
+
+    def decline(
+        self,
+        job_id: str,
+        output_uri: str,
+        record: JobRecord | None,
+        error: RankmillError,
+        shard_index: int | None = None,
+    ) -> str:
+        """Note that this host cannot do a job's work, and fail the job if no other host can.
+
+        Returns:
+            The outcome in one line, if the work is not wanted any more.
+
+        Raises:
+            Declined: another host may do it; the caller sends it back.
+        """
+        counts = self.ledger.counts(job_id)
+        if record is None and (counts is None or counts.output_uri != output_uri):
+            self.refuse(job_id, output_uri, error)
+            return "refused"
+        is_over = counts is not None and counts.state.is_final
+        if is_over and shard_index is not None:
+            return "not wanted any more"
+        now, n_done = self.ledger.now(), counts.n_shards_done if counts else 0
+        self.ledger.declines.note(
+            job_id,
+            Decline(
+                worker=worker_id(),
+                host=socket.gethostname(),
+                machine=machine_id(),
+                reason=str(error)[:_SHOWN_REASON],
+                blame=error.blame,
+                n_shards_done=n_done,
+                at=now,
+            ),
+            self.settings.keep_finished_s,
+        )
+        declines = self.ledger.declines.of_job(job_id, now)
+        model_id = record.spec.model_id if record else counts.model_id if counts else ""
+        live = self.ledger.takers(CONTROL_QUEUE if shard_index is None else score_queue(model_id))
+        held = self.ledger.claims.held(job_id, self.ledger.in_flight(job_id))
+        if not is_hopeless(declines, live, n_done, is_running=bool(held)):
+            log.warning("work declined", job_id=job_id, reason=str(error))
+            raise Declined(str(error))
+        hopeless = failure(declines, error.exit_code)
+        if is_over:
+            return f"no host can do it: {hopeless}"
+        if record is not None:
+            self.fail(record, hopeless, shard_index)
+        else:
+            self.refuse(job_id, output_uri, hopeless)
+        return f"failed its job: {hopeless}"
 
     def refuse(self, job_id: str, output_uri: str, error: RankmillError) -> None:
         """Fail a job in Redis whose output may not be touched or cannot be read.

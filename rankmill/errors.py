@@ -2,8 +2,12 @@
 
     RankmillError                what is wrong, where, what to do: one line
     ├── InputError               bad use or bad input (exit 2)
+    │   ├── InputMissing         a file of the input is not there
     │   ├── ModelUnavailable     the model cannot be found, fetched or trusted
+    │   │   └── ModelNotAllowed  RANKMILL_ALLOWED_MODELS does not list it
     │   └── OutputTaken          the output holds something else already
+    ├── HostUnfit                this host cannot do the work; another one may
+    ├── Declined                 the work goes back to its queue, for another host
     ├── JobFailed                the job ended without success (exit 1, or its reason's)
     ├── GateFailed               a measured value is beyond its bound (exit 1)
     ├── JobUnknown               there is no such job (exit 2)
@@ -22,6 +26,8 @@
         └── WebhookUnavailable   the webhook does not take an event now
 
 `transient` alone decides whether a task is retried. `exit_code` is that of the command line.
+`blame` alone decides what a worker does after a permanent error: it fails the job if the job is to
+blame. It declines the work if its host or its settings may be, so that another worker takes it.
 `quotes_input` means that the line may hold text of the input's rows; it is then shown only to those
 who may read the input.
 """
@@ -29,15 +35,18 @@ who may read the input.
 from __future__ import annotations
 
 import errno
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from rankmill.shown import error_line
+
+Blame = Literal["job", "host", "settings"]
 
 
 class RankmillError(Exception):
     """One line for the user: what is wrong, where, and what to do."""
 
     transient: ClassVar[bool] = False
+    blame: ClassVar[Blame] = "job"
     exit_code: int = 1
     quotes_input: ClassVar[bool] = True
 
@@ -88,14 +97,41 @@ class InputError(RankmillError):
     exit_code = 2
 
 
+class InputMissing(InputError):
+    """A file of the input is not there, or this host does not see it."""
+
+    blame: ClassVar[Blame] = "host"
+    quotes_input = False
+
+
 class ModelUnavailable(InputError):
     """The model cannot be found, fetched or trusted."""
 
+    blame: ClassVar[Blame] = "host"
     quotes_input = False
+
+
+class ModelNotAllowed(ModelUnavailable):
+    """The setting RANKMILL_ALLOWED_MODELS does not list the model."""
+
+    blame: ClassVar[Blame] = "settings"
 
 
 class OutputTaken(InputError):
     """The output holds something else already."""
+
+    quotes_input = False
+
+
+class HostUnfit(RankmillError):
+    """This host cannot do the work; another one may."""
+
+    blame: ClassVar[Blame] = "host"
+    quotes_input = False
+
+
+class Declined(RankmillError):
+    """The work goes back to its queue, for another host."""
 
     quotes_input = False
 
@@ -127,6 +163,7 @@ class ClaimLost(RankmillError):
 class StorageRefused(RankmillError):
     """The disk is full or read-only, or access is denied."""
 
+    blame: ClassVar[Blame] = "host"
     exit_code = 2
     quotes_input = False
 
@@ -140,9 +177,13 @@ class WebhookRefused(RankmillError):
 class NotAllowed(StorageRefused):
     """A place is outside of RANKMILL_ALLOWED_PREFIXES."""
 
+    blame: ClassVar[Blame] = "settings"
+
 
 class NoConditionalPuts(StorageRefused):
     """A store in which two writers of one place both succeed."""
+
+    blame: ClassVar[Blame] = "job"
 
     def __init__(self, place: str) -> None:
         super().__init__(

@@ -4,6 +4,7 @@ Scoring a shard, preparing an input and finalizing a job all run in `attempt`:
 
     ClaimLost               another worker has the work; leave it
     transient error         raise it, so that the task is retried
+    blame is not the job's  decline the work, for another host; fail the job if there is none
     other RankmillError     fail the job, or refuse the message if its job is not known yet
     any other exception     a bug or a memory shortage: fail the job, or retry
 """
@@ -46,11 +47,15 @@ def attempt(
 
     Raises:
         TransientError: a retry may help.
+        Declined: this host cannot do it; the caller sends the message back.
     """
     tried = Attempt()
 
     def give_up(error: RankmillError) -> None:
-        if tried.record is None:
+        if error.blame != "job":
+            decline = dispatcher.decline
+            tried.outcome = decline(job_id, output_uri, tried.record, error, shard_index)
+        elif tried.record is None:
             dispatcher.refuse(job_id, output_uri, error)
             tried.outcome = "refused"
         else:
@@ -72,7 +77,7 @@ def attempt(
             bug = unexpected(error)
             if bug.transient:
                 raise bug from error
-            if tried.record is None:
+            if tried.record is None and bug.blame == "job":
                 raise
             log.exception("unexpected error")  # a retry would meet it again
             give_up(bug)

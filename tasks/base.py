@@ -6,7 +6,7 @@ from typing import Any
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from rankmill.errors import RankmillError
+from rankmill.errors import Declined, RankmillError
 
 
 class Shell(Task):  # type: ignore[misc]  # Celery has no types
@@ -22,11 +22,14 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
     longest_pause_s = 60.0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the body; retry or raise its errors, without their causes."""
+        """Run the body; retry, send back or raise its errors, without their causes."""
         # Flower shows tracebacks, and a cause may have text that this project's errors mask.
         try:
             try:
                 return self.run(*args, **kwargs)
+            except Declined as error:
+                self.send_back()
+                return f"declined: {error}"
             except (RankmillError, SoftTimeLimitExceeded) as error:
                 # Only a task that may be retried sets a soft limit.
                 if isinstance(error, RankmillError) and not error.transient:
@@ -34,6 +37,12 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
                 raise self.again(error, self.pause_s()) from None
         except RankmillError as error:
             raise error from None
+
+    def send_back(self) -> None:
+        """Send this task's message again as it is, for another worker."""
+        shown = {name: self.request.get(name) for name in ("argsrepr", "kwargsrepr")}
+        again = self.signature_from_request(self.request, retries=self.request.retries, **shown)
+        again.apply_async()
 
     def pause_s(self) -> float:
         """Return 1, 2, 4 … seconds, and up to half as much again so that retries spread out."""

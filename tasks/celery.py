@@ -9,7 +9,7 @@ from celery.signals import (
     worker_ready,
 )
 
-from rankmill import broker
+from rankmill import broker, host
 from rankmill.errors import RankmillError
 from tasks.logs import name_worker, set_up_logs
 from worker import signals
@@ -25,9 +25,11 @@ except RankmillError as error:
     raise SystemExit(error.exit_code) from None
 app.conf.include = ["tasks.jobs"]
 celeryd_init.connect(name_worker)
+celeryd_init.connect(host.name_worker)
 celeryd_init.connect(forget_beat)
 setup_logging.connect(set_up_logs)
 worker_process_init.connect(name_worker)
+worker_process_init.connect(host.name_worker)
 signals.connect()
 app.conf.worker_consumer = "worker.message_guard:CheckingConsumer"
 app.task_cls = "tasks.base:Shell"  # by name, since a pool process makes its own app

@@ -9,6 +9,7 @@ from typing import Any
 from rankmill.broker import score_queues
 from rankmill.dispatch import dispatcher
 from rankmill.errors import BrokerUnavailable, RankmillError
+from rankmill.host import worker_id
 from rankmill.ledger.jobs import ledger
 from rankmill.logs import get_logger
 from rankmill.reconcile import Reconciler
@@ -47,7 +48,7 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
 
     The main process is idle while its child scores, so that a busy worker scans too.
     """
-    name, queues = str(sender.hostname), sender.app.amqp.queues
+    queues = sender.app.amqp.queues
 
     def scan_for_ever() -> None:
         pause = threading.Event()
@@ -56,7 +57,7 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
                 taken = list(queues.consume_from)  # may change while the worker runs
                 # A worker for control alone does not count for the window of shards in flight.
                 scores = not set(score_queues()).isdisjoint(taken)
-                ledger().worker_seen(name, taken, scores=scores)
+                ledger().worker_seen(worker_id(), taken, scores=scores)
                 reconciler().scan()
                 worker_heartbeat().redis_answered()
             except BrokerUnavailable as error:

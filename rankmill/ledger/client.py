@@ -103,9 +103,10 @@ class JobKeys:
         self.deadly = f"{self.hash}:deadly"
         self.faults = f"{self.hash}:faults"
         self.replaces = f"{self.hash}:replaces"
+        self.declined = f"{self.hash}:declined"
         self.all = [
             *(self.hash, self.done, self.inflight, self.tries),
-            *(self.live, self.trial, self.deadly, self.faults, self.replaces),
+            *(self.live, self.trial, self.deadly, self.faults, self.replaces, self.declined),
         ]
 
     def claim(self, shard_index: int) -> str:

@@ -34,6 +34,7 @@ from rankmill.errors import OutputNotReady
 from rankmill.ledger.claims import Claims
 from rankmill.ledger.client import JobKeys, broker_errors, connect
 from rankmill.ledger.counts import JobCounts
+from rankmill.ledger.declines import Declines
 from rankmill.ledger.scripts import FINISH, SET_STATE, TAKE_NEXT
 from rankmill.settings import Settings, settings
 
@@ -55,6 +56,7 @@ class Ledger:
     Attributes:
         redis: the client, for tests and measurements; its errors are those of the redis library.
         claims: who may run a shard, and what is known of shards that killed their worker.
+        declines: the hosts that could not do a job's work, and why.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -63,6 +65,7 @@ class Ledger:
         self._finish = client.register_script(FINISH)
         self._set_state = client.register_script(SET_STATE)
         self.claims = Claims(client)
+        self.declines = Declines(client)
 
     @classmethod
     def connect(cls, settings: Settings) -> Ledger:
@@ -243,6 +246,13 @@ class Ledger:
                 pipe.zremrangebyscore(name, 0, now - _WORKER_SEEN_S)
                 pipe.expire(name, int(2 * _WORKER_SEEN_S))
             pipe.execute()
+
+    def takers(self, queue: str) -> set[str]:
+        """Return the workers of a queue with a heartbeat in the last minute, by their ids."""
+        now = self.now()
+        with broker_errors():
+            found = self.redis.zrangebyscore(_TAKERS + queue, now - _WORKER_SEEN_S, "+inf")
+        return set(cast(list[str], found))
 
     def n_takers(self, queue: str) -> int:
         """Return the number of workers of a queue with a heartbeat in the last minute."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rankmill.errors import ModelUnavailable
+from rankmill.errors import ModelNotAllowed
 from rankmill.models.folder_files import CODE, SAFE_FILES
 from rankmill.models.names import is_built_in_model, is_model_folder
 from rankmill.settings import settings
@@ -17,13 +17,13 @@ def check_model_allowed(model_id: str) -> None:
     """Refuse a model that the operator does not let jobs name.
 
     Raises:
-        ModelUnavailable: RANKMILL_ALLOWED_MODELS is set and does not list it.
+        ModelNotAllowed: RANKMILL_ALLOWED_MODELS is set and does not list it.
         NotAllowed: that setting is absent, and the folder is outside RANKMILL_ALLOWED_PREFIXES.
     """
     allowed = settings().allowed_models
     if allowed is not None:
         if not _is_listed(model_id, allowed):
-            raise ModelUnavailable(
+            raise ModelNotAllowed(
                 f"model {model_id[:200]} is not among those that RANKMILL_ALLOWED_MODELS allows: "
                 f"{', '.join(allowed)}"
             )

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
-from rankmill.errors import ClaimLost, InputError, MemoryShort, StorageUnavailable
+from rankmill.errors import (
+    ClaimLost,
+    Declined,
+    HostUnfit,
+    InputError,
+    MemoryShort,
+    ModelNotAllowed,
+    NotAllowed,
+    RankmillError,
+    StorageRefused,
+    StorageUnavailable,
+)
 from rankmill.guard import attempt
 from rankmill.output.output import Job
 from tests.support.finished import planned
@@ -77,3 +89,42 @@ def test_a_bug_before_the_job_is_known_is_raised(dispatcher: Dispatcher, job: Jo
     with pytest.raises(KeyError):
         outcome(dispatcher, job, KeyError("bug"), is_known=False)
     assert state(dispatcher, job) is JobState.RUNNING
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StorageRefused("read-only"), NotAllowed("outside"), ModelNotAllowed("x"), HostUnfit("y")],
+)
+@pytest.mark.parametrize("is_known", [True, False])
+def test_work_of_an_unfit_host_goes_to_another(
+    dispatcher: Dispatcher, job: Job, error: RankmillError, is_known: bool
+) -> None:
+    dispatcher.ledger.worker_seen("other@host 1234", ["rankmill.score"])
+    for _ in range(2):
+        with pytest.raises(Declined, match=str(error)):
+            outcome(dispatcher, job, error, is_known=is_known)
+    assert state(dispatcher, job) is JobState.RUNNING and job.output.read_failure() is None
+    (decline,) = dispatcher.ledger.declines.of_job(job.job_id, dispatcher.ledger.now())
+    assert decline.reason == str(error) and decline.blame == error.blame
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_job_fails_if_no_live_worker_can_do_it(
+    dispatcher: Dispatcher, job: Job, is_known: bool
+) -> None:
+    error = StorageRefused("disk full")
+    assert f"disk full (on {socket.gethostname()})" in outcome(
+        dispatcher, job, error, is_known=is_known
+    )
+    assert state(dispatcher, job) is JobState.FAILED
+    failure = job.output.read_failure()
+    assert (failure is not None and failure.exit_code == 2) is is_known
+
+
+def test_a_message_that_names_another_output_is_not_counted(
+    dispatcher: Dispatcher, job: Job
+) -> None:
+    with attempt(dispatcher, job.job_id, "/elsewhere", 0) as tried:
+        raise NotAllowed("outside")
+    assert tried.outcome == "refused" and state(dispatcher, job) is JobState.RUNNING
+    assert not dispatcher.ledger.declines.of_job(job.job_id, dispatcher.ledger.now())

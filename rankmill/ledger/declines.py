@@ -1,0 +1,121 @@
+"""Declines: the work that hosts could not do and sent back, and when no host is left for it.
+
+    rankmill:job:ID:declined   hash   the last `Decline` of a worker, as JSON, by worker
+
+A job that no host can do must end; one that some host can do must not. So a job has failed when
+every live worker of the queue has declined it. It has also failed when three machines blame
+themselves, no shard is being run and none has ended meanwhile: a large cluster need not try all its
+hosts. Differences of settings are no such blame, since they are usual during a rolling change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import cast
+
+import redis
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rankmill.errors import Blame, JobFailed
+from rankmill.ledger.client import JobKeys, broker_errors
+
+_MACHINES = 3
+# A worker that still cannot do the work has tried it again by then.
+_COUNTS_FOR_S = 600.0
+
+
+class Decline(BaseModel):
+    """Why a worker could not do a job's work.
+
+    Attributes:
+        worker: its id, as `rankmill.host.worker_id` returns it.
+        n_shards_done: the shards of the job that were done then.
+        at: when, by Redis's clock.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    worker: str
+    host: str
+    machine: str
+    reason: str
+    blame: Blame
+    n_shards_done: int
+    at: float
+
+
+class Declines:
+    """The declines of all jobs in Redis.
+
+    Each method raises BrokerUnavailable when Redis does not answer.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def note(self, job_id: str, decline: Decline, keep_s: int) -> None:
+        """Note a decline in the place of an earlier one of its worker."""
+        key = JobKeys(job_id).declined
+        with broker_errors(), self._redis.pipeline() as pipe:
+            pipe.hset(key, decline.worker, decline.model_dump_json())
+            pipe.expire(key, keep_s)
+            pipe.execute()
+
+    def of_job(self, job_id: str, now: float) -> list[Decline]:
+        """Return a job's declines that still count, the oldest first."""
+        with broker_errors():
+            values = cast(list[str], self._redis.hvals(JobKeys(job_id).declined))
+        return sorted(filter(lambda each: now - each.at < _COUNTS_FOR_S, _parsed(values)), key=_at)
+
+
+def is_hopeless(
+    declines: Sequence[Decline], live: Collection[str], n_shards_done: int, *, is_running: bool
+) -> bool:
+    """Return whether no host is left that may do a job's work.
+
+    Args:
+        declines: those of the job.
+        live: the live workers that take such work.
+        n_shards_done: the job's shards that are done.
+        is_running: whether a worker runs a shard of the job.
+    """
+    if is_running:
+        return False
+    if set(live) <= {decline.worker for decline in declines}:
+        return True
+    machines = {
+        each.machine
+        for each in declines
+        if each.blame == "host" and each.n_shards_done == n_shards_done
+    }
+    return len(machines) >= _MACHINES
+
+
+def failure(declines: Sequence[Decline], exit_code: int) -> JobFailed:
+    """Return the error of a job that no host can do, with each reason and its hosts."""
+    hosts: dict[str, list[str]] = {}
+    for decline in declines:
+        hosts.setdefault(decline.reason, []).append(_host(decline, declines))
+    lines = [f"{why} (on {', '.join(dict.fromkeys(names))})" for why, names in hosts.items()]
+    return JobFailed("; ".join(lines), exit_code)
+
+
+def _host(decline: Decline, declines: Sequence[Decline]) -> str:
+    """Return the name of a decline's host, with its machine if two have that name."""
+    machines = {each.machine for each in declines if each.host == decline.host}
+    return decline.host if len(machines) == 1 else f"{decline.host}/{decline.machine[:8]}"
+
+
+def _at(decline: Decline) -> float:
+    return decline.at
+
+
+def _parsed(values: Sequence[str]) -> list[Decline]:
+    """Return the declines; leave out values that are none, as another program may write them."""
+    found = []
+    for value in values:
+        try:
+            found.append(Decline.model_validate_json(value))
+        except ValidationError:
+            continue
+    return found

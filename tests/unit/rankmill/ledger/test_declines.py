@@ -1,0 +1,84 @@
+"""When a job is hopeless: as soon as no host may do it, and never before."""
+
+from __future__ import annotations
+
+import pytest
+
+from rankmill.errors import Blame
+from rankmill.ledger.declines import Decline, Declines, failure, is_hopeless
+from rankmill.ledger.jobs import Ledger
+
+
+def decline(
+    worker: str, *, machine: str = "", blame: Blame = "host", n_shards_done: int = 0
+) -> Decline:
+    return Decline(
+        worker=worker,
+        host=f"node-{worker}",
+        machine=machine or worker,
+        reason="read-only",
+        blame=blame,
+        n_shards_done=n_shards_done,
+        at=0.0,
+    )
+
+
+def hopeless(
+    *declines: Decline, live: str = "abcdefg", n_done: int = 0, runs: bool = False
+) -> bool:
+    return is_hopeless(declines, set(live), n_done, is_running=runs)
+
+
+def test_a_job_is_hopeless_once_every_live_worker_declined_it() -> None:
+    a, b = decline("a"), decline("b", blame="settings")
+    assert hopeless(a, live="a") and hopeless(a, b, live="ab") and hopeless(a, live="")
+    assert not hopeless(a, live="ab") and not hopeless(b, live="ab")
+    assert not hopeless(a, b, live="ab", runs=True)
+
+
+def test_three_machines_that_blame_themselves_are_enough() -> None:
+    assert hopeless(decline("a"), decline("b"), decline("c"))
+    assert not hopeless(decline("a"), decline("b"))
+
+
+def test_three_workers_of_one_machine_are_not() -> None:
+    assert not hopeless(*(decline(worker, machine="m") for worker in "abc"))
+
+
+def test_machines_do_not_agree_while_others_do_the_work() -> None:
+    three = [decline(worker) for worker in "abc"]
+    assert not hopeless(*three, runs=True)
+    assert not hopeless(*three, n_done=1)
+    assert hopeless(*(decline(worker, n_shards_done=1) for worker in "abc"), n_done=1)
+
+
+def test_settings_that_differ_must_differ_on_every_live_worker() -> None:
+    assert not hopeless(*(decline(worker, blame="settings") for worker in "abcdef"))
+
+
+def test_a_failure_lists_each_reason_with_its_hosts() -> None:
+    twins = [decline(worker).model_copy(update={"host": "node"}) for worker in ("one", "two")]
+    other = decline("c").model_copy(update={"reason": "not pulled"})
+    assert (
+        str(failure([*twins, other], 2))
+        == "read-only (on node/one, node/two); not pulled (on node-c)"
+    )
+    assert failure([other], 2).exit_code == 2
+
+
+def test_only_recent_and_readable_declines_count(ledger: Ledger) -> None:
+    declines = Declines(ledger.redis)
+    declines.note("job", decline("a"), 100)
+    declines.note("job", decline("a").model_copy(update={"at": 500.0}), 100)
+    ledger.redis.hset("rankmill:job:job:declined", mapping={"x": "{}", "y": "no JSON"})
+    assert [each.at for each in declines.of_job("job", 501.0)] == [500.0]
+    assert declines.of_job("job", 1200.0) == []
+    assert ledger.redis.ttl("rankmill:job:job:declined") in range(1, 101)
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_a_live_worker_counts_for_its_queues_alone(ledger: Ledger, n_workers: int) -> None:
+    for n in range(n_workers):
+        ledger.worker_seen(f"{n}@host", ["rankmill.score"])
+    assert len(ledger.takers("rankmill.score")) == n_workers
+    assert ledger.takers("rankmill.control") == set()
