@@ -199,7 +199,7 @@ def task_id_of(message: str) -> str:
     """Return the task id of a waiting message; empty if it is not a message of Celery."""
     try:
         return str(json.loads(message)["headers"]["id"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 

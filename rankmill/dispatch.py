@@ -23,7 +23,7 @@ from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
 from rankmill.contract.plan import Plan
 from rankmill.contract.results import Failure, ShardReport
-from rankmill.errors import BrokerUnavailable, Declined, RankmillError
+from rankmill.errors import BrokerUnavailable, Declined, EntryBroken, RankmillError
 from rankmill.host import machine_id, worker_id
 from rankmill.ledger.declines import Decline, failure, is_hopeless
 from rankmill.ledger.jobs import Ledger, ledger
@@ -110,7 +110,12 @@ class Dispatcher:
 
     def finish_shard(self, job: Job, report: ShardReport) -> None:
         """Count a reported shard and send the next one."""
-        if self.ledger.finish_shard(report) is None:
+        try:
+            n_done = self.ledger.finish_shard(report)
+        except EntryBroken as error:
+            log.warning("job's entry in Redis is broken", job_id=job.job_id, error=str(error))
+            n_done = None
+        if n_done is None:
             log.warning("job unknown to Redis reopened from storage", job_id=job.job_id)
             self.start(job)
             return

@@ -12,6 +12,7 @@
     ├── GateFailed               a measured value is beyond its bound (exit 1)
     ├── JobUnknown               there is no such job (exit 2)
     ├── ClaimLost                another worker may have this work now; publish nothing
+    ├── EntryBroken              an entry in Redis is not what Rankmill keeps there (exit 2)
     ├── StorageRefused           disk full, read-only, access denied (exit 2)
     │   ├── NotAllowed           a place outside of RANKMILL_ALLOWED_PREFIXES
     │   └── NoConditionalPuts    a store in which two writers of one place both succeed
@@ -158,6 +159,13 @@ class JobUnknown(RankmillError):
 
 class ClaimLost(RankmillError):
     """Another worker may have this work now; publish nothing."""
+
+
+class EntryBroken(RankmillError):
+    """An entry in Redis is not what Rankmill keeps there; others are not affected."""
+
+    exit_code = 2
+    quotes_input = False
 
 
 class StorageRefused(RankmillError):

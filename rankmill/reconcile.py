@@ -18,7 +18,15 @@ from rankmill.broker import (
 )
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
-from rankmill.errors import BrokerUnavailable, InputError, NotAllowed, OutputNotReady, RankmillError
+from rankmill.errors import (
+    BrokerUnavailable,
+    EntryBroken,
+    InputError,
+    NotAllowed,
+    OutputNotReady,
+    RankmillError,
+    unexpected,
+)
 from rankmill.ledger.claims import FINALIZATION, PREPARATION
 from rankmill.ledger.counts import JobCounts
 from rankmill.logs import get_logger
@@ -49,25 +57,45 @@ class Reconciler:
             BrokerUnavailable: Redis does not answer.
         """
         job_ids = {*list(self._running), *self._ledger.priorities()}
-        counts = {job_id: self._ledger.counts(job_id) for job_id in sorted(job_ids)}
+        counts = {job_id: self._counts(job_id) for job_id in sorted(job_ids)}
         if self._ledger.take_turn("reconcile", self._settings.reconcile_s * 0.9):
             queued = [each for queue in queues_of("all") for each in self._ledger.queued(queue)]
             waiting = {task_id_of(message) for message in queued}
             for job_id, seen in counts.items():
-                try:
-                    self._scan_job(job_id, seen, waiting)
-                except BrokerUnavailable:
-                    raise
-                except (InputError, NotAllowed) as error:  # the same next time
-                    log.error("job cannot continue", job_id=job_id, error=str(error))
-                    self._fail(job_id, str(error))
-                except RankmillError as error:
-                    log.warning("job cannot be scanned", job_id=job_id, error=str(error))
+                self._scan_safely(job_id, seen, waiting)
         for job_id, seen in counts.items():
             if seen is not None and seen.state.is_final:
                 self._running.pop(job_id, None)
             elif seen is not None:
                 self._running[job_id] = seen.output_uri
+
+    def _scan_safely(self, job_id: str, seen: JobCounts | None, waiting: set[str]) -> None:
+        """Scan one job; an error of the job itself is logged and stops no other job."""
+        try:
+            try:
+                self._scan_job(job_id, seen, waiting)
+            except (InputError, NotAllowed) as error:  # the same next time
+                log.error("job cannot continue", job_id=job_id, error=str(error))
+                self._fail(job_id, str(error))
+            except EntryBroken as error:
+                log.warning("job's entry in Redis is broken", job_id=job_id, error=str(error))
+                if seen is not None:
+                    self._dispatcher.start_again(Output(seen.output_uri))
+        except BrokerUnavailable:
+            raise
+        except RankmillError as error:
+            log.warning("job cannot be scanned", job_id=job_id, error=str(error))
+        except Exception as error:  # a bug
+            bug = str(unexpected(error))
+            log.error("job cannot be scanned", job_id=job_id, error=bug, exc_info=True)
+
+    def _counts(self, job_id: str) -> JobCounts | None:
+        """Return a job's counts; None if Redis lost them or holds something else."""
+        try:
+            return self._ledger.counts(job_id)
+        except EntryBroken as error:
+            log.warning("job's entry in Redis is broken", job_id=job_id, error=str(error))
+            return None
 
     def _scan_job(self, job_id: str, seen: JobCounts | None, waiting: set[str]) -> None:
         """Act on one job.

@@ -7,16 +7,13 @@ import numpy as np
 from producer.inputs.columns import resolve_columns
 from producer.inputs.source import Source
 from rankmill.contract.job import JobSpec
-from rankmill.contract.plan import Columns, Plan, encode_schema
+from rankmill.contract.plan import MAX_SHARDS, Columns, Plan, encode_schema
 from rankmill.errors import InputError
 from rankmill.tables.schema import with_id_types
 
 _N_SHARDS = 32
 _MIN_SHARD_PAIRS, _MAX_SHARD_PAIRS = 1024, 32768
 _MAX_SHARD_BYTES = 128 * 2**20
-
-# Each worker reads the plan, and a footer of 500 bytes may name any number of rows.
-_MAX_SHARDS = 1_000_000
 
 # What a row costs besides its columns, in bytes: its special tokens and its results.
 _ROW_BYTES = 64
@@ -72,10 +69,10 @@ def shard_bounds(
         size = min(max(-(-n_rows // _N_SHARDS), _MIN_SHARD_PAIRS), _MAX_SHARD_PAIRS)
         by_bytes = min(-(-n_bytes // _MAX_SHARD_BYTES), n_rows)
         n_shards = max(1, -(-n_rows // size), by_bytes)
-    if n_shards > _MAX_SHARDS:
+    if n_shards > MAX_SHARDS:
         raise InputError(
             f"the input's footers name {n_rows:,} rows of {n_bytes:,} bytes, which makes "
-            f"{n_shards:,} shards, more than {_MAX_SHARDS:,}; if that is so, give a larger "
+            f"{n_shards:,} shards, more than {MAX_SHARDS:,}; if that is so, give a larger "
             "--shard-pairs or several jobs"
         )
     if n_shards == 1:

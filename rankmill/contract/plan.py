@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import operator
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rankmill.contract.base import Contract, JobId, OutputUri
+from rankmill.errors import InputError
 from rankmill.storage import FileStat
 
 InputRole = Literal["input", "queries", "corpus"]
@@ -20,6 +21,9 @@ Partition = dict[str, int | str | None]
 RESULT_COLUMNS = ("logit", "score", "rank", "n_tokens", "truncated")
 # The column of a part that holds a query's ranked candidates, with --layout lists.
 CANDIDATES_COLUMN = "candidates"
+
+# Each worker reads the plan, and a footer of 500 bytes may name any number of rows.
+MAX_SHARDS = 1_000_000
 
 REJECT_COLUMNS = ("file", "row", "reason")
 
@@ -40,8 +44,8 @@ class InputFile(Contract):
     """
 
     uri: str
-    n_rows: int
-    size_bytes: int
+    n_rows: int = Field(ge=0)
+    size_bytes: int = Field(ge=0)
     state: str
     partition: Partition = Field(default_factory=dict)
     names: dict[str, str] = Field(  # left out if empty, so that job ids stay the same
@@ -119,12 +123,31 @@ class Plan(Contract):
     files: tuple[InputFile, ...]
     arrow_schema: str
     columns: Columns
-    shard_bounds: Annotated[tuple[int, ...], Field(min_length=2)]
+    shard_bounds: Annotated[tuple[int, ...], Field(min_length=2, max_length=MAX_SHARDS + 1)]
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        """Check that the shards cover the files' rows without a gap or an overlap."""
+        bounds = self.shard_bounds
+        rises = all(map(operator.lt, bounds, bounds[1:])) or bounds == (0, 0)
+        if bounds[0] != 0 or not rises:
+            raise ValueError("shard_bounds do not rise from 0")
+        n_rows = sum(file.n_rows for file in self.files)
+        if self.files and n_rows != bounds[-1]:
+            raise ValueError(f"shard_bounds end at {bounds[-1]}, but the files have {n_rows} rows")
+        return self
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The schema of every file."""
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
+        """The schema of every file.
+
+        Raises:
+            InputError: `arrow_schema` is not a schema.
+        """
+        try:
+            return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
+        except (ValueError, OSError, pa.ArrowException) as error:
+            raise InputError(f"plan of job {self.job_id}: arrow_schema is not a schema") from error
 
     @property
     def n_rows(self) -> int:
@@ -137,7 +160,15 @@ class Plan(Contract):
         return len(self.shard_bounds) - 1
 
     def shard(self, shard_index: int, output_uri: str) -> ShardSpec:
-        """Return a shard for its message."""
+        """Return a shard for its message.
+
+        Raises:
+            InputError: the plan has no such shard.
+        """
+        if not 0 <= shard_index < self.n_shards:
+            raise InputError(
+                f"job {self.job_id} has no shard {shard_index}: its plan has {self.n_shards}"
+            )
         return ShardSpec(
             job_id=self.job_id,
             output_uri=output_uri,

@@ -11,7 +11,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from rankmill.errors import BrokerUnavailable, InputError
+from rankmill.errors import BrokerUnavailable, EntryBroken, InputError
 from rankmill.settings import Settings
 
 # By the first word of Redis's answer, which is anywhere in the answer to a transaction.
@@ -37,6 +37,7 @@ def connect(settings: Settings) -> redis.Redis:
     return redis.Redis.from_url(
         settings.broker_url.replace("redis+socket://", "unix://"),
         decode_responses=True,
+        encoding_errors="replace",  # else one garbled name is an error for all readers
         socket_timeout=10,
         socket_connect_timeout=5,
         health_check_interval=15,
@@ -68,8 +69,11 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 
 @contextmanager
-def broker_errors() -> Iterator[None]:
-    """Raise BrokerUnavailable in place of any error of Redis."""
+def broker_errors(where: str = "") -> Iterator[None]:
+    """Raise BrokerUnavailable in place of any error of Redis.
+
+    A key of another type is an EntryBroken; `where` names it.
+    """
     try:
         yield
     except redis.AuthenticationError as error:
@@ -84,6 +88,8 @@ def broker_errors() -> Iterator[None]:
             f"Redis does not answer ({error}); is it running, is RANKMILL_BROKER_URL right?"
         ) from error
     except redis.ResponseError as error:
+        if "WRONGTYPE" in str(error):
+            raise EntryBroken(f"{where or 'a key'} in Redis is of another type: {error}") from error
         known = next((word for kind, word in _WORDS.items() if isinstance(error, kind)), None)
         words = [known] if known else [word for word in _REMEDIES if word in str(error)]
         remedy = f"; {_REMEDIES[words[0]]}" if words else ""

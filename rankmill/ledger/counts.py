@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rankmill.contract.job_state import JobState
+from rankmill.errors import EntryBroken
+
+_MAX_COUNT = 2**53
+_MAX_TIME = 253_402_300_799  # the end of the year 9999
 
 
 @dataclass(frozen=True)
@@ -48,30 +52,62 @@ class JobCounts:
             job_id: the job's id.
             fields: the hash `rankmill:job:ID`.
             live: "pairs tokens" of each running shard.
+
+        Raises:
+            EntryBroken: a field is missing, or is not a number or a state.
         """
         if "state" not in fields:  # nothing, or the rest if Redis lost a part
             return None
 
-        def time(name: str) -> float | None:
-            return float(fields[name]) if name in fields else None
+        def count(name: str) -> int:
+            return checked_count(fields[name])
 
-        running = [tuple(map(int, value.split())) for value in live]
-        return cls(
-            job_id=job_id,
-            state=JobState(fields["state"]),
-            output_uri=fields["output_uri"],
-            n_shards=int(fields["n_shards"]),
-            n_shards_done=int(fields["n_shards_done"]),
-            n_rows=int(fields["n_rows"]),
-            n_pairs_done=int(fields["n_pairs_done"]) + sum(pairs for pairs, _ in running),
-            n_tokens=int(fields["n_tokens"]) + sum(tokens for _, tokens in running),
-            n_rejected=int(fields["n_rejected"]),
-            n_reused=int(fields.get("n_reused", 0)),
-            message=fields["message"],
-            model_id=fields.get("model_id", ""),
-            submitted_at=time("submitted_at"),
-            started_at=time("started_at"),
-            progress_at=time("progress_at"),
-            state_at=time("state_at"),
-            n_pairs_before=int(fields.get("n_pairs_before", 0)),
-        )
+        def time(name: str) -> float | None:
+            return checked_time(float(fields[name])) if name in fields else None
+
+        try:
+            running = [tuple(map(checked_count, value.split())) for value in live]
+            return cls(
+                job_id=job_id,
+                state=JobState(fields["state"]),
+                output_uri=fields["output_uri"],
+                n_shards=count("n_shards"),
+                n_shards_done=count("n_shards_done"),
+                n_rows=count("n_rows"),
+                n_pairs_done=count("n_pairs_done") + sum(pairs for pairs, _ in running),
+                n_tokens=count("n_tokens") + sum(tokens for _, tokens in running),
+                n_rejected=count("n_rejected"),
+                n_reused=count("n_reused") if "n_reused" in fields else 0,
+                message=fields["message"],
+                model_id=fields.get("model_id", ""),
+                submitted_at=time("submitted_at"),
+                started_at=time("started_at"),
+                progress_at=time("progress_at"),
+                state_at=time("state_at"),
+                n_pairs_before=count("n_pairs_before") if "n_pairs_before" in fields else 0,
+            )
+        except (KeyError, ValueError) as error:
+            raise EntryBroken(f"job {job_id} in Redis: {error!r:.80}") from error
+
+
+def checked_count(text: str) -> int:
+    """Return a count that Redis holds as text.
+
+    Raises:
+        ValueError: it is not a whole number of at most 2**53.
+    """
+    number = int(text)
+    if not 0 <= number <= _MAX_COUNT:
+        raise ValueError(f"{text:.40} is not a count")
+    return number
+
+
+def checked_time(seconds: float) -> float:
+    """Return a time in seconds since 1970.
+
+    Raises:
+        ValueError: it is before 1970 or after the year 9999.
+    """
+    if not 0 <= seconds <= _MAX_TIME:
+        raise ValueError(f"{seconds} is not a time")
+    return seconds

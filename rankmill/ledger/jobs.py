@@ -26,14 +26,14 @@ from typing import Any, cast
 
 import redis
 
-from rankmill.contract.job import JobRecord
+from rankmill.contract.job import JobRecord, JobSpec
 from rankmill.contract.job_state import LEGAL_MOVES, JobState
 from rankmill.contract.plan import Plan
 from rankmill.contract.results import ShardReport
-from rankmill.errors import OutputNotReady
+from rankmill.errors import EntryBroken, OutputNotReady
 from rankmill.ledger.claims import Claims
 from rankmill.ledger.client import JobKeys, broker_errors, connect
-from rankmill.ledger.counts import JobCounts
+from rankmill.ledger.counts import JobCounts, checked_count, checked_time
 from rankmill.ledger.declines import Declines
 from rankmill.ledger.scripts import FINISH, SET_STATE, TAKE_NEXT
 from rankmill.settings import Settings, settings
@@ -43,6 +43,8 @@ _WORKERS = "rankmill:workers"
 _TAKERS = "rankmill:takers:"
 _RUNNING = "rankmill:running"
 _LATE = "rankmill:late"
+_PRIORITIES = frozenset(map(str, range(1, 10)))
+_DEFAULT_PRIORITY: int = JobSpec.model_fields["priority"].default
 _WORKER_SEEN_S = 60.0
 # Longer than it takes to remove any result.
 _REPLACES_S = 3600
@@ -163,9 +165,13 @@ class Ledger:
             pipe.execute()
 
     def counts(self, job_id: str) -> JobCounts | None:
-        """Return the job's live counts, or None if Redis does not know it."""
+        """Return the job's live counts, or None if Redis does not know it.
+
+        Raises:
+            EntryBroken: Redis holds something else there.
+        """
         job = JobKeys(job_id)
-        with broker_errors():
+        with broker_errors(f"job {job_id}"):
             fields = cast(dict[str, str], self.redis.hgetall(job.hash))
             live = cast(list[str], self.redis.hvals(job.live))
         return JobCounts.of(job_id, fields, live)
@@ -176,10 +182,13 @@ class Ledger:
             return cast(list[str], self.redis.zrevrange(_JOBS, 0, -1))
 
     def priorities(self) -> dict[str, int]:
-        """Return the priority of each job that has not ended."""
-        with broker_errors():
+        """Return the priority of each job that has not ended; the default for a broken one."""
+        with broker_errors(_RUNNING):
             running = cast(dict[str, str], self.redis.hgetall(_RUNNING))
-        return {job_id: int(priority) for job_id, priority in running.items()}
+        return {
+            job_id: int(priority) if priority in _PRIORITIES else _DEFAULT_PRIORITY
+            for job_id, priority in running.items()
+        }
 
     def set_state(self, job_id: str, state: JobState, message: str = "") -> None:
         """Note a state if the transition is legal; an unknown job stays unknown."""
@@ -206,10 +215,20 @@ class Ledger:
         return [int(shard_index) for shard_index in cast(list[int], taken)]
 
     def in_flight(self, job_id: str) -> dict[int, float]:
-        """Return the shards sent and not finished, with the time of sending."""
-        with broker_errors():
+        """Return the shards sent and not finished, with the time of sending.
+
+        Raises:
+            EntryBroken: Redis holds something else there.
+        """
+        with broker_errors(f"job {job_id}"):
             pairs = self.redis.zrange(JobKeys(job_id).inflight, 0, -1, withscores=True)
-        return {int(name): at for name, at in cast(list[tuple[str, float]], pairs)}
+        try:
+            return {
+                checked_count(name): checked_time(at)
+                for name, at in cast(list[tuple[str, float]], pairs)
+            }
+        except ValueError as error:
+            raise EntryBroken(f"shards of job {job_id} in Redis: {error!s:.80}") from error
 
     def sent_again(self, job_id: str, shard_index: int, in_s: float = 0.0) -> None:
         """Note that a shard's message was sent again, or will be delivered in `in_s` seconds."""

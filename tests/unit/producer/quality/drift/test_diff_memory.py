@@ -38,7 +38,8 @@ def large(folder: Path, queries: np.ndarray, first: int) -> Output:
     size = len(queries) // N_PARTS
     bounds = tuple(n * size * N_CANDIDATES for n in range(N_PARTS + 1))
     job.output.write_job(job.record)
-    job.output.write_plan(job.plan.model_copy(update={"shard_bounds": bounds}))
+    files = (job.plan.files[0].model_copy(update={"n_rows": bounds[-1]}),)
+    job.output.write_plan(job.plan.model_copy(update={"shard_bounds": bounds, "files": files}))
     rank = np.tile(np.arange(1, N_CANDIDATES + 1, dtype=np.int32), size)
     for part in range(N_PARTS):
         query = np.repeat(queries[part * size : (part + 1) * size], N_CANDIDATES)
