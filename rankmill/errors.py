@@ -7,6 +7,7 @@
     │   │   └── ModelNotAllowed  RANKMILL_ALLOWED_MODELS does not list it
     │   └── OutputTaken          the output holds something else already
     ├── HostUnfit                this host cannot do the work; another one may
+    │   └── ReleaseTooOld        a newer release wrote what this one must not read (exit 2)
     ├── Declined                 the work goes back to its queue, for another host
     ├── JobFailed                the job ended without success (exit 1, or its reason's)
     ├── GateFailed               a measured value is beyond its bound (exit 1)
@@ -129,6 +130,14 @@ class HostUnfit(RankmillError):
 
     blame: ClassVar[Blame] = "host"
     quotes_input = False
+
+
+class ReleaseTooOld(HostUnfit):
+    """A newer release wrote what this one must not read."""
+
+    # During a rolling upgrade many hosts are too old, and those that are not do the work.
+    blame: ClassVar[Blame] = "settings"
+    exit_code = 2
 
 
 class Declined(RankmillError):

@@ -1,6 +1,7 @@
 """The task shells: each parses its message and calls one plain function.
 
 Imports are inside the bodies, so that Flower, beat and a control worker start without torch.
+`_newer` takes the optional arguments of a newer release.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBMIT, TICK
-from rankmill.contract.base import parse
+from rankmill.contract.base import parse, parse_given
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import ShardSpec
 from rankmill.devices.choice import EXIT_DEVICE_LOST
@@ -32,16 +33,16 @@ _NOTIFY_LIMIT_S = 20
 
 
 @app.task(name=SUBMIT, max_retries=_MAX_RETRIES)
-def submit(spec: dict[str, Any], overwrite: bool = False) -> str:
+def submit(spec: dict[str, Any], overwrite: bool = False, **_newer: Any) -> str:
     """Submit the job of a `JobSpec` sent as JSON; return its id for Flower."""
     from producer.jobs.submit import submit_spec
 
-    job_spec = parse(JobSpec, spec, "rankmill.submit")
+    job_spec = parse_given(JobSpec, spec, "rankmill.submit")
     return f"job {submit_spec(job_spec, overwrite=overwrite).job_id}"
 
 
 @app.task(name=SCORE_SHARD, bind=True, max_retries=_MAX_RETRIES)
-def score_shard(self: Shell, shard: dict[str, Any]) -> str:
+def score_shard(self: Shell, shard: dict[str, Any], **_newer: Any) -> str:
     """Score a shard; return the outcome for Flower. If its retries are used up, its job fails."""
     from worker.delivery import deliver, give_up, put_off
 
@@ -63,7 +64,7 @@ def score_shard(self: Shell, shard: dict[str, Any]) -> str:
 
 
 @app.task(name=PREPARE, max_retries=_MAX_RETRIES)
-def prepare(job_id: str, output_uri: str) -> None:
+def prepare(job_id: str, output_uri: str, **_newer: Any) -> None:
     """Prepare the input of a job, then plan and start it."""
     from producer.jobs.prepare_job import prepare_job
 
@@ -71,7 +72,7 @@ def prepare(job_id: str, output_uri: str) -> None:
 
 
 @app.task(name=FINALIZE, max_retries=_MAX_RETRIES)
-def finalize(job_id: str, output_uri: str) -> None:
+def finalize(job_id: str, output_uri: str, **_newer: Any) -> None:
     """Check and finish a job whose shards are all reported."""
     from worker.finalize import finalize as finalize_job
 
@@ -79,7 +80,7 @@ def finalize(job_id: str, output_uri: str) -> None:
 
 
 @app.task(name=REPORT)
-def report(job_id: str, output_uri: str) -> None:
+def report(job_id: str, output_uri: str, **_newer: Any) -> None:
     """Write the report page of a job that ended without success."""
     from rankmill.report import report_ended
 
@@ -92,7 +93,7 @@ def report(job_id: str, output_uri: str) -> None:
     longest_pause_s=_MAX_NOTIFY_PAUSE_S,
     soft_time_limit=_NOTIFY_LIMIT_S,
 )
-def notify(event: dict[str, Any]) -> None:
+def notify(event: dict[str, Any], **_newer: Any) -> None:
     """Post an event to the webhook."""
     from rankmill.notify import Event
     from worker.webhook import post_event

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rankmill.contract.base import parse
+from rankmill.contract.base import parse_given
 from rankmill.contract.job import JobOptions
 from rankmill.devices.choice import check_device
 from rankmill.errors import InputError
@@ -84,7 +84,7 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
             value = arguments.pop(name)
             if value is not None:
                 values[name] = tuple(value.split(",")) if name in _LISTS else value
-        command(spec=parse(contract, values, "", flag), **arguments)
+        command(spec=parse_given(contract, values, "", flag), **arguments)
 
     parameters = [
         *first,

@@ -14,7 +14,7 @@ from typing import Any
 from producer.jobs.check import Checked, check
 from producer.jobs.handle import JobHandle
 from rankmill import storage
-from rankmill.contract.base import parse
+from rankmill.contract.base import parse_given
 from rankmill.contract.job import JobRecord, JobSpec, job_id_for
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import JobFailed, OutputTaken
@@ -54,7 +54,7 @@ def submit(
         BrokerUnavailable: Redis does not answer, or refuses writes; nothing was changed.
     """
     values = {"input_uri": str(input_uri), "output_uri": str(output_uri), **options}
-    return submit_spec(parse(JobSpec, values, "submit"), overwrite=overwrite)
+    return submit_spec(parse_given(JobSpec, values, "submit"), overwrite=overwrite)
 
 
 def submit_spec(spec: JobSpec, *, overwrite: bool = False) -> JobHandle:
@@ -221,7 +221,7 @@ def _check_replaceable(record: JobRecord, job: Checked, ledger: Ledger, overwrit
     is_void = is_over and not output.is_success() and not has_parts and not is_reported
     if overwrite or was_removed or is_void:
         return
-    ignored = {"version", "priority", "reuse_from"}
+    ignored = {"version", "minor", "priority", "reuse_from"}
     options = [
         name
         for name in JobSpec.model_fields

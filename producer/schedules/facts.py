@@ -99,7 +99,9 @@ def changes(planned: Changes) -> dict[str, list[str]]:
 def differences(before: ScheduleSpec, after: ScheduleSpec) -> dict[str, tuple[Any, Any]]:
     """Return the fields that change, old and new value; the job's fields by their own names."""
     old, new = _flat(before), _flat(after)
-    return {name: (old[name], new[name]) for name in old if old[name] != new[name]}
+    names = [*old, *(name for name in new if name not in old)]
+    pairs = {name: (old.get(name), new.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _flat(spec: ScheduleSpec) -> dict[str, Any]:

@@ -23,16 +23,16 @@ from typing import Any
 from producer.schedules import templates
 from producer.schedules.spec import ScheduleSpec
 from rankmill import storage
-from rankmill.contract.base import parse
+from rankmill.contract.base import parse_given
 from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError
 
-_OWN = set(ScheduleSpec.model_fields) - {"version", "name", "job", "output_uri"}
+_OWN = set(ScheduleSpec.model_fields) - {"version", "minor", "name", "job", "output_uri"}
 _KEYS = {
     **{"input_uri": "input", "output_uri": "output"},
     **{"model_id": "model", "model_revision": "revision"},
 }
-_JOB = {_KEYS.get(n, n): n for n in JobOptions.model_fields if n != "version"}
+_JOB = {_KEYS.get(n, n): n for n in JobOptions.model_fields if n not in ("version", "minor")}
 
 
 def read_file(path: str) -> list[ScheduleSpec]:
@@ -68,7 +68,7 @@ def _spec(name: str, values: Any, path: str) -> ScheduleSpec:
         raise InputError(f"{where}: '{missing[0]}' is missing")
     job = {_JOB[given]: value for given, value in values.items() if given in _JOB}
     own = {given: value for given, value in values.items() if given in _OWN}
-    options = parse(JobOptions, job, where, key)
+    options = parse_given(JobOptions, job, where, key)
     return schedule_spec(name, options, values["output"], own, where, key)
 
 
@@ -99,7 +99,7 @@ def schedule_spec(
         InputError: a field is wrong; the message names `where` and the field.
     """
     values = {"name": name, "job": job, "output_uri": output_uri, **own}
-    spec = parse(ScheduleSpec, values, where, named)
+    spec = parse_given(ScheduleSpec, values, where, named)
     paths = {
         field: templates.absolute(text)
         for field in ("input_uri", "queries", "corpus")

@@ -8,9 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from rankmill.contract.base import Contract
+from rankmill.contract.base import Contract, Part
 
 KeyKind = Literal["id", "text"]
 
@@ -20,11 +18,7 @@ RBO_P = 0.9
 RBO_DEPTH = 100
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Side(_Facts):
+class Side(Part):
     """One of the two outputs.
 
     Attributes:
@@ -44,14 +38,14 @@ class Side(_Facts):
     n_queries: int
 
 
-class Keys(_Facts):
+class Keys(Part):
     """The keys that pairs are joined on: ids, or a 128-bit hash of the text if a side has no id."""
 
     query: KeyKind
     document: KeyKind
 
 
-class Presence(_Facts):
+class Presence(Part):
     """Counts of what both outputs have, only NEW has, and only OLD has.
 
     Attributes:
@@ -77,7 +71,7 @@ class Presence(_Facts):
         )
 
 
-class ScoreBin(_Facts):
+class ScoreBin(Part):
     """Pairs with `start <= score < stop`; the last bin includes `stop`."""
 
     start: float
@@ -86,7 +80,7 @@ class ScoreBin(_Facts):
     n_after: int
 
 
-class ScoreShift(_Facts):
+class ScoreShift(Part):
     """How the column `score` moved in the pairs that both outputs have.
 
     Attributes:
@@ -107,7 +101,7 @@ class ScoreShift(_Facts):
     histogram: tuple[ScoreBin, ...]
 
 
-class Churn(_Facts):
+class Churn(Part):
     """How the first k documents changed, over the queries that both outputs have.
 
     Attributes:
@@ -123,7 +117,7 @@ class Churn(_Facts):
     n_changed: int
 
 
-class RankBiasedOverlap(_Facts):
+class RankBiasedOverlap(Part):
     """The similarity of the orders, in which the first places count most; 1 for equal orders.
 
     It is RBO_EXT, extrapolated, of Webber, Moffat and Zobel, "A similarity measure for indefinite
@@ -141,7 +135,7 @@ class RankBiasedOverlap(_Facts):
     quantiles: dict[str, float]
 
 
-class Place(_Facts):
+class Place(Part):
     """A document, its place from 1, and its place in the other output, if any."""
 
     place: int
@@ -151,7 +145,7 @@ class Place(_Facts):
     other_place: int | None
 
 
-class ChangedQuery(_Facts):
+class ChangedQuery(Part):
     """A query's first places before and after, with clipped texts if they were kept."""
 
     query_id: int | str | None
@@ -163,7 +157,7 @@ class ChangedQuery(_Facts):
     after: tuple[Place, ...]
 
 
-class Comparison(_Facts):
+class Comparison(Part):
     """A measure's means before and after, and the significance of their difference.
 
     Attributes:
@@ -179,7 +173,7 @@ class Comparison(_Facts):
     n_equal: int
 
 
-class GateCheck(_Facts):
+class GateCheck(Part):
     """One gate expression and its outcome.
 
     Attributes:
@@ -191,7 +185,7 @@ class GateCheck(_Facts):
     failed: bool
 
 
-class GateResult(_Facts):
+class GateResult(Part):
     """The outcome of all gate expressions of a comparison."""
 
     passed: bool

@@ -94,11 +94,11 @@ def _key_figures(facts: JobFacts) -> list[tuple[str, str, str]]:
 
 def _options(spec: JobSpec) -> list[tuple[str, str]]:
     """Return the names and values of the options that differ from their defaults."""
-    options = spec.model_dump(exclude={"input_uri", "output_uri", "model_id", "version"})
+    options = spec.model_dump(exclude={"input_uri", "output_uri", "model_id", "version", "minor"})
     return [
         (name, str(value))
         for name, value in options.items()
-        if value != JobSpec.model_fields[name].default
+        if name not in JobSpec.model_fields or value != JobSpec.model_fields[name].default
     ]
 
 

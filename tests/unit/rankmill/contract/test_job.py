@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from rankmill.contract.base import parse
-from rankmill.contract.job import _LATER_OPTIONS, JobOptions, JobSpec, job_id_for
+from rankmill.contract.job import JobSpec, job_id_for
 from rankmill.contract.job_state import LEGAL_MOVES, JobState
 from rankmill.contract.plan import InputFile, ShardSpec
 from rankmill.errors import InputError
@@ -30,7 +30,9 @@ def test_a_contract_survives_json_and_is_frozen() -> None:
     [
         ({"input_uri": "a"}, "here: output_uri is missing"),
         ({"input_uri": "a", "output_uri": "b", "nope": 1}, "here: unknown option nope"),
-        ({"input_uri": "a", "output_uri": "b", "version": 2}, "here: version"),
+        ({"input_uri": "a", "output_uri": "b", "version": 0}, "here: version"),
+        ({"input_uri": "a", "output_uri": "b", "version": "1"}, "here: version '1'"),
+        ({"input_uri": "a", "output_uri": "b", "version": True}, "here: version True"),
         ({"input_uri": "a", "output_uri": "b", "top_k": 0}, "here: top_k"),
     ],
 )
@@ -47,10 +49,36 @@ def test_a_job_id_depends_on_what_decides_its_result() -> None:
     assert name != job_id_for(spec(), (FILE.model_copy(update={"state": "6"}),))
 
 
-@pytest.mark.parametrize("option", _LATER_OPTIONS)
-def test_an_option_of_a_later_release_has_the_default_none(option: str) -> None:
-    """`job_id_for` leaves out only None, so any other default would change every job's id."""
-    assert JobOptions.model_fields[option].get_default() is None
+# As the commit in tests/last_release computes them.
+IDS = {
+    "daa37f6aed48": {},
+    "f2db1e4f4152": {
+        **{"input_version": "3", "model_id": "x", "model_revision": "main", "layout": "run"},
+        **{"queries": "q", "corpus": "c", "queries_version": "1", "corpus_version": "2"},
+        **{"query_col": "a", "document_col": "b", "title_col": "none", "query_id_col": "c"},
+        **{"doc_id_col": "d", "keep_cols": ("a", "b"), "explode": True, "trec_run": True},
+        **{"cluster": True, "duplicates": "keep", "damaged": "reject", "top_k": 4},
+        **{"max_length": 64, "precision": "fp32", "activation": "none", "max_batch_tokens": 9},
+        **{"shard_pairs": 4, "priority": 3, "max_reject_rate": 0.5, "reuse_from": "latest"},
+        "for_reuse": True,
+    },
+}
+PARTITIONED = InputFile(
+    uri="/in/lang=de/a",
+    n_rows=3,
+    size_bytes=4,
+    state="5",
+    partition={"lang": "de"},
+    names={"a": "b"},
+    role="corpus",
+)
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_a_job_id_is_that_of_the_last_release(name: str) -> None:
+    file = FILE.model_copy(update={"uri": "/in.parquet"})
+    files = (file, PARTITIONED) if IDS[name] else (file,)
+    assert job_id_for(spec(**IDS[name]), files) == name
 
 
 def test_final_states_have_no_legal_move() -> None:
