@@ -57,6 +57,12 @@ class Event(Contract):
     counts: EventCounts | None = None
 
 
+class NotifyMessage(Contract):
+    """The arguments of `rankmill.notify`."""
+
+    event: Event
+
+
 def notify(event: Event) -> None:
     """Send an event to the webhook of the settings; do nothing without one.
 

@@ -6,7 +6,10 @@ from typing import Any
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from rankmill.errors import Declined, RankmillError
+from rankmill.contract.base import parse
+from rankmill.contract.job import JobMessage
+from rankmill.dispatch import dispatcher
+from rankmill.errors import Declined, RankmillError, ReleaseTooOld
 
 
 class Shell(Task):  # type: ignore[misc]  # Celery has no types
@@ -26,7 +29,10 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
         # Flower shows tracebacks, and a cause may have text that this project's errors mask.
         try:
             try:
-                return self.run(*args, **kwargs)
+                try:
+                    return self.run(*args, **kwargs)
+                except ReleaseTooOld as error:
+                    return self.decline_unread(error, kwargs)
             except Declined as error:
                 self.send_back()
                 return f"declined: {error}"
@@ -37,6 +43,20 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
                 raise self.again(error, self.pause_s()) from None
         except RankmillError as error:
             raise error from None
+
+    def decline_unread(self, error: ReleaseTooOld, arguments: dict[str, Any]) -> str:
+        """Decline a message of a newer release; one that names no job is retried.
+
+        Raises:
+            Declined: another worker may read it.
+        """
+        named = arguments.get("shard", arguments)
+        if not isinstance(named, dict) or not {"job_id", "output_uri"} <= named.keys():
+            raise self.again(error, self.pause_s()) from None
+        ids = {name: named[name] for name in ("job_id", "output_uri")}
+        job = parse(JobMessage, ids, str(self.name))
+        shard_index = 0 if "shard" in arguments else None
+        return dispatcher().decline(job.job_id, job.output_uri, None, error, shard_index)
 
     def send_back(self) -> None:
         """Send this task's message again as it is, for another worker."""

@@ -1,7 +1,7 @@
 """The task shells: each parses its message and calls one plain function.
 
 Imports are inside the bodies, so that Flower, beat and a control worker start without torch.
-`_newer` takes the optional arguments of a newer release.
+A message is taken whole, since that of a newer release may have further arguments.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBMIT, TICK
 from rankmill.contract.base import parse, parse_given
-from rankmill.contract.job import JobSpec
-from rankmill.contract.plan import ShardSpec
+from rankmill.contract.job import JobMessage, JobSpec, SubmitMessage
+from rankmill.contract.plan import ShardMessage
 from rankmill.devices.choice import EXIT_DEVICE_LOST
 from rankmill.dispatch import dispatcher
 from rankmill.errors import DeviceFault, RankmillError
@@ -33,20 +33,21 @@ _NOTIFY_LIMIT_S = 20
 
 
 @app.task(name=SUBMIT, max_retries=_MAX_RETRIES)
-def submit(spec: dict[str, Any], overwrite: bool = False, **_newer: Any) -> str:
+def submit(**arguments: Any) -> str:
     """Submit the job of a `JobSpec` sent as JSON; return its id for Flower."""
     from producer.jobs.submit import submit_spec
 
-    job_spec = parse_given(JobSpec, spec, "rankmill.submit")
-    return f"job {submit_spec(job_spec, overwrite=overwrite).job_id}"
+    message = parse(SubmitMessage, arguments, SUBMIT)
+    spec = parse_given(JobSpec, message.spec, SUBMIT)
+    return f"job {submit_spec(spec, overwrite=message.overwrite).job_id}"
 
 
 @app.task(name=SCORE_SHARD, bind=True, max_retries=_MAX_RETRIES)
-def score_shard(self: Shell, shard: dict[str, Any], **_newer: Any) -> str:
+def score_shard(self: Shell, **arguments: Any) -> str:
     """Score a shard; return the outcome for Flower. If its retries are used up, its job fails."""
     from worker.delivery import deliver, give_up, put_off
 
-    spec = parse(ShardSpec, shard, "rankmill.score_shard")
+    spec = parse(ShardMessage, arguments, SCORE_SHARD).shard
     try:
         return deliver(spec, self.request.retries)
     except DeviceFault as error:
@@ -64,27 +65,30 @@ def score_shard(self: Shell, shard: dict[str, Any], **_newer: Any) -> str:
 
 
 @app.task(name=PREPARE, max_retries=_MAX_RETRIES)
-def prepare(job_id: str, output_uri: str, **_newer: Any) -> None:
+def prepare(**arguments: Any) -> None:
     """Prepare the input of a job, then plan and start it."""
     from producer.jobs.prepare_job import prepare_job
 
-    prepare_job(dispatcher(), job_id, output_uri)
+    job = parse(JobMessage, arguments, PREPARE)
+    prepare_job(dispatcher(), job.job_id, job.output_uri)
 
 
 @app.task(name=FINALIZE, max_retries=_MAX_RETRIES)
-def finalize(job_id: str, output_uri: str, **_newer: Any) -> None:
+def finalize(**arguments: Any) -> None:
     """Check and finish a job whose shards are all reported."""
     from worker.finalize import finalize as finalize_job
 
-    finalize_job(dispatcher(), job_id, output_uri)
+    job = parse(JobMessage, arguments, FINALIZE)
+    finalize_job(dispatcher(), job.job_id, job.output_uri)
 
 
 @app.task(name=REPORT)
-def report(job_id: str, output_uri: str, **_newer: Any) -> None:
+def report(**arguments: Any) -> None:
     """Write the report page of a job that ended without success."""
     from rankmill.report import report_ended
 
-    report_ended(job_id, output_uri)
+    job = parse(JobMessage, arguments, REPORT)
+    report_ended(job.job_id, job.output_uri)
 
 
 @app.task(
@@ -93,12 +97,12 @@ def report(job_id: str, output_uri: str, **_newer: Any) -> None:
     longest_pause_s=_MAX_NOTIFY_PAUSE_S,
     soft_time_limit=_NOTIFY_LIMIT_S,
 )
-def notify(event: dict[str, Any], **_newer: Any) -> None:
+def notify(**arguments: Any) -> None:
     """Post an event to the webhook."""
-    from rankmill.notify import Event
+    from rankmill.notify import NotifyMessage
     from worker.webhook import post_event
 
-    post_event(ledger(), settings(), parse(Event, event, NOTIFY))
+    post_event(ledger(), settings(), parse(NotifyMessage, arguments, NOTIFY).event)
 
 
 @app.task(name=TICK)

@@ -6,6 +6,7 @@ Celery itself crashes on a message of an unexpected shape, one worker after the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty
 from typing import Any
 
@@ -17,20 +18,14 @@ from rankmill.broker import FINALIZE, NOTIFY, PREPARE, REPORT, SCORE_SHARD, SUBM
 from rankmill.contract.base import Contract, parse
 from rankmill.contract.job import JobMessage, SubmitMessage
 from rankmill.contract.plan import ShardMessage
-from rankmill.errors import InputError
+from rankmill.errors import InputError, ReleaseTooOld
 from rankmill.logs import get_logger
-from rankmill.notify import Event
+from rankmill.notify import NotifyMessage
 
 log = get_logger(__name__)
 
 _MAX_BYTES = 2**20
 _SHOWN = 300
-
-
-class NotifyMessage(Contract):
-    """The arguments of `rankmill.notify`."""
-
-    event: Event
 
 
 _ARGUMENTS: dict[str, type[Contract]] = {
@@ -115,7 +110,8 @@ def check_message(message: Any, tasks: Any) -> None:
     if name in _ARGUMENTS:
         if arguments != []:
             raise InputError(f"{name}: its arguments go by name (kwargs)")
-        parse(_ARGUMENTS[name], named, name)
+        with suppress(ReleaseTooOld):  # its task sends it back
+            parse(_ARGUMENTS[name], named, name)
 
 
 def _log_refused(error: Exception) -> None:

@@ -65,13 +65,14 @@ def spec(**changes: object) -> bytes:
 
 
 BAD = {
-    "a shard of version 2": (shard(version=2), "score_shard: shard.version"),
+    "a shard of version 2": (shard(version=2), "score_shard: has contract version 2"),
+    "a shard of version 0": (shard(version=0), "score_shard: shard.version 0 should be"),
     "a shard with an unknown field": (shard(nope=1), "score_shard: unknown option shard.nope"),
     "a shard with a text for a number": (shard(start_row="many"), "shard.start_row '"),
     "a shard that is a list": (call(SCORE_SHARD, {"shard": [1]}), "score_shard: shard ["),
     "a shard with another key for a name": (shard(job_id="a:claim"), "shard.job_id '"),
     "no shard": (call(SCORE_SHARD, {}), "score_shard: shard is missing"),
-    "a spec of version 2": (spec(version=2), "submit: version 2 should be 1"),
+    "a spec of version 0": (spec(version=0), "submit: version 0 should be"),
     "a spec with an unknown field": (spec(nope=1), "submit: unknown option nope"),
     "a spec with a number for a place": (spec(input_uri=5), "submit: input_uri 5 should be"),
     "a spec that is a text": (call(SUBMIT, {"spec": "x"}), "submit: spec 'x' should be"),

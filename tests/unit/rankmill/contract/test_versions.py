@@ -27,10 +27,9 @@ from rankmill.contract.results import Failure, Manifest, ShardReport
 from rankmill.contract.reuse import KnownScores
 from rankmill.errors import InputError, ReleaseTooOld
 from rankmill.models.store import StoredModel
-from rankmill.notify import Event
+from rankmill.notify import Event, NotifyMessage
 from rankmill.output.local_run import LocalRun
 from rankmill.settings import CHECKOUT
-from worker.message_guard import NotifyMessage
 
 AT = "2026-11-28T02:15:00Z"
 SPEC = {"input_uri": "/in", "output_uri": "/out"}
