@@ -1,6 +1,6 @@
 # make demo    install, then rerank the example and show the result
 # make test    install what tests need, run them all
-# make programs     install what some tests run besides Python: Debian's Chromium, Java, Prometheus, Redis
+# make programs     install what some tests run besides Python: Debian's Chromium, Java, Prometheus, Redis; Helm
 # make test-chaos   break everything that breaks in a night, and write docs/chaos.md
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
@@ -39,6 +39,7 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 programs:
 	apt-get update --quiet=2
 	apt-get install --quiet=2 --yes --no-install-recommends chromium chromium-driver gcc libc6-dev default-jre-headless prometheus redis-tools
+	command -v helm >/dev/null || $(PYTHON) docker/k8s/install_helm.py
 
 demo: install
 	$(BIN)/rankmill run examples/packages.parquet $(OUT) --model demo --top-k 10
