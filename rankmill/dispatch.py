@@ -6,7 +6,6 @@ Every method of `Dispatcher` is idempotent: any process may call it, at any time
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,17 +95,21 @@ class Dispatcher:
 
     def advance(self, job: Job) -> None:
         """Send the next shards of a running job, or its finalize once all are done."""
-        counts = self.ledger.counts(job.job_id)
-        if counts is None or counts.state not in (JobState.RUNNING, JobState.FINALIZING):
+        now = self.ledger.progress(job.job_id)
+        if now is None or now.state not in (JobState.RUNNING, JobState.FINALIZING):
             return
-        if counts.n_shards_done >= counts.n_shards:
+        if now.is_done:
             self.ledger.set_state(job.job_id, JobState.FINALIZING)
             send_finalize(job.job_id, job.output.uri)
             return
-        capacity = self.settings.shards_per_worker * max(2, self.ledger.n_workers())
-        window = window_for(job.spec.priority, self.ledger.priorities().values(), capacity)
+        window = self.window(job.spec.priority, now.sum_priorities, now.n_workers)
         for shard_index in self.ledger.take_next(job.job_id, window):
             send_shard(job.shard(shard_index), job.spec.model_id)
+
+    def window(self, priority: int, sum_priorities: int, n_workers: int) -> int:
+        """Return how many shards of a job may be in flight."""
+        capacity = self.settings.shards_per_worker * max(2, n_workers)
+        return window_for(priority, sum_priorities, capacity)
 
     def finish_shard(self, job: Job, report: ShardReport) -> None:
         """Count a reported shard and send the next one."""
@@ -263,10 +266,10 @@ def dispatcher() -> Dispatcher:
     return Dispatcher(ledger(), settings())
 
 
-def window_for(priority: int, priorities: Iterable[int], capacity: int) -> int:
+def window_for(priority: int, sum_priorities: int, capacity: int) -> int:
     """Return a job's share of the `capacity` shards that may be in flight; at least one.
 
     Each finished shard is followed by one of the same job, and queues are served in order.
     So jobs advance in the ratio of their windows.
     """
-    return max(1, round(capacity * priority / max(priority, sum(priorities))))
+    return max(1, round(capacity * priority / max(priority, sum_priorities)))

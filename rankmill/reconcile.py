@@ -1,159 +1,252 @@
 """Find the work that a fault left without a worker, and send it again.
 
-The main process of every worker scans regularly, so that there is no single point of failure. Redis
-gives each turn to one of them. A scan is idempotent, and cheap if nothing is wrong.
+One worker among all scans, for as long as it renews its turn; any other takes over a turn that has
+lapsed. A scan reads Redis in a few round trips, and storage only for jobs that may have lost work.
 """
 
 from __future__ import annotations
 
-from rankmill.broker import (
-    FINALIZE,
-    PREPARE,
-    job_task_id,
-    queues_of,
-    send_prepare,
-    send_shard,
-    shard_task_id,
-    task_id_of,
-)
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+
+from rankmill.broker import queues_of, send_prepare, send_shard, task_id_of
+from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import (
     BrokerUnavailable,
-    EntryBroken,
+    Declined,
+    HostUnfit,
     InputError,
-    NotAllowed,
     OutputNotReady,
     RankmillError,
     unexpected,
 )
 from rankmill.ledger.claims import FINALIZATION, PREPARATION
-from rankmill.ledger.counts import JobCounts
+from rankmill.ledger.scanning import Standings, Turn, read_standings
 from rankmill.logs import get_logger
-from rankmill.output.output import Job, Output
+from rankmill.lost_work import LostWork, lost_work
+from rankmill.output.output import Output
+from rankmill.output.plans import planned
 
 log = get_logger(__name__)
+
+# Bounds of one scan: jobs read from Redis, jobs read from storage, and how many of them at once.
+_MAX_JOBS = 400
+_MAX_CHECKED = 64
+_N_THREADS = 8
+
+# A job is remembered for this long after its last message, in case Redis loses it.
+_REMEMBERED_S = 3600.0
+# Another worker may see what this one does not, and needs some scans to confirm that work is lost.
+_MAX_PERIODS_WITH_ERRORS = 6
 
 
 class Reconciler:
     """Scans the running jobs; it remembers them, in case Redis loses them."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, confirm_s: float | None = None) -> None:
+        """Make a reconciler that has scanned nothing yet.
+
+        Args:
+            dispatcher: the transitions of jobs.
+            confirm_s: seconds after which work that was lost and still is counts as lost; most of
+                the time between two scans by default.
+        """
         self._dispatcher = dispatcher
         self._ledger = dispatcher.ledger
-        self._settings = dispatcher.settings
-        self._running: dict[str, str] = {}  # job id to output URI
+        self._period_s = dispatcher.settings.reconcile_s
+        self._confirm_s = 0.8 * self._period_s if confirm_s is None else confirm_s
+        self._turn = Turn(self._ledger.redis, "reconcile", 1.2 * self._period_s)
+        self._running: dict[str, tuple[str, float]] = {}  # job id to output URI, and when
+        self._scanned_at: dict[str, float] = {}
+        # By job: the work that may be lost, with its due time and since when it may be.
+        self._doubts: dict[str, dict[int, tuple[float, float]]] = {}
 
     def remember(self, job_id: str, output_uri: str) -> None:
         """Scan a job from now on, even if Redis does not list it; safe from any thread."""
-        self._running[job_id] = output_uri
+        self._running[job_id] = output_uri, time.monotonic()
 
-    def scan(self) -> None:
-        """Send again shards with neither message, live claim nor report; reopen forgotten jobs.
+    def scan(self) -> float:
+        """Scan if it is this worker's turn; return the seconds until the next call.
 
-        A job that cannot be scanned, for example because its storage is away, does not stop others.
+        Work that has neither message, claim nor report in two scans is sent again. A job that Redis
+        has lost is opened again. A job that cannot be scanned, for example because its storage is
+        away, does not stop others.
 
         Raises:
             BrokerUnavailable: Redis does not answer.
         """
-        job_ids = {*list(self._running), *self._ledger.priorities()}
-        counts = {job_id: self._counts(job_id) for job_id in sorted(job_ids)}
-        if self._ledger.take_turn("reconcile", self._settings.reconcile_s * 0.9):
-            queued = [each for queue in queues_of("all") for each in self._ledger.queued(queue)]
-            waiting = {task_id_of(message) for message in queued}
-            for job_id, seen in counts.items():
-                self._scan_safely(job_id, seen, waiting)
-        for job_id, seen in counts.items():
-            if seen is not None and seen.state.is_final:
-                self._running.pop(job_id, None)
-            elif seen is not None:
-                self._running[job_id] = seen.output_uri
+        began = time.monotonic()
+        if not self._turn.hold():
+            for job_id, (_, at) in list(self._running.items()):
+                if began - at > _REMEMBERED_S:
+                    self._running.pop(job_id, None)
+            return 0.8 * self._period_s
+        priorities, queues = self._ledger.priorities(), queues_of("all")
+        self._ledger.forget_unseen(queues)
+        job_ids = self._due(set(priorities))
+        found = read_standings(self._ledger.redis, job_ids, queues, self._period_s)
+        is_complete = self._check_all(self._suspects(found, priorities, began))
+        if not is_complete and self._turn.held_for_s > _MAX_PERIODS_WITH_ERRORS * self._period_s:
+            self._turn.give_up()
+            return 2 * self._period_s
+        return max(0.1 * self._period_s, self._period_s - (time.monotonic() - began))
 
-    def _scan_safely(self, job_id: str, seen: JobCounts | None, waiting: set[str]) -> None:
-        """Scan one job; an error of the job itself is logged and stops no other job."""
+    def _due(self, listed: set[str]) -> list[str]:
+        """Return the jobs of this scan: those in doubt, and those scanned longest ago."""
+        job_ids = listed | set(self._running)
+        for job_id in set(self._doubts) - job_ids:
+            del self._doubts[job_id]
+        self._scanned_at = {each: self._scanned_at.get(each, 0.0) for each in job_ids}
+        head_start = 10 * self._period_s
+
+        def waits_since(job_id: str) -> float:
+            return self._scanned_at[job_id] - (head_start if job_id in self._doubts else 0.0)
+
+        return sorted(job_ids, key=waits_since)[:_MAX_JOBS]
+
+    def _suspects(
+        self, found: Standings, priorities: dict[str, int], began: float
+    ) -> dict[str, LostWork | None]:
+        """Return the jobs that storage must be asked about; None for one that Redis has lost."""
+        waiting = {task_id_of(message) for message in found.messages}
+        n_workers, all_priorities = self._ledger.n_workers(), sum(priorities.values())
+        suspects: dict[str, LostWork | None] = {}
+        for job_id, job in found.jobs.items():
+            self._scanned_at[job_id] = began
+            if job.output_uri is not None:
+                self._running[job_id] = job.output_uri, began
+            if job.broken:
+                log.warning("job's entry in Redis is broken", job_id=job_id, error=job.broken)
+            if job.counts is None:
+                suspects[job_id] = None
+            elif job.counts.state.is_final:
+                self._forget(job_id)
+            else:
+                priority = priorities.get(job_id, 1)
+                window = self._dispatcher.window(priority, all_priorities, n_workers)
+                settled = found.now - self._period_s
+                lost = lost_work(job_id, job.counts, job, waiting, settled, window)
+                sure = self._confirmed(job_id, lost, began)
+                # Whether the job has ended is asked at once; what may be lost is sent later.
+                if sure or not lost.works.keys().isdisjoint((PREPARATION, FINALIZATION)):
+                    suspects[job_id] = sure
+        return suspects
+
+    def _confirmed(self, job_id: str, lost: LostWork, now: float) -> LostWork:
+        """Return the lost work without that which was not lost in an earlier scan.
+
+        Between leaving its queue and taking its claim, work is in neither.
+        """
+        before = self._doubts.pop(job_id, {})
+        doubts = {
+            work: (due, before[work][1] if before.get(work, (None,))[0] == due else now)
+            for work, due in lost.works.items()
+        }
+        if doubts:
+            self._doubts[job_id] = doubts
+        sure_at = now - self._confirm_s
+        works = {work: due for work, (due, since) in doubts.items() if since <= sure_at}
+        return LostWork(works, lost.has_room)
+
+    def _check_all(self, suspects: dict[str, LostWork | None]) -> bool:
+        """Check jobs in parallel and keep the turn meanwhile; those that are late are left out.
+
+        Returns:
+            Whether every job could be checked.
+        """
+        jobs = list(suspects.items())[:_MAX_CHECKED]
+        if not jobs:
+            return True
+        until = time.monotonic() + self._period_s
+        pool = ThreadPoolExecutor(_N_THREADS, thread_name_prefix="reconcile")
         try:
-            try:
-                self._scan_job(job_id, seen, waiting)
-            except (InputError, NotAllowed) as error:  # the same next time
-                log.error("job cannot continue", job_id=job_id, error=str(error))
-                self._fail(job_id, str(error))
-            except EntryBroken as error:
-                log.warning("job's entry in Redis is broken", job_id=job_id, error=str(error))
-                if seen is not None:
-                    self._dispatcher.start_again(Output(seen.output_uri))
+            checks = [pool.submit(self._check, job_id, lost) for job_id, lost in jobs]
+            pending = set(checks)
+            while pending:
+                pending = wait(pending, timeout=self._period_s / 3).not_done
+                if not self._turn.hold() or time.monotonic() > until:
+                    pending = {check for check in pending if not check.cancel()}
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return all([check.result() for check in checks if not check.cancelled()])
+
+    def _check(self, job_id: str, lost: LostWork | None) -> bool:
+        """Check one job; its errors stop no other job. Return whether it could be checked."""
+        if job_id not in self._running:  # Redis lists it and has lost all else
+            return True
+        output = Output(self._running[job_id][0])
+        try:
+            self._act(job_id, output, lost)
         except BrokerUnavailable:
             raise
         except RankmillError as error:
+            if error.blame != "job":
+                with suppress(Declined):
+                    self._dispatcher.decline(job_id, output.uri, None, error)
+                return False
+            if isinstance(error, InputError):  # the same next time
+                log.error("job cannot continue", job_id=job_id, error=str(error))
+                self._fail(job_id, str(error))
+                return True
             log.warning("job cannot be scanned", job_id=job_id, error=str(error))
-        except Exception as error:  # a bug
+            return not error.transient
+        except Exception as error:  # a bug must not stop the rescue of other jobs
             bug = str(unexpected(error))
             log.error("job cannot be scanned", job_id=job_id, error=bug, exc_info=True)
+        return True
 
-    def _counts(self, job_id: str) -> JobCounts | None:
-        """Return a job's counts; None if Redis lost them or holds something else."""
-        try:
-            return self._ledger.counts(job_id)
-        except EntryBroken as error:
-            log.warning("job's entry in Redis is broken", job_id=job_id, error=str(error))
-            return None
-
-    def _scan_job(self, job_id: str, seen: JobCounts | None, waiting: set[str]) -> None:
-        """Act on one job.
-
-        Args:
-            job_id: the job's id.
-            seen: its counts, or None if Redis has lost them.
-            waiting: the task ids of all messages in queues.
-        """
-        if seen is not None and seen.state.is_final:
-            return
-        output_uri = seen.output_uri if seen else self._running.get(job_id)
-        if output_uri is None:  # Redis lists the job but lost all else; its storage is not known
-            return
-        output = Output(output_uri)
+    def _act(self, job_id: str, output: Output, lost: LostWork | None) -> None:
+        """End a job that has ended, open one that Redis has lost, or send its lost work."""
         record = output.read_job()
         try:
             self._ledger.check_in_place(job_id, record)
         except OutputNotReady:
             return
-        if record is None:
-            self._dispatcher.end_unseen(job_id, output.uri)
-            self._running.pop(job_id, None)
+        if record is None and lost is None:
+            self._forget(job_id)
+        elif record is None:
+            raise HostUnfit(
+                f"{output.uri} does not hold job {job_id} here; every worker must see the same "
+                "folder: share the disk, or use s3://"
+            )
         elif record.job_id != job_id:
             self._fail(job_id, f"{output.uri} no longer holds this job")
         elif output.has_ended():
             self._dispatcher.end(output, job_id)
-            self._running.pop(job_id, None)
-        elif seen is None:
+            self._forget(job_id)
+        elif not self._turn.is_held:
+            return
+        elif lost is None:
             log.warning("job unknown to Redis reopened from storage", job_id=job_id)
             self._dispatcher.start_again(output)
-        elif output.read_plan() is None:
-            if not self._is_under_way(PREPARE, job_id, waiting):
-                log.warning("preparation sent again", job_id=job_id)
-                send_prepare(job_id, record.spec.output_uri)
-        elif seen.state is not JobState.FINALIZING or not self._is_under_way(
-            FINALIZE, job_id, waiting
-        ):
-            self._send_lost_shards(output.load_job(), waiting)
+        else:
+            self._send(record, output, lost)
 
-    def _send_lost_shards(self, job: Job, waiting: set[str]) -> None:
-        # Between leaving the queue and taking its claim a shard is in neither; skip it that time.
-        settled = self._ledger.now() - self._settings.reconcile_s
-        for shard_index, due in self._ledger.in_flight(job.job_id).items():
-            if due > settled or shard_task_id(job.job_id, shard_index) in waiting:
-                continue
-            if self._ledger.claims.holder(job.job_id, shard_index) is None:
-                log.warning("shard sent again", job_id=job.job_id, shard_index=shard_index)
-                self._ledger.sent_again(job.job_id, shard_index)
-                send_shard(job.shard(shard_index), job.spec.model_id)
-        self._dispatcher.advance(job)
-
-    def _is_under_way(self, task: str, job_id: str, waiting: set[str]) -> bool:
-        work = {PREPARE: PREPARATION, FINALIZE: FINALIZATION}[task]
-        is_claimed = self._ledger.claims.holder(job_id, work) is not None
-        return is_claimed or job_task_id(task, job_id) in waiting
+    def _send(self, record: JobRecord, output: Output, lost: LostWork) -> None:
+        """Send the lost work of a job again, and more of its shards if there is room."""
+        job_id = record.job_id
+        if PREPARATION in lost.works:
+            log.warning("preparation sent again", job_id=job_id)
+            send_prepare(job_id, output.uri)
+        elif lost:
+            job = planned(output, record)
+            for shard_index, due in lost.works.items():
+                if shard_index >= 0 and self._turn.may_send_again(job_id, shard_index, due):
+                    log.warning("shard sent again", job_id=job_id, shard_index=shard_index)
+                    send_shard(job.shard(shard_index), job.spec.model_id)
+            if lost.has_room or FINALIZATION in lost.works:
+                self._dispatcher.advance(job)
+        self._doubts.pop(job_id, None)  # what was sent may be lost again, and is then new
 
     def _fail(self, job_id: str, message: str) -> None:
-        keep_s = self._settings.keep_finished_s
-        self._ledger.end_job(job_id, JobState.FAILED, message, keep_s)
+        self._ledger.end_job(
+            job_id, JobState.FAILED, message, self._dispatcher.settings.keep_finished_s
+        )
+        self._forget(job_id)
+
+    def _forget(self, job_id: str) -> None:
         self._running.pop(job_id, None)
+        self._doubts.pop(job_id, None)

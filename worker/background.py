@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +19,9 @@ from rankmill.settings import settings
 from worker.liveness.heartbeat import worker_heartbeat
 
 log = get_logger(__name__)
+
+# A worker counts as gone after a minute without its heartbeat in Redis.
+_SEEN_S = 15.0
 
 
 @lru_cache(maxsize=1)
@@ -52,13 +57,18 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
 
     def scan_for_ever() -> None:
         pause = threading.Event()
+        seen: tuple[float, list[str]] = (-math.inf, [])
         while True:
+            pause_s = settings().reconcile_s
             try:
                 taken = list(queues.consume_from)  # may change while the worker runs
-                # A worker for control alone does not count for the window of shards in flight.
-                scores = not set(score_queues()).isdisjoint(taken)
-                ledger().worker_seen(worker_id(), taken, scores=scores)
-                reconciler().scan()
+                now = time.monotonic()
+                if taken != seen[1] or now - seen[0] > min(_SEEN_S, 3 * settings().reconcile_s):
+                    # A worker for control alone does not count for the window of shards in flight.
+                    scores = not set(score_queues()).isdisjoint(taken)
+                    ledger().worker_seen(worker_id(), taken, scores=scores)
+                    seen = (now, taken)
+                pause_s = reconciler().scan()
                 worker_heartbeat().redis_answered()
             except BrokerUnavailable as error:
                 worker_heartbeat().redis_failed()
@@ -67,6 +77,6 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
                 log.warning("cannot scan for lost shards", error=str(error))
             except Exception:  # any bug: a worker that stops scanning rescues no shard
                 log.exception("cannot scan for lost shards")
-            pause.wait(settings().reconcile_s)
+            pause.wait(pause_s)
 
     threading.Thread(target=scan_for_ever, name="reconcile", daemon=True).start()

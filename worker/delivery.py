@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from datetime import datetime
 from functools import lru_cache
 
-from rankmill.contract.plan import Plan, ShardSpec
+from rankmill.contract.plan import ShardSpec
 from rankmill.contract.results import ShardReport
 from rankmill.dispatch import dispatcher
 from rankmill.errors import (
@@ -23,6 +22,7 @@ from rankmill.ledger.claims import Claim
 from rankmill.ledger.jobs import ledger
 from rankmill.logs import get_logger
 from rankmill.output.output import Job, Output
+from rankmill.output.plans import planned
 from rankmill.progress import ProgressEvents
 from rankmill.settings import settings
 from worker import models
@@ -99,22 +99,9 @@ def _wanted_job(shard: ShardSpec) -> Job | None:
     if record is None or record.job_id != shard.job_id or output.has_ended():
         return None
     try:
-        return Job(record, _plan_of(output, record.job_id, record.submitted_at), output)
+        return planned(output, record)
     except JobUnknown:
         return None
-
-
-@lru_cache(maxsize=4)
-def _plan_of(output: Output, job_id: str, submitted_at: datetime) -> Plan:
-    """Read a job's plan, once: it does not change until the job is submitted again.
-
-    Raises:
-        JobUnknown: no such job was planned.
-    """
-    plan = output.read_plan()
-    if plan is None or plan.job_id != job_id:
-        raise JobUnknown(f"{output.uri}: job {job_id} was not planned here")
-    return plan
 
 
 def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import redis
 
@@ -35,7 +35,7 @@ from rankmill.ledger.claims import Claims
 from rankmill.ledger.client import JobKeys, broker_errors, connect
 from rankmill.ledger.counts import JobCounts, checked_count, checked_time
 from rankmill.ledger.declines import Declines
-from rankmill.ledger.scripts import FINISH, SET_STATE, TAKE_NEXT
+from rankmill.ledger.scripts import ADVANCE, FINISH, SEEN, SET_STATE, TAKE_NEXT
 from rankmill.settings import Settings, settings
 
 _JOBS = "rankmill:jobs"
@@ -48,6 +48,26 @@ _DEFAULT_PRIORITY: int = JobSpec.model_fields["priority"].default
 _WORKER_SEEN_S = 60.0
 # Longer than it takes to remove any result.
 _REPLACES_S = 3600
+
+
+class Progress(NamedTuple):
+    """What decides which shards of a job are sent next.
+
+    Attributes:
+        sum_priorities: the sum over all jobs that have not ended.
+        n_workers: scoring workers with a heartbeat in the last minute.
+    """
+
+    state: JobState
+    n_shards: int
+    n_shards_done: int
+    sum_priorities: int
+    n_workers: int
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every shard has its report."""
+        return self.n_shards_done >= self.n_shards
 
 
 class Ledger:
@@ -66,6 +86,8 @@ class Ledger:
         self._take_next = client.register_script(TAKE_NEXT)
         self._finish = client.register_script(FINISH)
         self._set_state = client.register_script(SET_STATE)
+        self._seen = client.register_script(SEEN)
+        self._advance = client.register_script(ADVANCE)
         self.claims = Claims(client)
         self.declines = Declines(client)
 
@@ -207,6 +229,16 @@ class Ledger:
             pipe.zremrangebyscore(_JOBS, 0, now - 2 * keep_s)
             pipe.execute()
 
+    def progress(self, job_id: str) -> Progress | None:
+        """Return what decides which shards are sent next; None if Redis does not know the job."""
+        keys = [JobKeys(job_id).hash, _RUNNING, _WORKERS]
+        with broker_errors():
+            found = cast(list[Any], self._advance(keys=keys, args=[int(_WORKER_SEEN_S)]))
+        if not found:
+            return None
+        state, *numbers = found
+        return Progress(JobState(state), *map(int, numbers))
+
     def take_next(self, job_id: str, window: int) -> list[int]:
         """Mark the next shards as in flight, up to `window` in all; the caller sends them."""
         job = JobKeys(job_id)
@@ -257,13 +289,17 @@ class Ledger:
 
     def worker_seen(self, worker: str, queues: Iterable[str], *, scores: bool = True) -> None:
         """Note a worker's heartbeat and the queues that it takes work from."""
+        keys = [_TAKERS + queue for queue in queues] + ([_WORKERS] if scores else [])
+        with broker_errors():
+            self._seen(keys=keys, args=[worker])
+
+    def forget_unseen(self, queues: Iterable[str]) -> None:
+        """Remove the workers without a heartbeat in the last minute."""
         now = self.now()
-        names = [_TAKERS + queue for queue in queues] + ([_WORKERS] if scores else [])
-        with broker_errors(), self.redis.pipeline() as pipe:
-            for name in names:
-                pipe.zadd(name, {worker: now})
-                pipe.zremrangebyscore(name, 0, now - _WORKER_SEEN_S)
-                pipe.expire(name, int(2 * _WORKER_SEEN_S))
+        with broker_errors(), self.redis.pipeline(transaction=False) as pipe:
+            for key in (_WORKERS, *(_TAKERS + queue for queue in queues)):
+                pipe.zremrangebyscore(key, 0, now - _WORKER_SEEN_S)
+                pipe.expire(key, int(2 * _WORKER_SEEN_S))
             pipe.execute()
 
     def takers(self, queue: str) -> set[str]:

@@ -70,3 +70,38 @@ return 1
 RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
+
+# Notes a worker's heartbeat in each of the sets.
+SEEN = """
+local time = redis.call('TIME')
+local now = time[1] .. '.' .. string.format('%06d', time[2])
+for i = 1, #KEYS do redis.call('ZADD', KEYS[i], now, ARGV[1]) end
+"""
+
+# Extends a turn that this token has.
+HOLD = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
+# Lets the one who has the turn send a lost shard again, once for each time that it was due.
+SEND_AGAIN = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+local due = redis.call('ZSCORE', KEYS[2], ARGV[2])
+if not due or tonumber(due) ~= tonumber(ARGV[3]) then return 0 end
+redis.call('ZADD', KEYS[2], 'XX', redis.call('TIME')[1], ARGV[2])
+return 1
+"""
+
+# What decides how many shards of a job may be in flight, and whether all are done.
+ADVANCE = """
+local function field(name) return redis.call('HGET', KEYS[1], name) end
+local state = field('state')
+if not state then return {} end
+local sum = 0
+for _, priority in ipairs(redis.call('HVALS', KEYS[2])) do sum = sum + (tonumber(priority) or 0) end
+local since = redis.call('TIME')[1] - ARGV[1]
+local n_workers = redis.call('ZCOUNT', KEYS[3], since, '+inf')
+return {state, field('n_shards'), field('n_shards_done'), sum, n_workers}
+"""

@@ -87,7 +87,7 @@ FAILED: dict[str, tuple[Break, str]] = {
 
 @pytest.fixture
 def reconciler(dispatcher: Dispatcher) -> Reconciler:
-    return Reconciler(dispatcher)
+    return Reconciler(dispatcher, confirm_s=0)
 
 
 def _forget_messages(ledger: Ledger) -> None:

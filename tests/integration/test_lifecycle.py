@@ -108,9 +108,9 @@ def test_poison_rows_are_rejected_and_the_rest_is_scored(
 
 
 def test_windows_are_in_the_ratio_of_priorities() -> None:
-    assert [window_for(p, [9, 3], 24) for p in (9, 3)] == [18, 6]
-    assert window_for(5, [5], 6) == 6
-    assert window_for(1, [9, 9, 9, 1], 6) == 1
+    assert [window_for(p, 12, 24) for p in (9, 3)] == [18, 6]
+    assert window_for(5, 5, 6) == 6
+    assert window_for(1, 28, 6) == 1
 
 
 def test_two_jobs_progress_together(tmp_path: Path, start_worker: StartWorker) -> None:

@@ -1,0 +1,152 @@
+"""One worker scans for all: what it reads, who takes over, and that nothing is sent twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from producer.jobs.handle import JobHandle
+from producer.jobs.submit import submit
+from rankmill.broker import shard_task_id, task_id_of
+from rankmill.contract.job_state import JobState
+from rankmill.dispatch import Dispatcher
+from rankmill.ledger.claims import FINALIZATION
+from rankmill.ledger.jobs import Ledger
+from rankmill.ledger.scanning import Turn
+from rankmill.reconcile import Reconciler
+from tests.support.inputs import pairs, write
+
+QUEUE = "rankmill.score"
+
+
+@pytest.fixture
+def job(tmp_path: Path, ledger: Ledger) -> JobHandle:
+    return _submit(tmp_path, "out")
+
+
+def test_a_worker_that_is_not_elected_asks_redis_once_for_any_number_of_jobs(
+    tmp_path: Path, dispatcher: Dispatcher
+) -> None:
+    elected, other = Reconciler(dispatcher), Reconciler(dispatcher)
+    elected.scan()
+    costs = []
+    for n_jobs in (1, 5):
+        for n in range(n_jobs):
+            _submit(tmp_path, f"out-{n_jobs}-{n}")
+        assert elected.scan() > 0
+        costs.append(_commands(dispatcher.ledger, other.scan))
+    assert costs == [1, 1]
+
+
+def test_a_scan_of_a_healthy_job_does_not_read_storage(
+    job: JobHandle, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
+    reconciler = Reconciler(dispatcher, confirm_s=0)
+    _age(ledger, job)  # its messages have waited for long
+    folder = Path(job.output.control_uri)
+    folder.rename(folder.with_name("away"))
+    for _ in range(2):
+        reconciler.scan()
+    counts = ledger.counts(job.job_id)
+    assert counts is not None and counts.state is JobState.RUNNING
+    assert not ledger.declines.of_job(job.job_id, ledger.now())
+    ledger.redis.delete(QUEUE)  # now its work is lost, and storage is asked
+    reconciler.scan()
+    assert ledger.declines.of_job(job.job_id, ledger.now())
+
+
+def test_work_that_is_lost_in_two_scans_is_sent_once(
+    job: JobHandle, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
+    reconciler = Reconciler(dispatcher, confirm_s=0.1)
+    sent = _waiting(ledger)
+    ledger.redis.delete(QUEUE)
+    _age(ledger, job)
+    reconciler.scan()
+    assert _waiting(ledger) == []  # a worker may have it and not have claimed it yet
+    time.sleep(0.1)
+    for _ in range(3):
+        reconciler.scan()
+    assert sorted(_waiting(ledger)) == sorted(sent)
+
+
+def test_work_that_a_worker_claims_between_two_scans_is_not_sent(
+    job: JobHandle, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
+    reconciler = Reconciler(dispatcher, confirm_s=0)
+    ledger.redis.delete(QUEUE)
+    _age(ledger, job)
+    for shard_index in ledger.in_flight(job.job_id):
+        assert ledger.claims.take(job.job_id, shard_index, "a worker", 60)
+    for _ in range(2):
+        reconciler.scan()
+    assert _waiting(ledger) == []
+
+
+def test_a_worker_without_the_turn_sends_nothing(job: JobHandle, ledger: Ledger) -> None:
+    _age(ledger, job)
+    (shard_index, due), *_ = ledger.in_flight(job.job_id).items()
+    frozen, successor = (Turn(ledger.redis, "reconcile", 0.2) for _ in range(2))
+    assert frozen.hold() and not successor.hold()
+    assert frozen.hold()
+    time.sleep(0.3)
+    assert successor.hold() and not frozen.is_held
+    assert not frozen.may_send_again(job.job_id, shard_index, due)
+    assert successor.may_send_again(job.job_id, shard_index, due)
+    assert not successor.may_send_again(job.job_id, shard_index, due), "sent twice"
+
+
+def test_another_worker_takes_over_within_two_periods(
+    job: JobHandle, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
+    dead, other = (Reconciler(dispatcher, confirm_s=0) for _ in range(2))
+    dead.scan()
+    ledger.redis.delete(QUEUE)
+    _age(ledger, job)
+    died_at = time.monotonic()
+    while not _waiting(ledger):
+        time.sleep(other.scan())
+        assert time.monotonic() - died_at < 10 * dispatcher.settings.reconcile_s
+    assert time.monotonic() - died_at < 3 * dispatcher.settings.reconcile_s
+
+
+def test_a_lost_finalize_is_sent_again(
+    job: JobHandle, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
+    reconciler = Reconciler(dispatcher, confirm_s=0)
+    key = f"rankmill:job:{job.job_id}"
+    ledger.redis.hset(key, "n_shards_done", ledger.redis.hget(key, "n_shards"))
+    ledger.set_state(job.job_id, JobState.FINALIZING)
+    token = ledger.claims.take(job.job_id, FINALIZATION, "a worker", 60)
+    assert token is not None
+    reconciler.scan()
+    assert ledger.queued("rankmill.control") == []
+    ledger.claims.release(job.job_id, FINALIZATION, token)
+    for _ in range(3):
+        reconciler.scan()
+    assert len(ledger.queued("rankmill.control")) == 1
+
+
+def _submit(folder: Path, name: str) -> JobHandle:
+    source = write(pairs(6, 5), folder / "in.parquet")
+    return submit(source, folder / name, model_id="null", shard_pairs=5)
+
+
+def _waiting(ledger: Ledger) -> list[str]:
+    return [task_id_of(message) for message in ledger.queued(QUEUE)]
+
+
+def _age(ledger: Ledger, job: JobHandle) -> None:
+    """Make a job's shards in flight look as if they had been sent long ago."""
+    assert shard_task_id(job.job_id, 0) in _waiting(ledger) or not _waiting(ledger)
+    for shard_index in ledger.in_flight(job.job_id):
+        ledger.sent_again(job.job_id, shard_index, -1000)
+
+
+def _commands(ledger: Ledger, call: Callable[[], object]) -> int:
+    before = ledger.redis.info("stats")["total_commands_processed"]
+    call()
+    return int(ledger.redis.info("stats")["total_commands_processed"]) - before - 1
