@@ -8,10 +8,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from celery import Celery
-from kombu.exceptions import OperationalError
 
 from rankmill.contract.plan import ShardSpec
-from rankmill.errors import BrokerUnavailable
 from rankmill.ledger.client import broker_errors, tls_options
 from rankmill.settings import Settings, settings
 
@@ -52,6 +50,7 @@ def make_app(settings: Settings) -> Celery:
         broker_use_ssl=tls_options(settings) or None,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # a Redis that refuses is waited for like one that is away
         broker_transport_options={
             "visibility_timeout": _VISIBILITY_TIMEOUT_S,
             "socket_timeout": 30,
@@ -90,11 +89,11 @@ def make_app(settings: Settings) -> Celery:
 def _beat(settings: Settings) -> dict[str, Any]:
     """Return the configuration of beat with RedBeat: one entry, rewritten at each start.
 
-    A beat that loses its lock exits and must be started again. The lock of a killed beat expires
-    after six of its loops.
+    The lock of a killed beat expires after six of its loops.
     """
     loop_s = min(5.0, settings.tick_s / 2)
     return {
+        "beat_scheduler": "redbeat.RedBeatScheduler",
         "redbeat_redis_url": settings.broker_url.replace("redis+socket://", "unix://"),
         "redbeat_redis_options": {"socket_timeout": 30, "socket_connect_timeout": 5},
         "redbeat_key_prefix": "rankmill:beat:",
@@ -181,18 +180,15 @@ def _send(
     kwargsrepr: str,
     queue: str = CONTROL_QUEUE,
 ) -> None:
-    try:
-        with broker_errors():
-            app().send_task(
-                name,
-                kwargs=kwargs,
-                task_id=task_id,
-                kwargsrepr=kwargsrepr,
-                argsrepr="",
-                queue=queue,
-            )
-    except OperationalError as error:
-        raise BrokerUnavailable(f"Redis does not take the message: {error}") from error
+    with broker_errors():
+        app().send_task(
+            name,
+            kwargs=kwargs,
+            task_id=task_id,
+            kwargsrepr=kwargsrepr,
+            argsrepr="",
+            queue=queue,
+        )
 
 
 def task_id_of(message: str) -> str:

@@ -20,7 +20,8 @@
     ├── WebhookRefused           the webhook will never take this event
     └── TransientError           may pass by itself, so that it is retried
         ├── StorageUnavailable   timeout, reset, throttling
-        ├── BrokerUnavailable    Redis does not answer or refuses a command
+        ├── BrokerUnavailable    Redis does not answer, or cannot work now
+        │   └── CommandRejected  Redis takes a command for wrong; waiting does not help
         ├── OutputNotReady       an earlier result is being removed from the output
         ├── MemoryShort          an allocation failed; the rows are not the reason
         ├── DeviceFull           the GPU has no room now; the rows are not the reason
@@ -221,7 +222,11 @@ class StorageUnavailable(TransientError):
 
 
 class BrokerUnavailable(TransientError):
-    """Redis does not answer or refuses a command."""
+    """Redis does not answer, or cannot work now."""
+
+
+class CommandRejected(BrokerUnavailable):
+    """Redis takes a command for wrong, as for a key of another type; waiting does not help."""
 
 
 class OutputNotReady(TransientError):

@@ -25,6 +25,7 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from rankmill.broker import work_of
+from rankmill.outage import OneLineAMinute
 from rankmill.settings import Settings
 from rankmill.shown import HIDDEN, escaped, escaped_lines, masked
 
@@ -67,6 +68,7 @@ def set_up(settings: Settings, **process: str) -> logging.Handler:
     """
     handler = logging.StreamHandler(sys.__stderr__)
     handler.name = _HANDLER_NAME
+    handler.addFilter(OneLineAMinute())
     handler.setFormatter(line_formatter(settings, process, sys.__stderr__))
     logging.root.handlers = [handler]
     level = logging.getLevelNamesMapping()[settings.log_level]

@@ -1,18 +1,33 @@
-"""The base of all task shells: it retries transient errors and logs others as one line."""
+"""The base of all task shells: it waits for Redis, and retries other transient errors."""
 
 import random
+import time
+from collections.abc import Callable
 from typing import Any
 
 from celery import Task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from rankmill.contract.base import parse
 from rankmill.contract.job import JobMessage
 from rankmill.dispatch import dispatcher
-from rankmill.errors import Declined, RankmillError, ReleaseTooOld
+from rankmill.errors import (
+    BrokerUnavailable,
+    CommandRejected,
+    Declined,
+    RankmillError,
+    ReleaseTooOld,
+)
+from rankmill.ledger.client import broker_errors, unavailable
+from rankmill.logs import get_logger
+
+log = get_logger(__name__)
+
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 2.0
 
 
-class Shell(Task):  # type: ignore[misc]  # Celery has no types
+class Shell(Task):
     """A task that is retried after a transient error.
 
     Attributes:
@@ -29,13 +44,7 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
         # Flower shows tracebacks, and a cause may have text that this project's errors mask.
         try:
             try:
-                try:
-                    return self.run(*args, **kwargs)
-                except ReleaseTooOld as error:
-                    return self.decline_unread(error, kwargs)
-            except Declined as error:
-                self.send_back()
-                return f"declined: {error}"
+                return self._run_with_redis(lambda: self._run_or_decline(args, kwargs))
             except (RankmillError, SoftTimeLimitExceeded) as error:
                 # Only a task that may be retried sets a soft limit.
                 if isinstance(error, RankmillError) and not error.transient:
@@ -43,6 +52,16 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
                 raise self.again(error, self.pause_s()) from None
         except RankmillError as error:
             raise error from None
+
+    def _run_or_decline(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            try:
+                return self.run(*args, **kwargs)
+            except ReleaseTooOld as error:
+                return self.decline_unread(error, kwargs)
+        except Declined as error:
+            self.send_back()
+            return f"declined: {error}"
 
     def decline_unread(self, error: ReleaseTooOld, arguments: dict[str, Any]) -> str:
         """Decline a message of a newer release; one that names no job is retried.
@@ -62,7 +81,29 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
         """Send this task's message again as it is, for another worker."""
         shown = {name: self.request.get(name) for name in ("argsrepr", "kwargsrepr")}
         again = self.signature_from_request(self.request, retries=self.request.retries, **shown)
-        again.apply_async()
+        with broker_errors():
+            again.apply_async()
+
+    def _run_with_redis(self, work: Callable[[], Any]) -> Any:
+        """Do the work; while Redis is away or refuses commands, wait and do it again.
+
+        A retry would be a message, which Redis does not take then. All work can be done again:
+        what is done already is skipped.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return work()
+            except BrokerUnavailable as error:
+                if not self.is_waited_for(error):
+                    raise
+                log.warning("task waits for Redis", error=error)
+            time.sleep(pause_s * (1 + random.random() / 2))
+            pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+
+    def is_waited_for(self, error: RankmillError) -> bool:
+        """Return whether the error is an outage of Redis, which costs no retry."""
+        return isinstance(error, BrokerUnavailable) and not isinstance(error, CommandRejected)
 
     def pause_s(self) -> float:
         """Return 1, 2, 4 … seconds, and up to half as much again so that retries spread out."""
@@ -77,5 +118,13 @@ class Shell(Task):  # type: ignore[misc]  # Celery has no types
         """
         # Else Celery would show the arguments themselves in place of their short description.
         shown = {name: self.request.get(name) for name in ("argsrepr", "kwargsrepr")}
-        retry: Exception = self.retry(exc=error, countdown=pause_s, throw=False, **shown)
-        return retry
+
+        def send() -> Exception:
+            try:
+                retry: Exception = self.retry(exc=error, countdown=pause_s, throw=False, **shown)
+            except Reject as refused:  # Celery's answer to a message that cannot be sent
+                raise unavailable(refused.reason) from None
+            return retry
+
+        sent: Exception = self._run_with_redis(send)
+        return sent

@@ -32,6 +32,7 @@ worker_process_init.connect(name_worker)
 worker_process_init.connect(host.name_worker)
 signals.connect()
 app.conf.worker_consumer = "worker.message_guard:CheckingConsumer"
+app.Beat = app.subclass_with_self("tasks.beat:WaitingBeat")
 app.task_cls = "tasks.base:Shell"  # by name, since a pool process makes its own app
 worker_ready.connect(start_reconciling)
 task_received.connect(remember_job)

@@ -55,7 +55,7 @@ def score_shard(self: Shell, **arguments: Any) -> str:
         log.error("process ends: device failed", error=str(error))
         raise SystemExit(EXIT_DEVICE_LOST) from error
     except RankmillError as error:
-        if not error.transient:
+        if not error.transient or self.is_waited_for(error):
             raise
         if self.request.retries >= _MAX_RETRIES:
             return give_up(spec, error)
@@ -115,4 +115,4 @@ def tick() -> None:
     except RankmillError as error:
         if not error.transient:
             raise
-        log.warning("schedules cannot be scanned", error=str(error))
+        log.warning("schedules cannot be scanned", error=error)

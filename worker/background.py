@@ -72,7 +72,7 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
                 worker_heartbeat().redis_answered()
             except BrokerUnavailable as error:
                 worker_heartbeat().redis_failed()
-                log.warning("cannot scan for lost shards", error=str(error))
+                log.warning("cannot scan for lost shards", error=error)
             except RankmillError as error:
                 log.warning("cannot scan for lost shards", error=str(error))
             except Exception:  # any bug: a worker that stops scanning rescues no shard

@@ -10,7 +10,6 @@ from contextlib import suppress
 from queue import Empty
 from typing import Any
 
-from celery.worker.consumer import Consumer
 from kombu.exceptions import ContentDisallowed
 from redis.exceptions import RedisError
 
@@ -21,6 +20,7 @@ from rankmill.contract.plan import ShardMessage
 from rankmill.errors import InputError, ReleaseTooOld
 from rankmill.logs import get_logger
 from rankmill.notify import NotifyMessage
+from worker.consumer import WaitingConsumer
 
 log = get_logger(__name__)
 
@@ -40,7 +40,7 @@ _ARGUMENTS: dict[str, type[Contract]] = {
 Receive = Callable[[Any], None]
 
 
-class CheckingConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
+class CheckingConsumer(WaitingConsumer):
     """Celery's consumer, with a check of each message."""
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Receive:

@@ -63,7 +63,7 @@ class ClusterMetrics(Collector):
             try:
                 survey = self._surveyor.survey()
             except BrokerUnavailable as error:
-                log.warning("cluster metrics not available", error=str(error))
+                log.warning("cluster metrics not available", error=error)
                 yield _family(metrics.REDIS_UP, [((), 0)])
                 return
         for metric, samples in _samples(survey).items():

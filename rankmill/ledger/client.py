@@ -5,36 +5,46 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, no_type_check
+from urllib.parse import urlsplit
 
+import kombu.exceptions
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from rankmill.errors import BrokerUnavailable, EntryBroken, InputError
-from rankmill.settings import Settings
+from rankmill.errors import BrokerUnavailable, CommandRejected, EntryBroken, InputError
+from rankmill.settings import Settings, settings
 
-# By the first word of Redis's answer, which is anywhere in the answer to a transaction.
+# What Redis answers while it cannot work, and what to do. All of it passes without a new command.
 _REMEDIES = {
     "OOM": "raise its maxmemory, or remove what else it holds",
     "READONLY": "it is a replica; name the primary in RANKMILL_BROKER_URL",
     "NOREPLICAS": "bring its replicas back, or lower min-replicas-to-write",
     "MASTERDOWN": "it is a replica whose primary is away; name the primary in RANKMILL_BROKER_URL",
-    "NOPERM": "give this user the rights that docker/redis/users.acl names",
+    "NOPERM": "give user {user} the rights that docker/redis/users.acl names",
     "MISCONF": "its disk does not take what it saves; see its log",
+    "BUSY": "it runs a script of another client; SCRIPT KILL ends that",
+    "LOADING": "it reads its data after a start; wait",
+    "max number of clients": "raise its maxclients, or close what else is connected",
+    "CLUSTERDOWN": "it is a cluster, which is not supported",
+    "MOVED": "it is a cluster, which is not supported",
 }
 
+# redis-py cuts the first word off the answers that have a class of their own.
 _WORDS = {
     redis.exceptions.OutOfMemoryError: "OOM",
     redis.exceptions.ReadOnlyError: "READONLY",
     redis.exceptions.NoPermissionError: "NOPERM",
     redis.exceptions.MasterDownError: "MASTERDOWN",
+    redis.exceptions.BusyLoadingError: "LOADING",
+    redis.exceptions.MovedError: "MOVED",
 }
 
 
 def connect(settings: Settings) -> redis.Redis:
     """Return a client of the broker's Redis, which connects at its first use and retries."""
-    return redis.Redis.from_url(
+    return _Client.from_url(
         settings.broker_url.replace("redis+socket://", "unix://"),
         decode_responses=True,
         encoding_errors="replace",  # else one garbled name is an error for all readers
@@ -42,9 +52,24 @@ def connect(settings: Settings) -> redis.Redis:
         socket_connect_timeout=5,
         health_check_interval=15,
         retry=Retry(ExponentialBackoff(cap=1, base=0.05), 4),
+        # A primary that has become a replica: the name may lead to another one by now.
+        retry_on_error=[redis.exceptions.ReadOnlyError],
         client_name="rankmill",
         **tls_options(settings),
     )
+
+
+class _Client(redis.Redis):
+    """A client whose errors of missing rights name the command and its key."""
+
+    @no_type_check  # redis-py has no types here
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().execute_command(*args, **options)
+        except redis.exceptions.NoPermissionError as error:
+            key = args[3:4] if args[0] == "EVALSHA" else args[1:2]
+            command = " ".join(map(str, (args[0], *key)))
+            raise redis.exceptions.NoPermissionError(f"{command}: {error}") from error
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
@@ -70,30 +95,45 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 @contextmanager
 def broker_errors(where: str = "") -> Iterator[None]:
-    """Raise BrokerUnavailable in place of any error of Redis.
+    """Raise BrokerUnavailable in place of any error of Redis, or of kombu's connection to it.
 
     A key of another type is an EntryBroken; `where` names it.
     """
     try:
         yield
-    except redis.AuthenticationError as error:
-        raise BrokerUnavailable(f"Redis refuses the login: {error}") from error
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise BrokerUnavailable(
-                f"Redis shows a certificate that is not trusted ({error}); name its CA with "
-                "RANKMILL_BROKER_CA, and in RANKMILL_BROKER_URL a host that it is made out to"
-            ) from error
-        raise BrokerUnavailable(
-            f"Redis does not answer ({error}); is it running, is RANKMILL_BROKER_URL right?"
-        ) from error
-    except redis.ResponseError as error:
+    except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError) as error:
         if "WRONGTYPE" in str(error):
             raise EntryBroken(f"{where or 'a key'} in Redis is of another type: {error}") from error
-        known = next((word for kind, word in _WORDS.items() if isinstance(error, kind)), None)
-        words = [known] if known else [word for word in _REMEDIES if word in str(error)]
-        remedy = f"; {_REMEDIES[words[0]]}" if words else ""
-        raise BrokerUnavailable(f"Redis refuses a command: {error}{remedy}") from error
+        raise unavailable(error) from error
+    except kombu.exceptions.OperationalError as error:
+        raise unavailable(error) from error
+
+
+def unavailable(error: BaseException) -> BrokerUnavailable:
+    """Return an error of Redis, or kombu's around one, as one line: its answer, what to do."""
+    if not isinstance(error, redis.RedisError):
+        error = error.__cause__ or error
+    words = [word for kind, word in _WORDS.items() if isinstance(error, kind)]
+    words = words or [word for word in _REMEDIES if word in str(error)]
+    remedy = f"; {_REMEDIES[words[0]].format(user=_user())}" if words else ""
+    if isinstance(error, redis.AuthenticationError):
+        return BrokerUnavailable(f"Redis refuses the login of user {_user()}: {error}")
+    if words:
+        return BrokerUnavailable(f"Redis refuses a command: {error}{remedy}")
+    if isinstance(error, redis.ResponseError):
+        return CommandRejected(f"Redis refuses a command: {error}")
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return BrokerUnavailable(
+            f"Redis shows a certificate that is not trusted ({error}); name its CA with "
+            "RANKMILL_BROKER_CA, and in RANKMILL_BROKER_URL a host that it is made out to"
+        )
+    return BrokerUnavailable(
+        f"Redis does not answer ({error}); is it running, is RANKMILL_BROKER_URL right?"
+    )
+
+
+def _user() -> str:
+    return urlsplit(settings().broker_url).username or "default"
 
 
 class JobKeys:

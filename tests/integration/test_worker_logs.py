@@ -76,7 +76,7 @@ def test_each_line_is_json_about_its_shard_and_without_the_password(
     wait_for(lambda: failing.output.has_ended())
     guarded_redis.terminate()
     guarded_redis.wait()
-    wait_for(lambda: "cannot scan for lost shards" in log.read_text())
+    wait_for(lambda: "waiting for Redis" in log.read_text())
 
     text = log.read_text()
     assert PASSWORD not in text

@@ -1,0 +1,63 @@
+"""Celery's beat, which waits for a Redis that is away or refuses commands, and goes on."""
+
+from __future__ import annotations
+
+import time
+
+import kombu.exceptions
+import redis
+from celery.apps.beat import Beat
+from celery.beat import SchedulingError, Service
+
+from rankmill.logs import get_logger
+
+log = get_logger(__name__)
+
+_PAUSE_S = 2.0
+_OUTAGES = (redis.RedisError, kombu.exceptions.KombuError, SchedulingError, OSError)
+
+
+class WaitingService(Service):
+    """Celery's loop over the schedule, begun again with a new scheduler after an outage.
+
+    A due time is noted in Redis before its task is sent. So a beat that begins again, or another
+    one that has taken the lock meanwhile, sends no task a second time.
+    """
+
+    def start(self, embedded_process: bool = False) -> None:
+        """Run until a signal ends the process."""
+        while not self._is_shutdown.is_set():
+            try:
+                _ = self.scheduler  # made here, it writes the schedule to Redis
+                super().start(embedded_process)
+            except Exception as error:
+                if not self._is_outage(error):
+                    raise
+                log.warning("beat waits for Redis", error=error)
+                self._forget_connections()
+                time.sleep(_PAUSE_S)
+
+    def sync(self) -> None:
+        """Release the lock; it expires by itself if Redis does not take that."""
+        try:
+            if "scheduler" in self.__dict__:
+                super().sync()
+        except _OUTAGES as error:
+            log.warning("beat cannot release its lock", error=error)
+        self._is_stopped.set()
+
+    def _is_outage(self, error: Exception) -> bool:
+        # Celery goes on without the lock if Redis fails while RedBeat takes it.
+        has_no_lock = getattr(self.__dict__.get("scheduler"), "lock", True) is None
+        return isinstance(error, _OUTAGES) or has_no_lock
+
+    def _forget_connections(self) -> None:
+        """Have the next scheduler connect again: a name may lead to another server by now."""
+        self.__dict__.pop("scheduler", None)
+        self.app.redbeat_redis = None
+
+
+class WaitingBeat(Beat):
+    """Celery's beat with the service above."""
+
+    Service = WaitingService

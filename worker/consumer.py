@@ -1,0 +1,70 @@
+"""Celery's consumer, which waits for a Redis that is away or refuses commands, and goes on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+from redis.exceptions import RedisError
+
+from rankmill.logs import get_logger
+
+log = get_logger(__name__)
+
+_PAUSE_S = 1.0
+
+
+class WaitingConsumer(Consumer):
+    """Takes each error of Redis for a lost connection, and makes a new one after a pause."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Else one refused acknowledgement would end the worker.
+        self.connection_errors += self.channel_errors
+        self._unsaved: list[tuple[str, Any]] = []
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Close the connection, then pause: Celery itself tries again at once."""
+        super().on_connection_error_after_connected(exc)
+        _pause()
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Pause; Celery's own line has no address that this log does not have."""
+        log.warning("worker waits for Redis", error=exc)
+        _pause()
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Any:
+        """Return Celery's handler, once the messages that Redis did not save are back in it.
+
+        A message leaves its queue before it is saved as taken. If Redis refuses the second, as a
+        full one does, no other copy exists.
+        """
+        while self._unsaved:
+            queue, message = self._unsaved[-1]
+            self.connection.default_channel._put(queue, message)
+            self._unsaved.pop()
+        transport = self.connection.transport
+        deliver = transport._deliver
+
+        def deliver_or_keep(message: Any, queue: str) -> None:
+            try:
+                deliver(message, queue)
+            except RedisError:
+                tag = message["properties"]["delivery_tag"]
+                is_saved = any(tag in channel.qos._delivered for channel in transport.channels)
+                if queue in self.app.amqp.queues.consume_from and not is_saved:
+                    self._unsaved.append((queue, message))
+                raise
+
+        transport._deliver = deliver_or_keep
+        return super().create_task_handler(*arguments, **options)
+
+
+def _pause() -> None:
+    """Wait, but not for longer than it takes to stop the worker."""
+    until = time.monotonic() + _PAUSE_S
+    while time.monotonic() < until:
+        maybe_shutdown()
+        time.sleep(0.1)
