@@ -11,10 +11,10 @@ import time
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from rankmill.broker import send_notify
-from rankmill.contract.base import Contract
+from rankmill.contract.base import Contract, JobId
 from rankmill.contract.job_state import JobState
 from rankmill.contract.results import Failure, Manifest
 from rankmill.ledger.counts import JobCounts
@@ -22,6 +22,8 @@ from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
 from rankmill.settings import settings
 
+# It goes into a header of the request.
+EventId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 EventKind = Literal["succeeded", "failed", "gate", "deadline"]
 
 _MESSAGE_CHARS = 500
@@ -46,10 +48,10 @@ class Event(Contract):
         schedule: the schedule that the job runs for, if any.
     """
 
-    event_id: str
+    event_id: EventId
     kind: EventKind
     occurred_at: datetime
-    job_id: str
+    job_id: JobId
     state: JobState | None
     output_uri: str
     schedule: str | None = None

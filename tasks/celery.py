@@ -1,6 +1,9 @@
 """`celery -A tasks worker|beat|flower`: the app of rankmill.broker with the task shells."""
 
+from typing import Any
+
 import click
+from celery import Celery
 from celery.signals import (
     celeryd_init,
     setup_logging,
@@ -14,6 +17,13 @@ from rankmill.errors import RankmillError
 from tasks.logs import name_worker, set_up_logs
 from worker import signals
 from worker.background import forget_beat, remember_job, start_reconciling
+
+
+def forget_built_in_tasks(sender: Celery, **_: Any) -> None:
+    """Remove Celery's own tasks, which would call others with arguments that nothing checks."""
+    for name in [name for name in sender.tasks if name.startswith("celery.")]:
+        del sender.tasks[name]
+
 
 try:
     app = broker.app()
@@ -31,8 +41,9 @@ setup_logging.connect(set_up_logs)
 worker_process_init.connect(name_worker)
 worker_process_init.connect(host.name_worker)
 signals.connect()
-app.conf.worker_consumer = "worker.message_guard:CheckingConsumer"
+app.conf.worker_consumer = "worker.admission.receiver:CheckingConsumer"
 app.Beat = app.subclass_with_self("tasks.beat:WaitingBeat")
 app.task_cls = "tasks.base:Shell"  # by name, since a pool process makes its own app
+app.on_after_finalize.connect(forget_built_in_tasks)
 worker_ready.connect(start_reconciling)
 task_received.connect(remember_job)

@@ -90,7 +90,7 @@ def flower(
         Path | None, typer.Option(help="File that keeps the history", show_default="none")
     ] = None,
     allow_control: Annotated[
-        bool, typer.Option("--allow-control", help="Also allow it to submit, revoke and shut down")
+        bool, typer.Option("--allow-control", help="Also allow it to submit and shut down")
     ] = False,
 ) -> None:
     """Serve Flower, a dashboard of the cluster.

@@ -29,7 +29,7 @@ class Dashboard:
 
     Attributes:
         history: the file that keeps its history; None: the history ends with the process.
-        allow_control: whether it may submit, revoke and shut down.
+        allow_control: whether it may submit and shut down.
     """
 
     address: str

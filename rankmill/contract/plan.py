@@ -97,10 +97,10 @@ class ShardSpec(Contract):
 
     job_id: JobId
     output_uri: OutputUri
-    shard_index: int = Field(ge=0)
-    n_shards: int = Field(ge=1)
-    start_row: int = Field(ge=0)
-    stop_row: int = Field(ge=0)
+    shard_index: int = Field(ge=0, lt=MAX_SHARDS)
+    n_shards: int = Field(ge=1, le=MAX_SHARDS)
+    start_row: int = Field(ge=0, lt=2**63)
+    stop_row: int = Field(ge=0, lt=2**63)
 
 
 class ShardMessage(Contract):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import pickle
-import uuid
-from collections.abc import Callable
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,147 +12,100 @@ import pytest
 import redis
 
 from producer.jobs.submit import submit
-from rankmill.broker import CONTROL_QUEUE, FINALIZE, PREPARE, SCORE_SHARD, SUBMIT, app
+from rankmill.broker import CONTROL_QUEUE, PREPARE, SUBMIT, app
 from rankmill.ledger.jobs import Ledger
 from tests.conftest import StartWorker
 from tests.support.inputs import pairs, wait_for, write
+from tests.support.messages import BAD
 
-JOB = {"job_id": "0123456789ab", "output_uri": "/nowhere"}
-SHARD = {**JOB, "shard_index": 0, "n_shards": 1, "start_row": 0, "stop_row": 1}
-SPEC = {"input_uri": "/nowhere", "output_uri": "/nowhere-either", "model_id": "null"}
-
-
-class Bomb:
-    """An object that creates a file when it is unpickled."""
-
-    def __init__(self, mark: str) -> None:
-        self._mark = mark
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return Path.touch, (Path(self._mark),)
+HOST = socket.gethostname()
 
 
-def envelope(body: bytes, name: object = SUBMIT, **changes: Any) -> bytes:
-    """Return a message as it is in a queue: Celery's inside kombu's envelope."""
+def question(headers: object = None, body: object = None, **changes: Any) -> bytes:
+    """Return a message of remote control, a ping with changes."""
+    asked = {"method": "ping", "arguments": {}, "destination": None, **changes}
     message = {
-        "body": base64.b64encode(body).decode(),
+        "body": body if body is not None else base64.b64encode(json.dumps(asked).encode()).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": {"lang": "py", "task": name, "id": str(uuid.uuid4())},
+        "headers": headers or {"clock": 1, "expires": 0},
         "properties": {
             "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": CONTROL_QUEUE},
+            "delivery_info": {"exchange": "celery.pidbox", "routing_key": ""},
             "priority": 0,
             "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
+            "delivery_tag": "x",
         },
     }
-    return json.dumps({**message, **changes}).encode()
+    return json.dumps(message).encode()
 
 
-def call(name: str, kwargs: object, args: object = ()) -> bytes:
-    return envelope(json.dumps([args, kwargs, {}]).encode(), name)
+def ask(method: str, **arguments: object) -> bytes:
+    return question(method=method, arguments=arguments)
 
 
-def shard(**changes: object) -> bytes:
-    return call(SCORE_SHARD, {"shard": {**SHARD, **changes}})
-
-
-def spec(**changes: object) -> bytes:
-    return call(SUBMIT, {"spec": {**SPEC, **changes}})
-
-
-BAD = {
-    "a shard of version 2": (shard(version=2), "score_shard: has contract version 2"),
-    "a shard of version 0": (shard(version=0), "score_shard: shard.version 0 should be"),
-    "a shard with an unknown field": (shard(nope=1), "score_shard: unknown option shard.nope"),
-    "a shard with a text for a number": (shard(start_row="many"), "shard.start_row '"),
-    "a shard that is a list": (call(SCORE_SHARD, {"shard": [1]}), "score_shard: shard ["),
-    "a shard with another key for a name": (shard(job_id="a:claim"), "shard.job_id '"),
-    "no shard": (call(SCORE_SHARD, {}), "score_shard: shard is missing"),
-    "a spec of version 0": (spec(version=0), "submit: version 0 should be"),
-    "a spec with an unknown field": (spec(nope=1), "submit: unknown option nope"),
-    "a spec with a number for a place": (spec(input_uri=5), "submit: input_uri 5 should be"),
-    "a spec that is a text": (call(SUBMIT, {"spec": "x"}), "submit: spec 'x' should be"),
-    "an unknown argument": (
-        call(SUBMIT, {"spec": SPEC, "force": 1}),
-        "unknown option force",
+# By its name: what is published as remote control, and a part of the line about it.
+QUESTIONS: dict[str, tuple[bytes, str]] = {
+    "no JSON": (b"x", "it is not an object"),
+    "a number": (b"5", "it is not an object"),
+    "an empty object": (b"{}", "body is missing"),
+    "a huge question": (b" " * 3 * 2**20, "larger than 1,048,576 bytes"),
+    "compressed": (question(headers={"compression": "application/x-bz2"}), "headers.compression"),
+    "a clock that is a text": (question(headers={"clock": "x"}), "headers.clock"),
+    "a clock of 400 digits": (question(headers={"clock": 10**400}), "headers.clock"),
+    "a body that is a list": (question(body=[]), "body"),
+    "an unknown command": (ask("nope"), "remote control: method 'nope'"),
+    "another queue": (ask("add_consumer", queue="x"), "remote control: method 'add_consumer'"),
+    **{
+        name: (ask(name), f"remote control: method '{name}'")
+        for name in (
+            *("cancel_consumer", "pool_grow", "pool_shrink", "pool_restart", "autoscale"),
+            *("rate_limit", "time_limit", "revoke", "terminate", "revoke_by_stamped_headers"),
+            *("disable_events", "election", "hello", "objgraph", "memdump", "report", "query_task"),
+        )
+    },
+    "an unknown argument": (ask("ping", x=1), "arguments.x"),
+    "attributes of tasks": (ask("registered", taskinfoitems=["app"]), "taskinfoitems"),
+    "a pattern": (question(pattern="(a+)+$", matcher="pcre"), "pattern"),
+    "an answer to another key": (
+        question(reply_to={"exchange": "", "routing_key": CONTROL_QUEUE}),
+        "reply_to.exchange",
     ),
-    "arguments by place": (call(SUBMIT, {}, [SPEC]), "its arguments go by name"),
-    "a job that is a number": (
-        call(FINALIZE, {**JOB, "job_id": 5}),
-        "job_id 5 should be",
-    ),
-    "a place that is a list": (call(PREPARE, {**JOB, "output_uri": []}), "prepare: output_uri"),
-    "a place with a NUL": (call(PREPARE, {**JOB, "output_uri": "/\0"}), "file name"),
-    "a half of a character": (
-        envelope(b'[[], {"job_id": "0123456789ab", "output_uri": "/\\ud800"}, {}]', PREPARE),
-        "output_uri should be a valid string",
-    ),
-    "a huge message": (spec(input_uri="x" * 3 * 2**20), "larger than 1,048,576 bytes"),
-    "an unknown task": (call("os.system", {"command": "id"}), "there is no task os.system"),
-    "a task that is not a text": (envelope(b"[[], {}, {}]", ["a"]), "it names no task"),
-    "no headers": (envelope(b"[[], {}, {}]", headers={}), "it names no task"),
-    "headers that are a text": (envelope(b"[[], {}, {}]", headers="x"), "message refused: Attr"),
-    "no id": (envelope(b"[[], {}, {}]", headers={"task": "os.system"}), "it names no task"),
-    "a time that is none": (
-        envelope(
-            json.dumps([[], {"spec": SPEC}, {}]).encode(),
-            headers={"task": SUBMIT, "id": "i", "eta": [5]},
-        ),
-        "invalid ETA",
-    ),
-    "a body that is a number": (envelope(b"5"), "submit: its body is not JSON"),
-    "a body of two": (envelope(b"[1, 2]"), "submit: its body is not JSON"),
-    "a body of numbers": (envelope(b"[1, 2, 3]"), "submit: its body is not JSON"),
-    "a body cut short": (envelope(b'[[], {"spec"'), "submit: its body is not JSON"),
-    "no body": (envelope(b""), "submit: its body is not JSON"),
-    "YAML": (
-        envelope(b"[[], {}, {}]", **{"content-type": "application/x-yaml"}),
-        "application/x-yaml is not accepted, only JSON",
-    ),
-    "no JSON": (b"*3\r\nnot a message", "message refused"),
-    "no envelope": (b"[1]", "message refused"),
-    "an empty envelope": (b"{}", "message refused: KeyError: 'properties'"),
 }
 
-
-@pytest.fixture
-def log(start_worker: StartWorker, tmp_path: Path) -> Path:
-    """Return the log of a worker that is ready."""
-    start_worker()
-    path = tmp_path / "worker-one.log"
-    wait_for(lambda: " ready." in path.read_text())
-    return path
+UNACKED = (b"x", b"5", b"[1]", b'[{}, "", "rankmill.score"]', b"[" * 10_000, b"\xff\xfe")
 
 
 def test_a_worker_survives_any_message_and_logs_a_line(
-    broker_url: str, log: Path, tmp_path: Path
+    broker_url: str, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    mark = tmp_path / "unpickled"
-    bad = {
-        **BAD,
-        "a pickle": (
-            envelope(
-                pickle.dumps([[], {"spec": Bomb(str(mark))}, {}]),
-                **{"content-type": "application/x-python-serialize"},
-            ),
-            "application/x-python-serialize is not accepted, only JSON",
-        ),
-    }
     client = redis.Redis.from_url(broker_url.replace("redis+socket://", "unix://"))
-    for what, (message, said) in bad.items():
-        before = len(log.read_text())
+    for number, entry in enumerate(UNACKED):  # restored when a worker connects
+        client.hset("unacked", f"tag-{number}", entry)
+        client.zadd("unacked_index", {f"tag-{number}": 1})
+    client.sadd("_kombu.binding.reply.celery.pidbox", "garbage")
+    worker = start_worker()
+    log = tmp_path / "worker-one.log"
+    wait_for(lambda: " ready." in log.read_text())
+    for message, _ in BAD.values():
         client.lpush(CONTROL_QUEUE, message)
-        wait_for(lambda said=said, before=before: said in log.read_text()[before:], 30)
-        lines = [line for line in log.read_text()[before:].splitlines() if said in line]
-        assert len(lines) == 1 and len(lines[0]) < 600, (what, lines)
-    said_in_all = log.read_text()
-    assert "Traceback" not in said_in_all and "Unrecoverable" not in said_in_all
-    assert not mark.exists()
+    for content, _ in QUESTIONS.values():
+        client.publish("/0.celery.pidbox", content)
     job = submit(write(pairs(2, 2), tmp_path / "in.parquet"), tmp_path / "out", model_id="null")
     assert job.wait(timeout_s=60).state == "succeeded"
+    assert app().control.ping(timeout=10, limit=1) == [{f"one@{HOST}": {"ok": "pong"}}]
     wait_for(lambda: client.llen(CONTROL_QUEUE) == 0 and client.hlen("unacked") == 0, 30)
+    assert client.zcard("unacked_index") == 0 and worker.poll() is None
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines() if line[:1] == "{"]
+    lines = [event for event in events if event.startswith("message refused: ")]
+    assert len(lines) == len(BAD) + len(QUESTIONS) + len(UNACKED)
+    for what, (_, said) in [*BAD.items(), *QUESTIONS.items()]:
+        assert [line for line in lines if said in line], what
+    assert max(map(len, lines)) <= 320
+    said_in_all = log.read_text()
+    assert "Traceback" not in said_in_all and "Unrecoverable" not in said_in_all
+    assert said_in_all.count(" ready.") == 1
+    assert not Path("/tmp/rankmill-unpickled").exists()
 
 
 def test_a_job_outside_of_the_allowed_prefixes_ends_and_others_go_on(

@@ -1,0 +1,1 @@
+"""What a worker takes from Redis: its own tasks and a few questions, checked before use."""
