@@ -2,6 +2,7 @@
 # make test    install what tests need, run them all
 # make programs     install what some tests run besides Python: Debian's Chromium, Java, Prometheus, Redis; Helm
 # make test-chaos   break everything that breaks in a night, and write docs/chaos.md
+# make images      build the images of the profiles in .env, with version, commit and time as labels
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
 # make bench-reuse   a night that reuses the scores of the one before
@@ -69,6 +70,14 @@ bench-reuse: install-dev
 
 test-chaos: install-dev
 	RANKMILL_CHAOS_TABLE=docs/chaos.md $(BIN)/python -m pytest tests/chaos -m '' -s
+
+# A password in the address of the repository stays out of the images.
+.PHONY: images
+images:
+	IMAGE_REVISION="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo -dirty)" \
+	IMAGE_CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
+	IMAGE_SOURCE="$$(git config --get remote.origin.url | sed 's#//[^/@]*@#//#')" \
+	docker compose build
 
 .PHONY: test-compose
 test-compose: install-dev

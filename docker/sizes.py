@@ -2,7 +2,7 @@
 
 python docker/sizes.py [--model FOLDER]
 
-Needs a Docker Engine and images that `docker compose --profile cpu build` made; prints the table of
+Needs a Docker Engine and images that `make test-compose` built; prints the table of
 docs/deployment.md. It starts its own stack next to any that runs, and takes it down.
 """
 

@@ -17,6 +17,7 @@ from rankmill.settings import CHECKOUT
 
 # Short, so that a test sees a worker hang.
 STALL_S = 20
+REVISION = "0123456789abcdef0123456789abcdef01234567"
 _FLOWER_USER = "ops"
 _ROLES = ("WORKER", "PRODUCER", "BEAT", "FLOWER", "MONITOR")
 
@@ -33,12 +34,15 @@ class Stack:
         """`.env.example` with what it leaves open filled in."""
         lines = (CHECKOUT / ".env.example").read_text().splitlines()
         filled = {
-            "COMPOSE_PROFILES": "gpu",  # that --profile on the command line goes before
+            "COMPOSE_PROFILES": "cpu",
             **{f"REDIS_PASSWORD_{role}": self.password for role in _ROLES},
             "GRAFANA_PASSWORD": self.password,
             "RANKMILL_FLOWER_BASIC_AUTH": f"{_FLOWER_USER}:{self.password}",
             "FLOWER_PORT": "0",
             "RANKMILL_VERSION": "test",
+            "IMAGE_REVISION": REVISION,
+            "IMAGE_CREATED": "2026-11-28T00:00:00Z",
+            "IMAGE_SOURCE": "https://example.com/rankmill.git",
             "RANKMILL_STALL_S": str(STALL_S),
             **variables,
         }
@@ -59,7 +63,7 @@ class Stack:
     ) -> subprocess.CompletedProcess[str]:
         command = [
             *("docker", "compose", "--project-name", self.project, "--env-file", str(self._env)),
-            *("--profile", "cpu", *arguments),
+            *arguments,
         ]
         environment = {name: os.environ[name] for name in os.environ if _is_dockers(name)}
         return subprocess.run(
@@ -94,6 +98,14 @@ class Stack:
             ).stdout
         )
         return found[0]
+
+    def containers(self) -> list[str]:
+        """Every container of the project, whatever its profile."""
+        asked = ["--filter", f"label=com.docker.compose.project={self.project}"]
+        done = subprocess.run(
+            ["docker", "ps", "--all", "--quiet", *asked], check=True, capture_output=True, text=True
+        )
+        return done.stdout.split()
 
     def services(self) -> list[str]:
         return sorted(self.compose("ps", "--services").split())

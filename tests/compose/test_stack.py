@@ -213,9 +213,19 @@ def test_nothing_starts_without_its_secrets(stack: Stack) -> None:
     )
 
 
-def test_the_stack_without_a_profile_is_that_with_gpus(stack: Stack) -> None:
-    command = ["docker", "compose", "--env-file", str(stack.folder / "compose.env"), "config"]
-    done = subprocess.run(
-        [*command, "--services"], cwd=CHECKOUT, capture_output=True, text=True, check=True
-    )
-    assert "worker-gpu" in done.stdout and "worker-cpu" not in done.stdout
+def test_the_example_chooses_the_workers_with_gpus(stack: Stack) -> None:
+    shipped = Stack(stack.folder / "as shipped")
+    shipped.folder.mkdir()
+    shipped.write_env(COMPOSE_PROFILES="gpu")
+    services = shipped.compose("config", "--services").split()
+    assert "worker-gpu" in services and "worker-cpu" not in services
+    arguments = json.loads(shipped.compose("config", "--format", "json"))
+    assert arguments["services"]["worker-gpu"]["build"]["args"]["TRIM"] is None
+
+
+def test_down_takes_down_all_that_up_started(stack: Stack) -> None:
+    assert stack.containers()
+    stack.compose("down", "--timeout", "20", timeout_s=300)
+    assert not stack.containers()
+    networks = ["docker", "network", "ls", "--quiet", "--filter", f"name={stack.project}"]
+    assert not subprocess.run(networks, check=True, capture_output=True, text=True).stdout

@@ -45,6 +45,9 @@ def test_what_compose_requires_is_in_the_example_and_secrets_have_no_default() -
     optional = set(re.findall(r"^# ([A-Z_0-9]+)=", EXAMPLE_TEXT, re.MULTILINE))
     named = set(re.findall(r"\$\{([A-Z_0-9]+)", COMPOSE_TEXT)) | {"COMPOSE_PROFILES"}
     passed_on = set().union(*map(environment, SERVICES.values()))
+    passed_on |= {
+        name for each in SERVICES.values() for name in each.get("build", {}).get("args", {})
+    }
     assert set(EXAMPLE) | optional <= named | passed_on, "the example names what nobody reads"
 
 
@@ -73,7 +76,7 @@ def test_a_service_is_sealed(name: str) -> None:
 def test_what_is_written_to_is_never_the_code() -> None:
     for name, service in SERVICES.items():
         targets = [volume.split(":")[-2:] for volume in service.get("volumes", [])]
-        for *_, target in (each for each in targets if each[-1] != "ro"):
+        for target in (path for each in targets if "ro" not in each[-1] for path in each):
             assert not target.startswith(("/app", "/opt")), f"{name}: {target}"
     writers = [
         name for name, each in SERVICES.items() if "models:/models" in each.get("volumes", [])
@@ -86,6 +89,44 @@ def test_redis_is_reached_from_nowhere_else_and_forgets_nothing() -> None:
     assert "ports" not in redis and redis["mem_limit"]
     for option in ("appendonly yes", "appendfsync everysec", "noeviction", "--aclfile"):
         assert option in redis["command"][-1]
+
+
+def test_each_image_is_built_by_one_service_and_never_pulled() -> None:
+    ours = {name: each for name, each in SERVICES.items() if each["image"].startswith("rankmill/")}
+    builders = [each["image"] for each in ours.values() if "build" in each]
+    assert sorted(builders) == sorted({each["image"] for each in ours.values()})
+    assert {each["pull_policy"] for each in ours.values()} == {"never"}
+
+
+def test_build_arguments_reach_the_builds_from_the_example() -> None:
+    optional = set(re.findall(r"^# ([A-Z_0-9]+)=", EXAMPLE_TEXT, re.MULTILINE))
+    assert {"BASE_IMAGE", "REDIS_IMAGE", "TORCH_INDEX", "TRIM"} <= optional
+    for service in SERVICES.values():
+        if "build" not in service:
+            continue
+        text = (CHECKOUT / service["build"]["dockerfile"]).read_text()
+        target = service["build"].get("target")
+        # The target's own stages, and the line before all stages.
+        stages = re.split(r"^FROM ", text, flags=re.MULTILINE)
+        read = [each for each in stages[1:] if not target or target in each.partition("\n")[0]]
+        declared = re.findall(r"^ARG (\w+)", "".join([stages[0], *read]), re.MULTILINE)
+        assert set(service["build"]["args"]) == set(declared)
+
+
+def test_folders_of_this_machine_are_labelled_for_selinux() -> None:
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", []):
+            if volume.startswith(("./", "${")):
+                assert "z" in volume.rpartition(":")[2].split(","), f"{name}: {volume}"
+
+
+def test_the_version_is_that_of_the_project_everywhere() -> None:
+    text = (CHECKOUT / "pyproject.toml").read_text()
+    (version,) = re.findall(r'^version = "(.*)"', text, re.MULTILINE)
+    assert set(re.findall(r"\$\{RANKMILL_VERSION:-([^}]*)\}", COMPOSE_TEXT)) == {version}
+    for name in DOCKERFILES:
+        found = re.findall(r"^ARG VERSION=(.*)", (CHECKOUT / name).read_text(), re.MULTILINE)
+        assert set(found) == {version}
 
 
 def test_the_images_run_without_root() -> None:
