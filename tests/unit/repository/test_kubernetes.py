@@ -320,14 +320,15 @@ def test_each_kind_of_workers_is_scaled_by_the_queue_that_it_serves(
 
 
 def test_keda_and_the_pods_reach_the_same_redis() -> None:
-    for variant, address, tls in (
-        ("as shipped", f"{RELEASE}-redis:6379", "false"),
-        ("a Redis elsewhere", "redis.example.com:6380", "true"),
+    for variant, address, database, tls in (
+        ("as shipped", f"{RELEASE}-redis:6379", "0", "false"),
+        ("a Redis elsewhere", "redis.example.com:6380", "1", "true"),
     ):
         options = VARIANTS[variant]
         for each in of_kind("ScaledObject", *options).values():
             metadata = each["spec"]["triggers"][0]["metadata"]
             assert (metadata["address"], metadata["enableTLS"]) == (address, tls)
+            assert metadata["databaseIndex"] == database
         urls = {
             variable["value"]
             for workload in workloads(*options).values()
@@ -336,7 +337,7 @@ def test_keda_and_the_pods_reach_the_same_redis() -> None:
         }
         (url,) = urls
         assert url.startswith("rediss://" if tls == "true" else "redis://")
-        assert f"://$(REDIS_USERNAME):$(REDIS_PASSWORD)@{address}/" in url
+        assert f"://$(REDIS_USERNAME):$(REDIS_PASSWORD)@{address}/{database}" in url
 
 
 def test_the_alerts_are_the_shipped_ones_and_every_metric_is_scraped() -> None:
