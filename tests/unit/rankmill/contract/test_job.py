@@ -49,7 +49,7 @@ def test_a_job_id_depends_on_what_decides_its_result() -> None:
     assert name != job_id_for(spec(), (FILE.model_copy(update={"state": "6"}),))
 
 
-# As the commit in tests/last_release computes them.
+# As the commit in tests/chaos/last_release computes them.
 IDS = {
     "daa37f6aed48": {},
     "f2db1e4f4152": {
