@@ -163,24 +163,6 @@ class Dispatcher:
         self._end_job(job_id, output.state())
         self._start_if_reopened(output, job_id)
 
-    def end_unseen(self, job_id: str, output_uri: str) -> None:
-        """Fail a job whose output is not visible on this machine; only Redis can record it."""
-        message = (
-            f"{output_uri} does not hold job {job_id} on {socket.gethostname()}; every worker must "
-            "see the same folder: share the disk, or use s3://"
-        )
-        log.error("job failed", job_id=job_id, error=message)
-        failure = Failure(
-            job_id=job_id,
-            message=message,
-            exit_code=1,
-            shard_index=None,
-            failed_at=datetime.now(UTC),
-            quotes_input=False,
-        )
-        notify(failed_event(failure, output_uri, self.ledger.counts(job_id)))
-        self._end_job(job_id, JobState.FAILED, message)
-
     def decline(
         self,
         job_id: str,
@@ -205,25 +187,25 @@ class Dispatcher:
         if is_over and shard_index is not None:
             return "not wanted any more"
         now, n_done = self.ledger.now(), counts.n_shards_done if counts else 0
-        self.ledger.declines.note(
+        declines = self.ledger.declines.note(
             job_id,
             Decline(
                 worker=worker_id(),
                 host=socket.gethostname(),
                 machine=machine_id(),
                 reason=str(error)[:_SHOWN_REASON],
+                kind=type(error).__name__,
                 blame=error.blame,
                 n_shards_done=n_done,
                 at=now,
+                since=now,
             ),
             self.settings.keep_finished_s,
         )
-        declines = self.ledger.declines.of_job(job_id, now)
         model_id = record.spec.model_id if record else counts.model_id if counts else ""
         live = self.ledger.takers(CONTROL_QUEUE if shard_index is None else score_queue(model_id))
         held = self.ledger.claims.held(job_id, self.ledger.in_flight(job_id))
         if not is_hopeless(declines, live, n_done, is_running=bool(held)):
-            log.warning("work declined", job_id=job_id, reason=str(error))
             raise Declined(str(error))
         hopeless = failure(declines, error.exit_code)
         if is_over:
@@ -241,8 +223,18 @@ class Dispatcher:
         """
         log.error("job refused", job_id=job_id, error=str(error))
         counts = self.ledger.counts(job_id)
-        if counts is not None and counts.output_uri == output_uri:
-            self._end_job(job_id, JobState.FAILED, str(error))
+        if counts is None or counts.output_uri != output_uri or counts.state.is_final:
+            return
+        failure = Failure(
+            job_id=job_id,
+            message=str(error),
+            exit_code=error.exit_code,
+            shard_index=None,
+            failed_at=datetime.now(UTC),
+            quotes_input=error.quotes_input,
+        )
+        notify(failed_event(failure, output_uri, counts))
+        self._end_job(job_id, JobState.FAILED, str(error))
 
     def cancel(self, output: Output, job_id: str) -> None:
         """Stop a job: running shards stop before they publish, waiting ones are skipped."""

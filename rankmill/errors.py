@@ -58,10 +58,12 @@ class RankmillError(Exception):
 
 
 def unexpected(error: Exception) -> RankmillError:
-    """Return an unexpected error as one line: a bug, or a memory shortage, which is transient."""
+    """Return an unexpected error as one line: a bug, a memory shortage or this host's disk."""
     first_line = str(error).strip().partition("\n")[0]
     if is_memory_shortage(error):
         return MemoryShort(first_line)
+    if getattr(error, "errno", None) in _OF_DISK:  # where rows wait in a scratch folder
+        return HostUnfit(f"{first_line}; make room, or name another folder with RANKMILL_SCRATCH")
     return RankmillError(f"unexpected {type(error).__name__}: {first_line}")
 
 
@@ -81,6 +83,9 @@ _SHORTAGES = (
     "bad allocation",
     "can't start new thread",
 )
+
+
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def is_memory_shortage(error: BaseException) -> bool:

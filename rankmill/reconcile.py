@@ -17,7 +17,6 @@ from rankmill.dispatch import Dispatcher
 from rankmill.errors import (
     BrokerUnavailable,
     Declined,
-    HostUnfit,
     InputError,
     OutputNotReady,
     RankmillError,
@@ -208,10 +207,7 @@ class Reconciler:
         if record is None and lost is None:
             self._forget(job_id)
         elif record is None:
-            raise HostUnfit(
-                f"{output.uri} does not hold job {job_id} here; every worker must see the same "
-                "folder: share the disk, or use s3://"
-            )
+            raise output.unseen(job_id)
         elif record.job_id != job_id:
             self._fail(job_id, f"{output.uri} no longer holds this job")
         elif output.has_ended():

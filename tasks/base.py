@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Task
-from celery.exceptions import Reject, SoftTimeLimitExceeded
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from rankmill.contract.base import parse
 from rankmill.contract.job import JobMessage
@@ -36,6 +36,7 @@ class Shell(Task):
     """
 
     throws = (RankmillError,)
+    Request = "worker.pauses:PausingRequest"  # by name, since only a worker has one
     max_retries = 0
     longest_pause_s = 60.0
 
@@ -61,7 +62,7 @@ class Shell(Task):
                 return self.decline_unread(error, kwargs)
         except Declined as error:
             self.send_back()
-            return f"declined: {error}"
+            raise Retry(exc=error, when=0) from None
 
     def decline_unread(self, error: ReleaseTooOld, arguments: dict[str, Any]) -> str:
         """Decline a message of a newer release; one that names no job is retried.

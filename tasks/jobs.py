@@ -85,10 +85,10 @@ def finalize(**arguments: Any) -> None:
 @app.task(name=REPORT)
 def report(**arguments: Any) -> None:
     """Write the report page of a job that ended without success."""
-    from rankmill.report import report_ended
+    from worker.report import report as write_report
 
     job = parse(JobMessage, arguments, REPORT)
-    report_ended(job.job_id, job.output_uri)
+    write_report(dispatcher(), job.job_id, job.output_uri)
 
 
 @app.task(

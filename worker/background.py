@@ -17,6 +17,7 @@ from rankmill.logs import get_logger
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
 from worker.liveness.heartbeat import worker_heartbeat
+from worker.pauses import pauses
 
 log = get_logger(__name__)
 
@@ -61,7 +62,8 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
         while True:
             pause_s = settings().reconcile_s
             try:
-                taken = list(queues.consume_from)  # may change while the worker runs
+                # These may change while the worker runs; it takes paused ones again soon.
+                taken = sorted({*queues.consume_from, *pauses().paused()})
                 now = time.monotonic()
                 if taken != seen[1] or now - seen[0] > min(_SEEN_S, 3 * settings().reconcile_s):
                     # A worker for control alone does not count for the window of shards in flight.

@@ -6,6 +6,7 @@ import os
 import socket
 from functools import lru_cache
 
+from rankmill import storage
 from rankmill.contract.plan import ShardSpec
 from rankmill.contract.results import ShardReport
 from rankmill.dispatch import dispatcher
@@ -13,7 +14,7 @@ from rankmill.errors import (
     BrokerUnavailable,
     ClaimLost,
     DeviceFault,
-    JobFailed,
+    HostUnfit,
     JobUnknown,
     RankmillError,
 )
@@ -52,6 +53,7 @@ def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
 
     Raises:
         DeviceFault: the device has failed, and this process must end.
+        Declined: this host cannot do it.
         TransientError: a retry may help.
     """
     with attempt(dispatcher(), shard.job_id, shard.output_uri, shard.shard_index) as tried:
@@ -79,24 +81,32 @@ def put_off(shard: ShardSpec, for_s: float) -> None:
 
 
 def give_up(shard: ShardSpec, error: RankmillError) -> str:
-    """Fail the job of a shard whose transient error did not pass; return the outcome."""
+    """Decline a shard whose transient error did not pass; return the outcome if its job failed.
+
+    Raises:
+        Declined: another host may do it.
+    """
     with attempt(dispatcher(), shard.job_id, shard.output_uri, shard.shard_index) as tried:
         job = _wanted_job(shard)
         if job is None:
             return "not wanted any more"
         tried.record = job.record
-        raise JobFailed(f"{error} (it did not pass)")
+        raise HostUnfit(f"{error} (it did not pass)")
     return tried.outcome
 
 
 def _wanted_job(shard: ShardSpec) -> Job | None:
-    """Return the shard's job, or None if it has ended or its output belongs to a later one."""
+    """Return the shard's job, or None if it has ended or its output belongs to a later one.
+
+    Raises:
+        HostUnfit: this host does not see the output.
+    """
     output = Output(shard.output_uri)
     record = output.read_job()
     ledger().check_in_place(shard.job_id, record)
     if record is None:
-        dispatcher().end_unseen(shard.job_id, output.uri)
-    if record is None or record.job_id != shard.job_id or output.has_ended():
+        raise output.unseen(shard.job_id)
+    if record.job_id != shard.job_id or output.has_ended():
         return None
     try:
         return planned(output, record)
@@ -108,6 +118,7 @@ def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | No
     """Run a shard under its claim and return its report; None while another worker has it."""
     devices, claims = device_record(), ledger().claims
     devices.check()
+    _check_writable(job.output, job.job_id)
     claim = Claim.take(claims, shard.job_id, shard.shard_index, settings().claim_s)
     if claim is None:
         log.info("shard is running elsewhere")
@@ -132,7 +143,9 @@ def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | No
         def check_still_ours() -> None:
             claim.check()
             record = job.output.read_job()
-            if record is None or record.job_id != job.job_id or job.output.has_ended():
+            if record is None:
+                raise job.output.unseen(job.job_id)
+            if record.job_id != job.job_id or job.output.has_ended():
                 raise ClaimLost(f"{job.output.uri} no longer waits for a shard of job {job.job_id}")
 
         work = ShardWork(
@@ -155,6 +168,16 @@ def _run_claimed(job: Job, shard: ShardSpec, n_retries: int) -> ShardReport | No
             raise
         devices.worked()
         return watch.reported(report)
+
+
+@lru_cache(maxsize=4)
+def _check_writable(output: Output, job_id: str) -> None:
+    """Check once that a job's parts can be written here, before a shard is scored for nothing.
+
+    Raises:
+        StorageRefused: they cannot.
+    """
+    storage.check_conditional_puts(output.uri)
 
 
 def _suspects(shard: ShardSpec, n_tries: int) -> Suspects | None:

@@ -30,10 +30,14 @@ def finalize(dispatcher: Dispatcher, job_id: str, output_uri: str) -> None:
 
     Raises:
         TransientError: a retry may help.
+        Declined: this host cannot do it.
     """
     ledger, output = dispatcher.ledger, Output(output_uri)
     with attempt(dispatcher, job_id, output_uri) as tried:
-        ledger.check_in_place(job_id, output.read_job())
+        record = output.read_job()
+        ledger.check_in_place(job_id, record)
+        if record is None:
+            raise output.unseen(job_id)
         try:
             job = output.load_job()
         except JobUnknown:

@@ -12,6 +12,7 @@ from celery.signals import (
     task_prerun,
     worker_init,
     worker_process_init,
+    worker_ready,
     worker_shutdown,
     worker_shutting_down,
 )
@@ -25,6 +26,7 @@ from rankmill.settings import settings
 from worker.liveness.heartbeat import task_heartbeat, worker_heartbeat
 from worker.metrics.counters import meters
 from worker.metrics.server import serve
+from worker.pauses import pauses
 
 log = get_logger(__name__)
 
@@ -36,6 +38,7 @@ def connect() -> None:
     """Have Celery call the functions of this module."""
     worker_init.connect(_begin)
     worker_process_init.connect(_begin_child)
+    worker_ready.connect(pauses().attach)
     heartbeat_sent.connect(_turn)
     worker_shutting_down.connect(_stop)
     worker_shutdown.connect(_end)
@@ -81,6 +84,7 @@ def _begin_child(**_: Any) -> None:
 def _turn(**_: Any) -> None:
     """Note a turn of the main process's message loop: every two seconds while it has Redis."""
     worker_heartbeat().loop_turned()
+    pauses().resume()
 
 
 def _stop(**_: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from producer.formats.file_format import SUFFIXES, FileFormat
 from rankmill import storage
-from rankmill.errors import InputError
+from rankmill.errors import InputError, InputMissing
 from rankmill.storage import FileStat, Listing
 
 # Suffix to the kind of file, as users call it. Files of one kind are read together.
@@ -73,7 +73,7 @@ def data_files(listing: Listing) -> list[FileStat]:
     inside = _of_folder(listing)
     files = sorted([*_of_glob(listing), *inside], key=lambda file: file.uri)
     if not files:
-        raise InputError(_nothing_in(listing))
+        raise InputMissing(_nothing_in(listing))
     by_stem: dict[str, FileStat] = {}
     for file in files:
         other = by_stem.setdefault(_stem(file.uri), file)

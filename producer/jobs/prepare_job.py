@@ -34,12 +34,15 @@ def prepare_job(dispatcher: Dispatcher, job_id: str, output_uri: str) -> None:
 
     Raises:
         TransientError: a retry may help.
+        Declined: this host cannot do it.
     """
     ledger, output = dispatcher.ledger, Output(output_uri)
     with attempt(dispatcher, job_id, output_uri) as tried:
         record = output.read_job()
         ledger.check_in_place(job_id, record)
-        if record is None or record.job_id != job_id or output.has_ended():
+        if record is None:
+            raise output.unseen(job_id)
+        if record.job_id != job_id or output.has_ended():
             return
         tried.record = record
         if output.read_plan() is None:

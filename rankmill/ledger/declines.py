@@ -3,9 +3,9 @@
     rankmill:job:ID:declined   hash   the last `Decline` of a worker, as JSON, by worker
 
 A job that no host can do must end; one that some host can do must not. So a job has failed when
-every live worker of the queue has declined it. It has also failed when three machines blame
-themselves, no shard is being run and none has ended meanwhile: a large cluster need not try all its
-hosts. Differences of settings are no such blame, since they are usual during a rolling change.
+every live worker of the queue has declined it. A large cluster need not try all its hosts: a job
+has also failed when three machines have had the same kind of fault for half a minute, while no
+shard ran or ended. Settings that differ do not count then, since they do in any rolling change.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rankmill.errors import Blame, JobFailed
 from rankmill.ledger.client import JobKeys, broker_errors
 
 _MACHINES = 3
+_AGREED_FOR_S = 30.0
 # A worker that still cannot do the work has tried it again by then.
 _COUNTS_FOR_S = 600.0
 
@@ -29,8 +30,10 @@ class Decline(BaseModel):
 
     Attributes:
         worker: its id, as `rankmill.host.worker_id` returns it.
+        kind: the class of the error.
         n_shards_done: the shards of the job that were done then.
         at: when, by Redis's clock.
+        since: when it first declined with the same kind and the same shards done.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,9 +42,11 @@ class Decline(BaseModel):
     host: str
     machine: str
     reason: str
+    kind: str
     blame: Blame
     n_shards_done: int
     at: float
+    since: float
 
 
 class Declines:
@@ -53,13 +58,21 @@ class Declines:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def note(self, job_id: str, decline: Decline, keep_s: int) -> None:
-        """Note a decline in the place of an earlier one of its worker."""
+    def note(self, job_id: str, decline: Decline, keep_s: int) -> list[Decline]:
+        """Note a decline in the place of its worker's last; return all of the job that count."""
         key = JobKeys(job_id).declined
+        others = self.of_job(job_id, decline.at)
+        for last in others:
+            if last.worker == decline.worker:
+                others.remove(last)
+                if (last.kind, last.n_shards_done) == (decline.kind, decline.n_shards_done):
+                    decline = decline.model_copy(update={"since": last.since})
+                break
         with broker_errors(), self._redis.pipeline() as pipe:
             pipe.hset(key, decline.worker, decline.model_dump_json())
             pipe.expire(key, keep_s)
             pipe.execute()
+        return [*others, decline]
 
     def of_job(self, job_id: str, now: float) -> list[Decline]:
         """Return a job's declines that still count, the oldest first."""
@@ -83,12 +96,13 @@ def is_hopeless(
         return False
     if set(live) <= {decline.worker for decline in declines}:
         return True
-    machines = {
-        each.machine
-        for each in declines
-        if each.blame == "host" and each.n_shards_done == n_shards_done
-    }
-    return len(machines) >= _MACHINES
+    now = max(decline.at for decline in declines)
+    agreeing: dict[str, set[str]] = {}
+    for each in declines:
+        is_lasting = now - each.since >= _AGREED_FOR_S and each.n_shards_done == n_shards_done
+        if each.blame == "host" and is_lasting:
+            agreeing.setdefault(each.kind, set()).add(each.machine)
+    return any(len(machines) >= _MACHINES for machines in agreeing.values())
 
 
 def failure(declines: Sequence[Decline], exit_code: int) -> JobFailed:

@@ -17,7 +17,7 @@ from rankmill.contract.job_state import JobState
 from rankmill.contract.plan import Plan, ShardSpec
 from rankmill.contract.results import Failure, Manifest, ShardReport
 from rankmill.contract.reuse import KnownScores
-from rankmill.errors import ClaimLost, JobUnknown
+from rankmill.errors import ClaimLost, HostUnfit, JobUnknown
 from rankmill.output.uris import PART_NAME, OutputUris, part_name
 
 
@@ -44,6 +44,13 @@ class Output(OutputUris):
                 "missing; move or copy it together with the output"
             )
         return JobUnknown(f"{self.uri}: no job was {verb} this folder")
+
+    def unseen(self, job_id: str) -> HostUnfit:
+        """Return the error of a worker that does not find a job of its queue in this folder."""
+        return HostUnfit(
+            f"{self.uri} does not hold job {job_id}; every worker must see the same folder: share "
+            "the disk, or use s3://"
+        )
 
     def holds(self, job_id: str) -> bool:
         """Return whether the job of this output has that id."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import IO, BinaryIO
 
-from rankmill.errors import InputError, NoConditionalPuts
+from rankmill.errors import InputMissing, NoConditionalPuts, StorageRefused
 from rankmill.storage.naming import child
 from rankmill.storage.protocol import TEMPORARY_SUFFIX, FileStat, Published, Write
 from rankmill.storage.stores import store_of
@@ -39,13 +39,17 @@ def check_conditional_puts(folder: str) -> None:
     """Check that `write_bytes_once` works in a folder; nothing is left there.
 
     Raises:
+        StorageRefused: the folder cannot be written to.
         NoConditionalPuts: the store ignores the condition, so that two writers would both win.
     """
     probe = child(folder, f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     # False where the answer was lost and the put was tried again.
-    write_bytes_once(probe, b"")
-    is_ignored = write_bytes_once(probe, b"")
-    remove_file(probe)
+    try:
+        write_bytes_once(probe, b"")
+        is_ignored = write_bytes_once(probe, b"")
+        remove_file(probe)
+    except StorageRefused as error:
+        raise type(error)(str(error).replace(probe, folder)) from error
     if is_ignored:
         raise NoConditionalPuts(folder)
 
@@ -73,11 +77,11 @@ def stat(uri: str) -> FileStat:
     """Return a file's size and state.
 
     Raises:
-        InputError: there is no such file.
+        InputMissing: there is no such file.
     """
     status = store_of(uri).stat(uri)
     if status is None:
-        raise InputError(f"{uri}: no such file")
+        raise InputMissing(f"{uri}: no such file")
     return status
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rankmill.errors import InputError, StorageRefused
+from rankmill.errors import InputError, InputMissing, StorageRefused
 from rankmill.storage.glob import fixed_start, is_glob, matches
 from rankmill.storage.naming import absolute, resolved
 from rankmill.storage.protocol import CONTROL_FOLDER, FileStat
@@ -74,11 +74,11 @@ def find_files(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
             in capital letters.
 
     Raises:
-        InputError: there are none.
+        InputMissing: there are none.
     """
     files = list_files(uri, suffixes)
     if not files:
-        raise InputError(f"{uri}: no such file, and no {' or '.join(suffixes)} file under it")
+        raise InputMissing(f"{uri}: no such file, and no {' or '.join(suffixes)} file under it")
     return files
 
 

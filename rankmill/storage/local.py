@@ -14,7 +14,7 @@ from pathlib import Path
 from stat import S_IMODE
 from typing import BinaryIO
 
-from rankmill.errors import InputError, StorageRefused, StorageUnavailable
+from rankmill.errors import InputError, InputMissing, StorageRefused, StorageUnavailable
 from rankmill.storage.allowed import check_path
 from rankmill.storage.glob import may_lead_to
 from rankmill.storage.protocol import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
@@ -73,8 +73,19 @@ class LocalStore(Store):
                 return None
 
     def open(self, file: FileStat) -> BinaryIO:
-        """Open the file; it must have the size and modification time of `file`."""
-        if self.stat(file.uri) != file:
+        """Open the file; it must have the size and modification time of `file`.
+
+        Raises:
+            InputMissing: there is none.
+            InputError: it has changed.
+        """
+        found = self.stat(file.uri)
+        if found is None:
+            raise InputMissing(
+                f"{file.uri} changed or went after the job was planned; does every worker see its "
+                "folder?"
+            )
+        if found != file:
             raise InputError(f"{file.uri} changed or went after the job was planned")
         with _errors(f"cannot read {file.uri}"):
             return _path(file.uri).open("rb")

@@ -10,16 +10,24 @@ from rankmill.ledger.jobs import Ledger
 
 
 def decline(
-    worker: str, *, machine: str = "", blame: Blame = "host", n_shards_done: int = 0
+    worker: str,
+    *,
+    machine: str = "",
+    kind: str = "HostUnfit",
+    blame: Blame = "host",
+    n_shards_done: int = 0,
+    at: float = 30.0,
 ) -> Decline:
     return Decline(
         worker=worker,
         host=f"node-{worker}",
         machine=machine or worker,
         reason="read-only",
+        kind=kind,
         blame=blame,
         n_shards_done=n_shards_done,
-        at=0.0,
+        at=at,
+        since=0.0,
     )
 
 
@@ -39,6 +47,12 @@ def test_a_job_is_hopeless_once_every_live_worker_declined_it() -> None:
 def test_three_machines_that_blame_themselves_are_enough() -> None:
     assert hopeless(decline("a"), decline("b"), decline("c"))
     assert not hopeless(decline("a"), decline("b"))
+    assert not hopeless(*(decline(worker, at=29.0) for worker in "abc"))
+
+
+def test_machines_with_different_faults_do_not_agree() -> None:
+    kinds = {"a": "HostUnfit", "b": "StorageRefused", "c": "InputMissing"}
+    assert not hopeless(*(decline(worker, kind=kind) for worker, kind in kinds.items()))
 
 
 def test_three_workers_of_one_machine_are_not() -> None:
@@ -66,13 +80,24 @@ def test_a_failure_lists_each_reason_with_its_hosts() -> None:
     assert failure([other], 2).exit_code == 2
 
 
+def test_a_decline_replaces_its_workers_last(ledger: Ledger) -> None:
+    declines = Declines(ledger.redis)
+    declines.note("job", decline("b"), 100)
+    first = decline("a").model_copy(update={"at": 40.0, "since": 40.0})
+    again = first.model_copy(update={"at": 50.0, "since": 50.0})
+    declines.note("job", first, 100)
+    noted = {each.worker: each for each in declines.note("job", again, 100)}
+    assert noted["a"].at == 50.0 and noted["a"].since == 40.0 and noted.keys() == {"a", "b"}
+    other = again.model_copy(update={"kind": "InputMissing"})
+    assert {each.since for each in declines.note("job", other, 100)} == {0.0, 50.0}
+
+
 def test_only_recent_and_readable_declines_count(ledger: Ledger) -> None:
     declines = Declines(ledger.redis)
     declines.note("job", decline("a"), 100)
-    declines.note("job", decline("a").model_copy(update={"at": 500.0}), 100)
     ledger.redis.hset("rankmill:job:job:declined", mapping={"x": "{}", "y": "no JSON"})
-    assert [each.at for each in declines.of_job("job", 501.0)] == [500.0]
-    assert declines.of_job("job", 1200.0) == []
+    assert [each.worker for each in declines.of_job("job", 31.0)] == ["a"]
+    assert declines.of_job("job", 1000.0) == []
     assert ledger.redis.ttl("rankmill:job:job:declined") in range(1, 101)
 
 
