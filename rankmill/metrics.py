@@ -43,7 +43,8 @@ REJECTS = Metric(
 SHARDS = Metric(
     "rankmill_shards_total",
     "counter",
-    "Shards that ended here: scored, lost to another worker, failed, or to be retried",
+    "Shards that ended here: scored, lost to another worker, declined for another host, failed "
+    "or to be retried",
     ("outcome",),
 )
 SHARD_SECONDS = Metric(
@@ -98,6 +99,11 @@ WORKER_HEALTHY = Metric(
     "rankmill_worker_healthy",
     "gauge",
     "1 if python -m worker.health passes, 0 if the worker hangs",
+)
+WORKER_DECLINES = Metric(
+    "rankmill_worker_declines",
+    "gauge",
+    "1 if the worker has declined work in the last five minutes, or its host is not fit for all",
 )
 
 # Served by `rankmill exporter` about the cluster, from Redis.
@@ -165,7 +171,7 @@ OF_CHILD = (
     *(PAIRS, UNIQUE_PAIRS, TOKENS, TRUNCATED, REJECTS, SHARDS, SHARD_SECONDS, FORWARD_SECONDS),
     *(BATCH_FILL, BUSY_SECONDS, SCORING_SECONDS, STARVED_SECONDS, DEVICE_MEMORY, MODEL_INFO),
 )
-OF_WORKER = (*OF_CHILD, WORKER_INFO, WORKER_HEALTHY)
+OF_WORKER = (*OF_CHILD, WORKER_INFO, WORKER_HEALTHY, WORKER_DECLINES)
 OF_CLUSTER = (
     *(REDIS_UP, REDIS_USED, REDIS_MAX, WORKERS, QUEUE, JOBS, JOB_INFO, JOB_PAIRS, JOB_DONE),
     *(JOB_REJECTED, JOB_SHARDS, JOB_WAITING, LATE),

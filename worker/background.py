@@ -58,18 +58,21 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
 
     def scan_for_ever() -> None:
         pause = threading.Event()
-        seen: tuple[float, list[str]] = (-math.inf, [])
+        seen: tuple[float, tuple[list[str], str]] = (-math.inf, ([], ""))
         while True:
             pause_s = settings().reconcile_s
             try:
                 # These may change while the worker runs; it takes paused ones again soon.
                 taken = sorted({*queues.consume_from, *pauses().paused()})
-                now = time.monotonic()
-                if taken != seen[1] or now - seen[0] > min(_SEEN_S, 3 * settings().reconcile_s):
+                declines = worker_heartbeat().record.declines
+                now, state = time.monotonic(), (taken, declines)
+                if state != seen[1] or now - seen[0] > min(_SEEN_S, 3 * settings().reconcile_s):
                     # A worker for control alone does not count for the window of shards in flight.
                     scores = not set(score_queues()).isdisjoint(taken)
                     ledger().worker_seen(worker_id(), taken, scores=scores)
-                    seen = (now, taken)
+                    if declines:
+                        ledger().declines.note_unfit(worker_id(), declines, ledger().now())
+                    seen = (now, state)
                 pause_s = reconciler().scan()
                 worker_heartbeat().redis_answered()
             except BrokerUnavailable as error:

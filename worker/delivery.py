@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 from rankmill import storage
@@ -13,6 +15,7 @@ from rankmill.dispatch import dispatcher
 from rankmill.errors import (
     BrokerUnavailable,
     ClaimLost,
+    Declined,
     DeviceFault,
     HostUnfit,
     JobUnknown,
@@ -29,6 +32,7 @@ from rankmill.settings import settings
 from worker import models
 from worker.device_errors import device_errors
 from worker.liveness.device_record import DeviceRecord, device_record
+from worker.metrics.counters import meters
 from worker.shard.observer import Watch, watched
 from worker.shard.poison import Suspects
 from worker.shard.reader import RowReader
@@ -56,7 +60,10 @@ def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
         Declined: this host cannot do it.
         TransientError: a retry may help.
     """
-    with attempt(dispatcher(), shard.job_id, shard.output_uri, shard.shard_index) as tried:
+    with (
+        _declines_counted(),
+        attempt(dispatcher(), shard.job_id, shard.output_uri, shard.shard_index) as tried,
+    ):
         job = _wanted_job(shard)
         if job is None:
             return "not wanted any more"
@@ -70,6 +77,15 @@ def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
         rejected = f", {report.n_rejected:,} rejected" if report.n_rejected else ""
         return f"{report.n_scored:,} pairs scored{rejected}, {report.n_tokens:,} tokens"
     return tried.outcome
+
+
+@contextmanager
+def _declines_counted() -> Iterator[None]:
+    try:
+        yield
+    except Declined:
+        meters().shard("declined")
+        raise
 
 
 def put_off(shard: ShardSpec, for_s: float) -> None:

@@ -1,7 +1,8 @@
 """Check this machine's workers: `python -m worker.health` exits with 0, or 1 and the reason.
 
-A busy worker is healthy, and so is one that waits for Redis; one that hangs is not. The check asks
-no other process and loads next to nothing. Where several workers run, all of them must be healthy.
+A busy worker is healthy, and so is one that waits for Redis or declines work; one that hangs is
+not. The check asks no other process and loads next to nothing. Where several workers run, all of
+them must be healthy.
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ DRIVER_S = 4.0
 def main() -> None:
     """Print `healthy` or what is wrong, on one line, and exit."""
     wrong: list[str] = []
+    remarks: list[str] = []
     try:
+        remarks = declining(folder(settings()))
         wrong = complaints(folder(settings()), settings().stall_s)
         if wrong and settings().device.startswith("cuda"):
             # A worker that does not start writes no file that says why.
             choose(settings().device, is_tried=False, limit_s=DRIVER_S)
     except RankmillError as error:
         wrong.append(str(error))
-    print("; ".join(wrong) or "healthy")
+    print("; ".join(wrong or ["healthy", *remarks]))
     sys.exit(1 if wrong else 0)
 
 
@@ -58,6 +61,12 @@ def complaints(folder: Path, stall_s: float) -> list[str]:
         return [f"no worker runs here: {folder} has no heartbeat of one"]
     wrong = [complaint(folder, worker, stall_s) for worker in workers if worker is not None]
     return [each for each in wrong if each is not None]
+
+
+def declining(folder: Path) -> list[str]:
+    """Return which workers decline work, and why; a restart would not help them."""
+    workers = filter(None, map(read_worker, sorted(folder.glob("*.worker"))))
+    return [f"{each.name} declines: {each.declines}" for each in workers if each.declines]
 
 
 def complaint(folder: Path, worker: WorkerRecord, stall_s: float) -> str | None:

@@ -44,12 +44,17 @@ class Pauses:
     """The pauses of a worker's queues.
 
     `declined` and `resume` run in the thread of Celery's loop; any thread may call the others.
+
+    Attributes:
+        is_held_back: returns whether no pause may end yet.
+        on_decline: called after each new pause has begun.
     """
 
     def __init__(self) -> None:
         self._consumer: Any = None
         self._pauses: dict[str, Pause] = {}
         self.is_held_back: Callable[[], bool] = lambda: False
+        self.on_decline: Callable[[], None] = lambda: None
 
     def attach(self, sender: Any = None, **_: Any) -> None:
         """Pause queues of this consumer from now on (signal `worker_ready`)."""
@@ -67,6 +72,7 @@ class Pauses:
         level = log.debug if reason == last.reason else log.warning
         level("work declined, queue paused", queue=queue, pause_s=pause.length_s, reason=reason)
         self._consumer.cancel_task_queue(queue)
+        self.on_decline()
 
     def resume(self) -> None:
         """Take work again from the queues whose pause has ended."""

@@ -23,6 +23,7 @@ from rankmill.devices.choice import EXIT_DEVICE_LOST, choose
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
 from rankmill.settings import settings
+from worker.fitness import fitness
 from worker.liveness.heartbeat import task_heartbeat, worker_heartbeat
 from worker.metrics.counters import meters
 from worker.metrics.server import serve
@@ -39,6 +40,7 @@ def connect() -> None:
     worker_init.connect(_begin)
     worker_process_init.connect(_begin_child)
     worker_ready.connect(pauses().attach)
+    worker_ready.connect(_check_host)
     heartbeat_sent.connect(_turn)
     worker_shutting_down.connect(_stop)
     worker_shutdown.connect(_end)
@@ -51,7 +53,7 @@ def _begin(sender: Any, **_: Any) -> None:
 
     Celery goes on after any error here but SystemExit.
     """
-    if not set(score_queues()).isdisjoint(sender.app.amqp.queues.consume_from):
+    if _scores(sender.app):
         _check_device()
     worker_heartbeat().start(str(sender.hostname), settings(), _give_device_up)
     serve(worker_heartbeat(), settings())
@@ -68,6 +70,16 @@ def _check_device() -> None:
         log.warning("device differs from the one that seems to be meant", reason=chosen.reason)
     elif settings().device_reason:
         log.info("device chosen", reason=settings().device_reason)
+
+
+def _check_host(sender: Any, **_: Any) -> None:
+    """Start the checks of what the worker needs from its host."""
+    fitness().start(scores=_scores(sender.app))
+    worker_heartbeat().reasons = fitness().reasons
+
+
+def _scores(app: Any) -> bool:
+    return not set(score_queues()).isdisjoint(app.amqp.queues.consume_from)
 
 
 def _give_device_up() -> None:

@@ -81,5 +81,11 @@ def _workers(settings: Settings) -> Iterator[Finding]:
                     f"no live worker takes {queue}: submitted jobs wait",
                     "start rankmill worker; `rankmill run` needs none",
                 )
+        for line in ledger.declines.unfit(ledger.now()):
+            yield warning(
+                "workers",
+                f"declines work: {line}",
+                "repair that host, or give it the settings of the others; others take the work",
+            )
     except BrokerUnavailable as error:
         yield warning("workers", str(error), "check Redis and the rights of its users")

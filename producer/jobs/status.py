@@ -12,6 +12,7 @@ from rankmill.contract.results import Failure
 from rankmill.errors import JobFailed
 from rankmill.ledger.claims import FINALIZATION, PREPARATION
 from rankmill.ledger.counts import JobCounts
+from rankmill.ledger.declines import reasons_by_host
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
 from rankmill.spans import covered_s
@@ -27,7 +28,8 @@ class JobStatus(BaseModel):
         progress_at: when the last pair was scored.
         scoring_s: seconds in which at least one shard ran, in any worker; None until it succeeded.
         pairs_per_s: pairs per second of scoring, without idle time.
-        reason: why it failed, waits, was interrupted or has an unknown state.
+        reason: why it failed, waits, was interrupted, has an unknown state, or is declined by
+            some hosts.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -143,7 +145,9 @@ def live_status(counts: JobCounts, ledger: Ledger) -> JobStatus:
     work = [PREPARATION, FINALIZATION, *ledger.in_flight(counts.job_id)]
     # A worker of an earlier release holds claims, but is not known by its queues.
     if ledger.n_takers(queue) or any(ledger.claims.holder(counts.job_id, each) for each in work):
-        return status
+        declines = ledger.declines.of_job(counts.job_id, ledger.now())
+        reason = f"declined: {reasons_by_host(declines)}" if declines else status.reason
+        return status.model_copy(update={"reason": reason})
     remedy = "start one with rankmill worker" + ("" if scores else " (--role all or control)")
     reason = f"no live worker takes {queue}; {remedy}"
     return status.model_copy(update={"state": JobState.WAITING, "reason": reason})

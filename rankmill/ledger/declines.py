@@ -1,6 +1,7 @@
 """Declines: the work that hosts could not do and sent back, and when no host is left for it.
 
     rankmill:job:ID:declined   hash   the last `Decline` of a worker, as JSON, by worker
+    rankmill:unfit             zset   "worker: reasons" of a worker that cannot do all, by time seen
 
 A job that no host can do must end; one that some host can do must not. So a job has failed when
 every live worker of the queue has declined it. A large cluster need not try all its hosts: a job
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rankmill.errors import Blame, JobFailed
 from rankmill.ledger.client import JobKeys, broker_errors
 
+_UNFIT = "rankmill:unfit"
+_UNFIT_SEEN_S = 60.0
 _MACHINES = 3
 _AGREED_FOR_S = 30.0
 # A worker that still cannot do the work has tried it again by then.
@@ -80,6 +83,24 @@ class Declines:
             values = cast(list[str], self._redis.hvals(JobKeys(job_id).declined))
         return sorted(filter(lambda each: now - each.at < _COUNTS_FOR_S, _parsed(values)), key=_at)
 
+    def note_unfit(self, worker: str, reasons: str, now: float) -> None:
+        """Note that a worker cannot do all work; it is forgotten in a minute."""
+        with broker_errors(), self._redis.pipeline() as pipe:
+            pipe.zadd(_UNFIT, {f"{worker}: {reasons}": now})
+            pipe.zremrangebyscore(_UNFIT, 0, now - _UNFIT_SEEN_S)
+            pipe.expire(_UNFIT, int(2 * _UNFIT_SEEN_S))
+            pipe.execute()
+
+    def unfit(self, now: float) -> list[str]:
+        """Return a line for each live worker that cannot do all work, with its reasons."""
+        with broker_errors():
+            lines = self._redis.zrange(_UNFIT, 0, -1, withscores=True)
+        latest: dict[str, str] = {}  # the reasons of a worker may have changed
+        for line, seen in sorted(cast(list[tuple[str, float]], lines), key=lambda each: each[1]):
+            if now - seen < _UNFIT_SEEN_S:
+                latest[line.partition(": ")[0]] = line
+        return sorted(latest.values())
+
 
 def is_hopeless(
     declines: Sequence[Decline], live: Collection[str], n_shards_done: int, *, is_running: bool
@@ -107,11 +128,16 @@ def is_hopeless(
 
 def failure(declines: Sequence[Decline], exit_code: int) -> JobFailed:
     """Return the error of a job that no host can do, with each reason and its hosts."""
+    return JobFailed(reasons_by_host(declines), exit_code)
+
+
+def reasons_by_host(declines: Sequence[Decline]) -> str:
+    """Return each reason of some declines with its hosts, in one line."""
     hosts: dict[str, list[str]] = {}
     for decline in declines:
         hosts.setdefault(decline.reason, []).append(_host(decline, declines))
     lines = [f"{why} (on {', '.join(dict.fromkeys(names))})" for why, names in hosts.items()]
-    return JobFailed("; ".join(lines), exit_code)
+    return "; ".join(lines)
 
 
 def _host(decline: Decline, declines: Sequence[Decline]) -> str:

@@ -39,6 +39,7 @@ class WorkerRecord:
         redis_since: since when Redis has answered every time; None when it did not the last time.
         redis_at: when Redis answered last.
         device_lost: why its device is given up; such a record stays when the worker has ended.
+        declines: which work it declines, and why; empty if none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class WorkerRecord:
     redis_since: float | None = None
     redis_at: float | None = None
     device_lost: str | None = None
+    declines: str = ""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ log = get_logger(__name__)
 _TICK_S = 2.0
 _BEAT_S = 1.0
 
-# A record has room for a reason of this length besides the rest.
+# A record has room for two reasons of this length besides the rest.
 _MAX_REASON_CHARS = 300
 
 
@@ -47,10 +47,15 @@ class WorkerHeartbeat:
     """The heartbeat of a worker's main process, written from `start` to `stop`.
 
     Any thread may call its methods.
+
+    Attributes:
+        record: what is written next.
+        reasons: returns why the worker declines work; empty if it does not.
     """
 
     def __init__(self) -> None:
         self.record = WorkerRecord("", Process.me(), time.monotonic())
+        self.reasons: Callable[[], list[str]] = list
         self._folder: Path | None = None
         self._is_stopping = False
         self._lock = threading.Lock()
@@ -123,9 +128,11 @@ class WorkerHeartbeat:
             lost = device.lost
             is_news = lost is not None and self.record.device_lost is None
             with self._lock:
-                self.record = replace(self.record, ticked_at=time.monotonic())
+                declines = _short("; ".join(self.reasons()))
+                now = time.monotonic()
+                self.record = replace(self.record, ticked_at=now, declines=declines)
                 if is_news:
-                    reason = str(lost)[:_MAX_REASON_CHARS]
+                    reason = _short(str(lost))
                     self.record = replace(self.record, device_lost=reason)
             if is_news:
                 on_lost()
@@ -140,6 +147,11 @@ class WorkerHeartbeat:
 def worker_heartbeat() -> WorkerHeartbeat:
     """Return the heartbeat of this process, which is a worker's main one."""
     return WorkerHeartbeat()
+
+
+def _short(reason: str) -> str:
+    """Return a reason that a record has room for; JSON writes six bytes for some characters."""
+    return reason[:_MAX_REASON_CHARS].encode("ascii", "replace").decode()
 
 
 def _sweep(folder: Path) -> None:

@@ -25,8 +25,8 @@ from worker.liveness.files import counters_path, folder
 
 log = get_logger(__name__)
 
-Outcome = Literal["scored", "lost", "failed"]
-OUTCOMES: tuple[Outcome, ...] = ("scored", "lost", "failed")
+Outcome = Literal["scored", "lost", "declined", "failed"]
+OUTCOMES: tuple[Outcome, ...] = ("scored", "lost", "declined", "failed")
 
 
 class Meters:

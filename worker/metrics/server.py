@@ -56,6 +56,7 @@ class _OwnMetrics(Collector):
         for metric, label_values, value in (
             (metrics.WORKER_INFO, (sign.name,), 1.0),
             (metrics.WORKER_HEALTHY, (), 0.0 if wrong else 1.0),
+            (metrics.WORKER_DECLINES, (), 1.0 if sign.declines else 0.0),
         ):
             family = GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
             family.add_metric(label_values, value)

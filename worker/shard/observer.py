@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rankmill.contract.plan import ShardSpec
 from rankmill.contract.results import ShardReport
-from rankmill.errors import ClaimLost
+from rankmill.errors import ClaimLost, RankmillError
 from rankmill.ledger.claims import Claim
 from worker.liveness.heartbeat import task_heartbeat
 from worker.metrics.counters import meters
@@ -23,8 +23,9 @@ def watched(shard: ShardSpec) -> Iterator[None]:
     except ClaimLost:
         meters().shard("lost")
         raise
-    except BaseException:
-        meters().shard("failed")
+    except BaseException as error:
+        if not isinstance(error, RankmillError) or error.blame == "job":
+            meters().shard("failed")  # else it is declined
         raise
     meters().shard("scored")
 
