@@ -176,7 +176,7 @@ def test_an_event_of_no_job_is_dropped_with_a_line(
     forged = {
         "an unknown job": {"job_id": "0123456789ab"},
         "an unknown place": {"output_uri": str(tmp_path / "nowhere")},
-        "a place that is no place": {"output_uri": "s3://"},
+        "a bucket without a name": {"output_uri": "s3://"},
         "another event of a job": {"event_id": "0" * 32},
         "a failure of a job that has succeeded": {"kind": "failed", "state": "failed"},
         "the end of a job that runs": {"job_id": real.job_id, "output_uri": real.output.uri},
