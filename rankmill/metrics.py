@@ -116,6 +116,11 @@ REDIS_MAX = Metric(
     "rankmill_redis_memory_max_bytes", "gauge", "Memory limit of Redis, 0 for no limit"
 )
 WORKERS = Metric("rankmill_workers", "gauge", "Workers with a heartbeat in the last minute")
+LOST_WORKERS = Metric(
+    "rankmill_lost_workers",
+    "gauge",
+    "Workers whose heartbeat ended within the last hour without a stop",
+)
 QUEUE = Metric(
     "rankmill_queue_messages",
     "gauge",
@@ -173,8 +178,8 @@ OF_CHILD = (
 )
 OF_WORKER = (*OF_CHILD, WORKER_INFO, WORKER_HEALTHY, WORKER_DECLINES)
 OF_CLUSTER = (
-    *(REDIS_UP, REDIS_USED, REDIS_MAX, WORKERS, QUEUE, JOBS, JOB_INFO, JOB_PAIRS, JOB_DONE),
-    *(JOB_REJECTED, JOB_SHARDS, JOB_WAITING, LATE),
+    *(REDIS_UP, REDIS_USED, REDIS_MAX, WORKERS, LOST_WORKERS, QUEUE, JOBS, JOB_INFO, JOB_PAIRS),
+    *(JOB_DONE, JOB_REJECTED, JOB_SHARDS, JOB_WAITING, LATE),
 )
 OF_RULES = (JOB_RATE, JOB_ETA)
 

@@ -10,13 +10,14 @@ from celery.signals import (
     task_received,
     worker_process_init,
     worker_ready,
+    worker_shutdown,
 )
 
 from rankmill import broker, host
 from rankmill.errors import RankmillError
 from tasks.logs import name_worker, set_up_logs
 from worker import signals
-from worker.background import forget_beat, remember_job, start_reconciling
+from worker.background import forget_beat, leave, remember_job, start_reconciling
 
 
 def forget_built_in_tasks(sender: Celery, **_: Any) -> None:
@@ -46,4 +47,5 @@ app.Beat = app.subclass_with_self("tasks.beat:WaitingBeat")
 app.task_cls = "tasks.base:Shell"  # by name, since a pool process makes its own app
 app.on_after_finalize.connect(forget_built_in_tasks)
 worker_ready.connect(start_reconciling)
+worker_shutdown.connect(leave)
 task_received.connect(remember_job)

@@ -24,6 +24,8 @@ log = get_logger(__name__)
 # A worker counts as gone after a minute without its heartbeat in Redis.
 _SEEN_S = 15.0
 
+_stopping = threading.Event()
+
 
 @lru_cache(maxsize=1)
 def reconciler() -> Reconciler:
@@ -57,9 +59,8 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
     queues = sender.app.amqp.queues
 
     def scan_for_ever() -> None:
-        pause = threading.Event()
         seen: tuple[float, tuple[list[str], str]] = (-math.inf, ([], ""))
-        while True:
+        while not _stopping.is_set():
             pause_s = settings().reconcile_s
             try:
                 # These may change while the worker runs; it takes paused ones again soon.
@@ -82,6 +83,21 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
                 log.warning("cannot scan for lost shards", error=str(error))
             except Exception:  # any bug: a worker that stops scanning rescues no shard
                 log.exception("cannot scan for lost shards")
-            pause.wait(pause_s)
+            _stopping.wait(pause_s)
 
     threading.Thread(target=scan_for_ever, name="reconcile", daemon=True).start()
+
+
+def leave(sender: Any = None, **_: Any) -> None:
+    """Remove a worker that was stopped from those in Redis (signal `worker_shutdown`).
+
+    One that ends by an error or for its device stays, and counts as lost.
+    """
+    _stopping.set()
+    if sender.exitcode:
+        return
+    try:
+        taken = {*sender.app.amqp.queues.consume_from, *pauses().paused()}
+        ledger().worker_left(worker_id(), taken)
+    except BrokerUnavailable as error:
+        log.warning("stop not noted in Redis", error=error)

@@ -76,6 +76,7 @@ def _samples(survey: Survey) -> dict[Metric, list[Sample]]:
         metrics.REDIS_USED: [((), survey.memory_used)],
         metrics.REDIS_MAX: [((), survey.memory_max)],
         metrics.WORKERS: [((), survey.n_workers)],
+        metrics.LOST_WORKERS: [((), survey.n_lost_workers)],
         metrics.QUEUE: [(key, n_messages) for key, n_messages in survey.queues.items()],
         metrics.JOBS: [((), survey.n_jobs)],
         metrics.LATE: [((), survey.n_late)],

@@ -58,6 +58,7 @@ class Survey:
         jobs: the oldest of the `n_jobs` jobs that are not over, at most a hundred.
         queues: waiting messages by queue and priority of their job; "none" for messages without a
             running job.
+        n_lost_workers: scoring workers that went within the last hour without a stop.
         n_late: schedules whose run is past its deadline.
         memory_used: bytes used by Redis.
         memory_max: its limit in bytes; 0 if it has none.
@@ -67,6 +68,7 @@ class Survey:
     n_jobs: int
     queues: dict[tuple[str, str], int]
     n_workers: int
+    n_lost_workers: int
     n_late: int
     memory_used: int
     memory_max: int
@@ -101,6 +103,7 @@ class Surveyor:
             n_jobs=len(priorities),
             queues=self._waiting(priorities),
             n_workers=self._ledger.n_workers(),
+            n_lost_workers=self._ledger.n_lost_workers(),
             n_late=len(self._ledger.late_schedules()),
             memory_used=int(memory["used_memory"]),
             memory_max=int(memory["maxmemory"]),

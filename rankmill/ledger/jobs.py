@@ -46,6 +46,8 @@ _LATE = "rankmill:late"
 _PRIORITIES = frozenset(map(str, range(1, 10)))
 _DEFAULT_PRIORITY: int = JobSpec.model_fields["priority"].default
 _WORKER_SEEN_S = 60.0
+# A scoring worker that has gone without a stop is remembered for an hour.
+_WORKER_LOST_S = 3600.0
 # Longer than it takes to remove any result.
 _REPLACES_S = 3600
 
@@ -294,12 +296,20 @@ class Ledger:
             self._seen(keys=keys, args=[worker])
 
     def forget_unseen(self, queues: Iterable[str]) -> None:
-        """Remove the workers without a heartbeat in the last minute."""
+        """Remove the workers without a heartbeat in the last minute, scoring ones after an hour."""
         now = self.now()
+        kept_s = {_WORKERS: _WORKER_LOST_S} | {_TAKERS + each: _WORKER_SEEN_S for each in queues}
+        with broker_errors(), self.redis.pipeline(transaction=False) as pipe:
+            for key, for_s in kept_s.items():
+                pipe.zremrangebyscore(key, 0, now - for_s)
+                pipe.expire(key, int(2 * for_s))
+            pipe.execute()
+
+    def worker_left(self, worker: str, queues: Iterable[str]) -> None:
+        """Remove a worker that was stopped, so that it does not count as lost."""
         with broker_errors(), self.redis.pipeline(transaction=False) as pipe:
             for key in (_WORKERS, *(_TAKERS + queue for queue in queues)):
-                pipe.zremrangebyscore(key, 0, now - _WORKER_SEEN_S)
-                pipe.expire(key, int(2 * _WORKER_SEEN_S))
+                pipe.zrem(key, worker)
             pipe.execute()
 
     def takers(self, queue: str) -> set[str]:
@@ -320,6 +330,12 @@ class Ledger:
         now = self.now()
         with broker_errors():
             return self.redis.zcount(_WORKERS, now - _WORKER_SEEN_S, "+inf")
+
+    def n_lost_workers(self) -> int:
+        """Return the number of scoring workers that went within the last hour without a stop."""
+        now = self.now()
+        with broker_errors():
+            return self.redis.zcount(_WORKERS, now - _WORKER_LOST_S, f"({now - _WORKER_SEEN_S}")
 
     def take_turn(self, name: str, for_s: float) -> bool:
         """Take a turn; return True for one caller among all within `for_s` seconds."""

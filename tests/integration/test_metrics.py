@@ -14,6 +14,7 @@ import pytest
 
 from producer.jobs.submit import submit
 from rankmill import metrics
+from rankmill.ledger.jobs import ledger
 from rankmill.settings import settings
 from tests.conftest import StartWorker
 from tests.support.inputs import pairs, wait_for, write
@@ -95,6 +96,12 @@ def test_counters_outlive_a_killed_child_and_its_model_does_not(
     other.wait(timeout_s=60)
     models = scrape(worker_port)[metrics.MODEL_INFO.name]
     assert {labels[1]: value for labels, value in models.items()} == {"null:400": 0, "null": 1}
+    worker.kill()
+    worker.wait()
+    (seen,) = ledger().redis.zrange("rankmill:workers", 0, -1)
+    ledger().redis.zadd("rankmill:workers", {str(seen): ledger().now() - 120})
+    ledger().forget_unseen([])
+    assert ledger().n_workers() == 0 and ledger().n_lost_workers() == 1
 
 
 def test_a_worker_whose_port_is_taken_works_without(
@@ -126,7 +133,7 @@ def test_the_exporter_serves_jobs_queues_and_redis(
         assert one(waiting, metrics.QUEUE, "7", "rankmill.score") == 6
         assert one(waiting, metrics.QUEUE, "none", "rankmill.control") == 0
         wait_for(lambda: one(scrape(port), metrics.JOB_WAITING, job.job_id) > 1)
-        start_worker()
+        worker = start_worker()
         wait_for(lambda: one(scrape(port), metrics.JOB_SHARDS, job.job_id, "running") == 1)
         wait_for(lambda: one(scrape(port), metrics.JOB_DONE, job.job_id) > 0)
         scraped = scrape(port)
@@ -135,6 +142,10 @@ def test_the_exporter_serves_jobs_queues_and_redis(
         assert set(scraped) == {each.name for each in metrics.OF_CLUSTER}
         job.wait(timeout_s=60)
         wait_for(lambda: metrics.JOB_PAIRS.name not in scrape(port))
+        worker.terminate()
+        wait_for(lambda: one(scrape(port), metrics.WORKERS) == 0)
+        assert worker.wait(30) == 0
+        assert ledger().redis.zcard("rankmill:workers") == 0, "a stopped worker would count as lost"
 
 
 def test_the_exporter_runs_without_redis_and_never_logs_a_password(

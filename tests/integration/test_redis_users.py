@@ -23,7 +23,7 @@ from tests.conftest import StartWorker
 from tests.support.bare_flower import flower
 from tests.support.command import rankmill
 from tests.support.inputs import pairs, wait_for, write
-from tests.support.redis_server import client_of, redis_server
+from tests.support.redis_server import client_of, free_port, redis_server
 
 ROLES = ("worker", "producer", "beat", "flower", "monitor")
 RENDER = CHECKOUT / "docker" / "redis" / "render-acl"
@@ -202,7 +202,7 @@ def test_beat_sends_due_tasks(
     (tmp_path / "beats.py").write_text(
         "from tasks.celery import app\n"
         "app.conf.beat_max_loop_interval = 1\n"
-        "entry = {'task': 'rankmill.submit', 'schedule': 0.5, 'args': [{}]}\n"
+        "entry = {'task': 'rankmill.submit', 'schedule': 0.5, 'kwargs': {'spec': {}}}\n"
         "app.conf.beat_schedule = {'entry': entry}\n"
     )
     scheduler = ("beat", "-S", "redbeat.RedBeatScheduler", "--pidfile", "")
@@ -210,7 +210,20 @@ def test_beat_sends_due_tasks(
     path = {"PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
     with running(command, path, tmp_path / "beat.log"):
         wait_for(lambda: admin.llen(CONTROL_QUEUE) >= 2, 30)
+        assert beat_health() == (0, "healthy\n")
+    admin.delete("rankmill:beat::lock")  # it expires by itself, too
+    assert beat_health() == (1, "beat does not hold its lock\n")
     assert refusals(admin) == []
+    monkeypatch.setenv("RANKMILL_BROKER_URL", f"redis://127.0.0.1:{free_port()}/0")
+    code, said = beat_health()
+    assert code == 0 and "Redis does not answer" in said, "a restart would not help"
+
+
+def beat_health() -> tuple[int, str]:
+    """Run the health check of beat's container."""
+    command = [sys.executable, str(CHECKOUT / "docker" / "beat_health.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout
 
 
 def test_a_missing_password_is_an_error_and_no_file_is_written() -> None:
