@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from celery import Celery
 
+from rankmill.broker_url import is_sentinel, sentinels
 from rankmill.contract.plan import ShardSpec
-from rankmill.ledger.client import broker_errors, tls_options
+from rankmill.ledger.client import broker_errors, sentinel_options, tls_options
 from rankmill.settings import Settings, settings
 
 SCORE_QUEUE = "rankmill.score"
@@ -58,6 +59,7 @@ def make_app(settings: Settings) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 15,
             "queue_order_strategy": "priority",  # the control queue is named first
+            **_sentinel_options(settings),
         },
         task_serializer="json",
         accept_content=["json"],
@@ -94,8 +96,7 @@ def _beat(settings: Settings) -> dict[str, Any]:
     loop_s = min(5.0, settings.tick_s / 2)
     return {
         "beat_scheduler": "redbeat.RedBeatScheduler",
-        "redbeat_redis_url": settings.broker_url.replace("redis+socket://", "unix://"),
-        "redbeat_redis_options": {"socket_timeout": 30, "socket_connect_timeout": 5},
+        **_redbeat_connection(settings),
         "redbeat_key_prefix": "rankmill:beat:",
         "redbeat_lock_timeout": max(5, round(6 * loop_s)),
         "beat_max_loop_interval": loop_s,
@@ -109,6 +110,32 @@ def _beat(settings: Settings) -> dict[str, Any]:
             }
         },
     }
+
+
+def _sentinel_options(settings: Settings) -> dict[str, Any]:
+    """Return kombu's options for a sentinel:// broker; empty for other brokers."""
+    if not is_sentinel(settings.broker_url):
+        return {}
+    return {
+        "master_name": settings.broker_master,
+        "sentinel_kwargs": sentinel_options(settings),
+    }
+
+
+def _redbeat_connection(settings: Settings) -> dict[str, Any]:
+    """Return the connection of beat's scheduler, which takes sentinels as options."""
+    options: dict[str, Any] = {"socket_timeout": 30, "socket_connect_timeout": 5}
+    if not is_sentinel(settings.broker_url):
+        url = settings.broker_url.replace("redis+socket://", "unix://")
+        return {"redbeat_redis_url": url, "redbeat_redis_options": options}
+    place = sentinels(settings.broker_url)
+    options |= {
+        "sentinels": list(place.addresses),
+        "service_name": settings.broker_master,
+        "sentinel_kwargs": sentinel_options(settings),
+        **{"username": place.username, "password": place.password, "db": place.database},
+    }
+    return {"redbeat_redis_url": "redis-sentinel://", "redbeat_redis_options": options}
 
 
 def score_queue(model_id: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
+from rankmill.broker_url import checked_url
 from rankmill.devices.choice import check_device
 
 
@@ -32,17 +32,10 @@ def _check_places(places: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 
 def _check_url(url: str) -> str:
-    # Checked here because a client's own message would repeat a password that it takes for a port.
-    if not re.match(r"(rediss?|redis\+socket)://.", url):
-        raise _wrong("must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or redis+socket:///PATH")
     try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise _wrong("cannot be read; write special characters of the password as %XX") from None
-    if any(name.startswith("ssl_") for name in parse_qs(parts.query, keep_blank_values=True)):
-        raise _wrong("takes no ssl_ options: certificates are checked, see RANKMILL_BROKER_CA")
-    return url
+        return checked_url(url)
+    except ValueError as error:
+        raise _wrong(str(error)) from None
 
 
 def _check_device(text: str) -> str:

@@ -11,8 +11,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from rankmill.broker_url import is_sentinel, passwords
 from rankmill.errors import InputError
 from rankmill.setting_types import BrokerUrl, DeviceName, Memory, Names, Places
 from rankmill.wrong_value import wrong_value
@@ -30,7 +32,22 @@ class Settings(BaseSettings):
 
     broker_url: BrokerUrl = Field(
         "redis://localhost:6379/0",
-        description="URL of the Redis broker: redis://, rediss:// or redis+socket:///path",
+        description="URL of the Redis broker: redis://, rediss://, redis+socket:///path, or "
+        "sentinel://HOST:26379;sentinel://HOST:26379",
+    )
+    broker_master: str | None = Field(
+        None,
+        validate_default=True,
+        description="Name by which the sentinels of a sentinel:// broker know the primary",
+    )
+    broker_sentinel_user: str | None = Field(
+        None, description="User of the sentinels, which may differ from Redis's [no user]"
+    )
+    broker_sentinel_password: SecretStr | None = Field(
+        None, description="Password of the sentinels, which may differ from Redis's [none]"
+    )
+    broker_tls: bool = Field(
+        False, description="TLS to the sentinels of a sentinel:// broker and to its primary"
     )
     broker_ca: str | None = Field(
         None, description="PEM file of the CA that signed the broker's certificate [the system's]"
@@ -130,6 +147,15 @@ class Settings(BaseSettings):
         None, description="Logins of Flower: user:password, comma-separated [no login]"
     )
 
+    @field_validator("broker_master")
+    @classmethod
+    def _check_master(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if not name and is_sentinel(info.data.get("broker_url", "")):
+            raise PydanticCustomError(
+                "setting", "is needed with sentinel://: the name in `sentinel monitor NAME …`"
+            )
+        return name
+
     @field_validator("webhook_url")
     @classmethod
     def _check_webhook(cls, url: SecretStr | None) -> SecretStr | None:
@@ -159,7 +185,9 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Return the values that no log line may show."""
-        found = [urlsplit(self.broker_url).password]
+        found: list[str | None] = [*passwords(self.broker_url)]
+        if self.broker_sentinel_password is not None:
+            found.append(self.broker_sentinel_password.get_secret_value())
         if self.flower_basic_auth is not None:
             logins = self.flower_basic_auth.get_secret_value().split(",")
             found += [login.partition(":")[2] for login in logins]

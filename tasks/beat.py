@@ -9,7 +9,11 @@ import redis
 from celery.apps.beat import Beat
 from celery.beat import SchedulingError, Service
 
+from rankmill.errors import InputError
+from rankmill.ledger.client import connect
+from rankmill.ledger.server import check_server
 from rankmill.logs import get_logger
+from rankmill.settings import settings
 
 log = get_logger(__name__)
 
@@ -25,7 +29,12 @@ class WaitingService(Service):
     """
 
     def start(self, embedded_process: bool = False) -> None:
-        """Run until a signal ends the process."""
+        """Run until a signal ends the process, or at once end it if Redis cannot be used."""
+        try:
+            check_server(connect(settings()))
+        except InputError as error:
+            log.error("this Redis cannot be used", error=str(error))
+            raise SystemExit(error.exit_code) from None
         while not self._is_shutdown.is_set():
             try:
                 _ = self.scheduler  # made here, it writes the schedule to Redis

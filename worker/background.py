@@ -49,6 +49,7 @@ def forget_beat(conf: Any = None, **_: Any) -> None:
     A worker sends its configuration on request. Flower would show it, with the password in the URL.
     """
     conf.redbeat_redis_url = None
+    conf.redbeat_redis_options = {}
 
 
 def start_reconciling(sender: Any = None, **_: Any) -> None:

@@ -25,6 +25,16 @@ class WaitingConsumer(Consumer):
         self.connection_errors += self.channel_errors
         self._unsaved: list[tuple[str, Any]] = []
 
+    def connect(self) -> Any:
+        """Return the connection; its facts, as Flower shows them, leave out the options.
+
+        The options of sentinels hold their password.
+        """
+        connection = super().connect()
+        info = connection.info
+        connection.info = lambda: {**info(), "transport_options": {}}
+        return connection
+
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close the connection, then pause: Celery itself tries again at once."""
         super().on_connection_error_after_connected(exc)

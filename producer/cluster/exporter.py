@@ -15,6 +15,8 @@ from prometheus_client.registry import Collector
 from producer.cluster.snapshot import Survey, Surveyor
 from rankmill import logs, metrics
 from rankmill.errors import BrokerUnavailable, InputError
+from rankmill.ledger.client import connect
+from rankmill.ledger.server import check_server
 from rankmill.logs import get_logger
 from rankmill.metrics import Metric
 from rankmill.settings import Settings
@@ -30,9 +32,11 @@ def serve(settings: Settings) -> None:
     """Serve until interrupted.
 
     Raises:
-        InputError: the port is in use, or the address is not one of this machine.
+        InputError: the port is in use, or the address is not one of this machine; Redis is
+            a cluster.
     """
     logs.set_up(settings)
+    check_server(connect(settings))
     port = settings.metrics_port or DEFAULT_PORT
     registry = CollectorRegistry()
     registry.register(ClusterMetrics(Surveyor.connect(settings)))

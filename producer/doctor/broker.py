@@ -10,9 +10,8 @@ from rankmill.broker import CONTROL_QUEUE, score_queues
 from rankmill.errors import BrokerUnavailable, InputError
 from rankmill.ledger.client import broker_errors, connect
 from rankmill.ledger.jobs import Ledger
+from rankmill.ledger.server import check_facts, name_of
 from rankmill.settings import Settings
-
-_OLDEST = (6, 2)
 
 
 def check_redis(settings: Settings) -> Iterator[Finding]:
@@ -41,11 +40,16 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
     except BrokerUnavailable as error:
         yield warning("redis", str(error), "give this user +info, as docker/redis/users.acl does")
         return
-    version = str(facts["redis_version"])
-    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
-        yield problem("redis", f"version {version}", "use Redis 6.2 or newer, 7 for its users")
-    else:
-        yield ok("redis", f"version {version} answers")
+    try:
+        check_facts(facts)
+    except InputError as error:
+        yield problem("redis", str(error), "name another server in RANKMILL_BROKER_URL")
+        return
+    yield ok("redis", f"{name_of(facts)} answers")
+    try:
+        Ledger.connect(settings).check_writable()
+    except BrokerUnavailable as error:
+        yield problem("redis writes", str(error), "until then workers wait, and no job is taken")
     policy = str(facts.get("maxmemory_policy", ""))
     if policy == "noeviction":
         yield ok("redis policy", "noeviction")

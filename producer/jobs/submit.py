@@ -19,6 +19,7 @@ from rankmill.contract.job import JobRecord, JobSpec, job_id_for
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import JobFailed, OutputTaken
 from rankmill.ledger.jobs import Ledger
+from rankmill.ledger.server import check_server
 from rankmill.output import cleanup, control_folder
 from rankmill.output.local_run import Hold, check_free, hand_to_cluster, last_run
 from rankmill.output.output import Output
@@ -73,6 +74,7 @@ def submit_checked(job: Checked, *, overwrite: bool = False, hold: Hold | None =
     """
     ledger = Ledger.connect(settings())
     dispatcher = Dispatcher(ledger, settings())
+    check_server(ledger.redis)
     ledger.check_writable()  # before storage is changed
     output = job.output
     before = _job_to_continue(job, ledger, overwrite)

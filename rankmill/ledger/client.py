@@ -12,7 +12,9 @@ import kombu.exceptions
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
+from rankmill.broker_url import is_sentinel, sentinels
 from rankmill.errors import BrokerUnavailable, CommandRejected, EntryBroken, InputError
 from rankmill.settings import Settings, settings
 
@@ -44,19 +46,50 @@ _WORDS = {
 
 def connect(settings: Settings) -> redis.Redis:
     """Return a client of the broker's Redis, which connects at its first use and retries."""
-    return _Client.from_url(
-        settings.broker_url.replace("redis+socket://", "unix://"),
-        decode_responses=True,
-        encoding_errors="replace",  # else one garbled name is an error for all readers
-        socket_timeout=10,
-        socket_connect_timeout=5,
-        health_check_interval=15,
-        retry=Retry(ExponentialBackoff(cap=1, base=0.05), 4),
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "encoding_errors": "replace",  # else one garbled name is an error for all readers
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "health_check_interval": 15,
+        "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 4),
         # A primary that has become a replica: the name may lead to another one by now.
-        retry_on_error=[redis.exceptions.ReadOnlyError],
-        client_name="rankmill",
+        "retry_on_error": [redis.exceptions.ReadOnlyError],
+        "client_name": "rankmill",
         **tls_options(settings),
+    }
+    if not is_sentinel(settings.broker_url):
+        return _Client.from_url(
+            settings.broker_url.replace("redis+socket://", "unix://"), **options
+        )
+    place = sentinels(settings.broker_url)
+    found: redis.Redis = Sentinel(
+        place.addresses, sentinel_kwargs=sentinel_options(settings)
+    ).master_for(
+        str(settings.broker_master),
+        redis_class=_Client,
+        username=place.username,
+        password=place.password,
+        db=place.database,
+        ssl=settings.broker_tls,
+        **options,
     )
+    return found
+
+
+def sentinel_options(settings: Settings) -> dict[str, Any]:
+    """Return how to connect to the sentinels of a broker: login, certificate, timeouts."""
+    secret = settings.broker_sentinel_password
+    login = {
+        "username": settings.broker_sentinel_user,
+        "password": secret.get_secret_value() if secret else None,
+    }
+    return {
+        "socket_timeout": 3,
+        "socket_connect_timeout": 3,
+        **{name: value for name, value in login.items() if value is not None},
+        **({"ssl": True, **tls_options(settings)} if settings.broker_tls else {}),
+    }
 
 
 class _Client(redis.Redis):
@@ -73,12 +106,13 @@ class _Client(redis.Redis):
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """Return how to check the certificate of a rediss:// broker; empty for other brokers.
+    """Return how to check the certificate of a broker with TLS; empty for other brokers.
 
     Raises:
         InputError: the CA's file cannot be read.
     """
-    if not settings.broker_url.startswith("rediss://"):
+    is_tls = settings.broker_tls and is_sentinel(settings.broker_url)
+    if not is_tls and not settings.broker_url.startswith("rediss://"):
         return {}
     if settings.broker_ca is not None:
         try:
@@ -133,7 +167,7 @@ def unavailable(error: BaseException) -> BrokerUnavailable:
 
 
 def _user() -> str:
-    return urlsplit(settings().broker_url).username or "default"
+    return urlsplit(settings().broker_url.partition(";")[0]).username or "default"
 
 
 class JobKeys:

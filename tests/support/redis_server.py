@@ -24,16 +24,16 @@ def redis_server(*options: str, plain: bool = True) -> Iterator[int]:
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         ports = ("--port", str(port)) if plain else ("--port", "0", "--tls-port", str(port))
-        command = [_server(Path(folder)), *ports, "--save", "", "--dir", folder, *options]
+        command = [server_program(Path(folder)), *ports, "--save", "", "--dir", folder, *options]
         log = Path(folder, "log")
         with running([*command, "--bind", "127.0.0.1"], {}, log):
             wait_for(lambda: "Ready to accept" in log.read_text(), 20)
             yield port
 
 
-def _server(folder: Path) -> str:
+def server_program(folder: Path) -> str:
     """Return the server's program; Debian's redis-tools has it under another name."""
-    installed = shutil.which("redis-server")
+    installed = shutil.which("redis-server") or shutil.which("valkey-server")
     if installed:
         return installed
     link = folder / "redis-server"
