@@ -70,6 +70,9 @@ def make_app(settings: Settings) -> Celery:
             "rankmill.*": {"queue": CONTROL_QUEUE},
         },
         task_default_queue=CONTROL_QUEUE,
+        task_default_exchange="",  # messages go straight to a queue, whatever is bound to it
+        event_queue_expires=None,  # a queue that expires is kept alive by a script
+        control_queue_expires=None,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_acks_on_failure_or_timeout=True,
@@ -85,6 +88,7 @@ def make_app(settings: Settings) -> Celery:
         enable_utc=True,
         **_beat(settings),
     )
+    celery.amqp.autoexchange = lambda _: None  # the same for queues that no setting names
     return celery
 
 

@@ -6,6 +6,7 @@ Every method of `Dispatcher` is idempotent: any process may call it, at any time
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,8 +48,7 @@ class Dispatcher:
 
     def start(self, job: Job) -> None:
         """Open a planned job in Redis and send its first shards; finished shards are not sent."""
-        self.ledger.open_job(job.record, job.plan, job.output.reports(job.job_id))
-        self.advance(job)
+        self._open(job, list(job.output.reports(job.job_id)))
 
     def prepare(self, record: JobRecord) -> None:
         """Open a job in Redis and send its preparation, which plans and starts it."""
@@ -77,11 +77,11 @@ class Dispatcher:
             BrokerUnavailable: Redis does not take the job; nothing on storage was changed.
         """
         try:
-            self.ledger.open_job(record, plan, (), replaces=True)
             if plan is None:
+                self.ledger.open_job(record, None, (), replaces=True)
                 send_prepare(record.job_id, output.uri)
             else:
-                self.advance(Job(record, plan, output))
+                self._open(Job(record, plan, output), (), replaces=True)
             cleanup.remove_result(output)
             if plan is not None:
                 output.write_plan(plan)
@@ -146,14 +146,10 @@ class Dispatcher:
                 failure, is_written = output.write_failure(failure), True
         except RankmillError as refused:
             log.error("failure.json cannot be written", job_id=record.job_id, error=str(refused))
-        event = failed_event(failure, output.uri, self.ledger.counts(record.job_id))
-        if is_written:
-            notify(event)
+        notify(failed_event(failure, output.uri, self.ledger.counts(record.job_id)))
         self._end_job(record.job_id, JobState.FAILED, failure.message)
         if is_written:
             self._start_if_reopened(output, record.job_id)
-        else:
-            notify(event)  # it is posted only once Redis has the end
         send_report(record.job_id, output.uri)
 
     def end(self, output: Output, job_id: str) -> None:
@@ -246,6 +242,16 @@ class Dispatcher:
         self._end_job(job_id, JobState.CANCELLED)
         self._start_if_reopened(output, job_id)
         send_report(job_id, output.uri)
+
+    def _open(self, job: Job, done: Sequence[ShardReport], *, replaces: bool = False) -> None:
+        """Open a planned job and send its first shards, or its finalize if all are done."""
+        priorities = {**self.ledger.priorities(), job.job_id: job.spec.priority}
+        window = self.window(job.spec.priority, sum(priorities.values()), self.ledger.n_workers())
+        shards = self.ledger.open_job(job.record, job.plan, done, window=window, replaces=replaces)
+        for shard_index in shards:
+            send_shard(job.shard(shard_index), job.spec.model_id)
+        if len(done) >= job.plan.n_shards:
+            send_finalize(job.job_id, job.output.uri)
 
     def _end_job(self, job_id: str, state: JobState, message: str = "") -> None:
         self.ledger.end_job(job_id, state, message, self.settings.keep_finished_s)

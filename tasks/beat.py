@@ -37,6 +37,8 @@ class WaitingService(Service):
             raise SystemExit(error.exit_code) from None
         while not self._is_shutdown.is_set():
             try:
+                # RedBeat's own client would lock by scripts, which beat's user may not run.
+                self.app.redbeat_redis = connect(settings())
                 _ = self.scheduler  # made here, it writes the schedule to Redis
                 super().start(embedded_process)
             except Exception as error:
@@ -63,7 +65,6 @@ class WaitingService(Service):
     def _forget_connections(self) -> None:
         """Have the next scheduler connect again: a name may lead to another server by now."""
         self.__dict__.pop("scheduler", None)
-        self.app.redbeat_redis = None
 
 
 class WaitingBeat(Beat):

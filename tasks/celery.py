@@ -15,6 +15,7 @@ from celery.signals import (
 
 from rankmill import broker, host
 from rankmill.errors import RankmillError
+from tasks import unacked
 from tasks.logs import name_worker, set_up_logs
 from worker import signals
 from worker.background import forget_beat, leave, remember_job, start_reconciling
@@ -35,6 +36,8 @@ except RankmillError as error:
     click.echo(f"rankmill: {error}", err=True)
     raise SystemExit(error.exit_code) from None
 app.conf.include = ["tasks.jobs"]
+unacked.leave_alone()
+celeryd_init.connect(unacked.restore)
 celeryd_init.connect(name_worker)
 celeryd_init.connect(host.name_worker)
 celeryd_init.connect(forget_beat)

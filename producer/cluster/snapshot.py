@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import cast
 
 import redis
 
@@ -16,10 +15,6 @@ from rankmill.settings import Settings
 
 # The oldest jobs are read one by one. More of them would cost Redis too much at each scrape.
 _MOST_JOBS = 100
-
-# Kombu's sets of the queues that it has declared, and the separator of their fields.
-_BINDINGS = "_kombu.binding.*"
-_FIELD_END = "\x06\x16"
 
 
 @dataclass(frozen=True)
@@ -126,12 +121,10 @@ class Surveyor:
 
     def _waiting(self, priorities: dict[str, int]) -> dict[tuple[str, str], int]:
         queues = set(queues_of("all"))
-        with broker_errors():  # processes with other settings may have declared more
-            for key in self._redis.scan_iter(_BINDINGS, count=1000):
-                for binding in cast(set[str], self._redis.smembers(key)):
-                    queues.add(binding.rpartition(_FIELD_END)[2])
+        with broker_errors():  # processes with other settings may send to more
+            queues.update(self._redis.scan_iter("rankmill.*", count=1000, _type="list"))
         waiting: Counter[tuple[str, str]] = Counter()
-        for queue in sorted(name for name in queues if name.startswith("rankmill.")):
+        for queue in sorted(queues):
             waiting[queue, "none"] = 0
             for message in self._ledger.queued(queue):
                 job_id = task_id_of(message).partition("-")[0]

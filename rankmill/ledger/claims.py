@@ -25,13 +25,16 @@ import redis
 
 from rankmill.errors import BrokerUnavailable, ClaimLost
 from rankmill.ledger.client import JobKeys, broker_errors
-from rankmill.ledger.scripts import RELEASE, RENEW
+from rankmill.ledger.scripts import RENEW
 from rankmill.process import Process, pid_namespace
 
 PREPARATION = -1
 FIRING = -2  # a schedule's submission of the job
 COMPARISON = -3  # a schedule's comparison of the job with the run before
 FINALIZATION = -4
+
+# Steps of a schedule. Their claims have no progress to note.
+_WITHOUT_PROGRESS = frozenset({FIRING, COMPARISON})
 
 
 class Claims:
@@ -43,7 +46,6 @@ class Claims:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._renew = client.register_script(RENEW)
-        self._release = client.register_script(RELEASE)
 
     def take(self, job_id: str, shard_index: int, owner: str, claim_s: float) -> str | None:
         """Take a claim and return its token, or None while another holds it."""
@@ -74,6 +76,8 @@ class Claims:
     ) -> bool:
         """Extend a claim and note its progress; return False if another has taken it."""
         job = JobKeys(job_id)
+        if shard_index in _WITHOUT_PROGRESS:
+            return self._extend(job.claim(shard_index), token, int(claim_s * 1000))
         with broker_errors():
             renewed = self._renew(
                 keys=[job.claim(shard_index), job.hash, job.live],
@@ -81,12 +85,35 @@ class Claims:
             )
         return bool(renewed)
 
+    def _extend(self, key: str, token: str, for_ms: int) -> bool:
+        """Extend a claim without a script, which a submitter may not run."""
+        is_ours = False
+
+        def extend(pipe: redis.client.Pipeline) -> None:
+            nonlocal is_ours
+            is_ours = pipe.get(key) in (None, token)
+            pipe.multi()
+            if is_ours:
+                pipe.set(key, token, px=for_ms)
+
+        with broker_errors():
+            self._redis.transaction(extend, key)
+        return is_ours
+
     def release(self, job_id: str, shard_index: int, token: str) -> None:
         """Release the claim with this token, one's own or a dead holder's; others stay."""
         job = JobKeys(job_id)
-        with broker_errors():
-            self._release(keys=[job.claim(shard_index)], args=[token])
-            self._redis.hdel(job.live, str(shard_index))
+        key = job.claim(shard_index)
+
+        def release(pipe: redis.client.Pipeline) -> None:
+            is_ours = pipe.get(key) == token
+            pipe.multi()
+            if is_ours:
+                pipe.delete(key)
+            pipe.hdel(job.live, str(shard_index))
+
+        with broker_errors():  # without a script, which a submitter may not run
+            self._redis.transaction(release, key)
 
     @contextmanager
     def counted_try(self, job_id: str, shard_index: int) -> Iterator[int]:

@@ -16,6 +16,7 @@ from redis.sentinel import Sentinel
 
 from rankmill.broker_url import is_sentinel, sentinels
 from rankmill.errors import BrokerUnavailable, CommandRejected, EntryBroken, InputError
+from rankmill.ledger.lock import WatchedLock
 from rankmill.settings import Settings, settings
 
 # What Redis answers while it cannot work, and what to do. All of it passes without a new command.
@@ -93,7 +94,12 @@ def sentinel_options(settings: Settings) -> dict[str, Any]:
 
 
 class _Client(redis.Redis):
-    """A client whose errors of missing rights name the command and its key."""
+    """A client whose locks need no script, and whose errors of missing rights name the command."""
+
+    @no_type_check  # redis-py has no types here
+    def lock(self, *args: Any, **options: Any) -> WatchedLock:
+        """Return a lock; the arguments are those of redis-py."""
+        return super().lock(*args, **{"lock_class": WatchedLock, **options})
 
     @no_type_check  # redis-py has no types here
     def execute_command(self, *args: Any, **options: Any) -> Any:

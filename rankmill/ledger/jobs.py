@@ -22,6 +22,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import redis
@@ -35,7 +36,7 @@ from rankmill.ledger.claims import Claims
 from rankmill.ledger.client import JobKeys, broker_errors, connect
 from rankmill.ledger.counts import JobCounts, checked_count, checked_time
 from rankmill.ledger.declines import Declines
-from rankmill.ledger.scripts import ADVANCE, FINISH, SEEN, SET_STATE, TAKE_NEXT
+from rankmill.ledger.scripts import ADVANCE, FINISH, SEEN, TAKE_NEXT
 from rankmill.settings import Settings, settings
 
 _JOBS = "rankmill:jobs"
@@ -87,7 +88,6 @@ class Ledger:
         self.redis = client
         self._take_next = client.register_script(TAKE_NEXT)
         self._finish = client.register_script(FINISH)
-        self._set_state = client.register_script(SET_STATE)
         self._seen = client.register_script(SEEN)
         self._advance = client.register_script(ADVANCE)
         self.claims = Claims(client)
@@ -107,13 +107,15 @@ class Ledger:
         Raises:
             BrokerUnavailable: Redis does not take it.
         """
-        job, queue = JobKeys(f"probe-{uuid.uuid4().hex}"), f"rankmill.probe-{uuid.uuid4().hex}"
+        probe = f"probe-{uuid.uuid4().hex[:6]}"  # as long as a job's id, which Redis's users go by
+        job, queue = JobKeys(probe), f"rankmill.{probe}"
         with broker_errors(), self.redis.pipeline(transaction=True) as pipe:
             pipe.hset(job.hash, "state", "probe")
             pipe.setbit(job.done, 0, 1)
             pipe.zadd(job.inflight, {"0": 0})
             pipe.lpush(queue, "")
-            pipe.delete(job.hash, job.done, job.inflight, queue)
+            pipe.delete(job.hash, job.done, job.inflight)
+            pipe.delete(queue)
             pipe.execute()
 
     def open_job(
@@ -122,24 +124,35 @@ class Ledger:
         plan: Plan | None,
         reports: Iterable[ShardReport],
         *,
+        window: int = 0,
         replaces: bool = False,
-    ) -> None:
+    ) -> list[int]:
         """Write a job to Redis from what is on storage; idempotent.
 
         Args:
             record: the job's record.
             plan: the job's plan; None while it is being prepared.
             reports: the reports of its finished shards.
+            window: the number of shards that may be in flight.
             replaces: an earlier result is being removed, and storage does not hold the job yet.
+
+        Returns:
+            The first shards, noted as in flight; the caller sends them.
         """
         job = JobKeys(record.job_id)
         done = list(reports)
+        reported = {report.shard_index for report in done}
+        unsent = (n for n in range(plan.n_shards if plan else 0) if n not in reported)
+        first = list(islice(unsent, window))
+        state = JobState.RUNNING if plan else JobState.PREPARING
+        if plan and len(reported) >= plan.n_shards:
+            state = JobState.FINALIZING
         fields = {
-            "state": JobState.RUNNING if plan else JobState.PREPARING,
+            "state": state,
             "output_uri": record.spec.output_uri,
             "n_shards": plan.n_shards if plan else 0,
             "n_rows": plan.n_rows if plan else 0,
-            "next_shard": 0,
+            "next_shard": first[-1] + 1 if first else 0,
             "n_shards_done": len(done),
             "n_pairs_done": sum(report.n_rows for report in done),
             "n_tokens": sum(report.n_tokens for report in done),
@@ -156,11 +169,14 @@ class Ledger:
             pipe.hset(job.hash, mapping=cast(dict[Any, Any], fields))
             for report in done:
                 pipe.setbit(job.done, report.shard_index, 1)
+            if first:
+                pipe.zadd(job.inflight, {str(shard_index): now for shard_index in first})
             pipe.hset(_RUNNING, record.job_id, str(record.spec.priority))
             pipe.zadd(_JOBS, {record.job_id: now})
             if replaces:
                 pipe.set(job.replaces, record.submitted_at.isoformat(), ex=_REPLACES_S)
             pipe.execute()
+        return first
 
     def check_in_place(self, job_id: str, record: JobRecord | None) -> None:
         """Check that an output's record is not of an earlier result that is being removed.
@@ -217,8 +233,17 @@ class Ledger:
     def set_state(self, job_id: str, state: JobState, message: str = "") -> None:
         """Note a state if the transition is legal; an unknown job stays unknown."""
         before = [each for each, moves in LEGAL_MOVES.items() if state in moves]
-        with broker_errors():
-            self._set_state(keys=[JobKeys(job_id).hash], args=[state, message, *before])
+        key = JobKeys(job_id).hash
+
+        def move(pipe: redis.client.Pipeline) -> None:
+            current = pipe.hget(key, "state")
+            seconds, _ = pipe.time()
+            pipe.multi()
+            if current in before:
+                pipe.hset(key, items=["state", state, "message", message, "state_at", seconds])
+
+        with broker_errors():  # without a script, since a submitter may cancel but run none
+            self.redis.transaction(move, key)
 
     def end_job(self, job_id: str, state: JobState, message: str, keep_s: int) -> None:
         """Note a final state; let the job's keys expire, and forget long ended jobs."""

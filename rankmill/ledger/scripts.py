@@ -39,19 +39,6 @@ end
 return tonumber(redis.call('HGET', KEYS[1], 'n_shards_done'))
 """
 
-# Moves a job to a state from one of those named; an unknown job stays unknown.
-SET_STATE = """
-local state = redis.call('HGET', KEYS[1], 'state')
-for i = 3, #ARGV do
-  if state == ARGV[i] then
-    local now = redis.call('TIME')[1]
-    redis.call('HSET', KEYS[1], 'state', ARGV[1], 'message', ARGV[2], 'state_at', now)
-    return 1
-  end
-end
-return 0
-"""
-
 # A claim that has vanished (a flushed Redis) is taken again; another holder's is not.
 RENEW = """
 local holder = redis.call('GET', KEYS[1])
@@ -66,7 +53,7 @@ end
 return 1
 """
 
-# Deletes a claim if this token holds it.
+# Gives up a turn that this token has.
 RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """

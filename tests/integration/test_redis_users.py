@@ -25,7 +25,7 @@ from tests.support.command import rankmill
 from tests.support.inputs import pairs, wait_for, write
 from tests.support.redis_server import client_of, free_port, redis_server
 
-ROLES = ("worker", "producer", "beat", "flower", "monitor")
+ROLES = ("worker", "producer", "beat", "flower", "monitor", "keda")
 RENDER = CHECKOUT / "docker" / "redis" / "render-acl"
 
 
@@ -160,11 +160,8 @@ def test_redis_restarts_with_the_writes_of_every_role(users: Path, tmp_path: Pat
         with worker.pipeline(transaction=True) as pipe:
             pipe.hset("rankmill:job:x", "state", "running").hset("rankmill:running", "x", "5")
             pipe.execute()
-        worker.eval(
-            "redis.call('HSET', KEYS[1], 'a', 1); redis.call('HSET', KEYS[1], 'b', 2)",
-            1,
-            "rankmill:job:x",
-        )
+        script = "redis.call('HSET', KEYS[1], 'a', 1); redis.call('HSET', KEYS[1], 'b', 2)"
+        worker.evalsha(worker.script_load(script), 1, "rankmill:job:x")
     with redis_server(*options) as port:
         kept = client_of(port, "worker", "pw of/worker").hgetall("rankmill:job:x")
     assert kept == {"state": "running", "a": "1", "b": "2"}
