@@ -21,6 +21,7 @@ from tests.chaos.releases import (
     release_to_come,
     workers_in,
 )
+from tests.chaos.stage import Outcome, Stage
 from tests.support.inputs import control, pairs, read_output, wait_for
 
 N_ROWS, N_SHARDS = 240, 15
@@ -61,7 +62,7 @@ def workers(broker_url: str, tmp_path: Path) -> Iterator[Workers]:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
+def lines(tmp_path: Path) -> Path:
     """Write pairs as JSONL, which a worker must prepare; their queries are apart, two are bad."""
     rows = pairs(N_ROWS // 8, 8)
     rows = rows[::2] + rows[1::2]
@@ -72,7 +73,7 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[list[str]]:
+def combinations() -> Iterator[list[str]]:
     """Collect the lines of the table, and print it at the end."""
     lines = ["| submitted by | prepared and finalized by | scored by | result |"]
     lines.append("| --- " * 4 + "|")
@@ -81,39 +82,39 @@ def table() -> Iterator[list[str]]:
 
 
 def test_a_worker_is_upgraded_while_its_job_runs(
-    old: Release, new: Release, workers: Workers, source: Path, tmp_path: Path
+    old: Release, new: Release, workers: Workers, lines: Path, tmp_path: Path
 ) -> None:
     """A new producer with both workers, then an old producer with the new one."""
     first, second = tmp_path / "first", tmp_path / "second"
     workers.start(old)
     workers.start(new)
-    job_id = submit(new, source, first)
+    job_id = submit(new, lines, first)
     wait_for(lambda: all(map(workers.is_ready, ("old-all", "new-all"))))
     exchange(workers, "old-all", first)
-    other = submit(old, source, second, model="null")
+    other = submit(old, lines, second, model="null")
     wait_for_end(old, first)
-    assert submit(old, source, first) == job_id, "it is the same job"
+    assert submit(old, lines, first) == job_id, "it is the same job"
     wait_for_end(new, second)
-    assert submit(new, source, second, model="null") == other, "it is the same job"
+    assert submit(new, lines, second, model="null") == other, "it is the same job"
     check_whole(first, n_workers=2)
     check_whole(second, n_workers=1)
     workers.check_logs()
 
 
 def test_a_newer_release_is_understood_or_declined(
-    new: Release, newer: Release, workers: Workers, source: Path, tmp_path: Path
+    new: Release, newer: Release, workers: Workers, lines: Path, tmp_path: Path
 ) -> None:
     output, declined = tmp_path / "out", tmp_path / "declined"
     workers.start(new)
-    submit_with(newer, source, output, label="nightly")
+    submit_with(newer, lines, output, label="nightly")
     wait_for_end(new, output)
     record = json.loads((control(output) / "job.json").read_text())
     manifest = json.loads((control(output) / "manifest.json").read_text())
     for spec in (record["spec"], manifest["spec"]):
         assert (spec["version"], spec["minor"], spec["label"]) == (1, 1, "nightly")
     assert (record["minor"], record["origin"]) == (1, "x")
-    assert submit(new, source, output, model="null") == record["job_id"], "a label changes no id"
-    submit_with(newer, source, declined, depth=2)
+    assert submit(new, lines, output, model="null") == record["job_id"], "a label changes no id"
+    submit_with(newer, lines, declined, depth=2)
     wait_for(lambda: "job refused" in workers.logs())
     said = new.rankmill("status", declined, code=2)
     assert "has contract version 2, and this release knows 1; upgrade Rankmill on" in said
@@ -151,29 +152,48 @@ def test_a_field_that_the_last_release_does_not_know_is_marked(old: Release) -> 
 
 @pytest.mark.long
 def test_a_worker_is_rolled_back_while_its_job_runs(
-    old: Release, new: Release, workers: Workers, source: Path, tmp_path: Path
+    old: Release, new: Release, workers: Workers, lines: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     workers.start(new)
-    job_id = submit(old, source, output)
+    job_id = submit(old, lines, output)
     workers.start(old)
     wait_for(lambda: workers.is_ready("old-all"))
     exchange(workers, "new-all", output)
     wait_for_end(new, output)
-    assert submit(new, source, output) == job_id, "it is the same job"
+    assert submit(new, lines, output) == job_id, "it is the same job"
     check_whole(output, n_workers=2)
     workers.check_logs()
 
 
 @pytest.mark.long
+def test_a_rolling_upgrade(
+    old: Release, new: Release, empty_stage: Stage, reference: Path, table: list[Outcome]
+) -> None:
+    with workers_in(empty_stage.folder) as workers:
+        for name in ("a", "b", "c"):
+            workers.start(old, name=name)
+        job = empty_stage.submit()
+        wait_for(lambda: len(job.output.reported_shards()) >= 5, within_s=120)
+        hit = empty_stage.about_to_break(job)
+        for name in ("a", "b", "c"):
+            workers.terminate(name)
+            workers.start(new, name=f"new-{name}")
+        assert not job.output.has_ended(), "the upgrade came too late"
+        name = "mixed version: workers upgraded one by one"
+        table.append(empty_stage.wait_and_check(job, name, hit, reference))
+        workers.check_logs()
+
+
+@pytest.mark.long
 def test_a_job_of_a_newer_major_is_left_to_a_newer_worker(
-    new: Release, newer: Release, workers: Workers, source: Path, tmp_path: Path
+    new: Release, newer: Release, workers: Workers, lines: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     workers.start(new)
     workers.start(newer)
     wait_for(lambda: all(map(workers.is_ready, ("new-all", "newer-all"))))
-    submit_with(newer, source, output, depth=2, model_id=SLOW)
+    submit_with(newer, lines, output, depth=2, model_id=SLOW)
     wait_for_end(newer, output)
     check_whole(output, n_workers=1)
     assert "work declined" in workers.logs()
@@ -192,12 +212,12 @@ def test_each_combination_of_releases(
     old: Release,
     new: Release,
     workers: Workers,
-    source: Path,
+    lines: Path,
     tmp_path: Path,
-    table: list[str],
+    combinations: list[str],
 ) -> None:
     releases, output = {"old": old, "new": new}, tmp_path / "out"
-    job_id = submit(releases[submits], source, output, "--trec-run")
+    job_id = submit(releases[submits], lines, output, "--trec-run")
     workers.start(releases[controls], "control")
     workers.start(releases[scores], "score")
     wait_for(lambda: n_reported(output) >= 1)
@@ -207,9 +227,9 @@ def test_each_combination_of_releases(
     assert old.status(output) == new.status(output)
     check_whole(output, n_workers=1)
     for each in (old, new):
-        assert submit(each, source, output, "--trec-run") == job_id, "it is the same job"
+        assert submit(each, lines, output, "--trec-run") == job_id, "it is the same job"
     workers.check_logs()
-    table.append(f"| {submits} | {controls} | {scores} | {N_ROWS} rows, none lost, the same id |")
+    combinations.append(f"| {submits} | {controls} | {scores} | 0 of {N_ROWS} rows lost, same id |")
 
 
 @pytest.mark.long
@@ -220,14 +240,14 @@ def test_an_output_of_one_release_is_used_by_another(
     old: Release,
     new: Release,
     workers: Workers,
-    source: Path,
+    lines: Path,
     tmp_path: Path,
 ) -> None:
     releases = {"old": old, "new": new}
     makes, uses = releases[made_by], releases[used_by]
     output, again = tmp_path / "out", tmp_path / "again"
     workers.start(makes)
-    submit(makes, source, output, "--for-reuse", model="null")
+    submit(makes, lines, output, "--for-reuse", model="null")
     wait_for_end(uses, output)
     uses.rankmill("report", output)
     assert "is over" in uses.rankmill("cancel", output, code=2)
@@ -236,15 +256,15 @@ def test_an_output_of_one_release_is_used_by_another(
     workers.terminate(f"{made_by}-all")
     uses.rankmill("retry-rejects", output)
     wait_for_end(makes, output)
-    submit(uses, source, again, "--reuse-from", str(output), model="null")
+    submit(uses, lines, again, "--reuse-from", str(output), model="null")
     wait_for_end(makes, again)
     manifest = json.loads((control(again) / "manifest.json").read_text())
     assert manifest["reuse"]["n_reused"] == N_ROWS - 2
     drift = json.loads(makes.rankmill("diff", output, again, "--json"))
     assert drift["pairs"]["n_common"] == N_ROWS - 2
     less = (*OPTIONS, "--model", "null", "--top-k", "4")
-    assert "top_k" in uses.rankmill("submit", source, output, *less, code=2)
-    uses.rankmill("submit", source, output, *less, "--overwrite")
+    assert "top_k" in uses.rankmill("submit", lines, output, *less, code=2)
+    uses.rankmill("submit", lines, output, *less, "--overwrite")
     wait_for(lambda: (output / "_SUCCESS").exists() and len(read_output(output)) < N_ROWS - 2)
     workers.check_logs()
 
@@ -252,15 +272,15 @@ def test_an_output_of_one_release_is_used_by_another(
 @pytest.mark.long
 @pytest.mark.parametrize(("adds", "works"), [("old", "new"), ("new", "old")])
 def test_a_schedule_of_one_release_is_run_by_another(
-    adds: str, works: str, old: Release, new: Release, workers: Workers, source: Path
+    adds: str, works: str, old: Release, new: Release, workers: Workers, lines: Path
 ) -> None:
-    releases, runs = {"old": old, "new": new}, source.parent / "runs"
+    releases, runs = {"old": old, "new": new}, lines.parent / "runs"
     options = ("--cron", "0 3 * * *", "--model", "null", "--fail-if", "churn@10>0.9")
-    releases[adds].rankmill("schedule", "add", "nightly", source, runs, *OPTIONS, *options)
+    releases[adds].rankmill("schedule", "add", "nightly", lines, runs, *OPTIONS, *options)
     shown = [each.rankmill("schedule", "show", "nightly", "--json") for each in (old, new)]
     assert json.loads(shown[0])["spec"] == json.loads(shown[1])["spec"]
     workers.start(releases[works])
-    releases[adds].rankmill("schedule", "run", "nightly")
+    releases[adds].rankmill("schedule", "run-now", "nightly")
     releases[works].python("-c", "from tasks.jobs import tick; tick()")  # what beat sends
     wait_for(lambda: ended(runs), 90)
     releases[adds].python("-c", "from tasks.jobs import tick; tick()")
@@ -274,16 +294,16 @@ def ended(runs: Path) -> bool:
     return any(runs.glob("*/_SUCCESS"))
 
 
-def submit(release: Release, source: Path, output: Path, *options: str, model: str = SLOW) -> str:
+def submit(release: Release, lines: Path, output: Path, *options: str, model: str = SLOW) -> str:
     """Submit by the command, and return the job's id."""
     given = ("--model", model, *OPTIONS, *options)
-    return release.rankmill("submit", source, output, *given).strip()
+    return release.rankmill("submit", lines, output, *given).strip()
 
 
-def submit_with(newer: Release, source: Path, output: Path, **options: object) -> None:
+def submit_with(newer: Release, lines: Path, output: Path, **options: object) -> None:
     """Submit with options that have no flag yet."""
     given = {"model_id": "null", "shard_pairs": 16, "max_reject_rate": 0.1, **options}
-    call = f"submit({str(source)!r}, {str(output)!r}, **{given})"
+    call = f"submit({str(lines)!r}, {str(output)!r}, **{given})"
     done = newer.python("-c", f"from producer import submit; {call}")
     assert done.returncode == 0, done.stderr
 
