@@ -121,6 +121,9 @@ class Settings(BaseSettings):
     stall_s: float = Field(
         600.0, gt=0, description="Seconds without progress after which a busy worker is unhealthy"
     )
+    load_s: float = Field(
+        3600.0, gt=0, description="Seconds of loading a model that count as progress"
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of this process's metrics; 0: none"
     )

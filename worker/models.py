@@ -65,7 +65,9 @@ def load(spec: JobSpec) -> LoadedModel:
     )
     if options not in _held:
         release()
-        _held[options] = _load(spec)
+        # A large model from slow storage takes many minutes, in which nothing else can beat.
+        with task_heartbeat().beaten(settings().load_s):
+            _held[options] = _load(spec)
     return _held[options]
 
 

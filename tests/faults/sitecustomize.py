@@ -6,6 +6,7 @@ RANKMILL_TEST_DRIVER: JSON of DriverFacts, what NVIDIA's driver seems to say.
 RANKMILL_TEST_CUDA_BREAKS: how a device fails: `always`; a file, once it is there, which is removed;
 or text:… at documents with this text.
 RANKMILL_TEST_FAILING_CALL=fsync:7: every seventh such call on an output file fails with EIO.
+RANKMILL_TEST_SLOW_LOAD_S: seconds that loading a model takes longer.
 RANKMILL_TEST_CLOCK_AHEAD_S: the wall clock is this much ahead.
 RANKMILL_TEST_CLOCK: a file that says what time it is for schedules, as "1790000000 1793000000 9":
 when Redis's clock shows the first, it is the second, and time passes so many times as fast.
@@ -33,6 +34,7 @@ _AHEAD_S = float(os.environ.get("RANKMILL_TEST_CLOCK_AHEAD_S", "0"))
 _DEADLY = os.environ.get("RANKMILL_TEST_DEADLY_TEXT")
 _CLOCK = os.environ.get("RANKMILL_TEST_CLOCK")
 _BREAKS = os.environ.get("RANKMILL_TEST_CUDA_BREAKS")
+_SLOW_LOAD_S = float(os.environ.get("RANKMILL_TEST_SLOW_LOAD_S", "0"))
 _DRIVER = os.environ.get("RANKMILL_TEST_DRIVER")
 
 
@@ -98,6 +100,16 @@ def _break_device_at_text(scorer: ModuleType) -> None:
     scorer.Scorer.score = score_or_fail
 
 
+def _load_slowly(scorer: ModuleType) -> None:
+    load = scorer.Scorer.load
+
+    def load_late(*arguments: Any, **options: Any) -> Any:
+        time.sleep(_SLOW_LOAD_S)
+        return load(*arguments, **options)
+
+    scorer.Scorer.load = load_late
+
+
 def _answer_as_driver(devices: ModuleType) -> None:
     devices.ask_driver = lambda **_: devices.DriverFacts(**json.loads(str(_DRIVER)))
 
@@ -115,6 +127,7 @@ _CHANGED = {
     **({"worker.engine.scorer": _kill_at_deadly_text} if _DEADLY else {}),
     **({"worker.engine.device.runner": _break_device} if _BREAKS else {}),
     **({"worker.engine.scorer": _break_device_at_text} if is_by_text else {}),
+    **({"worker.engine.scorer": _load_slowly} if _SLOW_LOAD_S else {}),
     **({"rankmill.devices.choice": _answer_as_driver} if _DRIVER else {}),
     **({"producer.schedules.clock": _hurry} if _CLOCK else {}),
 }

@@ -13,11 +13,19 @@ import pytest
 
 from producer.cluster.local import start_redis
 from producer.jobs.submit import submit
-from rankmill.settings import settings
+from rankmill.settings import CHECKOUT, settings
 from tests.conftest import StartWorker
 from tests.support.inputs import pairs, wait_for, write
 from worker.health import complaints
-from worker.liveness.files import TaskRecord, folder, read_task, read_worker, task_paths
+from worker.liveness.files import (
+    RecordFile,
+    TaskRecord,
+    folder,
+    read_task,
+    read_worker,
+    task_paths,
+)
+from worker.liveness.heartbeat import TaskHeartbeat
 
 STALL_S = 10
 
@@ -84,6 +92,43 @@ def test_a_busy_worker_is_healthy_and_a_hung_one_is_not(
     assert health()[1].endswith("has died")
     start_worker()  # of the same name
     wait_for(well)
+
+
+def test_loading_a_model_is_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_worker: StartWorker
+) -> None:
+    """It takes three times as long as a stall and a claim."""
+    stall_s, load_s = 4, 12
+    monkeypatch.setenv("PYTHONPATH", f"{CHECKOUT / 'tests' / 'faults'}:{CHECKOUT}")
+    monkeypatch.setenv("RANKMILL_TEST_SLOW_LOAD_S", str(load_s))
+    start_worker()
+    job = submit(write(pairs(2, 2), tmp_path / "in.parquet"), tmp_path / "out", model_id="demo")
+    wait_for(lambda: list(folder(settings()).glob("*.task")))
+    wrong: set[str] = set()
+    while not job.status().state.is_final:
+        wrong |= set(complaints(folder(settings()), stall_s))
+    assert job.status().state == "succeeded" and not wrong
+    log = (tmp_path / "worker-one.log").read_text()
+    assert log.count("shard started") == 1
+
+
+def test_loading_is_progress_for_a_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "1.2.task"
+    heartbeat = TaskHeartbeat(RecordFile(path))
+    monkeypatch.setattr("worker.liveness.heartbeat._BEAT_S", 0.05)
+
+    def beats_in(seconds: float) -> bool:
+        before = read_task(path)
+        time.sleep(seconds)
+        return read_task(path) != before
+
+    with heartbeat.at_work("shard"), heartbeat.beaten(0.5):
+        assert beats_in(0.3)
+        time.sleep(0.4)
+        assert not beats_in(0.3)
+    assert not beats_in(0.2)
 
 
 def test_without_redis_a_worker_is_healthy_and_its_loop_is_judged_when_it_is_back(

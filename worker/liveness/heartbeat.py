@@ -5,6 +5,7 @@ A heartbeat that cannot be written is logged and left out; a worker never stops 
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
@@ -199,20 +200,25 @@ class TaskHeartbeat:
     @contextmanager
     def beating(self, doing: str) -> Iterator[None]:
         """Note a task that cannot report progress; a thread beats until the process hangs."""
-        done = threading.Event()
+        with self.at_work(doing), self.beaten():
+            yield
+
+    @contextmanager
+    def beaten(self, for_s: float = math.inf) -> Iterator[None]:
+        """Beat from a thread in this block, but for so many seconds at most."""
+        done, until = threading.Event(), time.monotonic() + for_s
 
         def beat_on() -> None:
-            while not done.wait(_BEAT_S):
+            while not done.wait(_BEAT_S) and time.monotonic() < until:
                 self.beat()
 
         thread = threading.Thread(target=beat_on, name="heartbeat", daemon=True)
-        with self.at_work(doing):
-            thread.start()
-            try:
-                yield
-            finally:
-                done.set()
-                thread.join()
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def _write(self, doing: str) -> None:
         self._doing, self._beat_at = doing, time.monotonic()
