@@ -24,6 +24,7 @@ from typing import cast
 import redis
 
 from rankmill.errors import BrokerUnavailable, ClaimLost
+from rankmill.host import machine_id
 from rankmill.ledger.client import JobKeys, broker_errors
 from rankmill.ledger.scripts import RENEW
 from rankmill.process import Process, pid_namespace
@@ -190,7 +191,8 @@ class Claim:
     @classmethod
     def take(cls, claims: Claims, job_id: str, shard_index: int, claim_s: float) -> Claim | None:
         """Take the claim of a shard; return None while another that may be alive holds it."""
-        place = f"{socket.gethostname()}/{pid_namespace()}"
+        # Two machines may have one name, and the first namespace has one id on all of them.
+        place = f"{socket.gethostname()}/{machine_id()}/{pid_namespace()}"
         owner = f"{place}:{os.getpid()}"
         token = claims.take(job_id, shard_index, owner, claim_s)
         holder = None if token else claims.holder(job_id, shard_index)
