@@ -132,6 +132,11 @@ LATE = Metric(
     "gauge",
     "Schedules whose run has missed its deadline or will miss it",
 )
+BROKEN = Metric(
+    "rankmill_broken_entries",
+    "gauge",
+    "Entries in Redis that are not what Rankmill keeps there; the exporter's log names them",
+)
 JOBS = Metric("rankmill_jobs", "gauge", "Unfinished jobs")
 JOB_INFO = Metric(
     "rankmill_job_info", "gauge", "1 for an unfinished job", ("job_id", "state", "priority")
@@ -179,7 +184,7 @@ OF_CHILD = (
 OF_WORKER = (*OF_CHILD, WORKER_INFO, WORKER_HEALTHY, WORKER_DECLINES)
 OF_CLUSTER = (
     *(REDIS_UP, REDIS_USED, REDIS_MAX, WORKERS, LOST_WORKERS, QUEUE, JOBS, JOB_INFO, JOB_PAIRS),
-    *(JOB_DONE, JOB_REJECTED, JOB_SHARDS, JOB_WAITING, LATE),
+    *(JOB_DONE, JOB_REJECTED, JOB_SHARDS, JOB_WAITING, LATE, BROKEN),
 )
 OF_RULES = (JOB_RATE, JOB_ETA)
 

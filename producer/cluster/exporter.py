@@ -84,6 +84,7 @@ def _samples(survey: Survey) -> dict[Metric, list[Sample]]:
         metrics.QUEUE: [(key, n_messages) for key, n_messages in survey.queues.items()],
         metrics.JOBS: [((), survey.n_jobs)],
         metrics.LATE: [((), survey.n_late)],
+        metrics.BROKEN: [((), survey.n_broken)],
     }
     for job in survey.jobs:
         counts = job.counts

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import redis
 
 from rankmill.broker import queues_of, task_id_of
+from rankmill.errors import EntryBroken
 from rankmill.ledger.client import broker_errors, connect
 from rankmill.ledger.counts import JobCounts
 from rankmill.ledger.jobs import Ledger
+from rankmill.logs import get_logger
 from rankmill.settings import Settings
+
+log = get_logger(__name__)
+
+ReadT = TypeVar("ReadT")
 
 # The oldest jobs are read one by one. More of them would cost Redis too much at each scrape.
 _MOST_JOBS = 100
@@ -57,6 +66,7 @@ class Survey:
         n_late: schedules whose run is past its deadline.
         memory_used: bytes used by Redis.
         memory_max: its limit in bytes; 0 if it has none.
+        n_broken: entries that are not what Rankmill keeps there; they are left out.
     """
 
     jobs: list[JobSurvey]
@@ -67,6 +77,7 @@ class Survey:
     n_late: int
     memory_used: int
     memory_max: int
+    n_broken: int
 
 
 class Surveyor:
@@ -75,6 +86,7 @@ class Surveyor:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._ledger = Ledger(client)
+        self._n_broken = 0
 
     @classmethod
     def connect(cls, settings: Settings) -> Surveyor:
@@ -87,22 +99,35 @@ class Surveyor:
         Raises:
             BrokerUnavailable: Redis does not answer.
         """
-        priorities = self._ledger.priorities()
-        now = self._ledger.now()
-        oldest_first = [each for each in reversed(self._ledger.job_ids()) if each in priorities]
-        jobs = [self._job(each, priorities[each], now) for each in oldest_first[:_MOST_JOBS]]
+        self._n_broken = 0
+        ledger = self._ledger
+        priorities = self._read(ledger.priorities) or {}
+        now = ledger.now()
+        listed = reversed(self._read(ledger.job_ids) or [])
+        oldest = [each for each in listed if each in priorities][:_MOST_JOBS]
+        jobs = [self._read(partial(self._job, each, priorities[each], now)) for each in oldest]
         with broker_errors():
             memory = self._redis.info("memory")
         return Survey(
             jobs=[job for job in jobs if job is not None],
             n_jobs=len(priorities),
             queues=self._waiting(priorities),
-            n_workers=self._ledger.n_workers(),
-            n_lost_workers=self._ledger.n_lost_workers(),
-            n_late=len(self._ledger.late_schedules()),
+            n_workers=self._read(ledger.n_workers) or 0,
+            n_lost_workers=self._read(ledger.n_lost_workers) or 0,
+            n_late=len(self._read(ledger.late_schedules) or ()),
             memory_used=int(memory["used_memory"]),
             memory_max=int(memory["maxmemory"]),
+            n_broken=self._n_broken,
         )
+
+    def _read(self, read: Callable[[], ReadT]) -> ReadT | None:
+        """Read an entry; log and count one that is broken, and return None."""
+        try:
+            return read()
+        except EntryBroken as error:
+            log.warning("entry in Redis is broken", error=str(error))
+            self._n_broken += 1
+            return None
 
     def _job(self, job_id: str, priority: int, now: float) -> JobSurvey | None:
         counts = self._ledger.counts(job_id)
@@ -126,7 +151,7 @@ class Surveyor:
         waiting: Counter[tuple[str, str]] = Counter()
         for queue in sorted(queues):
             waiting[queue, "none"] = 0
-            for message in self._ledger.queued(queue):
+            for message in self._read(partial(self._ledger.queued, queue)) or ():
                 job_id = task_id_of(message).partition("-")[0]
                 waiting[queue, str(priorities.get(job_id, "none"))] += 1
         return dict(waiting)

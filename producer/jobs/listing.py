@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from producer.jobs.handle import find_job
 from producer.jobs.status import JobStatus, live_status
 from rankmill.contract.job_state import JobState
-from rankmill.errors import JobUnknown, RankmillError
+from rankmill.errors import EntryBroken, JobUnknown, RankmillError
 from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.output import run_notes
@@ -18,10 +18,17 @@ log = get_logger(__name__)
 
 
 def list_jobs() -> list[JobStatus]:
-    """Return the jobs that Redis remembers, newest first."""
+    """Return the jobs that Redis remembers, newest first; log a line for one that is broken."""
     ledger = Ledger.connect(settings())
-    counts = [ledger.counts(job_id) for job_id in ledger.job_ids()]
-    return [live_status(each, ledger) for each in counts if each is not None]
+    listed = []
+    for job_id in ledger.job_ids():
+        try:
+            counts = ledger.counts(job_id)
+            if counts is not None:
+                listed.append(live_status(counts, ledger))
+        except EntryBroken as error:
+            log.warning("job cannot be listed", job_id=job_id, error=str(error))
+    return listed
 
 
 def list_local_jobs() -> list[JobStatus]:

@@ -18,9 +18,12 @@ import redis
 
 from producer.schedules.spec import Firing, ScheduleSpec, due_key
 from rankmill.contract.base import parse
-from rankmill.errors import JobUnknown
+from rankmill.errors import InputError, JobUnknown
 from rankmill.ledger.client import broker_errors, connect
+from rankmill.logs import get_logger
 from rankmill.settings import Settings
+
+log = get_logger(__name__)
 
 _SPECS = "rankmill:schedules"
 _SEEN = "rankmill:schedules:seen"
@@ -44,8 +47,14 @@ class Store:
             return sorted(cast(list[str], self._redis.hkeys(_SPECS)))
 
     def specs(self) -> list[ScheduleSpec]:
-        """Return all definitions, sorted by name."""
-        return [self.read(name) for name in self.names()]
+        """Return all definitions, sorted by name; log a line for one that is broken."""
+        found = []
+        for name in self.names():
+            try:
+                found.append(self.read(name))
+            except InputError as error:
+                log.warning("schedule is broken", schedule=name, error=str(error))
+        return found
 
     def read(self, name: str) -> ScheduleSpec:
         """Return the definition of a schedule.
@@ -81,10 +90,14 @@ class Store:
             pipe.execute()
 
     def seen(self, name: str) -> datetime | None:
-        """Return the time up to which due times are noted, or None."""
+        """Return the time up to which due times are noted; None without one, or if it is broken."""
         with broker_errors():
             text = cast(str | None, self._redis.hget(_SEEN, name))
-        return None if text is None else datetime.fromisoformat(text)
+        try:
+            at = None if text is None else datetime.fromisoformat(text)
+        except ValueError:
+            at = None
+        return at if at is not None and at.tzinfo is not None else None
 
     def set_seen(self, name: str, at: datetime) -> None:
         """Set the time up to which due times are noted."""
@@ -92,19 +105,17 @@ class Store:
             self._redis.hset(_SEEN, name, at.isoformat())
 
     def firings(self, name: str) -> list[Firing]:
-        """Return the newest firings in order of due time."""
+        """Return the newest firings in order of due time, without broken ones."""
         with broker_errors():
             found = cast(dict[str, str], self._redis.hgetall(_firings(name)))
-        where = f"history of {name} in Redis"
-        return [parse(Firing, content.encode(), where) for _, content in sorted(found.items())]
+        read = [_parsed(name, content) for _, content in sorted(found.items())]
+        return [firing for firing in read if firing is not None]
 
     def firing(self, name: str, due: datetime) -> Firing | None:
-        """Return the firing of a due time, or None."""
+        """Return the firing of a due time; None if it is not noted, or broken."""
         with broker_errors():
             content = cast(str | None, self._redis.hget(_firings(name), due_key(due)))
-        if content is None:
-            return None
-        return parse(Firing, content.encode(), f"history of {name} in Redis")
+        return None if content is None else _parsed(name, content)
 
     def note_new(self, firing: Firing) -> bool:
         """Note a due time once; return False and change nothing if it is noted already."""
@@ -131,3 +142,12 @@ class Store:
 
 def _firings(name: str) -> str:
     return f"rankmill:schedule:{name}:firings"
+
+
+def _parsed(name: str, content: str) -> Firing | None:
+    """Return a firing; log a line and return None if it is broken."""
+    try:
+        return parse(Firing, content.encode(), f"history of {name} in Redis")
+    except InputError as error:
+        log.warning("firing is broken", schedule=name, error=str(error))
+        return None

@@ -18,7 +18,7 @@ from producer.schedules.running import follow, reopened
 from producer.schedules.spec import Firing, FiringState, ScheduleSpec, due_key
 from producer.schedules.start import start
 from producer.schedules.store import KEPT_FIRINGS, Store
-from rankmill.errors import BrokerUnavailable
+from rankmill.errors import BrokerUnavailable, RankmillError
 from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.settings import Settings
@@ -54,6 +54,8 @@ def _for_each(ledger: Ledger, settings: Settings, store: Store, do: Do) -> None:
             do(ledger, settings, store, store.read(name))
         except BrokerUnavailable:
             raise
+        except RankmillError as error:
+            log.error("schedule update failed", schedule=name, error=str(error))
         except Exception:  # the other schedules are due, too
             log.exception("schedule update failed", schedule=name)
 

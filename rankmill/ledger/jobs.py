@@ -218,7 +218,7 @@ class Ledger:
 
     def job_ids(self) -> list[str]:
         """Return the ids of the jobs that Redis knows, newest first."""
-        with broker_errors():
+        with broker_errors(_JOBS):
             return cast(list[str], self.redis.zrevrange(_JOBS, 0, -1))
 
     def priorities(self) -> dict[str, int]:
@@ -353,7 +353,7 @@ class Ledger:
     def n_workers(self) -> int:
         """Return the number of scoring workers with a heartbeat in the last minute."""
         now = self.now()
-        with broker_errors():
+        with broker_errors(_WORKERS):
             return self.redis.zcount(_WORKERS, now - _WORKER_SEEN_S, "+inf")
 
     def n_lost_workers(self) -> int:
@@ -388,12 +388,12 @@ class Ledger:
 
     def late_schedules(self) -> dict[str, str]:
         """Return the due time of the run that misses its deadline, by schedule."""
-        with broker_errors():
+        with broker_errors(_LATE):
             return cast(dict[str, str], self.redis.hgetall(_LATE))
 
     def queued(self, queue: str) -> list[str]:
         """Return the raw Celery messages that wait in a queue, a bounded number by design."""
-        with broker_errors():
+        with broker_errors(queue):
             return cast(list[str], self.redis.lrange(queue, 0, -1))
 
 

@@ -8,14 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
+from producer.cluster.exporter import ClusterMetrics
+from producer.cluster.snapshot import Surveyor
 from producer.jobs.handle import JobHandle
+from producer.jobs.listing import list_jobs
 from producer.jobs.submit import submit
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
 from rankmill.ledger.jobs import Ledger
 from rankmill.reconcile import Reconciler
 from tests.support.inputs import pairs, write
+from tests.support.nights import FIRST, Nights
 from tests.support.scored import scored
 
 Break = Callable[[Ledger, JobHandle], object]
@@ -160,3 +165,45 @@ def _age(ledger: Ledger, job: JobHandle) -> None:
     """Make a job's shards in flight look as if they had been sent long ago."""
     for shard_index in ledger.in_flight(job.job_id):
         ledger.sent_again(job.job_id, shard_index, -1000)
+
+
+def test_the_exporter_and_the_list_leave_out_broken_entries(
+    tmp_path: Path, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, good = _job(tmp_path, "broken"), _job(tmp_path, "good")
+    _set("state", "banana")(ledger, broken)
+    ledger.redis.hset("rankmill:running", "x", "abc")
+    ledger.redis.hset("rankmill:running", b"\xff", b"\xfe")
+    for key in ("rankmill:workers", "rankmill:late"):
+        ledger.redis.set(key, "of another type")
+    ledger.redis.lpush("rankmill.control", b"\xff", "[" * 100_000, "{")
+    registry = CollectorRegistry()
+    registry.register(ClusterMetrics(Surveyor(ledger.redis)))
+    for _ in range(2):
+        scraped = generate_latest(registry).decode()
+        assert "rankmill_broken_entries 4.0" in scraped and "rankmill_redis_up 1.0" in scraped
+        assert f'rankmill_job_pairs{{job_id="{good.job_id}"}} 20.0' in scraped
+        assert broken.job_id not in scraped
+    with caplog.at_level(logging.WARNING):
+        assert [status.job_id for status in list_jobs()] == [good.job_id]
+    assert "job cannot be listed" in caplog.messages and "Traceback" not in caplog.text
+    ledger.redis.delete("rankmill.control")
+    ledger.redis.set("rankmill.control", "of another type")
+    assert "rankmill_broken_entries 5.0" in generate_latest(registry).decode()
+
+
+def test_a_broken_schedule_or_firing_stops_no_other(
+    nights: Nights, caplog: pytest.LogCaptureFixture
+) -> None:
+    nights.add()
+    redis = nights.ledger.redis
+    redis.hset("rankmill:schedules", "broken", "{")
+    redis.hset("rankmill:schedule:nightly:firings", "2020-01-01T00:00:00+00:00", "{}")
+    with caplog.at_level(logging.WARNING):
+        assert [spec.name for spec in nights.store.specs()] == ["nightly"]
+        nights.tick(FIRST)
+    assert "Traceback" not in caplog.text
+    assert [firing.state for firing in nights.store.firings("nightly")] == ["running"]
+    for text in ("yesterday", "2026-11-21T00:00:00"):
+        redis.hset("rankmill:schedules:seen", "nightly", text)
+        assert nights.store.seen("nightly") is None
