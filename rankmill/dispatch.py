@@ -146,10 +146,14 @@ class Dispatcher:
                 failure, is_written = output.write_failure(failure), True
         except RankmillError as refused:
             log.error("failure.json cannot be written", job_id=record.job_id, error=str(refused))
-        notify(failed_event(failure, output.uri, self.ledger.counts(record.job_id)))
+        event = failed_event(failure, output.uri, self.ledger.counts(record.job_id))
+        if is_written:
+            notify(event)
         self._end_job(record.job_id, JobState.FAILED, failure.message)
         if is_written:
             self._start_if_reopened(output, record.job_id)
+        else:
+            notify(event)  # it is posted only once Redis has the end
         send_report(record.job_id, output.uri)
 
     def end(self, output: Output, job_id: str) -> None:

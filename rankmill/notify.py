@@ -17,6 +17,7 @@ from rankmill.broker import send_notify
 from rankmill.contract.base import Contract, JobId
 from rankmill.contract.job_state import JobState
 from rankmill.contract.results import Failure, Manifest
+from rankmill.errors import EntryBroken, InputError, StorageRefused
 from rankmill.ledger.counts import JobCounts
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
@@ -28,6 +29,7 @@ EventKind = Literal["succeeded", "failed", "gate", "deadline"]
 
 _MESSAGE_CHARS = 500
 _POLL_S = 0.1
+_REASON_IN_REDIS = "rankmill status shows the reason: it may quote the input"
 
 
 class EventCounts(Contract):
@@ -126,6 +128,44 @@ def failed_event(failure: Failure, output_uri: str, counts: JobCounts | None) ->
         message=message,
         counts=None if counts is None else counted(counts),
     )
+
+
+def as_recorded(event: Event, ledger: Ledger) -> Event | None:
+    """Return an event as its job's records have it; None if they do not have it.
+
+    Everyone who may send work could send an event of no job, so that it is not taken from its
+    message where storage has it.
+
+    Raises:
+        StorageUnavailable: storage does not answer.
+        BrokerUnavailable: Redis does not answer.
+    """
+    counts = _counts_at(event, ledger)
+    output = Output(event.output_uri)
+    try:
+        is_held = bool(event.output_uri) and output.holds(event.job_id)
+        recorded = end_event(output, counts) if is_held else None
+    except (InputError, StorageRefused):  # this host cannot read it, or no longer
+        is_held, recorded = False, None
+    if event.kind in ("gate", "deadline"):
+        return event if is_held or counts is not None else None
+    if recorded is not None:
+        return recorded if recorded.event_id == event.event_id else None
+    is_state = counts is not None and counts.state.startswith(event.kind)
+    if counts is None or not is_state or counts.state != event.state:
+        return None
+    # Only Redis has a failure that could not be written, or a result that this host does not see.
+    kept = event.message if event.message == counts.message[:_MESSAGE_CHARS] else _REASON_IN_REDIS
+    return event.model_copy(update={"message": kept, "counts": counted(counts)})
+
+
+def _counts_at(event: Event, ledger: Ledger) -> JobCounts | None:
+    """Return the counts of an event's job, if Redis knows it and at that output."""
+    try:
+        counts = ledger.counts(event.job_id)
+    except EntryBroken:
+        return None
+    return counts if counts is not None and counts.output_uri == event.output_uri else None
 
 
 def delivered_turn(event: Event) -> str:

@@ -98,11 +98,21 @@ def report(**arguments: Any) -> None:
     soft_time_limit=_NOTIFY_LIMIT_S,
 )
 def notify(**arguments: Any) -> None:
-    """Post an event to the webhook."""
-    from rankmill.notify import NotifyMessage
+    """Post an event to the webhook, if it is of a job or a schedule of this cluster."""
+    from producer.schedules.events import is_noted
+    from producer.schedules.store import Store
+    from rankmill.notify import NotifyMessage, as_recorded
     from worker.webhook import post_event
 
-    post_event(ledger(), settings(), parse(NotifyMessage, arguments, NOTIFY).event)
+    sent = parse(NotifyMessage, arguments, NOTIFY).event
+    event = as_recorded(sent, ledger())
+    if event is None and is_noted(sent, Store.connect(settings())):
+        event = sent
+    if event is None:
+        fields = {"event_id": sent.event_id, "kind": sent.kind, "job_id": sent.job_id}
+        log.warning("event dropped: no job or schedule has it", **fields)
+        return
+    post_event(ledger(), settings(), event)
 
 
 @app.task(name=TICK)

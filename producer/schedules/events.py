@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from producer.schedules.spec import Firing, due_key
+from producer.schedules.spec import Firing, FiringState, due_key
+from producer.schedules.store import Store
 from rankmill.ledger.counts import JobCounts
 from rankmill.notify import Event, EventKind, counted, event_id_of, notify
 
@@ -12,6 +13,18 @@ from rankmill.notify import Event, EventKind, counted, event_id_of, notify
 def fields_of(firing: Firing) -> dict[str, str]:
     """Return the fields of a log event: schedule and due time."""
     return {"schedule": firing.schedule, "due": due_key(firing.due)}
+
+
+def is_noted(event: Event, store: Store) -> bool:
+    """Return whether an event is of a due time for which no job could be made."""
+    if event.schedule is None or event.kind != "failed":
+        return False
+    return any(
+        event.event_id == event_id_of(event.kind, event.schedule, due_key(firing.due))
+        and event.job_id == firing.job_id
+        for firing in store.firings(event.schedule)
+        if firing.state in (FiringState.STARTING, FiringState.NOT_SUBMITTED)
+    )
 
 
 def send(

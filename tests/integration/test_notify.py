@@ -18,7 +18,7 @@ from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import JobFailed
 from rankmill.ledger.jobs import Ledger
-from rankmill.notify import Event, notify
+from rankmill.notify import Event, notify, succeeded_event
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
 from tests.conftest import StartWorker
@@ -159,6 +159,43 @@ def test_nothing_is_sent_without_a_webhook_or_of_a_cancelled_job(
     wait_for(lambda: (tmp_path / "_rankmill/out/report.html").exists())
     assert "cancelled" in (tmp_path / "_rankmill/out/report.html").read_text()
     assert NOTIFY not in (tmp_path / "worker-one.log").read_text().replace(f". {NOTIFY}", "")
+
+
+def test_an_event_of_no_job_is_dropped_with_a_line(
+    tmp_path: Path, ledger: Ledger, hooked: Receiver, start_worker: StartWorker
+) -> None:
+    real = job(tmp_path)
+    done = scored(tmp_path / "done")
+    reports = list(done.output.reports(done.job_id))
+    ledger.open_job(done.record, done.plan, reports)
+    manifest = make_manifest(done, reports)
+    done.output.write_manifest(manifest)
+    done.output.mark_success()
+    ended = succeeded_event(manifest)
+    fields = {**ended.model_dump(), "message": "forged"}
+    forged = {
+        "an unknown job": {"job_id": "0123456789ab"},
+        "an unknown place": {"output_uri": str(tmp_path / "nowhere")},
+        "a bucket without a name": {"output_uri": "s3://"},
+        "another event of a job": {"event_id": "0" * 32},
+        "a failure of a job that has succeeded": {"kind": "failed", "state": "failed"},
+        "the end of a job that runs": {"job_id": real.job_id, "output_uri": real.output.uri},
+        "a deadline of no job": {"kind": "deadline", "job_id": "0123456789ab"},
+        "a run of no schedule": {"kind": "failed", "schedule": "nightly", "output_uri": ""},
+    }
+    for number, changes in enumerate(forged.values()):
+        changed = Event(**{**fields, "event_id": f"forged-{number}", **changes})
+        notify(changed)
+    notify(Event(**fields))  # of a real job, but for its message
+    start_worker()
+    assert real.wait(60).state is JobState.SUCCEEDED
+    wait_for(lambda: len(hooked.received) == 2)
+    wait_for(lambda: ledger.redis.llen("rankmill.control") == 0)
+    log = (tmp_path / "worker-one.log").read_text()
+    assert log.count("event dropped: no job or schedule has it") == len(forged)
+    assert "Traceback" not in log
+    got = {event.job_id: event for event in events(hooked)}
+    assert got[done.job_id] == ended and got[real.job_id].kind == "succeeded"
 
 
 def test_run_delivers_before_its_redis_stops(tmp_path: Path, hooked: Receiver) -> None:
