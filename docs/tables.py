@@ -25,6 +25,9 @@ from rankmill.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
+# The users of docker/redis/users.acl that can log in.
+ROLES = ("worker", "producer", "beat", "flower", "monitor", "keda", "health")
+
 
 def settings_table() -> str:
     rows = (
@@ -64,6 +67,16 @@ def _model_row(row: dict[str, str]) -> tuple[str, ...]:
         return name, "", "refused", "", "", row["refused"]
     facts = (f"`{row['architecture']}`", row["path"], row["activation"], str(row["max_length"]))
     return name, *facts, "equal"
+
+
+def rights_table() -> str:
+    """Return the table of docs/redis-rights.json; the users' test tries each cell."""
+    rights = json.loads(Path(__file__).with_name("redis-rights.json").read_text())
+    rows = (
+        (row["action"], *("yes" if role in row["roles"] else "" for role in ROLES))
+        for row in rights
+    )
+    return _table(("action", *(f"`{role}`" for role in ROLES)), rows)
 
 
 def commands_text() -> str:
@@ -128,6 +141,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cluster metrics": lambda: metrics_table(metrics.OF_CLUSTER),
     "recorded metrics": lambda: metrics_table(metrics.OF_RULES),
     "models": models_table,
+    "redis rights": rights_table,
 }
 
 
