@@ -10,6 +10,7 @@ from typing import Any, Literal
 from celery import Celery
 
 from rankmill.broker_url import is_sentinel, sentinels
+from rankmill.connections import use_shared_connections
 from rankmill.contract.plan import ShardSpec
 from rankmill.ledger.client import broker_errors, sentinel_options, tls_options
 from rankmill.settings import Settings, settings
@@ -45,6 +46,7 @@ def make_app(settings: Settings) -> Celery:
 
     A process without this code that sends by task name needs the same routes, or `queue=`.
     """
+    use_shared_connections()
     celery = Celery("rankmill")
     celery.conf.update(
         broker_url=settings.broker_url,
@@ -58,6 +60,7 @@ def make_app(settings: Settings) -> Celery:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 15,
+            "client_name": "rankmill-messages",  # those that wait for them; others are "rankmill"
             "queue_order_strategy": "priority",  # the control queue is named first
             **_sentinel_options(settings),
         },

@@ -116,8 +116,10 @@ def failed_event(failure: Failure, output_uri: str, counts: JobCounts | None) ->
 
     Its message is the failure's own only if that cannot contain a row's text.
     """
-    kept = f"the reason is in {Output(output_uri).control_uri}/failure.json: it may quote the input"
-    message = kept if failure.quotes_input else failure.message
+    message = failure.message
+    if failure.quotes_input:  # so its output has been read here, and may be
+        place = Output(output_uri).control_uri
+        message = f"the reason is in {place}/failure.json: it may quote the input"
     return Event(
         event_id=event_id_of(failure.job_id, "failed", failure.failed_at.isoformat()),
         kind="failed",

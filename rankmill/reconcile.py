@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
 
 from rankmill.broker import queues_of, send_prepare, send_shard, task_id_of
 from rankmill.contract.job import JobRecord
@@ -57,7 +56,7 @@ class Reconciler:
         self._ledger = dispatcher.ledger
         self._period_s = dispatcher.settings.reconcile_s
         self._confirm_s = 0.8 * self._period_s if confirm_s is None else confirm_s
-        self._turn = Turn(self._ledger.redis, "reconcile", 1.2 * self._period_s)
+        self._turn = Turn(self._ledger.redis, "reconcile", 1.1 * self._period_s)
         self._running: dict[str, tuple[str, float]] = {}  # job id to output URI, and when
         self._scanned_at: dict[str, float] = {}
         # By job: the work that may be lost, with its due time and since when it may be.
@@ -82,10 +81,13 @@ class Reconciler:
             for job_id, (_, at) in list(self._running.items()):
                 if began - at > _REMEMBERED_S:
                     self._running.pop(job_id, None)
-            return 0.8 * self._period_s
+            return 0.9 * self._period_s
         priorities, queues = self._ledger.priorities(), queues_of("all")
-        self._ledger.forget_unseen(queues)
         job_ids = self._due(set(priorities))
+        if not job_ids:
+            self._turn.let_lapse()  # a cluster without jobs costs Redis as little as possible
+            return 0.9 * self._period_s
+        self._ledger.forget_unseen(queues)
         found = read_standings(self._ledger.redis, job_ids, queues, self._period_s)
         is_complete = self._check_all(self._suspects(found, priorities, began))
         if not is_complete and self._turn.held_for_s > _MAX_PERIODS_WITH_ERRORS * self._period_s:
@@ -178,18 +180,21 @@ class Reconciler:
             return True
         output = Output(self._running[job_id][0])
         try:
-            self._act(job_id, output, lost)
+            try:
+                self._act(job_id, output, lost)
+            except RankmillError as error:
+                if error.blame != "job":
+                    self._dispatcher.decline(job_id, output.uri, None, error)
+                    return False
+                if not isinstance(error, InputError):
+                    raise
+                log.error("job cannot continue", job_id=job_id, error=str(error))
+                self._fail(job_id, str(error))  # it would be the same next time
         except BrokerUnavailable:
             raise
+        except Declined:
+            return False
         except RankmillError as error:
-            if error.blame != "job":
-                with suppress(Declined):
-                    self._dispatcher.decline(job_id, output.uri, None, error)
-                return False
-            if isinstance(error, InputError):  # the same next time
-                log.error("job cannot continue", job_id=job_id, error=str(error))
-                self._fail(job_id, str(error))
-                return True
             log.warning("job cannot be scanned", job_id=job_id, error=str(error))
             return not error.transient
         except Exception as error:  # a bug must not stop the rescue of other jobs

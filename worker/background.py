@@ -22,7 +22,7 @@ from worker.pauses import pauses
 log = get_logger(__name__)
 
 # A worker counts as gone after a minute without its heartbeat in Redis.
-_SEEN_S = 15.0
+_SEEN_S = 25.0
 
 _stopping = threading.Event()
 
@@ -68,7 +68,7 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
                 taken = sorted({*queues.consume_from, *pauses().paused()})
                 declines = worker_heartbeat().record.declines
                 now, state = time.monotonic(), (taken, declines)
-                if state != seen[1] or now - seen[0] > min(_SEEN_S, 3 * settings().reconcile_s):
+                if state != seen[1] or now - seen[0] > min(_SEEN_S, 5 * settings().reconcile_s):
                     # A worker for control alone does not count for the window of shards in flight.
                     scores = not set(score_queues()).isdisjoint(taken)
                     ledger().worker_seen(worker_id(), taken, scores=scores)

@@ -59,6 +59,7 @@ class Pauses:
     def attach(self, sender: Any = None, **_: Any) -> None:
         """Pause queues of this consumer from now on (signal `worker_ready`)."""
         self._consumer = sender
+        sender.timer.call_repeatedly(_FIRST_S, self.resume)
 
     def declined(self, queue: str, reason: str) -> None:
         """Take nothing from a queue for a while, since its work cannot be done here."""

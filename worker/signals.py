@@ -33,6 +33,9 @@ from worker.pauses import pauses
 
 log = get_logger(__name__)
 
+# Celery's default is 2 s, at which 500 workers would send 250 events a second.
+_EVENT_S = 10.0
+
 # The heartbeat of the one task that a child runs at a time.
 _at_work = ExitStack()
 
@@ -60,6 +63,8 @@ def _begin(sender: Any, **_: Any) -> None:
     except RankmillError as error:
         log.error("this Redis cannot be used", error=str(error))
         sys.exit(error.exit_code)
+    if sender.options.get("heartbeat_interval") is None:  # by its command line
+        sender.options["heartbeat_interval"] = min(_EVENT_S, settings().stall_s / 4)
     if _scores(sender.app):
         _check_device()
     worker_heartbeat().start(str(sender.hostname), settings(), _give_device_up)
@@ -101,9 +106,8 @@ def _begin_child(**_: Any) -> None:
 
 
 def _turn(**_: Any) -> None:
-    """Note a turn of the main process's message loop: every two seconds while it has Redis."""
+    """Note a turn of the main process's message loop, one for each heartbeat event."""
     worker_heartbeat().loop_turned()
-    pauses().resume()
 
 
 def _stop(**_: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, no_type_check
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ import kombu.exceptions
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from rankmill.broker_url import is_sentinel, sentinels
 from rankmill.errors import BrokerUnavailable, CommandRejected, EntryBroken, InputError
@@ -60,15 +61,15 @@ def connect(settings: Settings) -> redis.Redis:
         **tls_options(settings),
     }
     if not is_sentinel(settings.broker_url):
-        return _Client.from_url(
-            settings.broker_url.replace("redis+socket://", "unix://"), **options
-        )
+        url = settings.broker_url.replace("redis+socket://", "unix://")
+        return _Client.from_pool(FrugalPool.from_url(url, **options))
     place = sentinels(settings.broker_url)
     found: redis.Redis = Sentinel(
         place.addresses, sentinel_kwargs=sentinel_options(settings)
     ).master_for(
         str(settings.broker_master),
         redis_class=_Client,
+        connection_pool_class=FrugalSentinelPool,
         username=place.username,
         password=place.password,
         db=place.database,
@@ -91,6 +92,27 @@ def sentinel_options(settings: Settings) -> dict[str, Any]:
         **{name: value for name, value in login.items() if value is not None},
         **({"ssl": True, **tls_options(settings)} if settings.broker_tls else {}),
     }
+
+
+@lru_cache(maxsize=1)
+def shared_client(settings: Settings) -> redis.Redis:
+    """Return the client whose connections all of this process shares."""
+    return connect(settings)
+
+
+class FrugalPool(redis.ConnectionPool):
+    """A pool that keeps one idle connection; threads that need more at once get them."""
+
+    def release(self, connection: Any) -> None:
+        """Return a connection to the pool and close the others that are idle."""
+        with self._lock:
+            super().release(connection)
+            for spare in self._available_connections[:-1]:
+                spare.disconnect()
+
+
+class FrugalSentinelPool(FrugalPool, SentinelConnectionPool):
+    """The same for the primary that sentinels name."""
 
 
 class _Client(redis.Redis):

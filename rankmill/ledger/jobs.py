@@ -33,7 +33,7 @@ from rankmill.contract.plan import Plan
 from rankmill.contract.results import ShardReport
 from rankmill.errors import EntryBroken, OutputNotReady
 from rankmill.ledger.claims import Claims
-from rankmill.ledger.client import JobKeys, broker_errors, connect
+from rankmill.ledger.client import JobKeys, broker_errors, connect, shared_client
 from rankmill.ledger.counts import JobCounts, checked_count, checked_time
 from rankmill.ledger.declines import Declines
 from rankmill.ledger.scripts import ADVANCE, FINISH, SEEN, TAKE_NEXT
@@ -400,4 +400,4 @@ class Ledger:
 @lru_cache(maxsize=1)
 def ledger() -> Ledger:
     """Return this process's ledger."""
-    return Ledger.connect(settings())
+    return Ledger(shared_client(settings()))

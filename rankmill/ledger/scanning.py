@@ -59,6 +59,10 @@ class Turn:
         """Seconds since this process took the turn that it holds."""
         return time.monotonic() - self._since
 
+    def let_lapse(self) -> None:
+        """Do not renew the turn; it ends by itself."""
+        self._valid_until = 0.0
+
     def give_up(self) -> None:
         """Let another process take the turn."""
         self._valid_until = 0.0
@@ -115,7 +119,7 @@ class Standings:
 def read_standings(
     client: redis.Redis, job_ids: Sequence[str], queues: Sequence[str], settle_s: float
 ) -> Standings:
-    """Read jobs in two round trips.
+    """Read jobs in two round trips, or in none if there are no jobs.
 
     The queues are read before the claims. So a message that is taken meanwhile counts as waiting.
 
@@ -128,6 +132,8 @@ def read_standings(
     Raises:
         BrokerUnavailable: Redis does not answer.
     """
+    if not job_ids:
+        return Standings({}, [], 0.0)
     pipe = client.pipeline(transaction=False)
     pipe.time()
     for job_id in job_ids:
