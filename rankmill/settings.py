@@ -57,6 +57,20 @@ class Settings(BaseSettings):
         description="Prefix allow-list: folders and s3://bucket/prefix/ that jobs may use, "
         "comma-separated [any]",
     )
+    s3_requester_pays: bool = Field(
+        False, description="Pay for requests to buckets whose owner lets the requester pay"
+    )
+    s3_unsigned: bool = Field(
+        False, description="Read public buckets without credentials; requests are not signed"
+    )
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="Bucket in the URL's path or in its host name; auto: boto3 chooses"
+    )
+    s3_checksums: Literal["auto", "when_required"] = Field(
+        "auto",
+        description="Checksums of S3 requests and answers; when_required: for stores that refuse "
+        "or confuse them; auto: boto3's own setting",
+    )
     allowed_models: Names = Field(
         None,
         description="Models that jobs may use: hub ids, owner/*, folders, comma-separated [any]",
@@ -185,6 +199,13 @@ class Settings(BaseSettings):
                     f"must have at least {_SECRET_KEY_BYTES} bytes in base64 after whsec_"
                 )
         return secret
+
+    @field_validator("s3_unsigned")
+    @classmethod
+    def _check_unsigned(cls, is_unsigned: bool, info: ValidationInfo) -> bool:
+        if is_unsigned and info.data.get("s3_requester_pays"):
+            raise ValueError("excludes RANKMILL_S3_REQUESTER_PAYS: who pays must sign")
+        return is_unsigned
 
     def secrets(self) -> list[str]:
         """Return the values that no log line may show."""

@@ -18,6 +18,7 @@ from standardwebhooks.webhooks import Webhook
 from rankmill.errors import WebhookRefused, WebhookUnavailable
 from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
+from rankmill.metadata_service import is_metadata_address
 from rankmill.notify import Event, delivered_turn
 from rankmill.settings import Settings
 
@@ -99,6 +100,9 @@ def _post(url: str, headers: dict[str, str], body: bytes) -> int | str:
         connection = HTTPConnection(host, parts.port, timeout=_TIMEOUT_S)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
+        connection.connect()
+        if is_metadata_address(connection.sock.getpeername()[0]):
+            raise WebhookRefused("the webhook's address is that of a cloud's metadata service")
         connection.request("POST", target, body, headers)
         return connection.getresponse().status
     except (OSError, HTTPException, UnicodeError) as error:

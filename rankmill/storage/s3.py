@@ -29,6 +29,7 @@ from rankmill.storage.protocol import FileStat, Published, Store, Write
 from rankmill.storage.ranges import RangeFile
 from rankmill.storage.s3_client import S3Client
 from rankmill.storage.s3_errors import (
+    NO_UPLOADS,
     NOT_THERE,
     THERE_ALREADY,
     CredentialsExpired,
@@ -138,7 +139,7 @@ class S3Store(Store):
 
     def remove(self, uri: str) -> None:
         """Remove the object of this key, and all objects below it."""
-        if _place(uri).key:
+        if self.stat(uri) is not None:  # some stores fail on the removal of a folder
             self.remove_file(uri)
         for file in self.walk(uri):
             self.remove_file(file.uri)
@@ -147,15 +148,19 @@ class S3Store(Store):
         """Do nothing: an object store has no folders."""
 
     def remove_unfinished(self, uri: str) -> None:
-        """Abort the unfinished multipart uploads below the folder."""
+        """Abort the unfinished multipart uploads below the folder, if the store can list them."""
         bucket, prefix = _folder(uri)
         with self._errors("cannot list the uploads of", uri):
             pages = self._connection.client.get_paginator("list_multipart_uploads")
-            for page in pages.paginate(Bucket=bucket, Prefix=prefix):
-                for upload in page.get("Uploads", ()):
-                    self._connection.client.abort_multipart_upload(
-                        Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
+            try:
+                for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+                    for upload in page.get("Uploads", ()):
+                        self._connection.client.abort_multipart_upload(
+                            Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+            except ClientError as error:
+                if error_code(error) not in NO_UPLOADS:
+                    raise
 
     def read_range(self, file: FileStat, start: int, stop: int) -> bytes:
         """Return bytes of an object; a broken answer is requested again.

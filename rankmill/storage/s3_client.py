@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
 import boto3
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, CredentialRetrievalError
 
 from rankmill.errors import StorageRefused
+from rankmill.settings import settings
 from rankmill.storage.endpoint import NO_URL, check_endpoint
 from rankmill.storage.s3_errors import one_line
 
@@ -40,14 +43,8 @@ class S3Client:
 
 
 def _new_client() -> Any:
-    config = Config(
-        connect_timeout=10,
-        read_timeout=60,
-        max_pool_connections=32,
-        retries={"mode": "standard", "total_max_attempts": 6},
-    )
     try:
-        client = boto3.session.Session().client("s3", config=config)
+        client = _session().client("s3", config=_config())
     except CredentialRetrievalError:  # the source of the credentials may answer next time
         raise
     except BotoCoreError as error:
@@ -55,22 +52,59 @@ def _new_client() -> Any:
     except ValueError as error:  # it quotes the endpoint, which may hold a password
         raise StorageRefused(f"{NO_URL}, or AWS_REGION if it is empty") from error
     check_endpoint(client.meta.endpoint_url)
+    if settings().s3_requester_pays:
+        client.meta.events.register("before-sign.s3", _add_payer)
     return client
 
 
-def connection_options() -> dict[str, str]:
-    """Return region, endpoint and credentials for a library with its own S3 client.
+def _session() -> Any:
+    # boto3 itself reads only AWS_DEFAULT_REGION and the profile; all other SDKs read this first.
+    return boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
 
-    The keys are the names of AWS's environment variables.
+
+def _config() -> Config:
+    chosen = settings()
+    options: dict[str, Any] = {}
+    if chosen.s3_unsigned:
+        options["signature_version"] = UNSIGNED
+    if chosen.s3_addressing != "auto":
+        options["s3"] = {"addressing_style": chosen.s3_addressing}
+    if chosen.s3_checksums != "auto":
+        options["request_checksum_calculation"] = chosen.s3_checksums
+        options["response_checksum_validation"] = chosen.s3_checksums
+    return Config(
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=32,
+        retries={"mode": "standard", "total_max_attempts": 6},
+        **options,
+    )
+
+
+def _add_payer(request: Any, **_: Any) -> None:
+    """Accept the costs of a request; the header is signed with it."""
+    request.headers["x-amz-request-payer"] = "requester"
+
+
+def connection_options() -> dict[str, str]:
+    """Return the settings of S3 for a library with its own client, such as deltalake.
+
+    The keys are the names of AWS's environment variables, as the crate object_store reads them.
 
     Raises:
         StorageRefused: no credentials are found, or the environment makes no client.
     """
-    meta = _new_client().meta
+    chosen, meta = settings(), _new_client().meta
     options = {"AWS_REGION": meta.region_name or "us-east-1", "AWS_ENDPOINT_URL": meta.endpoint_url}
     if meta.endpoint_url.startswith("http://"):
         options["AWS_ALLOW_HTTP"] = "true"
-    credentials = boto3.session.Session().get_credentials()
+    if chosen.s3_addressing == "virtual":
+        options["AWS_VIRTUAL_HOSTED_STYLE_REQUEST"] = "true"
+    if chosen.s3_requester_pays:
+        options["AWS_REQUEST_PAYER"] = "true"
+    if chosen.s3_unsigned:
+        return options | {"AWS_SKIP_SIGNATURE": "true"}
+    credentials = _session().get_credentials()
     if credentials is None:
         raise StorageRefused("S3 cannot be set up: no credentials are found")
     keys = credentials.get_frozen_credentials()

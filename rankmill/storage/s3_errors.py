@@ -9,6 +9,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     EndpointProviderError,
+    FlexibleChecksumError,
     NoCredentialsError,
     ParamValidationError,
 )
@@ -29,6 +30,8 @@ _REFUSED = {
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 NOT_THERE = {"NoSuchKey", "404", "NotFound"}
+# Of stores without multipart uploads, or without a list of them.
+NO_UPLOADS = {"NoSuchUpload", "NotImplemented", "MethodNotAllowed"}
 THERE_ALREADY = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
 
 
@@ -60,6 +63,11 @@ def s3_errors(what: str, uri: str) -> Iterator[None]:
         raise (kind or StorageUnavailable)(f"{what} {uri}: {code}") from error
     except (NoCredentialsError, ParamValidationError, EndpointProviderError) as error:
         raise StorageRefused(f"{what} {uri}: {one_line(error)}") from error
+    except FlexibleChecksumError as error:
+        raise StorageUnavailable(
+            f"{what} {uri}: the store's checksum is not that of the bytes it sent; if that lasts, "
+            "set RANKMILL_S3_CHECKSUMS=when_required"
+        ) from error
     except BotoCoreError as error:
         raise StorageUnavailable(f"{what} {uri}: {type(error).__name__}") from error
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -16,6 +17,7 @@ from rankmill import notify, storage
 from rankmill.ledger.jobs import Ledger
 from rankmill.settings import settings
 from tests.conftest import forget_settings
+from tests.support import s3_servers
 from tests.support.inputs import pairs, write
 from tests.support.nights import Nights
 from tests.support.s3 import BUCKET, Faults, faulty_proxy, s3_endpoint, s3_environment
@@ -47,6 +49,44 @@ def s3(endpoint: str, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield f"s3://{BUCKET}"
         faults.planned.clear()
         storage.reconnect()
+
+
+@pytest.fixture(scope="session")
+def localbucket_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_servers.localbucket(tmp_path_factory.mktemp("localbucket") / "buckets") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_servers.rclone(tmp_path_factory.mktemp("rclone") / "buckets") as url:
+        yield url
+
+
+@pytest.fixture
+def localbucket(localbucket_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Make a bucket in LocalBucket."""
+    yield from _new_bucket(localbucket_endpoint, monkeypatch)
+
+
+@pytest.fixture
+def rclone(rclone_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Make a bucket in rclone, which sends the checksum of the object with each range of it."""
+    monkeypatch.setenv("RANKMILL_S3_CHECKSUMS", "when_required")
+    yield from _new_bucket(rclone_endpoint, monkeypatch)
+
+
+def _new_bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    for name, value in s3_environment(endpoint).items():
+        monkeypatch.setenv(name, value)
+    forget_settings()
+    storage.reconnect()
+    name = f"test-{uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    yield f"s3://{name}"
+    monkeypatch.undo()
+    forget_settings()
+    storage.reconnect()
 
 
 @pytest.fixture

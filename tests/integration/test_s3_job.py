@@ -59,6 +59,36 @@ def test_a_job_on_s3_gives_the_parts_of_a_local_one_through_faults(
     assert SECRET not in done.stdout + done.stderr
 
 
+def test_a_job_in_another_store_gives_the_parts_of_a_local_one(
+    localbucket: str, tmp_path: Path, model_folder: Path
+) -> None:
+    source = write(pairs(6, 5), tmp_path / "in.parquet", row_group_size=9)
+    options = ("--model", model_folder, "--shard-pairs", 10)
+    done = rankmill("run", source, tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+    storage.write_bytes(f"{localbucket}/in.parquet", source.read_bytes())
+    done = rankmill("run", f"{localbucket}/in.parquet", f"{localbucket}/out", *options)
+    assert done.returncode == 0, done.stderr
+    wanted = part_bytes(tmp_path / "out")
+    assert wanted == {name: storage.read_bytes(f"{localbucket}/out/{name}") for name in wanted}
+
+
+def test_a_store_without_conditional_puts_is_read_and_not_written(
+    rclone: str, tmp_path: Path, model_folder: Path
+) -> None:
+    source = write(pairs(3, 4), tmp_path / "in.parquet")
+    storage.write_bytes(f"{rclone}/my data/in.parquet", source.read_bytes())
+    command = ("run", f"{rclone}/my data/", f"{rclone}/out", "--model", model_folder)
+    done = rankmill(*command)
+    assert done.returncode == 2
+    assert "does not know If-None-Match" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert storage.names(rclone) == ["my data"]
+    done = rankmill("run", f"{rclone}/my data/", tmp_path / "out", "--model", model_folder)
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "out").num_rows == 12
+
+
 @pytest.mark.parametrize("says_nothing", [True, False])
 def test_a_store_where_two_writers_win_is_refused_and_nothing_changes(
     s3: str, faults: Faults, tmp_path: Path, model_folder: Path, says_nothing: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -325,6 +326,19 @@ def test_without_the_setting_everything_is_allowed(monkeypatch: pytest.MonkeyPat
         "METADATA.google.internal",
         "user@169.254.169.254",
         "100.100.100.200",
+        "168.63.129.16",
+        "[fd20:ce::254]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[64:ff9b:1::a9fe:a9fe]",
+        "[2002:a9fe:a9fe::1]",
+        "[::a9fe:a9fe]",
+        "[::ffff:a9fe:a9fe%25eth0]",
+        "\uff11\uff16\uff19.254.169.254",
+        "169\u3002254\u3002169\uff0e254",
+        "%31%36%39.254.169.254",
+        "0xa9.254.0251.0xfe",
+        "Metadata.goog.",
+        "instance-data.ec2.internal",
     ],
 )
 def test_metadata_addresses_are_refused_as_endpoints(host: str) -> None:
@@ -338,6 +352,15 @@ def test_metadata_addresses_are_refused_as_endpoints(host: str) -> None:
 )
 def test_other_endpoints_are_allowed(host: str) -> None:
     check_endpoint(f"http://{host}")
+
+
+def test_a_name_that_resolves_to_a_metadata_address_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("64:ff9b::a9fe:a9fe", 0, 0, 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    with pytest.raises(StorageRefused, match=r"store\.example is the address of a cloud"):
+        check_endpoint("http://store.example:9000")
 
 
 def test_an_endpoint_is_reported_without_its_password() -> None:
