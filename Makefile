@@ -3,6 +3,7 @@
 # make programs     install what some tests run besides Python: Debian's Chromium, Java, Prometheus, Redis; Helm
 # make test-chaos   break everything that breaks in a night, and write docs/chaos.md
 # make images      build the images of the profiles in .env, with version, commit and time as labels
+# make test-hostile   give every command 1,700 hostile inputs, and count how they end
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
 # make bench-reuse   a night that reuses the scores of the one before
@@ -78,6 +79,10 @@ images:
 	IMAGE_CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
 	IMAGE_SOURCE="$$(git config --get remote.origin.url | sed 's#//[^/@]*@#//#')" \
 	docker compose build
+
+.PHONY: test-hostile
+test-hostile: install-dev
+	$(BIN)/python -m pytest tests/hostile -m long -s
 
 .PHONY: test-compose
 test-compose: install-dev

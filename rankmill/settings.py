@@ -128,6 +128,12 @@ class Settings(BaseSettings):
     max_line_bytes: int = Field(
         64 * 2**20, ge=1, description="Maximum bytes of one line of JSONL, TSV or a TREC run"
     )
+    max_unpacked_ratio: int = Field(
+        300,
+        ge=1,
+        description="Maximum bytes that each byte of a .gz or .zst text file may unpack to, "
+        "beyond 256 MiB",
+    )
     tick_s: float = Field(30.0, gt=0, description="Seconds between checks for due schedules")
     keep_finished_s: int = Field(
         7 * 24 * 3600, ge=1, description="Seconds that Redis keeps a finished job"

@@ -41,7 +41,7 @@ def main() -> None:
         say(line, "yellow")
     try:
         app()
-    except (RankmillError, MemoryError) as error:
+    except (RankmillError, MemoryError, OSError) as error:
         if debug:
             raise
         known = error if isinstance(error, RankmillError) else unexpected(error)

@@ -19,6 +19,8 @@ from rankmill.storage import FileStat
 LINES_SCHEMA = pa.schema([("line", pa.large_string()), ("row", pa.int64())])
 
 _BLOCK_BYTES = 4 * 2**20
+# Files that unpack to less are read whatever their ratio.
+_FREE_BYTES = 256 * 2**20
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -76,7 +78,10 @@ def _blocks(file: FileStat, block_bytes: int) -> Iterator[bytes]:
     row = 0
     with _opened(file) as content:
         begun = [content.read(block_bytes).removeprefix(_BYTE_ORDER_MARK)]
+        n_bytes = len(begun[0])
         while block := content.read(block_bytes):
+            n_bytes += len(block)
+            _check_ratio(file, n_bytes)
             whole, newline, after = block.rpartition(b"\n")
             if newline:
                 lines = b"".join([*begun, whole])
@@ -90,6 +95,15 @@ def _blocks(file: FileStat, block_bytes: int) -> Iterator[bytes]:
                 raise _too_long(file.uri, row + begun[0].count(b"\n"))
     if rest := b"".join(begun):
         yield rest.removesuffix(b"\n")
+
+
+def _check_ratio(file: FileStat, n_bytes: int) -> None:
+    ratio = settings().max_unpacked_ratio
+    if n_bytes > _FREE_BYTES and n_bytes > ratio * file.size_bytes:
+        raise InputError(
+            f"{file.uri}: unpacks to more than {ratio} times its {file.size_bytes} bytes; "
+            "is it damaged? If not, set RANKMILL_MAX_UNPACKED_RATIO higher"
+        )
 
 
 def _too_long(uri: str, row: int) -> InputError:

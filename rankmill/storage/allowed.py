@@ -14,6 +14,9 @@ from rankmill.shown import clipped
 
 # Enough to recognize a name; a message may carry megabytes.
 _SHOWN = 200
+# Of Linux. Folders are also made one in the other, and Python ends at 1,000 calls.
+_MAX_PATH_BYTES = 4095
+_MAX_FOLDERS = 500
 
 
 def check_path(path: str | os.PathLike[str], name: str) -> None:
@@ -28,11 +31,13 @@ def check_path(path: str | os.PathLike[str], name: str) -> None:
         InputError: no file can have that name.
     """
     try:
-        is_possible = b"\0" not in os.fsencode(path)
+        encoded = os.fsencode(path)
+        is_short = len(encoded) <= _MAX_PATH_BYTES and encoded.count(b"/") <= _MAX_FOLDERS
+        is_possible = is_short and b"\0" not in encoded
     except UnicodeEncodeError:
         is_possible = False
     if not is_possible:
-        raise InputError(f"{name[:_SHOWN]!r} is not a file name")
+        raise InputError(f"{clipped(name, _SHOWN)!r} is not a file name")
     prefixes = settings().allowed_prefixes
     if prefixes is not None:
         folders = [os.path.realpath(prefix) for prefix in prefixes if prefix.startswith("/")]

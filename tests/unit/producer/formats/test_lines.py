@@ -94,3 +94,11 @@ def test_zstd_that_ends_too_early_is_refused(tmp_path: Path) -> None:
     path.write_bytes(pa.compress(b"line\n" * 1000, "zstd", asbytes=True)[:-3])
     with pytest.raises(InputError, match=r"file\.zst: truncated or damaged zstd"):
         list(read_lines(storage.stat(str(path))))
+
+
+@pytest.mark.slow
+def test_a_small_archive_with_much_in_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.jsonl.zst"
+    path.write_bytes(pa.Codec("zstd").compress((b" " * 2**20 + b"\n") * 300, asbytes=True))
+    with pytest.raises(InputError, match=r"unpacks to more than 300 times its \d+ bytes"):
+        list(read_lines(storage.stat(str(path))))

@@ -184,3 +184,11 @@ def test_a_glob_does_not_backtrack(piece: str) -> None:
 def test_a_glob_that_is_longer_than_any_name_is_refused() -> None:
     with pytest.raises(InputError, match=r"^\[{100}…: a name has at most 4096 characters$"):
         is_glob("[" * 1_000_000)
+
+
+@pytest.mark.parametrize("path", ["a/" * 3000, "a/" * 900, "x" * 5000])
+def test_a_path_that_is_too_long_or_too_deep_is_one_line(tmp_path: Path, path: str) -> None:
+    for use in (storage.exists, storage.read_bytes, lambda uri: storage.write_bytes(uri, b"")):
+        with pytest.raises(InputError, match="is not a file name") as refused:
+            use(f"{tmp_path}/{path}")
+        assert len(str(refused.value)) < 300
