@@ -92,6 +92,10 @@ def flower(
     allow_control: Annotated[
         bool, typer.Option("--allow-control", help="Also allow it to submit and shut down")
     ] = False,
+    url_prefix: Annotated[
+        str,
+        typer.Option("--url-prefix", help="Path behind a proxy: /ops/flower", show_default="none"),
+    ] = "",
 ) -> None:
     """Serve Flower, a dashboard of the cluster.
 
@@ -100,7 +104,7 @@ def flower(
     from producer.cluster.flower import Dashboard, serve
 
     where = None if history is None else history.absolute()
-    serve(Dashboard(address, port, where, allow_control), settings())
+    serve(Dashboard(address, port, where, allow_control, url_prefix), settings())
 
 
 def _become(command: list[str], device: Device) -> None:

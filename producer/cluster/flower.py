@@ -6,6 +6,8 @@ It runs in this process: its log has our form, and no password is on a command l
 from __future__ import annotations
 
 import os
+import re
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +16,10 @@ from rankmill import logs
 from rankmill.errors import InputError
 from rankmill.ledger.client import connect
 from rankmill.ledger.server import check_server
+from rankmill.logs import get_logger
 from rankmill.settings import CHECKOUT, Settings
+
+log = get_logger(__name__)
 
 _COLUMNS = "uuid,name,kwargs,state,result,runtime,worker,received"
 # Seconds. A shard takes from one to thousands.
@@ -23,6 +28,7 @@ _MAX_TASKS = 20_000  # about 50 MB; older ones are dropped
 _SAVE_EVERY_MS = 60_000
 _FORGET_WORKER_S = 24 * 3600
 _MIN_PASSWORD = 8  # characters
+_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,14 @@ class Dashboard:
     Attributes:
         history: the file that keeps its history; None: the history ends with the process.
         allow_control: whether it may submit and shut down.
+        url_prefix: the path under which a proxy serves it; empty for none.
     """
 
     address: str
     port: int
     history: Path | None
     allow_control: bool
+    url_prefix: str = ""
 
     def options(self) -> list[str]:
         """Return Flower's command-line options."""
@@ -52,6 +60,8 @@ class Dashboard:
             "conf": os.devnull,  # a flowerconfig.py of the folder could override these
             "logging": "none",
         }
+        if self.url_prefix:
+            options["url-prefix"] = self.url_prefix.strip("/")
         if self.history is not None:
             options |= {"persistent": True, "db": self.history}
             options |= {"state-save-interval": _SAVE_EVERY_MS}
@@ -65,6 +75,10 @@ def serve(dashboard: Dashboard, settings: Settings) -> None:
         InputError: it is not installed, has no password, or cannot write its history.
     """
     logins = checked_logins(settings)
+    if not re.fullmatch(r"[\w./~-]*", dashboard.url_prefix, re.ASCII):
+        raise InputError(
+            f"--url-prefix {dashboard.url_prefix} is not a path; give one such as /ops/flower"
+        )
     if dashboard.history is not None:
         folder = dashboard.history.parent
         if not (folder.is_dir() and os.access(folder, os.W_OK)):
@@ -80,7 +94,32 @@ def serve(dashboard: Dashboard, settings: Settings) -> None:
     logs.set_up(settings)
     from celery.bin.celery import celery  # hundreds of milliseconds
 
+    _reconnect_soon()
     celery(["-A", "tasks", "flower", *dashboard.options()], prog_name="celery")
+
+
+def _reconnect_soon() -> None:
+    """Have Flower take events again two seconds after an outage, however long that was.
+
+    Flower itself doubles its pause without a bound.
+    """
+    import flower.app
+    from celery.events import EventReceiver
+    from flower.events import Events
+
+    class SteadyEvents(Events):
+        def run(self) -> None:
+            while True:
+                try:
+                    with self.capp.connection() as connection:
+                        handlers = {"*": self.on_event}
+                        receiver = EventReceiver(connection, handlers=handlers, app=self.capp)
+                        receiver.capture(limit=None, timeout=None, wakeup=True)
+                except Exception as error:
+                    log.warning("Flower waits for Redis", error=error)
+                    time.sleep(_PAUSE_S)
+
+    flower.app.Events = SteadyEvents
 
 
 def checked_logins(settings: Settings) -> str:
