@@ -272,6 +272,8 @@ def test_the_secrets_are_those_that_the_documentation_makes() -> None:
     }
     made.add((f"{RELEASE}-flower", "basic-auth"))
     assert set(secret_keys()) == made
+    without = set(secret_keys(*VARIANTS["nothing but Kubernetes"]))
+    assert made - without == {(f"{RELEASE}-login-keda", key) for key in ("username", "password")}
     users = re.findall(r"^user (\w+) .*#@", (CHECKOUT / "docker/redis/users.acl").read_text(), re.M)
     assert set(users) <= set(roles.split())
 
