@@ -111,8 +111,11 @@ class Output(OutputUris):
 
     def cancelled_at(self) -> datetime | None:
         """Return when the job was cancelled; None if it was not, or by a release without times."""
-        content = json.loads(storage.read_bytes(self.control_file("cancelled.json")) or b"{}")
-        return datetime.fromisoformat(content["cancelled_at"]) if content else None
+        content = storage.read_bytes(self.control_file("cancelled.json")) or b"{}"
+        try:
+            return datetime.fromisoformat(json.loads(content)["cancelled_at"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
 
     def is_cancelled(self) -> bool:
         """Return whether the job was cancelled."""

@@ -11,13 +11,20 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_IMODE
+from stat import S_IMODE, S_ISDIR, S_ISREG
 from typing import BinaryIO
 
 from rankmill.errors import InputError, InputMissing, StorageRefused, StorageUnavailable
 from rankmill.storage.allowed import check_path
 from rankmill.storage.glob import may_lead_to
-from rankmill.storage.protocol import TEMPORARY_SUFFIX, FileStat, Published, Store, Write
+from rankmill.storage.protocol import (
+    TEMPORARY_SUFFIX,
+    FileStat,
+    Published,
+    Store,
+    Write,
+    check_whole,
+)
 
 _Identity = tuple[int, int]
 
@@ -68,7 +75,9 @@ class LocalStore(Store):
         """Return the content; None if there is no file."""
         with _errors(f"cannot read {uri}"):
             try:
-                return _path(uri).read_bytes()
+                with _open(_path(uri), uri) as file:
+                    check_whole(uri, os.fstat(file.fileno()).st_size)
+                    return file.read()
             except FileNotFoundError:
                 return None
 
@@ -88,7 +97,7 @@ class LocalStore(Store):
         if found != file:
             raise InputError(f"{file.uri} changed or went after the job was planned")
         with _errors(f"cannot read {file.uri}"):
-            return _path(file.uri).open("rb")
+            return _open(_path(file.uri), file.uri)
 
     def stat(self, uri: str) -> FileStat | None:
         """Return size and modification time; None if there is no file."""
@@ -176,6 +185,18 @@ def _path(uri: str) -> Path:
         path = os.path.expanduser(path)
     check_path(path, uri)
     return Path(path)
+
+
+def _open(path: Path, uri: str) -> BinaryIO:
+    """Open a file; opening a pipe or a device may wait for ever, or change it."""
+    mode = path.stat().st_mode
+    if not (S_ISREG(mode) or S_ISDIR(mode)):
+        raise InputError(f"{uri} is a pipe, a socket or a device, not a file")
+    return open(path, "rb", opener=_without_waiting)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _stat(path: Path, uri: str) -> FileStat:

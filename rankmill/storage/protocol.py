@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, BinaryIO, Protocol
 
+from rankmill.errors import InputError
+
 # The end of the name of a local file that is being written.
 TEMPORARY_SUFFIX = ".rankmill-tmp"
 
 # The folder of jobs' own files; folders and globs skip it, so that they are never input.
 CONTROL_FOLDER = "_rankmill"
+
+# Files that are read whole are control files. The largest, a plan, has a million shards.
+MAX_WHOLE_BYTES = 2**28
 
 # Fills an empty file that is open for reading and writing.
 Write = Callable[[IO[bytes]], None]
@@ -53,7 +58,11 @@ class Store(Protocol):
         """
 
     def read_bytes(self, uri: str) -> bytes | None:
-        """Return a file's content; None if there is no file."""
+        """Return a file's content; None if there is no file.
+
+        Raises:
+            InputError: it is larger than MAX_WHOLE_BYTES, or a pipe, a socket or a device.
+        """
 
     def open(self, file: FileStat) -> BinaryIO:
         """Open a file for reading at any position.
@@ -89,3 +98,13 @@ class Store(Protocol):
 
     def remove_unfinished(self, uri: str) -> None:
         """Remove the unfinished files of dead writers below a folder."""
+
+
+def check_whole(uri: str, size_bytes: int) -> None:
+    """Check that a file is small enough to be read whole.
+
+    Raises:
+        InputError: it is not.
+    """
+    if size_bytes > MAX_WHOLE_BYTES:
+        raise InputError(f"{uri} has {size_bytes:,} bytes; a control file has {MAX_WHOLE_BYTES:,}")

@@ -25,7 +25,7 @@ from rankmill.errors import (
 )
 from rankmill.storage.allowed import check_key
 from rankmill.storage.glob import first_letters
-from rankmill.storage.protocol import FileStat, Published, Store, Write
+from rankmill.storage.protocol import FileStat, Published, Store, Write, check_whole
 from rankmill.storage.ranges import RangeFile
 from rankmill.storage.s3_client import S3Client
 from rankmill.storage.s3_errors import (
@@ -85,6 +85,7 @@ class S3Store(Store):
         with self._errors("cannot read", uri):
             try:
                 answer = self._connection.client.get_object(Bucket=bucket, Key=key)
+                check_whole(uri, answer["ContentLength"])
                 return cast(bytes, answer["Body"].read())
             except ClientError as error:
                 if error_code(error) in NOT_THERE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def _retyped(suffix: str) -> Break:
         ledger.redis.lpush(key, "of another type")
 
     return retype
+
+
+def _special(name: str) -> Break:
+    def replace(ledger: Ledger, job: JobHandle) -> None:
+        path = Path(job.output.control_file(name))
+        path.unlink()
+        os.mkfifo(path)
+
+    return replace
 
 
 def _edited(**changes: object) -> Break:
@@ -86,6 +96,8 @@ FAILED: dict[str, tuple[Break, str]] = {
     "a plan of fewer shards": (_edited(shard_bounds=[0, 20]), "has no shard"),
     "a plan without bounds": (_edited(shard_bounds=[]), "shard_bounds"),
     "a plan with a wrong type": (_edited(shard_bounds="many"), "shard_bounds"),
+    "a plan that is a pipe": (_special("plan.json"), "is a pipe, a socket or a device"),
+    "a job that is a pipe": (_special("job.json"), "is a pipe, a socket or a device"),
     "a plan with negative rows": (_edited(files=[{"n_rows": -1}]), "files"),
 }
 

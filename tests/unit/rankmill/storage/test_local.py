@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socket
 from pathlib import Path
 from typing import IO
 
@@ -192,3 +193,22 @@ def test_a_path_that_is_too_long_or_too_deep_is_one_line(tmp_path: Path, path: s
         with pytest.raises(InputError, match="is not a file name") as refused:
             use(f"{tmp_path}/{path}")
         assert len(str(refused.value)) < 300
+
+
+def test_a_special_file_is_neither_opened_nor_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+    (tmp_path / "link").symlink_to("pipe")
+    for place in (tmp_path / "pipe", tmp_path / "socket", tmp_path / "link", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is a pipe, a socket or a device"):
+            storage.read_bytes(str(place))
+        assert not storage.exists(str(place))
+    assert storage.list_files(str(tmp_path), ("",)) == []
+
+
+def test_a_huge_control_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "job.json").open("wb") as file:
+        file.truncate(10 * 2**30)
+    with pytest.raises(InputError, match=r"has 10,737,418,240 bytes"):
+        storage.read_bytes(str(tmp_path / "job.json"))
