@@ -154,7 +154,7 @@ def test_a_workload_has_the_command_and_image_of_its_service(service: str, name:
 
 def test_rankmill_knows_every_argument() -> None:
     commands = vars(get_command(app))["commands"]
-    for name, workload in workloads(*PULL).items():
+    for name, workload in workloads(*PULL, *VARIANTS["behind a proxy"]).items():
         arguments = container_of(workload).get("args", ["sh"])
         if arguments[0] in ("celery", "sh"):
             continue
@@ -206,7 +206,8 @@ def test_a_workload_has_the_probes_of_its_service(service: str, name: str) -> No
         if "httpGet" in probe:
             port = {each["name"]: each["containerPort"] for each in container["ports"]}
             get = probe["httpGet"]
-            assert f"http://127.0.0.1:{port[get['port']]}{get['path']}" in wanted[-1]
+            url = wanted[-1].replace("${FLOWER_URL_PREFIX:-}", "")
+            assert f"http://127.0.0.1:{port[get['port']]}{get['path']}" in url
         else:
             assert probe["exec"]["command"] == wanted, kind
         assert probe["timeoutSeconds"] >= (health.ANSWER_S + 2 if "worker" in name else 3)
