@@ -6,7 +6,7 @@ import hashlib
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from rankmill.contract.base import Contract, JobId, OutputUri, Revision, Since
 from rankmill.contract.plan import InputFile
@@ -157,6 +157,17 @@ class JobOptions(Contract):
     for_reuse: bool = Field(
         False, description="Keep every score for later reuse, about 22 bytes a row"
     )
+
+    @field_validator("*")
+    @classmethod
+    def _check_text(cls, value: Any) -> Any:
+        """Refuse what cannot be written to job.json: bytes of a command line that are not UTF-8."""
+        for text in value if isinstance(value, tuple | list) else (value,):
+            try:
+                _ = text.encode() if isinstance(text, str) else None
+            except UnicodeEncodeError:
+                raise ValueError("is not UTF-8 text") from None
+        return value
 
 
 class JobSpec(JobOptions):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rankmill.errors import ModelNotAllowed
+from rankmill.errors import ModelNotAllowed, ModelUnavailable
 from rankmill.models.folder_files import CODE, SAFE_FILES
 from rankmill.models.names import is_built_in_model, is_model_folder
 from rankmill.settings import settings
 from rankmill.storage.allowed import check_path, is_under
+
+# A model has some dozens; the root of a disk has millions.
+_MAX_FILES = 10_000
 
 
 def check_model_allowed(model_id: str) -> None:
@@ -19,6 +22,7 @@ def check_model_allowed(model_id: str) -> None:
     Raises:
         ModelNotAllowed: RANKMILL_ALLOWED_MODELS is set and does not list it.
         NotAllowed: that setting is absent, and the folder is outside RANKMILL_ALLOWED_PREFIXES.
+        ModelUnavailable: too many files lie below the folder.
     """
     allowed = settings().allowed_models
     if allowed is not None:
@@ -30,8 +34,17 @@ def check_model_allowed(model_id: str) -> None:
     elif not is_built_in_model(model_id) and is_model_folder(model_id):
         folder = Path(model_id)
         check_path(folder, model_id)
-        for file in folder.rglob("*"):  # which may be links
+        for n_files, file in enumerate(_all_below(folder)):  # which may be links
+            if n_files > _MAX_FILES:
+                raise ModelUnavailable(
+                    f"{model_id}: is not a model folder: more than {_MAX_FILES} files lie below it"
+                )
             check_path(file, str(file))
+
+
+def _all_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def is_code_allowed(model_id: str) -> bool:

@@ -17,7 +17,7 @@ from tests.support.hostile import cases
 from tests.support.hostile.bounded import BAD, KINDS, ending
 from tests.support.hostile.cases import Case
 
-_N_IN_SLICE = 40
+_N_IN_SLICE = 25
 
 
 @pytest.fixture(scope="module")

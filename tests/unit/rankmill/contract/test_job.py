@@ -90,3 +90,12 @@ def test_final_states_have_no_legal_move() -> None:
         JobState.INTERRUPTED,
     }
     assert set(LEGAL_MOVES) == set(JobState)
+
+
+@pytest.mark.parametrize("name", ["query_col", "input_uri", "keep_cols", "model_id", "output_uri"])
+def test_bytes_that_are_not_utf_8_are_refused(name: str) -> None:
+    given = {"input_uri": "in", "output_uri": "out", name: "a\udcff"}
+    if name == "keep_cols":
+        given[name] = ("a", "\ud800")
+    with pytest.raises(ValidationError, match=r"is not UTF-8 text|as a unicode string"):
+        JobSpec(**given)
