@@ -10,6 +10,7 @@ from itertools import chain
 from rankmill import storage
 from rankmill.contract.results import Manifest, PartSummary, Reuse, ShardReport
 from rankmill.contract.reuse import remarks as known_remarks
+from rankmill.contract.times import scoring_times
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import JobFailed, JobUnknown
 from rankmill.guard import attempt
@@ -77,6 +78,9 @@ def _complete(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
     cleanup.remove_strays(job.output, job.plan.n_shards)
     if job.spec.trec_run:
         write_trec_run(job)
+    times = scoring_times(job.job_id, reports)
+    if times is not None:
+        job.output.write_times(times)
     job.output.write_manifest(manifest)
     try_report(job.output, job.job_id, reports, manifest)
     claim.check()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import BaseModel, ConfigDict
 
 from rankmill.broker import CONTROL_QUEUE, score_queue
+from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
 from rankmill.contract.results import Failure
 from rankmill.errors import JobFailed
@@ -78,16 +79,20 @@ def status_from_storage(output: Output) -> JobStatus:
         JobUnknown: no job was submitted there.
     """
     state = output.state()
-    record, plan, failure = output.read_job(), output.read_plan(), output.read_failure()
+    record = output.read_job()
     if record is None:
         raise output.no_job()
+    finished = _finished(output, record, state) if state.is_success else None
+    if finished is not None:
+        return finished
+    plan, failure = output.read_plan(), output.read_failure()
     reports = list(output.reports(record.job_id))
     n_rows_done = sum(report.n_rows for report in reports)
-    finished = [(report.finished_at, report.wall_s) for report in reports if report.finished_at]
-    started_at = min((at - timedelta(seconds=wall_s) for at, wall_s in finished), default=None)
+    ended = [(report.finished_at, report.wall_s) for report in reports if report.finished_at]
+    started_at = min((at - timedelta(seconds=wall_s) for at, wall_s in ended), default=None)
     scoring_s = None
-    if state.is_success and len(finished) == len(reports):  # release 0.1 recorded no times
-        ends = [(at.timestamp(), wall_s) for at, wall_s in finished]
+    if state.is_success and len(ended) == len(reports):  # release 0.1 recorded no times
+        ends = [(at.timestamp(), wall_s) for at, wall_s in ended]
         scoring_s = covered_s((end - wall_s, end) for end, wall_s in ends)
     return JobStatus(
         job_id=record.job_id,
@@ -106,11 +111,43 @@ def status_from_storage(output: Output) -> JobStatus:
         model_id=record.spec.model_id,
         submitted_at=record.submitted_at,
         started_at=started_at,
-        progress_at=max((at for at, _ in finished), default=None),
+        progress_at=max((at for at, _ in ended), default=None),
         ended_at=_ended_at(output, state, failure),
         scoring_s=None if scoring_s is None else round(scoring_s, 3),
         pairs_per_s=round(n_rows_done / scoring_s, 1) if scoring_s else None,
         reason=failure.message if failure else output.loss(),
+    )
+
+
+def _finished(output: Output, record: JobRecord, state: JobState) -> JobStatus | None:
+    """Return the status of a finished job without its reports; None for an earlier release's."""
+    manifest, times = output.read_manifest(), output.read_times()
+    if manifest is None or times is None:
+        return None
+    if not manifest.job_id == times.job_id == record.job_id:
+        return None
+    reuse, scoring_s = manifest.reuse, round(times.covered_s, 3)
+    return JobStatus(
+        job_id=record.job_id,
+        state=state,
+        output_uri=output.uri,
+        n_shards=len(manifest.parts),
+        n_shards_done=len(manifest.parts),
+        n_rows=manifest.n_rows,
+        n_pairs_done=manifest.n_rows,
+        n_tokens=manifest.n_tokens,
+        n_rejected=manifest.n_rejected,
+        message="",
+        exit_code=_exit_code(state),
+        n_reused=reuse.n_reused if reuse else 0,
+        no_reuse=record.no_reuse or (reuse.refused if reuse else None) or "",
+        model_id=record.spec.model_id,
+        submitted_at=record.submitted_at,
+        started_at=times.started_at,
+        progress_at=times.ended_at,
+        ended_at=manifest.finished_at,
+        scoring_s=scoring_s,
+        pairs_per_s=round(manifest.n_rows / times.covered_s, 1) if scoring_s else None,
     )
 
 

@@ -159,6 +159,24 @@ class Manifest(Contract):
     no_agreement: str | None = None
 
 
+class Times(Contract):
+    """`times.json`: when the shards of a finished job ran.
+
+    It is a file of its own, since earlier releases refuse a manifest with fields that they do not
+    know.
+
+    Attributes:
+        started_at: when the first shard began.
+        ended_at: when the last shard ended.
+        covered_s: seconds in which at least one shard ran, in any worker.
+    """
+
+    job_id: str
+    started_at: datetime
+    ended_at: datetime
+    covered_s: float
+
+
 class Failure(Contract):
     """`failure.json`: why a job failed.
 

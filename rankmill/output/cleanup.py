@@ -9,7 +9,7 @@ from rankmill import storage
 from rankmill.output.output import Output
 from rankmill.output.uris import JOB_NAME, PART_NAME, RUNS_NAME, part_name
 
-_END_NAMES = ("manifest.json", "failure.json", "cancelled.json", "report.html")
+_END_NAMES = ("manifest.json", "times.json", "failure.json", "cancelled.json", "report.html")
 
 
 def reopen(output: Output) -> None:

@@ -15,7 +15,7 @@ from rankmill.contract.drift import Drift
 from rankmill.contract.job import JobRecord, JobSpec
 from rankmill.contract.job_state import JobState
 from rankmill.contract.plan import Plan, ShardSpec
-from rankmill.contract.results import Failure, Manifest, ShardReport
+from rankmill.contract.results import Failure, Manifest, ShardReport, Times
 from rankmill.contract.reuse import KnownScores
 from rankmill.errors import ClaimLost, HostUnfit, JobUnknown
 from rankmill.output.uris import PART_NAME, OutputUris, part_name
@@ -76,6 +76,14 @@ class Output(OutputUris):
     def write_manifest(self, manifest: Manifest) -> None:
         """Write `manifest.json`."""
         self._write(manifest, "manifest.json")
+
+    def read_times(self) -> Times | None:
+        """Read `times.json`; None for a job of an earlier release."""
+        return self._read(Times, self.control_file("times.json"))
+
+    def write_times(self, times: Times) -> None:
+        """Write `times.json`."""
+        self._write(times, "times.json")
 
     def read_drift(self) -> Drift | None:
         """Read `drift.json`; None unless a schedule has compared the result with an earlier one."""

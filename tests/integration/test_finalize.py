@@ -108,7 +108,7 @@ def test_a_finalize_that_was_frozen_leaves_the_end_to_its_successor(
 
     monkeypatch.setattr(Claim, "check", lost)
     finalize(dispatcher, job.job_id, job.output.uri)
-    assert not job.output.has_ended() and state(ledger, job) is JobState.RUNNING
+    assert not job.output.has_ended() and state(ledger, job) is JobState.FINALIZING
 
 
 def test_a_bug_in_finalize_fails_the_job_with_its_first_line(

@@ -15,14 +15,18 @@ import pytest
 from producer.jobs.check import plan_job
 from producer.jobs.control import cancel, resume, retry_rejects
 from producer.jobs.handle import JobHandle, find_job
+from producer.jobs.status import status_from_storage
 from producer.jobs.submit import submit
 from rankmill.contract.job import JobSpec
+from rankmill.dispatch import Dispatcher
 from rankmill.errors import BrokerUnavailable, JobFailed
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.local_run import Hold
 from rankmill.output.output import Output
 from tests.conftest import StartWorker, forget_settings
 from tests.support.inputs import pairs, part_bytes, read_output, read_rejected, wait_for, write
+from tests.support.scored import scored
+from worker.finalize import finalize
 
 SLOW = ("--model", "null:150", "--shard-pairs", "100")
 
@@ -261,3 +265,18 @@ def test_a_python_handle_has_the_same_state(tmp_path: Path, ledger: Ledger) -> N
     ledger.redis.flushall()
     seen = handle.status()
     assert seen.state == "running" and "Redis does not know it" in seen.reason
+
+
+def test_a_finished_job_has_the_same_status_without_its_reports(
+    tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
+    done = scored(tmp_path)
+    dispatcher.start(done)
+    finalize(dispatcher, done.job_id, done.output.uri)
+    short = status_from_storage(done.output)
+    shards = Path(done.output.control_file("shards"))
+    shards.rename(shards.with_name("away"))
+    assert status_from_storage(done.output) == short
+    shards.with_name("away").rename(shards)
+    Path(done.output.control_file("times.json")).unlink()  # as an earlier release leaves it
+    assert status_from_storage(done.output) == short
