@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from producer.cluster.local import redis_command, running, wait_for_redis, worker_command
 from producer.jobs.handle import JobHandle
 from producer.jobs.submit import submit
 from rankmill.ledger.jobs import Ledger
 from rankmill.settings import CHECKOUT, settings
+from tests.conftest import forget_settings
 from tests.support.inputs import part_bytes, read_output, read_rejected, wait_for
 from tests.support.processes import pool_processes
 
@@ -175,6 +177,20 @@ def write_source(target: Path) -> Path:
     column = table.column_names.index("document")
     pq.write_table(table.set_column(column, "document", pa.array(documents)), target)
     return target
+
+
+@contextmanager
+def watched_stage(
+    folder: Path, source: Path, broker: dict[str, str], patch: pytest.MonkeyPatch
+) -> Iterator[Stage]:
+    """Yield a stage on a Redis that sentinels watch, which the caller has started."""
+    for name, value in broker.items():
+        patch.setenv(name, value)
+    forget_settings()
+    with ExitStack() as stack:
+        ledger = Ledger.connect(settings())
+        yield Stage(folder, source, settings().broker_url, ledger, _stack=stack)
+    forget_settings()
 
 
 @contextmanager

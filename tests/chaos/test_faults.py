@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +21,14 @@ from producer.jobs.control import cancel, resume
 from producer.jobs.handle import JobHandle
 from rankmill.errors import JobFailed
 from rankmill.settings import CHECKOUT
-from tests.chaos.stage import N_SHARDS, Outcome, Stage
+from tests.chaos.stage import N_SHARDS, Outcome, Stage, watched_stage
 from tests.support.inputs import everything_under, wait_for
+from tests.support.refusals import REFUSALS, refusing
+from tests.support.sentinels import watched_redis
 
 FAULTS = CHECKOUT / "tests" / "faults"
 RECOVERS_WITHIN_S = 60
+REFUSES_S = 15.0
 
 Fault = Callable[[Stage, JobHandle], None]
 
@@ -105,6 +109,52 @@ def test_a_fault(
     fault(three_workers, job)
     name = fault.__name__.replace("_", " ")
     outcome = three_workers.wait_and_check(job, name, hit, reference)
+    table.append(outcome)
+    assert outcome.recovery_s < RECOVERS_WITHIN_S
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("how", REFUSALS)
+def test_a_redis_that_refuses_commands(
+    how: str, three_workers: Stage, reference: Path, table: list[Outcome]
+) -> None:
+    job = three_workers.submit()
+    under_way(job)
+    with refusing(three_workers.ledger.redis, how):
+        time.sleep(REFUSES_S)
+    hit = three_workers.about_to_break(job)
+    assert all(worker.poll() is None for worker in three_workers.workers.values())
+    name = f"Redis answers {how} for {REFUSES_S:.0f} s"
+    outcome = three_workers.wait_and_check(job, name, hit, reference)
+    table.append(outcome)
+    assert outcome.recovery_s < RECOVERS_WITHIN_S
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("how", ["planned failover", "kill the primary"])
+def test_a_failover_by_sentinels(
+    how: str,
+    tmp_path: Path,
+    source: Path,
+    reference: Path,
+    table: list[Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+        watched_redis(Path(folder)) as watched,
+        watched_stage(tmp_path, source, watched.environment, monkeypatch) as built,
+    ):
+        for name in ("a", "b", "c"):
+            built.start_worker(name)
+        job = built.submit()
+        under_way(job)
+        hit = built.about_to_break(job)
+        watched.fail_over() if how == "planned failover" else watched.kill_primary()
+        outcome = built.wait_and_check(job, f"Sentinel: {how}", hit, reference)
+        assert all(worker.poll() is None for worker in built.workers.values())
     table.append(outcome)
     assert outcome.recovery_s < RECOVERS_WITHIN_S
 
