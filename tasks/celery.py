@@ -47,6 +47,7 @@ worker_process_init.connect(host.name_worker)
 signals.connect()
 app.conf.worker_consumer = "worker.admission.receiver:CheckingConsumer"
 app.Beat = app.subclass_with_self("tasks.beat:WaitingBeat")
+app.control_cls = "worker.admission.answer:DirectControl"
 app.task_cls = "tasks.base:Shell"  # by name, since a pool process makes its own app
 app.on_after_finalize.connect(forget_built_in_tasks)
 worker_ready.connect(start_reconciling)
