@@ -213,14 +213,17 @@ def test_nothing_starts_without_its_secrets(stack: Stack) -> None:
     )
 
 
-def test_the_example_chooses_the_workers_with_gpus(stack: Stack) -> None:
+def test_the_example_chooses_the_workers_with_gpus_and_its_arguments_reach_the_build(
+    stack: Stack,
+) -> None:
     shipped = Stack(stack.folder / "as shipped")
     shipped.folder.mkdir()
-    shipped.write_env(COMPOSE_PROFILES="gpu")
+    chosen = {"TRIM": "--unproven", "TORCH_INDEX": "https://example.com/cu126"}
+    shipped.write_env(COMPOSE_PROFILES="gpu", **chosen)
     services = shipped.compose("config", "--services").split()
     assert "worker-gpu" in services and "worker-cpu" not in services
-    arguments = json.loads(shipped.compose("config", "--format", "json"))
-    assert arguments["services"]["worker-gpu"]["build"]["args"]["TRIM"] is None
+    described = json.loads(shipped.compose("config", "--format", "json"))["services"]
+    assert chosen.items() <= described["worker-gpu"]["build"]["args"].items()
 
 
 def test_down_takes_down_all_that_up_started(stack: Stack) -> None:
