@@ -11,7 +11,7 @@ from celery.beat import SchedulingError, Service
 
 from rankmill.errors import InputError
 from rankmill.ledger.client import connect
-from rankmill.ledger.server import check_server
+from rankmill.ledger.server import check_at_start
 from rankmill.logs import get_logger
 from rankmill.settings import settings
 
@@ -31,7 +31,7 @@ class WaitingService(Service):
     def start(self, embedded_process: bool = False) -> None:
         """Run until a signal ends the process, or at once end it if Redis cannot be used."""
         try:
-            check_server(connect(settings()))
+            check_at_start(connect(settings()))
         except InputError as error:
             log.error("this Redis cannot be used", error=str(error))
             raise SystemExit(error.exit_code) from None

@@ -22,7 +22,7 @@ from rankmill.broker import SCORE_SHARD, score_queues
 from rankmill.devices.choice import EXIT_DEVICE_LOST, choose
 from rankmill.errors import RankmillError
 from rankmill.ledger import client
-from rankmill.ledger.server import check_server
+from rankmill.ledger.server import check_at_start
 from rankmill.logs import get_logger
 from rankmill.settings import settings
 from worker.fitness import fitness
@@ -59,7 +59,7 @@ def _begin(sender: Any, **_: Any) -> None:
     Celery goes on after any error here but SystemExit.
     """
     try:
-        check_server(client.connect(settings()))
+        check_at_start(client.connect(settings()))
     except RankmillError as error:
         log.error("this Redis cannot be used", error=str(error))
         sys.exit(error.exit_code)

@@ -16,7 +16,7 @@ from producer.cluster.snapshot import Survey, Surveyor
 from rankmill import logs, metrics
 from rankmill.errors import BrokerUnavailable, InputError
 from rankmill.ledger.client import connect
-from rankmill.ledger.server import check_server
+from rankmill.ledger.server import check_at_start
 from rankmill.logs import get_logger
 from rankmill.metrics import Metric
 from rankmill.settings import Settings
@@ -36,7 +36,7 @@ def serve(settings: Settings) -> None:
             a cluster.
     """
     logs.set_up(settings)
-    check_server(connect(settings))
+    check_at_start(connect(settings))
     port = settings.metrics_port or DEFAULT_PORT
     registry = CollectorRegistry()
     registry.register(ClusterMetrics(Surveyor.connect(settings)))

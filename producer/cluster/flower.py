@@ -15,7 +15,7 @@ from pathlib import Path
 from rankmill import logs
 from rankmill.errors import InputError
 from rankmill.ledger.client import connect
-from rankmill.ledger.server import check_server
+from rankmill.ledger.server import check_at_start
 from rankmill.logs import get_logger
 from rankmill.settings import CHECKOUT, Settings
 
@@ -85,7 +85,7 @@ def serve(dashboard: Dashboard, settings: Settings) -> None:
             raise InputError(f"--history {dashboard.history}: {folder} is not a writable folder")
     if find_spec("flower") is None:
         raise InputError("Flower is not installed: pip install 'rankmill[flower]'")
-    check_server(connect(settings))
+    check_at_start(connect(settings))
     # FLOWER_ variables of this shell could allow what must stay forbidden.
     for name in [name for name in os.environ if name.startswith("FLOWER_")]:
         del os.environ[name]

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import redis
 
 from rankmill.broker_url import NO_CLUSTER
-from rankmill.errors import InputError
+from rankmill.errors import BrokerUnavailable, InputError
+from rankmill.ledger.client import broker_errors
 
 _OLDEST = (6, 2)
 
 
 def check_server(client: redis.Redis) -> None:
-    """Refuse a server that cannot be used; one that does not answer is waited for elsewhere.
+    """Refuse a server that cannot be used.
+
+    Raises:
+        InputError: it is a node of a cluster, or too old.
+        BrokerUnavailable: it does not answer.
+    """
+    with broker_errors():
+        try:
+            facts = client.info()
+        except redis.ResponseError:  # no right to ask, or it cannot work now
+            return
+    check_facts(facts)
+
+
+def check_at_start(client: redis.Redis) -> None:
+    """Refuse a server that cannot be used; wait elsewhere for one that does not answer.
 
     Raises:
         InputError: it is a node of a cluster, or too old.
     """
-    try:
-        facts = client.info()
-    except redis.RedisError:
-        return
-    check_facts(facts)
+    with suppress(BrokerUnavailable):
+        check_server(client)
 
 
 def check_facts(facts: dict[str, Any]) -> None:
