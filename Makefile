@@ -6,6 +6,7 @@
 # make test-hostile   give every command 1,700 hostile inputs, and count how they end
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
+# make bench-fleet   hundreds of workers on one Redis, and one that is idle
 # make bench-reuse   a night that reuses the scores of the one before
 # make test-unit   the fast tests, in under 90 s: no service, no worker, nothing marked slow
 # make lint    style and the strict build of the documentation; make types: mypy
@@ -20,7 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev programs demo test test-unit test-chaos bench-engine bench-gpu bench-system bench-io bench-reuse lint types docs docs-site report-picture flower-pictures data clean
+.PHONY: install install-dev programs demo test test-unit test-chaos bench-engine bench-gpu bench-system bench-io bench-reuse bench-fleet lint types docs docs-site report-picture flower-pictures data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -65,6 +66,9 @@ bench-system: install-dev
 
 bench-io: install-dev
 	$(BIN)/python -m bench.io
+
+bench-fleet: install-dev
+	$(BIN)/python -m bench.fleet
 
 bench-reuse: install-dev
 	$(BIN)/python -m bench.reuse
