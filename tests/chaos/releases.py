@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,43 +24,21 @@ from rankmill.settings import CHECKOUT
 # The commit that counts as the last release.
 LAST = Path(__file__).with_name("last_release").read_text().strip()
 _ROOMS = ("rankmill", "producer", "worker", "tasks")
-# The release to come: an option and two fields that may be ignored, one that must not be.
-_CHANGES = {
-    "rankmill/contract/job.py": [
-        ("from typing import Any, Literal\n", "from typing import Annotated, Any, Literal\n"),
-        (
-            "    for_reuse: bool = Field(\n",
-            "    label: Annotated[str | None, Since(minor=1)] = None\n"
-            "    depth: Annotated[int, Since(major=2)] = 1\n"
-            "    for_reuse: bool = Field(\n",
-        ),
-        (
-            "    no_reuse: str | None = None\n",
-            "    no_reuse: str | None = None\n    origin: Annotated[str, Since(minor=1)] = ''\n",
-        ),
-    ],
-    "rankmill/contract/plan.py": [
-        ("import Contract, JobId, OutputUri", "import Contract, JobId, OutputUri, Since"),
-        (
-            "    stop_row: int = Field(ge=0)\n",
-            "    stop_row: int = Field(ge=0)\n    hint: Annotated[str, Since(minor=1)] = ''\n",
-        ),
-        (
-            "            stop_row=self.shard_bounds[shard_index + 1],\n",
-            "            stop_row=self.shard_bounds[shard_index + 1],\n            hint='x',\n",
-        ),
-    ],
-    "rankmill/contract/results.py": [
-        ("from typing import Literal\n", "from typing import Annotated, Literal\n"),
-        ("import Contract\n", "import Contract, Since\n"),
-        (
-            "    no_agreement: str | None = None\n",
-            "    no_agreement: str | None = None\n    joules: Annotated[int, Since(minor=1)] = 0\n",
-        ),
-    ],
-    "producer/jobs/check.py": [
-        ("no_reuse=no_reuse,\n", "no_reuse=no_reuse,\n        origin='x',\n")
-    ],
+# The release to come: fields that may be ignored, a depth that must not be, and who sets them.
+_IMPORTS = "from typing import Annotated\n\nfrom rankmill.contract.base import Since\n"
+_FIELDS = {
+    "rankmill/contract/job.py": {
+        "JobOptions": "label: Annotated[str, Since(minor=1)] = ''\n"
+        "    depth: Annotated[int, Since(major=2)] = 1",
+        "JobRecord": "origin: Annotated[str, Since(minor=1)] = ''",
+    },
+    "rankmill/contract/plan.py": {"ShardSpec": "hint: Annotated[str, Since(minor=1)] = ''"},
+    "rankmill/contract/results.py": {"ShardReport": "joules: Annotated[int, Since(minor=1)] = 0"},
+}
+_SET = {
+    "producer/jobs/check.py": ("JobRecord(", "origin='x'"),
+    "rankmill/contract/plan.py": ("return ShardSpec(", "hint='x'"),
+    "worker/shard/run.py": ("= ShardReport(", "joules=7"),
 }
 
 
@@ -181,10 +160,17 @@ def release_to_come(folder: Path) -> Release:
         shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("*.pyc"))
     for name in ("models", "examples"):
         (folder / name).symlink_to(CHECKOUT / name)
-    for name, changes in _CHANGES.items():
+    for name, fields in _FIELDS.items():
         code = (folder / name).read_text()
-        for before, after in changes:
-            assert before in code, (name, before)
-            code = code.replace(before, after, 1)
+        future = "from __future__ import annotations\n"
+        code = code.replace(future, future + _IMPORTS, 1)
+        for contract, lines in fields.items():
+            head = rf'(class {contract}\(Contract\):\n    """.*?"""\n)'
+            code, n_found = re.subn(head, rf"\1\n    {lines}\n", code, count=1, flags=re.DOTALL)
+            assert n_found == 1, contract
         (folder / name).write_text(code)
+    for name, (call, argument) in _SET.items():
+        code = (folder / name).read_text()
+        assert call in code, (name, call)
+        (folder / name).write_text(code.replace(call, f"{call}{argument}, ", 1))
     return Release("newer", folder)
