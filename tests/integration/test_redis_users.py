@@ -114,6 +114,8 @@ def test_a_job_runs_with_the_users_of_worker_and_producer(
     app().send_task(TICK)
     wait_for(lambda: list((tmp_path / "nightly").rglob("_SUCCESS")))
     assert rankmill("schedule", "remove", "nightly").returncode == 0
+    for arguments in (("jobs",), ("doctor",), ("retry-rejects", tmp_path / "out")):
+        assert "NOPERM" not in rankmill(*arguments).stderr
     assert refusals(admin) == []
 
 
