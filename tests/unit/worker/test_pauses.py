@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from worker import pauses as pauses_module
 from worker.pauses import Pauses
+
+
+class Timer:
+    """The part of Celery's timer that the test itself plays."""
+
+    def call_repeatedly(self, every_s: float, call: Callable[[], None]) -> None:
+        assert every_s <= 1
 
 
 class Consumer:
@@ -13,6 +22,7 @@ class Consumer:
 
     def __init__(self) -> None:
         self.taken = {"score", "control"}
+        self.timer = Timer()
         self.task_consumer: object | None = object()
         self.cancel_task_queue = self.taken.discard
         self.add_task_queue = self.taken.add

@@ -30,6 +30,7 @@ from rankmill.models.store import StoredModel
 from rankmill.notify import Event, NotifyMessage
 from rankmill.output.local_run import LocalRun
 from rankmill.settings import CHECKOUT
+from worker.admission.message import NoArguments
 
 AT = "2026-11-28T02:15:00Z"
 SPEC = {"input_uri": "/in", "output_uri": "/out"}
@@ -73,6 +74,7 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
     },
     Event: {**EVENT, "counts": COUNTS},
     NotifyMessage: {"event": EVENT},
+    NoArguments: {},
     ScheduleSpec: {
         **{"name": "n", "cron": "0 0 * * *", "job": {"input_uri": "/in"}, "output_uri": "/out"},
     },
