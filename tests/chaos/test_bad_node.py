@@ -90,6 +90,6 @@ def test_workers_that_load_for_long(
     wrong: set[str] = set()
     while not job.output.reported_shards():
         wrong |= set(complaints(folder(settings()), STALL_S))
-    assert not wrong
+    assert not [each for each in wrong if "no progress" in each], wrong
     table.append(empty_stage.wait_and_check(job, f"loads for {LOAD_S} s", hit, reference))
     assert max(empty_stage.runs(job.job_id).values()) == 1

@@ -107,7 +107,9 @@ def test_loading_a_model_is_progress(
     wrong: set[str] = set()
     while not job.status().state.is_final:
         wrong |= set(complaints(folder(settings()), stall_s))
-    assert job.status().state == "succeeded" and not wrong
+    assert job.status().state == "succeeded"
+    # Its message loop is judged here as well, and turns less often than this stall.
+    assert not [each for each in wrong if "no progress" in each], wrong
     log = (tmp_path / "worker-one.log").read_text()
     assert log.count("shard started") == 1
 

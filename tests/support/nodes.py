@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
@@ -77,3 +78,5 @@ def nodes(folder: Path) -> Iterator[Nodes]:
     started = Nodes(folder)
     with started._stack:
         yield started
+        for worker in started.workers.values():  # all at once, which takes less time
+            worker.send_signal(signal.SIGQUIT)
