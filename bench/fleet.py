@@ -84,7 +84,7 @@ def _fleet(n_workers: int, n_jobs: int, seconds: float) -> Row:
         stack.callback(stop.set)
         time.sleep(_SETTLE_S)
         row = _load(ledger, seconds, reads)
-        seen = ledger.n_workers()
+        seen = ledger.workers.n_live()
     return {"workers": seen, "jobs": n_jobs, **row}
 
 
@@ -104,7 +104,7 @@ def _workers(k: int, n: int, reads: Any, stop: Any) -> None:
         reconciler, seen_at = Reconciler(Dispatcher(ledger, settings())), -1e9
         while not stop.is_set():
             if time.monotonic() - seen_at > 25:
-                ledger.worker_seen(name, queues_of("all"))
+                ledger.workers.seen(name, queues_of("all"))
                 seen_at = time.monotonic()
             stop.wait(reconciler.scan())
 
@@ -127,7 +127,7 @@ def _idle_worker(seconds: float) -> Row:
         environment = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_RUNTIME": str(folder)}
         ledger = Ledger.connect(settings())
         stack.enter_context(running(worker_command("one"), environment, folder / "worker.log"))
-        while not ledger.n_workers():
+        while not ledger.workers.n_live():
             time.sleep(0.2)
         time.sleep(_SETTLE_S)
         return {"workers": 1, "jobs": 0, **_load(ledger, seconds, None)}

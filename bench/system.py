@@ -169,7 +169,7 @@ def cluster(n_workers: int, threads: int = 1) -> Iterator[Path]:
             command = worker_command(f"w{n}")
             stack.enter_context(running(command, environment, folder / f"{n}.log"))
         ledger = Ledger.connect(settings())
-        while ledger.n_workers() < n_workers:
+        while ledger.workers.n_live() < n_workers:
             time.sleep(0.2)
         yield folder
 

@@ -207,7 +207,9 @@ class Dispatcher:
             self.settings.keep_finished_s,
         )
         model_id = record.spec.model_id if record else counts.model_id if counts else ""
-        live = self.ledger.takers(CONTROL_QUEUE if shard_index is None else score_queue(model_id))
+        live = self.ledger.workers.takers(
+            CONTROL_QUEUE if shard_index is None else score_queue(model_id)
+        )
         held = self.ledger.claims.held(job_id, self.ledger.in_flight(job_id))
         if not is_hopeless(declines, live, n_done, is_running=bool(held)):
             raise Declined(str(error))
@@ -250,7 +252,9 @@ class Dispatcher:
     def _open(self, job: Job, done: Sequence[ShardReport], *, replaces: bool = False) -> None:
         """Open a planned job and send its first shards, or its finalize if all are done."""
         priorities = {**self.ledger.priorities(), job.job_id: job.spec.priority}
-        window = self.window(job.spec.priority, sum(priorities.values()), self.ledger.n_workers())
+        window = self.window(
+            job.spec.priority, sum(priorities.values()), self.ledger.workers.n_live()
+        )
         shards = self.ledger.open_job(job.record, job.plan, done, window=window, replaces=replaces)
         for shard_index in shards:
             send_shard(job.shard(shard_index), job.spec.model_id)

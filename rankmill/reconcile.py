@@ -87,7 +87,7 @@ class Reconciler:
         if not job_ids:
             self._turn.let_lapse()  # a cluster without jobs costs Redis as little as possible
             return 0.9 * self._period_s
-        self._ledger.forget_unseen(queues)
+        self._ledger.workers.forget_unseen(queues)
         found = read_standings(self._ledger.redis, job_ids, queues, self._period_s)
         is_complete = self._check_all(self._suspects(found, priorities, began))
         if not is_complete and self._turn.held_for_s > _MAX_PERIODS_WITH_ERRORS * self._period_s:
@@ -113,7 +113,7 @@ class Reconciler:
     ) -> dict[str, LostWork | None]:
         """Return the jobs that storage must be asked about; None for one that Redis has lost."""
         waiting = {task_id_of(message) for message in found.messages}
-        n_workers, all_priorities = self._ledger.n_workers(), sum(priorities.values())
+        n_workers, all_priorities = self._ledger.workers.n_live(), sum(priorities.values())
         suspects: dict[str, LostWork | None] = {}
         for job_id, job in found.jobs.items():
             self._scanned_at[job_id] = began

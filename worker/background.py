@@ -71,7 +71,7 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
                 if state != seen[1] or now - seen[0] > min(_SEEN_S, 5 * settings().reconcile_s):
                     # A worker for control alone does not count for the window of shards in flight.
                     scores = not set(score_queues()).isdisjoint(taken)
-                    ledger().worker_seen(worker_id(), taken, scores=scores)
+                    ledger().workers.seen(worker_id(), taken, scores=scores)
                     if declines:
                         ledger().declines.note_unfit(worker_id(), declines, ledger().now())
                     seen = (now, state)
@@ -99,6 +99,6 @@ def leave(sender: Any = None, **_: Any) -> None:
         return
     try:
         taken = {*sender.app.amqp.queues.consume_from, *pauses().paused()}
-        ledger().worker_left(worker_id(), taken)
+        ledger().workers.left(worker_id(), taken)
     except BrokerUnavailable as error:
         log.warning("stop not noted in Redis", error=error)

@@ -144,7 +144,9 @@ class Fitness:
 
     def _has_others(self) -> bool:
         try:
-            return all(ledger().takers(queue) - {worker_id()} for queue in self._pauses.paused())
+            return all(
+                ledger().workers.takers(queue) - {worker_id()} for queue in self._pauses.paused()
+            )
         except BrokerUnavailable:
             return False
 

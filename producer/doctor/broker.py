@@ -10,7 +10,7 @@ from rankmill.broker import CONTROL_QUEUE, score_queues
 from rankmill.errors import BrokerUnavailable, InputError
 from rankmill.ledger.client import broker_errors, connect
 from rankmill.ledger.jobs import Ledger
-from rankmill.ledger.server import check_facts, name_of
+from rankmill.ledger.server import check_facts, check_takes_writes, name_of
 from rankmill.settings import Settings
 
 
@@ -47,7 +47,7 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
         return
     yield ok("redis", f"{name_of(facts)} answers")
     try:
-        Ledger.connect(settings).check_writable()
+        check_takes_writes(Ledger.connect(settings).redis)
     except BrokerUnavailable as error:
         yield problem("redis writes", str(error), "until then workers wait, and no job is taken")
     policy = str(facts.get("maxmemory_policy", ""))
@@ -76,7 +76,7 @@ def _workers(settings: Settings) -> Iterator[Finding]:
     ledger = Ledger.connect(settings)
     try:
         for queue in (CONTROL_QUEUE, *score_queues()):
-            n_takers = ledger.n_takers(queue)
+            n_takers = ledger.workers.n_takers(queue)
             if n_takers:
                 yield ok("workers", f"{n_takers} take {queue}")
             else:

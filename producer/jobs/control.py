@@ -13,6 +13,7 @@ from producer.jobs.submit import accepting, check_reject_rate, continue_job, tak
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import BrokerUnavailable, InputError, RankmillError
 from rankmill.ledger.jobs import Ledger
+from rankmill.ledger.server import check_takes_writes
 from rankmill.output import cleanup
 from rankmill.output.local_run import Hold, check_free, last_run
 from rankmill.output.output import Output
@@ -32,7 +33,7 @@ def is_local(handle: JobHandle) -> bool:
     if "broker_url" in settings().model_fields_set:
         return False
     try:
-        handle.ledger.n_workers()
+        handle.ledger.workers.n_live()
     except BrokerUnavailable:
         return True
     return False
@@ -78,7 +79,7 @@ def cancel(handle: JobHandle) -> None:
         # Nobody works on it, or a run on another machine, which reads the mark from storage.
         handle.output.mark_cancelled()
         return
-    handle.ledger.check_writable()
+    check_takes_writes(handle.ledger.redis)
     try:
         Dispatcher(handle.ledger, settings()).cancel(handle.output, handle.job_id)
     except BrokerUnavailable:
@@ -133,7 +134,7 @@ def resume(
         except RankmillError:  # the input has gone
             content_id = None
         record = accepting(record, spec, content_id or record.content_id)
-    handle.ledger.check_writable()
+    check_takes_writes(handle.ledger.redis)
     take_output(handle, hold)
     continue_job(Dispatcher(handle.ledger, settings()), handle.output, record)
 
@@ -159,7 +160,7 @@ def retry_rejects(handle: JobHandle, hold: Hold | None = None, *, local: bool | 
         succeeded(continue_locally(handle, retry_rejects)[1])
         return len(shards)
     job = handle.output.load_job()
-    handle.ledger.check_writable()
+    check_takes_writes(handle.ledger.redis)
     take_output(handle, hold)
     with cleanup.restored_on_error(handle.output, shards):
         cleanup.reopen(handle.output)

@@ -181,7 +181,9 @@ def live_status(counts: JobCounts, ledger: Ledger) -> JobStatus:
     queue = score_queue(counts.model_id) if scores else CONTROL_QUEUE
     work = [PREPARATION, FINALIZATION, *ledger.in_flight(counts.job_id)]
     # A worker of an earlier release holds claims, but is not known by its queues.
-    if ledger.n_takers(queue) or any(ledger.claims.holder(counts.job_id, each) for each in work):
+    if ledger.workers.n_takers(queue) or any(
+        ledger.claims.holder(counts.job_id, each) for each in work
+    ):
         declines = ledger.declines.of_job(counts.job_id, ledger.now())
         reason = f"declined: {reasons_by_host(declines)}" if declines else status.reason
         return status.model_copy(update={"reason": reason})

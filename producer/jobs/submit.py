@@ -19,7 +19,7 @@ from rankmill.contract.job import JobRecord, JobSpec, job_id_for
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import JobFailed, OutputTaken
 from rankmill.ledger.jobs import Ledger
-from rankmill.ledger.server import check_server
+from rankmill.ledger.server import check_server, check_takes_writes
 from rankmill.output import cleanup, control_folder
 from rankmill.output.local_run import Hold, check_free, hand_to_cluster, last_run
 from rankmill.output.output import Output
@@ -75,7 +75,7 @@ def submit_checked(job: Checked, *, overwrite: bool = False, hold: Hold | None =
     ledger = Ledger.connect(settings())
     dispatcher = Dispatcher(ledger, settings())
     check_server(ledger.redis)
-    ledger.check_writable()  # before storage is changed
+    check_takes_writes(ledger.redis)  # before storage is changed
     output = job.output
     before = _job_to_continue(job, ledger, overwrite)
     record = before if before is not None else job.record

@@ -1,9 +1,10 @@
-"""The live counts of a job, as Redis holds them."""
+"""The live counts of a job, as Redis holds them, and its progress."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rankmill.contract.job_state import JobState
 from rankmill.errors import EntryBroken
@@ -88,6 +89,26 @@ class JobCounts:
             )
         except (KeyError, ValueError) as error:
             raise EntryBroken(f"job {job_id} in Redis: {error!r:.80}") from error
+
+
+class Progress(NamedTuple):
+    """What decides which shards of a job are sent next.
+
+    Attributes:
+        sum_priorities: the sum over all jobs that have not ended.
+        n_workers: scoring workers with a heartbeat in the last minute.
+    """
+
+    state: JobState
+    n_shards: int
+    n_shards_done: int
+    sum_priorities: int
+    n_workers: int
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every shard has its report."""
+        return self.n_shards_done >= self.n_shards
 
 
 def checked_count(text: str) -> int:

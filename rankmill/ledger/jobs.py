@@ -4,8 +4,6 @@ It is a cache of what is on storage: all of it may be lost, and `open_job` rebui
 Redis's clock, so that no machine's clock matters.
 
     rankmill:jobs                  zset   job id by time of submission
-    rankmill:workers               zset   worker by time last seen
-    rankmill:takers:QUEUE          zset   worker that takes from the queue, by time last seen
     rankmill:running               hash   priority of each job that is not over
     rankmill:job:ID                hash   state, output_uri, counts; next_shard never sent yet
     rankmill:job:ID:done           bitmap shards that have a report
@@ -19,11 +17,10 @@ Redis's clock, so that no machine's clock matters.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import redis
 
@@ -34,43 +31,19 @@ from rankmill.contract.results import ShardReport
 from rankmill.errors import EntryBroken, OutputNotReady
 from rankmill.ledger.claims import Claims
 from rankmill.ledger.client import JobKeys, broker_errors, connect, shared_client
-from rankmill.ledger.counts import JobCounts, checked_count, checked_time
+from rankmill.ledger.counts import JobCounts, Progress, checked_count, checked_time
 from rankmill.ledger.declines import Declines
-from rankmill.ledger.scripts import ADVANCE, FINISH, SEEN, TAKE_NEXT
+from rankmill.ledger.scripts import ADVANCE, FINISH, TAKE_NEXT
+from rankmill.ledger.workers import SEEN_S, WORKERS, Workers
 from rankmill.settings import Settings, settings
 
 _JOBS = "rankmill:jobs"
-_WORKERS = "rankmill:workers"
-_TAKERS = "rankmill:takers:"
 _RUNNING = "rankmill:running"
 _LATE = "rankmill:late"
 _PRIORITIES = frozenset(map(str, range(1, 10)))
 _DEFAULT_PRIORITY: int = JobSpec.model_fields["priority"].default
-_WORKER_SEEN_S = 60.0
-# A scoring worker that has gone without a stop is remembered for an hour.
-_WORKER_LOST_S = 3600.0
 # Longer than it takes to remove any result.
 _REPLACES_S = 3600
-
-
-class Progress(NamedTuple):
-    """What decides which shards of a job are sent next.
-
-    Attributes:
-        sum_priorities: the sum over all jobs that have not ended.
-        n_workers: scoring workers with a heartbeat in the last minute.
-    """
-
-    state: JobState
-    n_shards: int
-    n_shards_done: int
-    sum_priorities: int
-    n_workers: int
-
-    @property
-    def is_done(self) -> bool:
-        """Whether every shard has its report."""
-        return self.n_shards_done >= self.n_shards
 
 
 class Ledger:
@@ -82,41 +55,22 @@ class Ledger:
         redis: the client, for tests and measurements; its errors are those of the redis library.
         claims: who may run a shard, and what is known of shards that killed their worker.
         declines: the hosts that could not do a job's work, and why.
+        workers: the heartbeats of workers, by queue.
     """
 
     def __init__(self, client: redis.Redis) -> None:
         self.redis = client
         self._take_next = client.register_script(TAKE_NEXT)
         self._finish = client.register_script(FINISH)
-        self._seen = client.register_script(SEEN)
         self._advance = client.register_script(ADVANCE)
         self.claims = Claims(client)
         self.declines = Declines(client)
+        self.workers = Workers(client)
 
     @classmethod
     def connect(cls, settings: Settings) -> Ledger:
         """Return a ledger on the broker's Redis; it connects at its first use."""
         return cls(connect(settings))
-
-    def check_writable(self) -> None:
-        """Check that Redis takes the writes of a job's start: hashes, sets, a queue.
-
-        Call it before anything on storage is changed. Some refuse writes and still answer reads: a
-        full Redis, a replica, a primary without its replicas, a user without rights.
-
-        Raises:
-            BrokerUnavailable: Redis does not take it.
-        """
-        probe = f"probe-{uuid.uuid4().hex[:6]}"  # as long as a job's id, which Redis's users go by
-        job, queue = JobKeys(probe), f"rankmill.{probe}"
-        with broker_errors(), self.redis.pipeline(transaction=True) as pipe:
-            pipe.hset(job.hash, "state", "probe")
-            pipe.setbit(job.done, 0, 1)
-            pipe.zadd(job.inflight, {"0": 0})
-            pipe.lpush(queue, "")
-            pipe.delete(job.hash, job.done, job.inflight)
-            pipe.delete(queue)
-            pipe.execute()
 
     def open_job(
         self,
@@ -258,9 +212,9 @@ class Ledger:
 
     def progress(self, job_id: str) -> Progress | None:
         """Return what decides which shards are sent next; None if Redis does not know the job."""
-        keys = [JobKeys(job_id).hash, _RUNNING, _WORKERS]
+        keys = [JobKeys(job_id).hash, _RUNNING, WORKERS]
         with broker_errors():
-            found = cast(list[Any], self._advance(keys=keys, args=[int(_WORKER_SEEN_S)]))
+            found = cast(list[Any], self._advance(keys=keys, args=[int(SEEN_S)]))
         if not found:
             return None
         state, *numbers = found
@@ -313,54 +267,6 @@ class Ledger:
                 ],
             )
         return None if cast(int, n_done) < 0 else cast(int, n_done)
-
-    def worker_seen(self, worker: str, queues: Iterable[str], *, scores: bool = True) -> None:
-        """Note a worker's heartbeat and the queues that it takes work from."""
-        keys = [_TAKERS + queue for queue in queues] + ([_WORKERS] if scores else [])
-        with broker_errors():
-            self._seen(keys=keys, args=[worker])
-
-    def forget_unseen(self, queues: Iterable[str]) -> None:
-        """Remove the workers without a heartbeat in the last minute, scoring ones after an hour."""
-        now = self.now()
-        kept_s = {_WORKERS: _WORKER_LOST_S} | {_TAKERS + each: _WORKER_SEEN_S for each in queues}
-        with broker_errors(), self.redis.pipeline(transaction=False) as pipe:
-            for key, for_s in kept_s.items():
-                pipe.zremrangebyscore(key, 0, now - for_s)
-                pipe.expire(key, int(2 * for_s))
-            pipe.execute()
-
-    def worker_left(self, worker: str, queues: Iterable[str]) -> None:
-        """Remove a worker that was stopped, so that it does not count as lost."""
-        with broker_errors(), self.redis.pipeline(transaction=False) as pipe:
-            for key in (_WORKERS, *(_TAKERS + queue for queue in queues)):
-                pipe.zrem(key, worker)
-            pipe.execute()
-
-    def takers(self, queue: str) -> set[str]:
-        """Return the workers of a queue with a heartbeat in the last minute, by their ids."""
-        now = self.now()
-        with broker_errors():
-            found = self.redis.zrangebyscore(_TAKERS + queue, now - _WORKER_SEEN_S, "+inf")
-        return set(cast(list[str], found))
-
-    def n_takers(self, queue: str) -> int:
-        """Return the number of workers of a queue with a heartbeat in the last minute."""
-        now = self.now()
-        with broker_errors():
-            return self.redis.zcount(_TAKERS + queue, now - _WORKER_SEEN_S, "+inf")
-
-    def n_workers(self) -> int:
-        """Return the number of scoring workers with a heartbeat in the last minute."""
-        now = self.now()
-        with broker_errors(_WORKERS):
-            return self.redis.zcount(_WORKERS, now - _WORKER_SEEN_S, "+inf")
-
-    def n_lost_workers(self) -> int:
-        """Return the number of scoring workers that went within the last hour without a stop."""
-        now = self.now()
-        with broker_errors():
-            return self.redis.zcount(_WORKERS, now - _WORKER_LOST_S, f"({now - _WORKER_SEEN_S}")
 
     def take_turn(self, name: str, for_s: float) -> bool:
         """Take a turn; return True for one caller among all within `for_s` seconds."""

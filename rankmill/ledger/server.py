@@ -1,7 +1,8 @@
-"""Which Redis servers are supported: 6.2 and newer, Valkey too, and no cluster."""
+"""Which Redis servers can be used: 6.2 and newer, Valkey too, no cluster, and only if writable."""
 
 from __future__ import annotations
 
+import uuid
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +10,7 @@ import redis
 
 from rankmill.broker_url import NO_CLUSTER
 from rankmill.errors import BrokerUnavailable, InputError
-from rankmill.ledger.client import broker_errors
+from rankmill.ledger.client import JobKeys, broker_errors
 
 _OLDEST = (6, 2)
 
@@ -37,6 +38,27 @@ def check_at_start(client: redis.Redis) -> None:
     """
     with suppress(BrokerUnavailable):
         check_server(client)
+
+
+def check_takes_writes(client: redis.Redis) -> None:
+    """Check that Redis takes the writes of a job's start: hashes, sets, a queue.
+
+    Call it before anything on storage is changed. Some refuse writes and still answer reads: a
+    full Redis, a replica, a primary without its replicas, a user without rights.
+
+    Raises:
+        BrokerUnavailable: Redis does not take it.
+    """
+    probe = f"probe-{uuid.uuid4().hex[:6]}"  # as long as a job's id, which Redis's users go by
+    job, queue = JobKeys(probe), f"rankmill.{probe}"
+    with broker_errors(), client.pipeline(transaction=True) as pipe:
+        pipe.hset(job.hash, "state", "probe")
+        pipe.setbit(job.done, 0, 1)
+        pipe.zadd(job.inflight, {"0": 0})
+        pipe.lpush(queue, "")
+        pipe.delete(job.hash, job.done, job.inflight)
+        pipe.delete(queue)
+        pipe.execute()
 
 
 def check_facts(facts: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def test_a_bad_node(
     FAULTS[fault](others, empty_stage.folder)
     for name in ("a", "b"):
         empty_stage.start_worker(name)
-    wait_for(lambda: len(empty_stage.ledger.takers(SCORE_QUEUE)) == 3)
+    wait_for(lambda: len(empty_stage.ledger.workers.takers(SCORE_QUEUE)) == 3)
     job = empty_stage.submit()
     hit = empty_stage.about_to_break(job)
     table.append(empty_stage.wait_and_check(job, fault, hit, reference))
@@ -61,7 +61,7 @@ def test_a_node_that_gets_its_mount_back(
 ) -> None:
     others.start("bad", missing(empty_stage.folder))
     empty_stage.start_worker("a")
-    wait_for(lambda: len(empty_stage.ledger.takers(SCORE_QUEUE)) == 2)
+    wait_for(lambda: len(empty_stage.ledger.workers.takers(SCORE_QUEUE)) == 2)
     job = empty_stage.submit()
     wait_for(lambda: "work declined, queue paused" in others.log("bad"))
     hit = empty_stage.about_to_break(job)

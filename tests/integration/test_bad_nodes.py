@@ -35,7 +35,7 @@ def bad_nodes(broker_url: str, tmp_path: Path, ledger: Ledger) -> Iterator[Nodes
         )
         started.start("models", environment={"RANKMILL_ALLOWED_MODELS": "demo"})
         started.start("input", missing(tmp_path / "input"), queues=(SCORE_QUEUE,))
-        wait_for(lambda: len(ledger.takers(SCORE_QUEUE)) == len(FAULTS))
+        wait_for(lambda: len(ledger.workers.takers(SCORE_QUEUE)) == len(FAULTS))
         yield started
 
 
@@ -52,7 +52,7 @@ def test_bad_hosts_leave_their_work_to_good_ones(
 
     for host in ("good-a", "good-b"):
         bad_nodes.start(host)
-    wait_for(lambda: len(ledger.takers(CONTROL_QUEUE)) == len(FAULTS) + 1)
+    wait_for(lambda: len(ledger.workers.takers(CONTROL_QUEUE)) == len(FAULTS) + 1)
     job = submit(source, tmp_path / "shared" / "out", model_id="null:400", shard_pairs=50)
     wait_for(lambda: job.status().state != "running" or "declined: " in list_jobs()[0].reason)
     assert job.wait(timeout_s=90).state == "succeeded"

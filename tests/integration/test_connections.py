@@ -18,7 +18,7 @@ def test_a_worker_has_four_connections_after_a_job(
 ) -> None:
     mine = _ids(ledger)
     worker = start_worker()
-    wait_for(lambda: ledger.n_workers() == 1, within_s=60)
+    wait_for(lambda: ledger.workers.n_live() == 1, within_s=60)
     output = tmp_path / "out"
     source = write(pairs(12, 5), tmp_path / "in.parquet")
     job = submit(source, output, model_id="null", shard_pairs=5)

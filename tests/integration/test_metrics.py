@@ -100,8 +100,8 @@ def test_counters_outlive_a_killed_child_and_its_model_does_not(
     worker.wait()
     (seen,) = ledger().redis.zrange("rankmill:workers", 0, -1)
     ledger().redis.zadd("rankmill:workers", {str(seen): ledger().now() - 120})
-    ledger().forget_unseen([])
-    assert ledger().n_workers() == 0 and ledger().n_lost_workers() == 1
+    ledger().workers.forget_unseen([])
+    assert ledger().workers.n_live() == 0 and ledger().workers.n_lost() == 1
 
 
 def test_a_worker_whose_port_is_taken_works_without(

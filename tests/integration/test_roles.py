@@ -82,7 +82,9 @@ def test_control_and_scoring_are_done_by_the_worker_of_that_role(
     libraries = {name: loaded_libraries(tmp_path / f"{name}.log") for name in ran}
     assert "libtorch_cpu.so" in libraries["scorer"]
     assert libraries["hub"] and "libtorch_cpu.so" not in libraries["hub"]
-    assert ledger.n_workers() == 1  # only scoring workers count for the window of shards in flight
+    assert (
+        ledger.workers.n_live() == 1
+    )  # only scoring workers count for the window of shards in flight
 
 
 def test_a_worker_of_one_model_leaves_the_shards_of_others(
@@ -123,7 +125,7 @@ def test_a_worker_for_each_device_live_and_end_together(
         RANKMILL_TEST_DRIVER=json.dumps(TWO_GPUS),
         PYTHONPATH=f"{CHECKOUT / 'tests' / 'faults'}:{CHECKOUT}",
     )
-    wait_for(lambda: ledger.n_workers() == 2)
+    wait_for(lambda: ledger.workers.n_live() == 2)
     children = list(
         map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
     )

@@ -123,7 +123,7 @@ def week(
         for name in ("one", "two"):
             start_worker(name)
             week.start_beat(name)
-        wait_for(lambda: ledger.n_workers() == 2 and week.leader() is not None)
+        wait_for(lambda: ledger.workers.n_live() == 2 and week.leader() is not None)
         yield week
 
 

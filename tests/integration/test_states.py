@@ -234,9 +234,9 @@ def test_a_job_without_a_worker_has_the_state_waiting(
 def test_a_worker_of_other_queues_does_not_count(tmp_path: Path, ledger: Ledger) -> None:
     source = write(pairs(2, 5), tmp_path / "in.parquet")
     job = submit(source, tmp_path / "out", model_id="null")
-    ledger.worker_seen("control@here", ["rankmill.control"], scores=False)
+    ledger.workers.seen("control@here", ["rankmill.control"], scores=False)
     assert job.status().state == "waiting for a worker"
-    ledger.worker_seen("one@here", ["rankmill.control", "rankmill.score"])
+    ledger.workers.seen("one@here", ["rankmill.control", "rankmill.score"])
     assert job.status().state == "running"
 
 

@@ -99,7 +99,7 @@ def test_a_bug_before_the_job_is_known_is_raised(dispatcher: Dispatcher, job: Jo
 def test_work_of_an_unfit_host_goes_to_another(
     dispatcher: Dispatcher, job: Job, error: RankmillError, is_known: bool
 ) -> None:
-    dispatcher.ledger.worker_seen("other@host 1234", ["rankmill.score"])
+    dispatcher.ledger.workers.seen("other@host 1234", ["rankmill.score"])
     for _ in range(2):
         with pytest.raises(Declined, match=str(error)):
             outcome(dispatcher, job, error, is_known=is_known)

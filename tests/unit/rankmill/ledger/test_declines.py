@@ -104,6 +104,6 @@ def test_only_recent_and_readable_declines_count(ledger: Ledger) -> None:
 @pytest.mark.parametrize("n_workers", [1, 3])
 def test_a_live_worker_counts_for_its_queues_alone(ledger: Ledger, n_workers: int) -> None:
     for n in range(n_workers):
-        ledger.worker_seen(f"{n}@host", ["rankmill.score"])
-    assert len(ledger.takers("rankmill.score")) == n_workers
-    assert ledger.takers("rankmill.control") == set()
+        ledger.workers.seen(f"{n}@host", ["rankmill.score"])
+    assert len(ledger.workers.takers("rankmill.score")) == n_workers
+    assert ledger.workers.takers("rankmill.control") == set()

@@ -1,0 +1,87 @@
+"""The heartbeats of workers: which live, which are lost, and from which queues they take work.
+
+    rankmill:workers               zset   scoring worker by time last seen
+    rankmill:takers:QUEUE          zset   worker that takes from the queue, by time last seen
+
+A worker that was stopped is removed. One that died stays, and counts as lost for an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import redis
+
+from rankmill.ledger.client import broker_errors
+from rankmill.ledger.scripts import SEEN
+
+WORKERS = "rankmill:workers"
+# A worker lives if its heartbeat is not older.
+SEEN_S = 60.0
+_TAKERS = "rankmill:takers:"
+_LOST_S = 3600.0
+
+
+class Workers:
+    """The heartbeats of all workers in Redis.
+
+    Each method raises BrokerUnavailable when Redis does not answer.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._seen = client.register_script(SEEN)
+
+    def seen(self, worker: str, queues: Iterable[str], *, scores: bool = True) -> None:
+        """Note a worker's heartbeat and the queues that it takes work from."""
+        keys = [_TAKERS + queue for queue in queues] + ([WORKERS] if scores else [])
+        with broker_errors():
+            self._seen(keys=keys, args=[worker])
+
+    def left(self, worker: str, queues: Iterable[str]) -> None:
+        """Remove a worker that was stopped, so that it does not count as lost."""
+        with broker_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for key in (WORKERS, *(_TAKERS + queue for queue in queues)):
+                pipe.zrem(key, worker)
+            pipe.execute()
+
+    def forget_unseen(self, queues: Iterable[str]) -> None:
+        """Remove the workers without a heartbeat in the last minute, scoring ones after an hour."""
+        now = self._now()
+        kept_s = {WORKERS: _LOST_S} | {_TAKERS + each: SEEN_S for each in queues}
+        with broker_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for key, for_s in kept_s.items():
+                pipe.zremrangebyscore(key, 0, now - for_s)
+                pipe.expire(key, int(2 * for_s))
+            pipe.execute()
+
+    def takers(self, queue: str) -> set[str]:
+        """Return the live workers of a queue, by their ids."""
+        since = self._now() - SEEN_S
+        with broker_errors(_TAKERS + queue):
+            found = self._redis.zrangebyscore(_TAKERS + queue, since, "+inf")
+        return set(cast(list[str], found))
+
+    def n_takers(self, queue: str) -> int:
+        """Return the number of live workers of a queue."""
+        since = self._now() - SEEN_S
+        with broker_errors(_TAKERS + queue):
+            return self._redis.zcount(_TAKERS + queue, since, "+inf")
+
+    def n_live(self) -> int:
+        """Return the number of live scoring workers."""
+        since = self._now() - SEEN_S
+        with broker_errors(WORKERS):
+            return self._redis.zcount(WORKERS, since, "+inf")
+
+    def n_lost(self) -> int:
+        """Return the number of scoring workers that went within the last hour without a stop."""
+        now = self._now()
+        with broker_errors(WORKERS):
+            return self._redis.zcount(WORKERS, now - _LOST_S, f"({now - SEEN_S}")
+
+    def _now(self) -> float:
+        with broker_errors():
+            seconds, microseconds = self._redis.time()
+        return float(seconds) + float(microseconds) / 1e6
