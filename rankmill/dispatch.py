@@ -140,12 +140,17 @@ class Dispatcher:
             quotes_input=error.quotes_input,
         )
         output = Output(record.spec.output_uri)
-        is_written = False
+        is_written = had_other_end = False
         try:
             if output.holds(record.job_id):
-                failure, is_written = output.write_failure(failure), True
+                written = output.write_failure(failure)
+                failure, is_written = written or failure, written is not None
+                had_other_end = written is None
         except RankmillError as refused:
             log.error("failure.json cannot be written", job_id=record.job_id, error=str(refused))
+        if had_other_end:
+            self.end(output, record.job_id)
+            return
         event = failed_event(failure, output.uri, self.ledger.counts(record.job_id))
         if is_written:
             notify(event)
@@ -242,12 +247,18 @@ class Dispatcher:
         notify(failed_event(failure, output_uri, counts))
         self._end_job(job_id, JobState.FAILED, str(error))
 
-    def cancel(self, output: Output, job_id: str) -> None:
-        """Stop a job: running shards stop before they publish, waiting ones are skipped."""
-        output.mark_cancelled()
+    def cancel(self, output: Output, job_id: str) -> bool:
+        """Stop a job: running shards stop before they publish, waiting ones are skipped.
+
+        Return False if it had another end before.
+        """
+        if not output.mark_cancelled():
+            self.end(output, job_id)
+            return False
         self._end_job(job_id, JobState.CANCELLED)
         self._start_if_reopened(output, job_id)
         send_report(job_id, output.uri)
+        return True
 
     def _open(self, job: Job, done: Sequence[ShardReport], *, replaces: bool = False) -> None:
         """Open a planned job and send its first shards, or its finalize if all are done."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import chain
 
 from rankmill import storage
+from rankmill.broker import send_report
 from rankmill.contract.results import Manifest, PartSummary, Reuse, ShardReport
 from rankmill.contract.reuse import remarks as known_remarks
 from rankmill.contract.times import scoring_times
@@ -16,7 +17,7 @@ from rankmill.errors import JobFailed, JobUnknown
 from rankmill.guard import attempt
 from rankmill.ledger.claims import FINALIZATION, Claim
 from rankmill.logs import get_logger
-from rankmill.output import cleanup
+from rankmill.output import cleanup, ending
 from rankmill.output.output import Job, Output
 from rankmill.output.uris import part_name
 from rankmill.report import try_report
@@ -53,7 +54,7 @@ def finalize(dispatcher: Dispatcher, job_id: str, output_uri: str) -> None:
             counts = ledger.counts(job_id)
             if counts is not None and counts.state.is_final:  # its output may be going right now
                 return
-            if not job.output.has_ended():
+            if not job.output.has_ended() and not ending.finish(job.output):
                 _complete(dispatcher, job, claim)
             if job.output.has_ended():
                 log.info("job ended", state=job.output.state())
@@ -84,7 +85,9 @@ def _complete(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
     job.output.write_manifest(manifest)
     try_report(job.output, job.job_id, reports, manifest)
     claim.check()
-    job.output.mark_success()
+    if not job.output.mark_success():
+        cleanup.forget_summary(job.output)
+        send_report(job.job_id, job.output.uri)  # the page says that it succeeded
 
 
 def make_manifest(job: Job, reports: list[ShardReport]) -> Manifest:

@@ -70,22 +70,26 @@ def cancel(handle: JobHandle) -> None:
         handle: the job.
 
     Raises:
-        InputError: it is over already.
+        InputError: it is over already, or ended before it could be cancelled.
         BrokerUnavailable: Redis does not answer, or refuses writes; nothing was changed.
     """
     if handle.output.has_ended():
         raise InputError(f"job {handle.job_id} is over: {handle.output.state()}")
     if not handle.is_reachable or (handle.run is None and is_local(handle)):
         # Nobody works on it, or a run on another machine, which reads the mark from storage.
-        handle.output.mark_cancelled()
-        return
-    check_takes_writes(handle.ledger.redis)
-    try:
-        Dispatcher(handle.ledger, settings()).cancel(handle.output, handle.job_id)
-    except BrokerUnavailable:
-        # The mark on storage cancels it, and workers read it there.
-        if not handle.output.is_cancelled():
-            raise
+        is_cancelled = handle.output.mark_cancelled()
+    else:
+        check_takes_writes(handle.ledger.redis)
+        try:
+            dispatcher = Dispatcher(handle.ledger, settings())
+            is_cancelled = dispatcher.cancel(handle.output, handle.job_id)
+        except BrokerUnavailable:
+            # The mark on storage cancels it, and workers read it there.
+            is_cancelled = handle.output.is_cancelled()
+            if not is_cancelled:
+                raise
+    if not is_cancelled:
+        raise InputError(f"job {handle.job_id} is over: {handle.output.state()}")
 
 
 def resume(

@@ -191,3 +191,13 @@ class Failure(Contract):
     shard_index: int | None
     failed_at: datetime
     quotes_input: bool = True
+
+
+EndFile = Literal["_SUCCESS", "cancelled.json", "failure.json"]
+
+
+class End(Contract):
+    """`end.json`: which file ends a job, and the content of that file."""
+
+    file: EndFile
+    content: str

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 from rankmill import storage
 from rankmill.output.output import Output
-from rankmill.output.uris import JOB_NAME, PART_NAME, RUNS_NAME, part_name
+from rankmill.output.uris import END_NAME, JOB_NAME, PART_NAME, RUNS_NAME, part_name
 
 _END_NAMES = ("manifest.json", "times.json", "failure.json", "cancelled.json", "report.html")
 
 
 def reopen(output: Output) -> None:
     """Remove the files that say how the job ended, and the reports of shards without a part."""
-    storage.remove(output.success_uri)
+    _forget_end(output)
     for name in _END_NAMES:
         storage.remove(output.control_file(name))
     reported = output.reported_shards()
@@ -28,6 +28,7 @@ def reopen(output: Output) -> None:
 def restored_on_error(output: Output, shards: Iterable[int] = ()) -> Iterator[None]:
     """Restore the files about the job's end, and these shards' reports, if the block fails."""
     places = [
+        output.control_file(END_NAME),
         output.success_uri,
         *(output.control_file(name) for name in _END_NAMES),
         *(output.shard_report_uri(shard_index) for shard_index in shards),
@@ -36,7 +37,7 @@ def restored_on_error(output: Output, shards: Iterable[int] = ()) -> Iterator[No
     try:
         yield
     except BaseException:
-        # `_SUCCESS` last, as when the job ended.
+        # `_SUCCESS` and the note of the end last, as when the job ended.
         for place in reversed(places):
             content = before[place]
             if content is not None:
@@ -56,7 +57,7 @@ def remove_result(output: Output) -> None:
     `_SUCCESS` goes first, and the reports before the parts. `job.json`, which says whose the parts
     are, goes last: a removal that dies half way can be continued.
     """
-    storage.remove(output.success_uri)
+    _forget_end(output)
     storage.remove(output.control_file("shards"))
     own = [name for name in storage.names(output.uri) if _is_own(output, name, has_job=True)]
     for name in own:
@@ -81,6 +82,18 @@ def remove_strays(output: Output, n_shards: int) -> None:
         storage.remove(storage.child(output.uri, name))
     for folder in (output.uri, output.control_uri):
         storage.remove_unfinished(folder)
+
+
+def forget_summary(output: Output) -> None:
+    """Remove what a finalization wrote before the job had another end."""
+    for name in ("manifest.json", "times.json"):
+        storage.remove(output.control_file(name))
+
+
+def _forget_end(output: Output) -> None:
+    """Remove `_SUCCESS`, and first the note by which any process would write it again."""
+    storage.remove(output.control_file(END_NAME))
+    storage.remove(output.success_uri)
 
 
 def _is_own(output: Output, name: str, has_job: bool) -> bool:

@@ -18,6 +18,7 @@ from rankmill.contract.plan import Plan, ShardSpec
 from rankmill.contract.results import Failure, Manifest, ShardReport, Times
 from rankmill.contract.reuse import KnownScores
 from rankmill.errors import ClaimLost, HostUnfit, JobUnknown
+from rankmill.output import ending
 from rankmill.output.uris import PART_NAME, OutputUris, part_name
 
 
@@ -105,17 +106,18 @@ class Output(OutputUris):
         """Read `failure.json`; None if the job has not failed."""
         return self._read(Failure, self.control_file("failure.json"))
 
-    def write_failure(self, failure: Failure) -> Failure:
-        """Write why the job failed unless it is written already, and return what is written."""
-        if storage.write_bytes_once(self.control_file("failure.json"), failure.to_json()):
-            return failure
-        return self.read_failure() or failure
+    def write_failure(self, failure: Failure) -> Failure | None:
+        """Write why the job failed unless it has ended, and return what is written.
 
-    def mark_cancelled(self) -> None:
-        """Write `cancelled.json`."""
+        Return None if it had another end before.
+        """
+        is_failed = ending.decide(self, "failure.json", failure.to_json())
+        return (self.read_failure() or failure) if is_failed else None
+
+    def mark_cancelled(self) -> bool:
+        """Write `cancelled.json`; return False if the job had another end before."""
         content = {"cancelled_at": datetime.now(UTC).isoformat()}
-        place = self.control_file("cancelled.json")
-        storage.write_bytes(place, json.dumps(content).encode() + b"\n")
+        return ending.decide(self, "cancelled.json", json.dumps(content).encode() + b"\n")
 
     def cancelled_at(self) -> datetime | None:
         """Return when the job was cancelled; None if it was not, or by a release without times."""
@@ -199,9 +201,9 @@ class Output(OutputUris):
                 return part.name
         return None
 
-    def mark_success(self) -> None:
-        """Write `_SUCCESS`."""
-        storage.write_bytes(self.success_uri, b"")
+    def mark_success(self) -> bool:
+        """Write `_SUCCESS`; return False if the job had another end before."""
+        return ending.decide(self, "_SUCCESS")
 
     def is_success(self) -> bool:
         """Return whether `_SUCCESS` is there."""

@@ -11,7 +11,7 @@ why):
 job.json  plan.json  shards/00000.json …  rejected/part-00000.parquet …
 prepared/part-00000.parquet …  queries/00000 …  run.trec
 known.json  known  hashes  scores/part-00000.parquet …
-manifest.json  times.json  failure.json  cancelled.json  drift.json  report.html
+manifest.json  times.json  end.json  failure.json  cancelled.json  drift.json  report.html
 
 Version 0.1 had that folder in the output, as NAME/_rankmill. Such outputs are read there, and
 unfinished ones are finished there.
@@ -30,6 +30,7 @@ from rankmill.output import control_folder
 
 JOB_NAME = "job.json"
 RUNS_NAME = "runs"
+END_NAME = "end.json"
 PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 
 

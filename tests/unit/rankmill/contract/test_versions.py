@@ -23,7 +23,7 @@ from rankmill.contract.job import (
     job_id_for,
 )
 from rankmill.contract.plan import InputFile, Plan, ShardMessage, ShardSpec
-from rankmill.contract.results import Failure, Manifest, ShardReport, Times
+from rankmill.contract.results import End, Failure, Manifest, ShardReport, Times
 from rankmill.contract.reuse import KnownScores
 from rankmill.errors import InputError, ReleaseTooOld
 from rankmill.models.store import StoredModel
@@ -67,6 +67,7 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
     ShardReport: stored("shards/00000.json"),
     Manifest: {**stored("manifest.json"), "reuse": REUSE, "agreement": AGREEMENT},
     Times: {"job_id": "j", "started_at": AT, "ended_at": AT, "covered_s": 1.5},
+    End: {"file": "cancelled.json", "content": "{}"},
     Failure: {"job_id": "j", "message": "m", "exit_code": 1, "shard_index": 0, "failed_at": AT},
     KnownScores: {
         **{"job_id": "j", "source_uri": "/s", "source_job_id": "i", "n_known": 2},
