@@ -47,7 +47,7 @@ programs:
 demo: install
 	$(BIN)/rankmill run examples/packages.parquet $(OUT) --model demo --top-k 10
 
-# A file's tests share what it starts. In the order of folders, since the long files come first then.
+# A file's tests share what it starts. The order is that of the folders, so that long files come first.
 test: install-dev
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 

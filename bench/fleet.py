@@ -1,9 +1,9 @@
-"""Benchmark of many workers on one Redis: commands, connections, storage reads, memory.
+"""Measure many workers on one Redis: commands, connections, storage reads, memory.
 
     python -m bench.fleet [--workers 500] [--jobs 50 1000] [--seconds 30] [--json]
 
-The simulated workers are the real heartbeat, election and scan, each with its own connection, as
-threads of a few processes. They take no messages. One real worker, idle, is measured besides.
+A simulated worker runs the real heartbeat, election and scan in a thread, with its own connection.
+It takes no messages. One real worker that is idle is measured, too.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _idle_worker(seconds: float) -> Row:
 
 
 def _load(ledger: Ledger, seconds: float, reads: Any) -> Row:
-    """Return what Redis and storage are asked in some seconds, without this process's own."""
+    """Return the load of Redis and storage over some seconds, without this process's own."""
     before = ledger.redis.info()["total_commands_processed"]
     n_reads = reads.value if reads else 0
     time.sleep(seconds)

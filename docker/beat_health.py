@@ -3,7 +3,7 @@
 python docker/beat_health.py
 
 Beat renews its lock at each check of the schedules. The lock expires soon after the last renewal.
-Beat waits for a Redis that is away, so that a restart would not help: that is healthy.
+Beat is healthy while Redis is away: it waits, and a restart would not help.
 """
 
 from __future__ import annotations

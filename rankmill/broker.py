@@ -53,14 +53,14 @@ def make_app(settings: Settings) -> Celery:
         broker_use_ssl=tls_options(settings) or None,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_channel_error_retry=True,  # a Redis that refuses is waited for like one that is away
+        broker_channel_error_retry=True,  # wait for a Redis that refuses commands, too
         broker_transport_options={
             "visibility_timeout": _VISIBILITY_TIMEOUT_S,
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 15,
-            "client_name": "rankmill-messages",  # those that wait for them; others are "rankmill"
+            "client_name": "rankmill-messages",  # of connections that wait; others: "rankmill"
             "queue_order_strategy": "priority",  # the control queue is named first
             **_sentinel_options(settings),
         },

@@ -1,4 +1,4 @@
-"""The broker's URL: which servers are supported, and the parts of one that names sentinels."""
+"""Check the broker's URL, and split one that names sentinels into its parts."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Sentinels:
 
 
 def checked_url(url: str) -> str:
-    """Return a broker's URL; each sentinel of one gets the login and the database.
+    """Check a broker's URL and return it; each sentinel in it gets the login and the database.
 
     Raises:
-        ValueError: it is not one of the forms above. The line does not quote the URL.
+        ValueError: it is not one of the forms above. The message does not quote the URL.
     """
     scheme = url.partition("://")[0].lower()
     if "cluster" in scheme:
@@ -84,7 +84,9 @@ def _checked_sentinels(url: str) -> str:
     if len(logins) > 1 or len(databases) > 1:
         raise ValueError("must have one login and one database, which are those of the primary")
     if any(part.query or part.fragment for part in parts):
-        raise ValueError("takes no ?options; RANKMILL_BROKER_MASTER and others hold them")
+        raise ValueError(
+            "takes no ?options; use RANKMILL_BROKER_MASTER and the settings next to it"
+        )
     database = databases.pop() if databases else "0"
     if not database.isdecimal():
         raise ValueError("must end in the number of a database, such as /0")

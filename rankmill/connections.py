@@ -1,6 +1,6 @@
-"""A process's connections to Redis: one for all commands, besides those that wait for messages.
+"""Share one connection to Redis among all commands of a process; others wait for messages.
 
-Celery's transport opens two for each of its channels. A worker would have ten of them.
+Celery's transport opens two for each of its channels. A worker would have ten connections.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WAIT_S = 5
 
 
 def use_shared_connections() -> None:
-    """Let every connection of this process to its broker be of this module's kind."""
+    """Make Celery use the channels of this module, in all of this process."""
     for kind in (transport.Transport, transport.SentinelTransport):
         if not issubclass(kind.Channel, SharingChannel):
             shared = type("Channel", (SharingChannel, kind.Channel), {})
@@ -29,7 +29,7 @@ def use_shared_connections() -> None:
 
 
 class SharingChannel(transport.Channel):
-    """A channel that sends its commands by the connection of the process's ledger."""
+    """A channel that sends its commands over the connection of the process's ledger."""
 
     _waiter: tuple[Any, int] | None = None
 
@@ -68,6 +68,6 @@ class SharingChannel(transport.Channel):
 
 
 def _place(options: dict[str, Any]) -> tuple[object, ...]:
-    """Return the Redis that a pool's options name."""
+    """Return the address and the database in a pool's options."""
     port = None if options.get("path") else int(options.get("port") or 6379)
     return options.get("path"), options.get("host"), port, int(options.get("db") or 0)

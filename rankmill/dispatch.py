@@ -35,8 +35,8 @@ from rankmill.settings import Settings, settings
 
 log = get_logger(__name__)
 
-# Of a host's reason in the failure of a job, which may list many hosts.
-_SHOWN_REASON = 300
+# Characters of a host's reason in the failure of a job, which may list many hosts.
+_MAX_REASON_CHARS = 300
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Dispatcher:
         if is_written:
             self._start_if_reopened(output, record.job_id)
         else:
-            notify(event)  # it is posted only once Redis has the end
+            notify(event)  # posted only after Redis has recorded the end
         send_report(record.job_id, output.uri)
 
     def end(self, output: Output, job_id: str) -> None:
@@ -183,7 +183,7 @@ class Dispatcher:
         """Note that this host cannot do a job's work, and fail the job if no other host can.
 
         Returns:
-            The outcome in one line, if the work is not wanted any more.
+            The outcome in one line, if the work is not sent back.
 
         Raises:
             Declined: another host may do it; the caller sends it back.
@@ -202,7 +202,7 @@ class Dispatcher:
                 worker=worker_id(),
                 host=socket.gethostname(),
                 machine=machine_id(),
-                reason=str(error)[:_SHOWN_REASON],
+                reason=str(error)[:_MAX_REASON_CHARS],
                 kind=type(error).__name__,
                 blame=error.blame,
                 n_shards_done=n_done,

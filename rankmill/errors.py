@@ -13,7 +13,7 @@
     ├── GateFailed               a measured value is beyond its bound (exit 1)
     ├── JobUnknown               there is no such job (exit 2)
     ├── ClaimLost                another worker may have this work now; publish nothing
-    ├── EntryBroken              an entry in Redis is not what Rankmill keeps there (exit 2)
+    ├── EntryBroken              an entry in Redis has a wrong type or value (exit 2)
     ├── StorageRefused           disk full, read-only, access denied (exit 2)
     │   ├── NotAllowed           a place outside of RANKMILL_ALLOWED_PREFIXES
     │   └── NoConditionalPuts    a store in which two writers of one place both succeed
@@ -21,7 +21,7 @@
     └── TransientError           may pass by itself, so that it is retried
         ├── StorageUnavailable   timeout, reset, throttling
         ├── BrokerUnavailable    Redis does not answer, or cannot work now
-        │   └── CommandRejected  Redis takes a command for wrong; waiting does not help
+        │   └── CommandRejected  Redis says that a command is wrong; waiting does not help
         ├── OutputNotReady       an earlier result is being removed from the output
         ├── MemoryShort          an allocation failed; the rows are not the reason
         ├── DeviceFull           the GPU has no room now; the rows are not the reason
@@ -30,7 +30,7 @@
 
 `transient` alone decides whether a task is retried. `exit_code` is that of the command line.
 `blame` alone decides what a worker does after a permanent error: it fails the job if the job is to
-blame. It declines the work if its host or its settings may be, so that another worker takes it.
+blame. It declines the work if the host or its settings are, so that another worker takes it.
 `quotes_input` means that the line may hold text of the input's rows; it is then shown only to those
 who may read the input.
 """
@@ -62,7 +62,7 @@ def unexpected(error: Exception) -> RankmillError:
     first_line = str(error).strip().partition("\n")[0]
     if is_memory_shortage(error):
         return MemoryShort(first_line)
-    if getattr(error, "errno", None) in _OF_DISK:  # where rows wait in a scratch folder
+    if getattr(error, "errno", None) in _DISK_ERRORS:  # where rows wait in a scratch folder
         return HostUnfit(f"{first_line}; make room, or name another folder with RANKMILL_SCRATCH")
     return RankmillError(f"unexpected {type(error).__name__}: {first_line}")
 
@@ -85,7 +85,7 @@ _SHORTAGES = (
 )
 
 
-_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def is_memory_shortage(error: BaseException) -> bool:
@@ -177,7 +177,7 @@ class ClaimLost(RankmillError):
 
 
 class EntryBroken(RankmillError):
-    """An entry in Redis is not what Rankmill keeps there; others are not affected."""
+    """An entry in Redis has a wrong type or value; other entries are not affected."""
 
     exit_code = 2
     quotes_input = False
@@ -231,7 +231,7 @@ class BrokerUnavailable(TransientError):
 
 
 class CommandRejected(BrokerUnavailable):
-    """Redis takes a command for wrong, as for a key of another type; waiting does not help."""
+    """Redis says that a command is wrong; waiting does not help."""
 
 
 class OutputNotReady(TransientError):

@@ -1,4 +1,4 @@
-"""Name this host and this worker so that two with equal names are not taken for one."""
+"""Identify this machine and this worker; two of the same name have different ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _worker: list[str] = []
 def machine_id() -> str:
     """Return an id of the machine since its start; its containers have the same.
 
-    Two machines may have one name, such as those of two networks.
+    Two machines may have the same name, for example in two networks.
     """
     try:
         return _BOOT_ID.read_text().strip()

@@ -1,4 +1,4 @@
-"""Find the work of a job that no worker has, from what Redis says about the job."""
+"""Find the work of a job that no worker has, by what Redis knows of the job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rankmill.broker import FINALIZE, PREPARE, job_task_id, shard_task_id
 from rankmill.contract.job_state import JobState
 from rankmill.ledger.claims import FINALIZATION, PREPARATION
 from rankmill.ledger.counts import JobCounts
-from rankmill.ledger.scanning import Standing
+from rankmill.ledger.scanning import ScannedJob
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class LostWork:
     """Work that may be lost: it has neither a message nor a claim.
 
     Attributes:
-        works: its shards, PREPARATION or FINALIZATION, by the time at which a shard was due.
+        works: each shard, or PREPARATION or FINALIZATION, with the time at which it was due.
         has_room: more of the job's shards may be in flight than are.
     """
 
@@ -31,7 +31,7 @@ class LostWork:
 def lost_work(
     job_id: str,
     counts: JobCounts,
-    job: Standing,
+    job: ScannedJob,
     waiting: Set[str],
     settled: float,
     window: int,
@@ -41,7 +41,7 @@ def lost_work(
     Args:
         job_id: the job's id.
         counts: its counts; it has not ended.
-        job: what else Redis knows of it.
+        job: the job as the scan found it in Redis.
         waiting: the task ids of all messages in queues.
         settled: a shard that is due later is not lost, by Redis's clock.
         window: how many of its shards may be in flight.

@@ -1,4 +1,4 @@
-"""Recognize the metadata services of clouds, which hand out credentials to whom they answer."""
+"""Recognize the metadata services of clouds, which give credentials to every caller."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ WORKER_HEALTHY = Metric(
 WORKER_DECLINES = Metric(
     "rankmill_worker_declines",
     "gauge",
-    "1 if the worker has declined work in the last five minutes, or its host is not fit for all",
+    "1 if the worker has declined work in the last five minutes, or its host lacks something",
 )
 
 # Served by `rankmill exporter` about the cluster, from Redis.
@@ -119,7 +119,7 @@ WORKERS = Metric("rankmill_workers", "gauge", "Workers with a heartbeat in the l
 LOST_WORKERS = Metric(
     "rankmill_lost_workers",
     "gauge",
-    "Workers whose heartbeat ended within the last hour without a stop",
+    "Scoring workers that died within the last hour; stopped ones do not count",
 )
 QUEUE = Metric(
     "rankmill_queue_messages",
@@ -135,7 +135,7 @@ LATE = Metric(
 BROKEN = Metric(
     "rankmill_broken_entries",
     "gauge",
-    "Entries in Redis that are not what Rankmill keeps there; the exporter's log names them",
+    "Entries in Redis with a wrong type or value; the exporter's log names them",
 )
 JOBS = Metric("rankmill_jobs", "gauge", "Unfinished jobs")
 JOB_INFO = Metric(

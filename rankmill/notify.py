@@ -117,7 +117,7 @@ def failed_event(failure: Failure, output_uri: str, counts: JobCounts | None) ->
     Its message is the failure's own only if that cannot contain a row's text.
     """
     message = failure.message
-    if failure.quotes_input:  # so its output has been read here, and may be
+    if failure.quotes_input:  # the input was read here, so this host sees the output
         place = Output(output_uri).control_uri
         message = f"the reason is in {place}/failure.json: it may quote the input"
     return Event(
@@ -135,8 +135,8 @@ def failed_event(failure: Failure, output_uri: str, counts: JobCounts | None) ->
 def as_recorded(event: Event, ledger: Ledger) -> Event | None:
     """Return an event as its job's records have it; None if they do not have it.
 
-    Everyone who may send work could send an event of no job, so that it is not taken from its
-    message where storage has it.
+    Anyone who may send work may send a forged event. So fields come from storage or Redis, not from
+    the message.
 
     Raises:
         StorageUnavailable: storage does not answer.
@@ -147,7 +147,7 @@ def as_recorded(event: Event, ledger: Ledger) -> Event | None:
     try:
         is_held = bool(event.output_uri) and output.holds(event.job_id)
         recorded = end_event(output, counts) if is_held else None
-    except (InputError, StorageRefused):  # this host cannot read it, or no longer
+    except (InputError, StorageRefused):  # this host cannot read the output
         is_held, recorded = False, None
     if event.kind in ("gate", "deadline"):
         return event if is_held or counts is not None else None
@@ -162,7 +162,7 @@ def as_recorded(event: Event, ledger: Ledger) -> Event | None:
 
 
 def _counts_at(event: Event, ledger: Ledger) -> JobCounts | None:
-    """Return the counts of an event's job, if Redis knows it and at that output."""
+    """Return the counts of an event's job, if Redis knows the job at that output."""
     try:
         counts = ledger.counts(event.job_id)
     except EntryBroken:

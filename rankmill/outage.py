@@ -24,7 +24,7 @@ _WRAPPERS = ("celery.", "kombu.", "billiard.")
 
 
 class OneLineAMinute(logging.Filter):
-    """Turns the records about an outage into one line a minute, and drops the others."""
+    """Rewrites the first record about an outage in each minute, and drops the rest of them."""
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         super().__init__()

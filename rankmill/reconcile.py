@@ -1,7 +1,7 @@
 """Find the work that a fault left without a worker, and send it again.
 
-One worker among all scans, for as long as it renews its turn; any other takes over a turn that has
-lapsed. A scan reads Redis in a few round trips, and storage only for jobs that may have lost work.
+One worker scans for all, for as long as it renews its lease. Any other takes over a lease that has
+expired. A scan reads Redis in a few round trips, and storage only for jobs that may have lost work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rankmill.errors import (
     unexpected,
 )
 from rankmill.ledger.claims import FINALIZATION, PREPARATION
-from rankmill.ledger.scanning import Standings, Turn, read_standings
+from rankmill.ledger.scanning import Lease, Scan, read_scan
 from rankmill.logs import get_logger
 from rankmill.lost_work import LostWork, lost_work
 from rankmill.output.output import Output
@@ -49,25 +49,25 @@ class Reconciler:
 
         Args:
             dispatcher: the transitions of jobs.
-            confirm_s: seconds after which work that was lost and still is counts as lost; most of
-                the time between two scans by default.
+            confirm_s: seconds for which work must be missing before it counts as lost; by default
+                most of the time between two scans.
         """
         self._dispatcher = dispatcher
         self._ledger = dispatcher.ledger
         self._period_s = dispatcher.settings.reconcile_s
         self._confirm_s = 0.8 * self._period_s if confirm_s is None else confirm_s
-        self._turn = Turn(self._ledger.redis, "reconcile", 1.1 * self._period_s)
+        self._lease = Lease(self._ledger.redis, "reconcile", 1.1 * self._period_s)
         self._running: dict[str, tuple[str, float]] = {}  # job id to output URI, and when
         self._scanned_at: dict[str, float] = {}
-        # By job: the work that may be lost, with its due time and since when it may be.
-        self._doubts: dict[str, dict[int, tuple[float, float]]] = {}
+        # By job: each work that seems lost, with its due time and when it was first missing.
+        self._missing: dict[str, dict[int, tuple[float, float]]] = {}
 
     def remember(self, job_id: str, output_uri: str) -> None:
         """Scan a job from now on, even if Redis does not list it; safe from any thread."""
         self._running[job_id] = output_uri, time.monotonic()
 
     def scan(self) -> float:
-        """Scan if it is this worker's turn; return the seconds until the next call.
+        """Scan if this worker holds the lease; return the seconds until the next call.
 
         Work that has neither message, claim nor report in two scans is sent again. A job that Redis
         has lost is opened again. A job that cannot be scanned, for example because its storage is
@@ -77,7 +77,7 @@ class Reconciler:
             BrokerUnavailable: Redis does not answer.
         """
         began = time.monotonic()
-        if not self._turn.hold():
+        if not self._lease.hold():
             for job_id, (_, at) in list(self._running.items()):
                 if began - at > _REMEMBERED_S:
                     self._running.pop(job_id, None)
@@ -85,33 +85,33 @@ class Reconciler:
         priorities, queues = self._ledger.priorities(), queues_of("all")
         job_ids = self._due(set(priorities))
         if not job_ids:
-            self._turn.let_lapse()  # a cluster without jobs costs Redis as little as possible
+            self._lease.let_lapse()  # a cluster without jobs costs Redis as little as possible
             return 0.9 * self._period_s
         self._ledger.workers.forget_unseen(queues)
-        found = read_standings(self._ledger.redis, job_ids, queues, self._period_s)
+        found = read_scan(self._ledger.redis, job_ids, queues, self._period_s)
         is_complete = self._check_all(self._suspects(found, priorities, began))
-        if not is_complete and self._turn.held_for_s > _MAX_PERIODS_WITH_ERRORS * self._period_s:
-            self._turn.give_up()
+        if not is_complete and self._lease.held_for_s > _MAX_PERIODS_WITH_ERRORS * self._period_s:
+            self._lease.release()
             return 2 * self._period_s
         return max(0.1 * self._period_s, self._period_s - (time.monotonic() - began))
 
     def _due(self, listed: set[str]) -> list[str]:
-        """Return the jobs of this scan: those in doubt, and those scanned longest ago."""
+        """Return the jobs of this scan: those with missing work, and those scanned longest ago."""
         job_ids = listed | set(self._running)
-        for job_id in set(self._doubts) - job_ids:
-            del self._doubts[job_id]
+        for job_id in set(self._missing) - job_ids:
+            del self._missing[job_id]
         self._scanned_at = {each: self._scanned_at.get(each, 0.0) for each in job_ids}
         head_start = 10 * self._period_s
 
         def waits_since(job_id: str) -> float:
-            return self._scanned_at[job_id] - (head_start if job_id in self._doubts else 0.0)
+            return self._scanned_at[job_id] - (head_start if job_id in self._missing else 0.0)
 
         return sorted(job_ids, key=waits_since)[:_MAX_JOBS]
 
     def _suspects(
-        self, found: Standings, priorities: dict[str, int], began: float
+        self, found: Scan, priorities: dict[str, int], began: float
     ) -> dict[str, LostWork | None]:
-        """Return the jobs that storage must be asked about; None for one that Redis has lost."""
+        """Return the jobs to check on storage, with their lost work; None if Redis lost the job."""
         waiting = {task_id_of(message) for message in found.messages}
         n_workers, all_priorities = self._ledger.workers.n_live(), sum(priorities.values())
         suspects: dict[str, LostWork | None] = {}
@@ -131,29 +131,29 @@ class Reconciler:
                 settled = found.now - self._period_s
                 lost = lost_work(job_id, job.counts, job, waiting, settled, window)
                 sure = self._confirmed(job_id, lost, began)
-                # Whether the job has ended is asked at once; what may be lost is sent later.
+                # Storage shows at once whether the job has ended; lost work is sent later.
                 if sure or not lost.works.keys().isdisjoint((PREPARATION, FINALIZATION)):
                     suspects[job_id] = sure
         return suspects
 
     def _confirmed(self, job_id: str, lost: LostWork, now: float) -> LostWork:
-        """Return the lost work without that which was not lost in an earlier scan.
+        """Return the work that has been missing for long enough.
 
         Between leaving its queue and taking its claim, work is in neither.
         """
-        before = self._doubts.pop(job_id, {})
-        doubts = {
+        before = self._missing.pop(job_id, {})
+        missing = {
             work: (due, before[work][1] if before.get(work, (None,))[0] == due else now)
             for work, due in lost.works.items()
         }
-        if doubts:
-            self._doubts[job_id] = doubts
+        if missing:
+            self._missing[job_id] = missing
         sure_at = now - self._confirm_s
-        works = {work: due for work, (due, since) in doubts.items() if since <= sure_at}
+        works = {work: due for work, (due, since) in missing.items() if since <= sure_at}
         return LostWork(works, lost.has_room)
 
     def _check_all(self, suspects: dict[str, LostWork | None]) -> bool:
-        """Check jobs in parallel and keep the turn meanwhile; those that are late are left out.
+        """Check jobs in parallel and keep the lease meanwhile; leave out those that take too long.
 
         Returns:
             Whether every job could be checked.
@@ -168,7 +168,7 @@ class Reconciler:
             pending = set(checks)
             while pending:
                 pending = wait(pending, timeout=self._period_s / 3).not_done
-                if not self._turn.hold() or time.monotonic() > until:
+                if not self._lease.hold() or time.monotonic() > until:
                     pending = {check for check in pending if not check.cancel()}
         finally:
             pool.shutdown(cancel_futures=True)
@@ -218,7 +218,7 @@ class Reconciler:
         elif output.has_ended():
             self._dispatcher.end(output, job_id)
             self._forget(job_id)
-        elif not self._turn.is_held:
+        elif not self._lease.is_held:
             return
         elif lost is None:
             log.warning("job unknown to Redis reopened from storage", job_id=job_id)
@@ -235,12 +235,12 @@ class Reconciler:
         elif lost:
             job = planned(output, record)
             for shard_index, due in lost.works.items():
-                if shard_index >= 0 and self._turn.may_send_again(job_id, shard_index, due):
+                if shard_index >= 0 and self._lease.may_send_again(job_id, shard_index, due):
                     log.warning("shard sent again", job_id=job_id, shard_index=shard_index)
                     send_shard(job.shard(shard_index), job.spec.model_id)
             if lost.has_room or FINALIZATION in lost.works:
                 self._dispatcher.advance(job)
-        self._doubts.pop(job_id, None)  # what was sent may be lost again, and is then new
+        self._missing.pop(job_id, None)  # what was sent may be lost again, which is then new
 
     def _fail(self, job_id: str, message: str) -> None:
         self._ledger.end_job(
@@ -250,4 +250,4 @@ class Reconciler:
 
     def _forget(self, job_id: str) -> None:
         self._running.pop(job_id, None)
-        self._doubts.pop(job_id, None)
+        self._missing.pop(job_id, None)

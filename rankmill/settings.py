@@ -210,7 +210,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_unsigned(cls, is_unsigned: bool, info: ValidationInfo) -> bool:
         if is_unsigned and info.data.get("s3_requester_pays"):
-            raise ValueError("excludes RANKMILL_S3_REQUESTER_PAYS: who pays must sign")
+            raise ValueError("excludes RANKMILL_S3_REQUESTER_PAYS: a requester that pays must sign")
         return is_unsigned
 
     def secrets(self) -> list[str]:

@@ -36,7 +36,7 @@ class Shell(Task):
     """
 
     throws = (RankmillError,)
-    Request = "worker.pauses:PausingRequest"  # by name, since only a worker has one
+    Request = "worker.pauses:PausingRequest"  # by name, since only a worker may import it
     max_retries = 0
     longest_pause_s = 60.0
 
@@ -65,7 +65,7 @@ class Shell(Task):
             raise Retry(exc=error, when=0) from None
 
     def decline_unread(self, error: ReleaseTooOld, arguments: dict[str, Any]) -> str:
-        """Decline a message of a newer release; one that names no job is retried.
+        """Decline a message of a newer release; retry one that names no job.
 
         Raises:
             Declined: another worker may read it.
@@ -88,8 +88,8 @@ class Shell(Task):
     def _run_with_redis(self, work: Callable[[], Any]) -> Any:
         """Do the work; while Redis is away or refuses commands, wait and do it again.
 
-        A retry would be a message, which Redis does not take then. All work can be done again:
-        what is done already is skipped.
+        Celery's retry is a message, which Redis would not take then. Work may run twice: it skips
+        what is done already.
         """
         pause_s = _FIRST_PAUSE_S
         while True:

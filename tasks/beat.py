@@ -29,7 +29,7 @@ class WaitingService(Service):
     """
 
     def start(self, embedded_process: bool = False) -> None:
-        """Run until a signal ends the process, or at once end it if Redis cannot be used."""
+        """Run until a signal ends the process; exit at once if this Redis cannot be used."""
         try:
             check_at_start(connect(settings()))
         except InputError as error:
@@ -45,11 +45,11 @@ class WaitingService(Service):
                 if not self._is_outage(error):
                     raise
                 log.warning("beat waits for Redis", error=error)
-                self._forget_connections()
+                self._drop_scheduler()
                 time.sleep(_PAUSE_S)
 
     def sync(self) -> None:
-        """Release the lock; it expires by itself if Redis does not take that."""
+        """Release the lock; it expires by itself if Redis refuses that."""
         try:
             if "scheduler" in self.__dict__:
                 super().sync()
@@ -58,12 +58,12 @@ class WaitingService(Service):
         self._is_stopped.set()
 
     def _is_outage(self, error: Exception) -> bool:
-        # Celery goes on without the lock if Redis fails while RedBeat takes it.
+        # If Redis fails while RedBeat takes the lock, Celery goes on without it.
         has_no_lock = getattr(self.__dict__.get("scheduler"), "lock", True) is None
         return isinstance(error, _OUTAGES) or has_no_lock
 
-    def _forget_connections(self) -> None:
-        """Have the next scheduler connect again: a name may lead to another server by now."""
+    def _drop_scheduler(self) -> None:
+        """Drop the scheduler, so that the next one connects again, perhaps to another server."""
         self.__dict__.pop("scheduler", None)
 
 

@@ -36,8 +36,8 @@ except RankmillError as error:
     click.echo(f"rankmill: {error}", err=True)
     raise SystemExit(error.exit_code) from None
 app.conf.include = ["tasks.jobs"]
-unacked.leave_alone()
-celeryd_init.connect(unacked.restore)
+unacked.disable_restore()
+celeryd_init.connect(unacked.enable_restore)
 celeryd_init.connect(name_worker)
 celeryd_init.connect(host.name_worker)
 celeryd_init.connect(forget_beat)
@@ -47,7 +47,7 @@ worker_process_init.connect(host.name_worker)
 signals.connect()
 app.conf.worker_consumer = "worker.admission.receiver:CheckingConsumer"
 app.Beat = app.subclass_with_self("tasks.beat:WaitingBeat")
-app.control_cls = "worker.admission.answer:DirectControl"
+app.control_cls = "worker.admission.replies:DirectControl"
 app.task_cls = "tasks.base:Shell"  # by name, since a pool process makes its own app
 app.on_after_finalize.connect(forget_built_in_tasks)
 worker_ready.connect(start_reconciling)

@@ -1,7 +1,7 @@
 """The task shells: each parses its message and calls one plain function.
 
 Imports are inside the bodies, so that Flower, beat and a control worker start without torch.
-A message is taken whole, since that of a newer release may have further arguments.
+Each takes all arguments as one, since a newer release may send more of them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def report(**arguments: Any) -> None:
     soft_time_limit=_NOTIFY_LIMIT_S,
 )
 def notify(**arguments: Any) -> None:
-    """Post an event to the webhook, if it is of a job or a schedule of this cluster."""
+    """Post an event to the webhook if a job or a schedule of this cluster has it."""
     from producer.schedules.events import is_noted
     from producer.schedules.store import Store
     from rankmill.notify import NotifyMessage, as_recorded

@@ -1,6 +1,6 @@
-"""Only workers put the messages of a dead worker back into their queue.
+"""Let only workers put the messages of a dead worker back into their queues.
 
-Flower would do it too. It would need the rights to write to queues and to run a script.
+kombu does it in every process. Flower would need rights to write to queues and to run a script.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from typing import Any
 from kombu.transport.redis import Channel, QoS
 
 
-class ReadingQoS(QoS):
-    """The book of unacknowledged messages of a process that takes no work."""
+class PassiveQoS(QoS):
+    """kombu's record of unacknowledged messages, for a process that takes no work."""
 
     def restore_visible(self, *_: Any, **__: Any) -> None:
-        """Leave the messages of others alone."""
+        """Put nothing back."""
 
 
-def leave_alone() -> None:
-    """Leave the messages of others alone in this process, until it proves to be a worker."""
-    Channel.QoS = ReadingQoS
+def disable_restore() -> None:
+    """Put no messages back in this process, unless it becomes a worker."""
+    Channel.QoS = PassiveQoS
 
 
-def restore(**_: Any) -> None:
-    """Put back the messages of dead workers (signal `celeryd_init`)."""
+def enable_restore(**_: Any) -> None:
+    """Put the messages of dead workers back in this process (signal `celeryd_init`)."""
     Channel.QoS = QoS

@@ -90,9 +90,9 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
 
 
 def leave(sender: Any = None, **_: Any) -> None:
-    """Remove a worker that was stopped from those in Redis (signal `worker_shutdown`).
+    """Remove a stopped worker from Redis, so that it does not count as lost (`worker_shutdown`).
 
-    One that ends by an error or for its device stays, and counts as lost.
+    One that ends by an error, or because its device failed, stays and counts as lost.
     """
     _stopping.set()
     if sender.exitcode:

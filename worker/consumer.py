@@ -17,7 +17,7 @@ _PAUSE_S = 1.0
 
 
 class WaitingConsumer(Consumer):
-    """Takes each error of Redis for a lost connection, and makes a new one after a pause."""
+    """Celery's consumer, which handles each error of Redis as a lost connection."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -26,7 +26,7 @@ class WaitingConsumer(Consumer):
         self._unsaved: list[tuple[str, Any]] = []
 
     def connect(self) -> Any:
-        """Return the connection; its facts, as Flower shows them, leave out the options.
+        """Return the connection, without its options in the facts that Flower shows.
 
         The options of sentinels hold their password.
         """
@@ -41,15 +41,15 @@ class WaitingConsumer(Consumer):
         _pause()
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Pause; Celery's own line has no address that this log does not have."""
+        """Log the error as this project does, and pause."""
         log.warning("worker waits for Redis", error=exc)
         _pause()
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Any:
-        """Return Celery's handler, once the messages that Redis did not save are back in it.
+        """Put back the messages that Redis did not save, then return Celery's handler.
 
-        A message leaves its queue before it is saved as taken. If Redis refuses the second, as a
-        full one does, no other copy exists.
+        A message leaves its queue before Redis saves it as unacknowledged. If Redis refuses to
+        save it, as a full one does, this process has the only copy.
         """
         while self._unsaved:
             queue, message = self._unsaved[-1]

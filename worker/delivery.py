@@ -97,7 +97,7 @@ def put_off(shard: ShardSpec, for_s: float) -> None:
 
 
 def give_up(shard: ShardSpec, error: RankmillError) -> str:
-    """Decline a shard whose transient error did not pass; return the outcome if its job failed.
+    """Decline a shard whose retries did not help; return the outcome if the job has ended.
 
     Raises:
         Declined: another host may do it.
@@ -107,7 +107,7 @@ def give_up(shard: ShardSpec, error: RankmillError) -> str:
         if job is None:
             return "not wanted any more"
         tried.record = job.record
-        raise HostUnfit(f"{error} (it did not pass)")
+        raise HostUnfit(f"{error} (retries did not help)")
     return tried.outcome
 
 

@@ -1,4 +1,4 @@
-"""Check what a worker needs for its work: its folders and buckets, models, scratch space.
+"""Check what a worker needs from its host: folders and buckets, models, scratch space.
 
 The check runs at the worker's start, after each decline and then every minute until all is well. It
 has its own thread in the main process, since a mount that hangs would stop anything else.
@@ -32,26 +32,26 @@ _SCRATCH_BYTES = 2**20
 
 
 def check(settings: Settings, *, scores: bool) -> tuple[list[str], bool]:
-    """Check this host.
+    """Return what is wrong with this host.
 
     Args:
         settings: whose prefixes, models and scratch folder are checked.
         scores: whether the worker loads models.
 
     Returns:
-        What is wrong, and whether the worker can do no work at all because of it.
+        One line for each fault, and whether the worker can do no work at all because of them.
     """
     prefixes = list(settings.allowed_prefixes or ())
     away = {prefix: error for prefix in prefixes if (error := _unreachable(prefix))}
     places = list(away.values())
     if prefixes and not places and not any(map(_is_writable, prefixes)):
         places = [f"none of RANKMILL_ALLOWED_PREFIXES can be written to: {', '.join(prefixes)}"]
-    is_nowhere = bool(places) and (len(away) == len(prefixes) or not away)
+    has_no_place = bool(places) and (len(away) == len(prefixes) or not away)
     scratch = list(_scratch(settings))
     named = [each for each in settings.allowed_models or () if not each.endswith("/*")]
     models = list(_models(named)) if scores else []
     has_no_model = bool(named) and len(models) == len(named)
-    return [*places, *scratch, *models], bool(scratch) or is_nowhere or has_no_model
+    return [*places, *scratch, *models], bool(scratch) or has_no_place or has_no_model
 
 
 def _unreachable(prefix: str) -> str | None:
@@ -80,7 +80,7 @@ def _scratch(settings: Settings) -> Iterator[str]:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_SCRATCH_BYTES))
     except OSError as error:
-        yield f"scratch folder {folder}: {error.strerror}; see RANKMILL_SCRATCH"
+        yield f"scratch folder {folder}: {error.strerror}; repair it or set RANKMILL_SCRATCH"
 
 
 def _models(names: list[str]) -> Iterator[str]:
@@ -105,7 +105,7 @@ class Fitness:
         self._is_held_back = False
 
     def start(self, *, scores: bool) -> None:
-        """Check now, and then whenever there is a reason to."""
+        """Check now, after each decline, and each minute while something is wrong."""
         self._pauses.is_held_back = lambda: self._is_held_back
         self._pauses.on_decline = self._asked.set
         target, name = self._check_for_ever, "fitness"
@@ -116,7 +116,9 @@ class Fitness:
         began = self._began
         hangs = began is not None and time.monotonic() - began > _ANSWERS_IN_S
         slow = (
-            ["a folder or a bucket of RANKMILL_ALLOWED_PREFIXES does not answer"] if hangs else []
+            ["a folder or a bucket of RANKMILL_ALLOWED_PREFIXES hangs; check its mount"]
+            if hangs
+            else []
         )
         return list(dict.fromkeys([*slow, *self._problems, *self._pauses.reasons()]))
 

@@ -65,8 +65,8 @@ def load(spec: JobSpec) -> LoadedModel:
     )
     if options not in _held:
         release()
-        # A large model from slow storage takes many minutes, in which nothing else can beat.
-        with task_heartbeat().beaten(settings().load_s):
+        # A large model on slow storage loads for many minutes, and reports no progress.
+        with task_heartbeat().beat_in_background(settings().load_s):
             _held[options] = _load(spec)
     return _held[options]
 

@@ -1,8 +1,8 @@
 """Pause the queues whose work this worker has declined, so that other workers take it.
 
-Else an idle worker that can do nothing would take the same messages again and again, faster than
-the others. All of this runs in the main process. A pause begins before Celery takes the next
-message, since the loop that takes it also hears of the decline.
+Otherwise an idle worker that can do nothing would take the same messages again and again, faster
+than the others. All of this runs in the main process. A pause begins before Celery takes the next
+message, since one loop handles both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rankmill.logs import get_logger
 log = get_logger(__name__)
 
 _FIRST_S, _LONGEST_S = 1.0, 30.0
-# A decline after so long is a new matter.
+# After this time without a decline, pauses begin short again.
 _FORGOTTEN_S = 300.0
 
 
@@ -43,7 +43,7 @@ class Pause:
 class Pauses:
     """The pauses of a worker's queues.
 
-    `declined` and `resume` run in the thread of Celery's loop; any thread may call the others.
+    `pause` and `resume` run in the thread of Celery's loop; any thread may call the others.
 
     Attributes:
         is_held_back: returns whether no pause may end yet.
@@ -61,8 +61,8 @@ class Pauses:
         self._consumer = sender
         sender.timer.call_repeatedly(_FIRST_S, self.resume)
 
-    def declined(self, queue: str, reason: str) -> None:
-        """Take nothing from a queue for a while, since its work cannot be done here."""
+    def pause(self, queue: str, reason: str) -> None:
+        """Take nothing from a queue for a while, since its work was declined."""
         now, last = time.monotonic(), self._pauses.get(queue)
         if last is None or now - last.since > _FORGOTTEN_S + last.length_s:
             last = Pause("", _FIRST_S / 2, now, is_over=True)
@@ -106,8 +106,8 @@ class PausingRequest(Request):  # type: ignore[misc]  # Celery has no types
     """Celery's request, which pauses its queue if its work was declined."""
 
     def on_retry(self, exc_info: Any) -> None:
-        """Acknowledge a message that was sent again."""
+        """Acknowledge a message that was sent again; pause its queue if it was declined."""
         error = exc_info.exception.exc
         if isinstance(error, Declined):
-            pauses().declined(self.delivery_info["routing_key"], str(error))
+            pauses().pause(self.delivery_info["routing_key"], str(error))
         super().on_retry(exc_info)

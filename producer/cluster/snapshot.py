@@ -62,11 +62,11 @@ class Survey:
         jobs: the oldest of the `n_jobs` jobs that are not over, at most a hundred.
         queues: waiting messages by queue and priority of their job; "none" for messages without a
             running job.
-        n_lost_workers: scoring workers that went within the last hour without a stop.
+        n_lost_workers: scoring workers that died within the last hour.
         n_late: schedules whose run is past its deadline.
         memory_used: bytes used by Redis.
         memory_max: its limit in bytes; 0 if it has none.
-        n_broken: entries that are not what Rankmill keeps there; they are left out.
+        n_broken: entries with a wrong type or value; they are left out.
     """
 
     jobs: list[JobSurvey]

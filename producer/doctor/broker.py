@@ -49,7 +49,11 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
     try:
         check_takes_writes(Ledger.connect(settings).redis)
     except BrokerUnavailable as error:
-        yield problem("redis writes", str(error), "until then workers wait, and no job is taken")
+        yield problem(
+            "redis writes",
+            str(error),
+            "let Redis take writes; until then workers wait, and no job is accepted",
+        )
     policy = str(facts.get("maxmemory_policy", ""))
     if policy == "noeviction":
         yield ok("redis policy", "noeviction")

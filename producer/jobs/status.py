@@ -29,8 +29,8 @@ class JobStatus(BaseModel):
         progress_at: when the last pair was scored.
         scoring_s: seconds in which at least one shard ran, in any worker; None until it succeeded.
         pairs_per_s: pairs per second of scoring, without idle time.
-        reason: why it failed, waits, was interrupted, has an unknown state, or is declined by
-            some hosts.
+        reason: why it failed, waits, was interrupted or has an unknown state, or why some hosts
+            decline it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -120,7 +120,7 @@ def status_from_storage(output: Output) -> JobStatus:
 
 
 def _finished(output: Output, record: JobRecord, state: JobState) -> JobStatus | None:
-    """Return the status of a finished job without its reports; None for an earlier release's."""
+    """Return the status of a finished job from manifest and times; None if it has no times."""
     manifest, times = output.read_manifest(), output.read_times()
     if manifest is None or times is None:
         return None

@@ -16,7 +16,7 @@ def fields_of(firing: Firing) -> dict[str, str]:
 
 
 def is_noted(event: Event, store: Store) -> bool:
-    """Return whether an event is of a due time for which no job could be made."""
+    """Return whether an event belongs to a due time for which no job could be submitted."""
     if event.schedule is None or event.kind != "failed":
         return False
     return any(

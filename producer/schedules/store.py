@@ -90,7 +90,7 @@ class Store:
             pipe.execute()
 
     def seen(self, name: str) -> datetime | None:
-        """Return the time up to which due times are noted; None without one, or if it is broken."""
+        """Return the time up to which due times are noted; None if it is missing or broken."""
         with broker_errors():
             text = cast(str | None, self._redis.hget(_SEEN, name))
         try:

@@ -26,9 +26,11 @@ _FIRST_OPTIONS = frozenset(
         "output_uri",
     }
 )
-# What no result depends on.
+# Fields that change no result.
 _NOT_IN_ID = frozenset({"minor", "priority", "reuse_from"})
-_FIRST_OF_FILE = frozenset({"version", "uri", "n_rows", "size_bytes", "state", "partition", "role"})
+_FIRST_FILE_FIELDS = frozenset(
+    {"version", "uri", "n_rows", "size_bytes", "state", "partition", "role"}
+)
 
 
 def _unset(meaning: str) -> dict[str, JsonValue]:
@@ -218,7 +220,7 @@ def job_id_for(spec: JobSpec, files: tuple[InputFile, ...]) -> str:
     """
     digest = hashlib.sha256(_identifying(spec, _FIRST_OPTIONS))
     for file in files:
-        digest.update(_identifying(file, _FIRST_OF_FILE))
+        digest.update(_identifying(file, _FIRST_FILE_FIELDS))
     return digest.hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""When the shards of a job ran, from their reports."""
+"""Compute from the shards' reports when a job was scored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rankmill.spans import covered_s
 
 
 def scoring_times(job_id: str, reports: Iterable[ShardReport]) -> Times | None:
-    """Return when shards ran; None if there are none, or if release 0.1 ran one."""
+    """Return when shards ran; None without shards, or if release 0.1 ran one."""
     spans = []
     for report in reports:
         if report.finished_at is None:

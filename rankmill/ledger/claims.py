@@ -87,7 +87,7 @@ class Claims:
         return bool(renewed)
 
     def _extend(self, key: str, token: str, for_ms: int) -> bool:
-        """Extend a claim without a script, which a submitter may not run."""
+        """Extend a claim in a transaction, since a producer may not run scripts."""
         is_ours = False
 
         def extend(pipe: redis.client.Pipeline) -> None:
@@ -113,7 +113,7 @@ class Claims:
                 pipe.delete(key)
             pipe.hdel(job.live, str(shard_index))
 
-        with broker_errors():  # without a script, which a submitter may not run
+        with broker_errors():  # a transaction, since a producer may not run scripts
             self._redis.transaction(release, key)
 
     @contextmanager
@@ -191,7 +191,7 @@ class Claim:
     @classmethod
     def take(cls, claims: Claims, job_id: str, shard_index: int, claim_s: float) -> Claim | None:
         """Take the claim of a shard; return None while another that may be alive holds it."""
-        # Two machines may have one name, and the first namespace has one id on all of them.
+        # Two machines may have the same name, and the first namespace has the same id on all.
         place = f"{socket.gethostname()}/{machine_id()}/{pid_namespace()}"
         owner = f"{place}:{os.getpid()}"
         token = claims.take(job_id, shard_index, owner, claim_s)

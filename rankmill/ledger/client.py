@@ -20,14 +20,14 @@ from rankmill.errors import BrokerUnavailable, CommandRejected, EntryBroken, Inp
 from rankmill.ledger.lock import WatchedLock
 from rankmill.settings import Settings, settings
 
-# What Redis answers while it cannot work, and what to do. All of it passes without a new command.
+# What Redis answers while it cannot work, and what to do. The same command may succeed later.
 _REMEDIES = {
     "OOM": "raise its maxmemory, or remove what else it holds",
     "READONLY": "it is a replica; name the primary in RANKMILL_BROKER_URL",
     "NOREPLICAS": "bring its replicas back, or lower min-replicas-to-write",
     "MASTERDOWN": "it is a replica whose primary is away; name the primary in RANKMILL_BROKER_URL",
     "NOPERM": "give user {user} the rights that docker/redis/users.acl names",
-    "MISCONF": "its disk does not take what it saves; see its log",
+    "MISCONF": "it cannot save to its disk; see its log",
     "BUSY": "it runs a script of another client; SCRIPT KILL ends that",
     "LOADING": "it reads its data after a start; wait",
     "max number of clients": "raise its maxclients, or close what else is connected",
@@ -55,7 +55,7 @@ def connect(settings: Settings) -> redis.Redis:
         "socket_connect_timeout": 5,
         "health_check_interval": 15,
         "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 4),
-        # A primary that has become a replica: the name may lead to another one by now.
+        # A primary has become a replica: its name may lead to another server by now.
         "retry_on_error": [redis.exceptions.ReadOnlyError],
         "client_name": "rankmill",
         **tls_options(settings),
@@ -159,13 +159,13 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 def broker_errors(where: str = "") -> Iterator[None]:
     """Raise BrokerUnavailable in place of any error of Redis, or of kombu's connection to it.
 
-    A key of another type is an EntryBroken; `where` names it.
+    A key of a wrong type is an EntryBroken; `where` names the key.
     """
     try:
         yield
     except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError) as error:
         if "WRONGTYPE" in str(error):
-            raise EntryBroken(f"{where or 'a key'} in Redis is of another type: {error}") from error
+            raise EntryBroken(f"{where or 'a key'} in Redis has a wrong type: {error}") from error
         raise unavailable(error) from error
     except kombu.exceptions.OperationalError as error:
         raise unavailable(error) from error
@@ -187,7 +187,7 @@ def unavailable(error: BaseException) -> BrokerUnavailable:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return BrokerUnavailable(
             f"Redis shows a certificate that is not trusted ({error}); name its CA with "
-            "RANKMILL_BROKER_CA, and in RANKMILL_BROKER_URL a host that it is made out to"
+            "RANKMILL_BROKER_CA, and in RANKMILL_BROKER_URL a host name that the certificate has"
         )
     return BrokerUnavailable(
         f"Redis does not answer ({error}); is it running, is RANKMILL_BROKER_URL right?"

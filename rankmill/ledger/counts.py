@@ -88,11 +88,11 @@ class JobCounts:
                 n_pairs_before=count("n_pairs_before") if "n_pairs_before" in fields else 0,
             )
         except (KeyError, ValueError) as error:
-            raise EntryBroken(f"job {job_id} in Redis: {error!r:.80}") from error
+            raise EntryBroken(f"job {job_id} is broken in Redis: {error!r:.80}") from error
 
 
 class Progress(NamedTuple):
-    """What decides which shards of a job are sent next.
+    """The counts that decide which shards of a job are sent next.
 
     Attributes:
         sum_priorities: the sum over all jobs that have not ended.

@@ -1,12 +1,12 @@
-"""Declines: the work that hosts could not do and sent back, and when no host is left for it.
+"""Note the work that hosts decline, and decide when no host is left for a job.
 
     rankmill:job:ID:declined   hash   the last `Decline` of a worker, as JSON, by worker
-    rankmill:unfit             zset   "worker: reasons" of a worker that cannot do all, by time seen
+    rankmill:unfit             zset   "worker: reasons" of a worker that cannot do all work, by time
 
-A job that no host can do must end; one that some host can do must not. So a job has failed when
-every live worker of the queue has declined it. A large cluster need not try all its hosts: a job
-has also failed when three machines have had the same kind of fault for half a minute, while no
-shard ran or ended. Settings that differ do not count then, since they do in any rolling change.
+A job that no host can do must end; one that some host can do must not. So a job fails when every
+live worker of the queue has declined it. A large cluster need not try all its hosts: a job also
+fails when three machines have had the same kind of fault for half a minute, while no shard ran or
+ended. Declines because of settings do not count then, since settings differ in any rolling change.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Declines:
         self._redis = client
 
     def note(self, job_id: str, decline: Decline, keep_s: int) -> list[Decline]:
-        """Note a decline in the place of its worker's last; return all of the job that count."""
+        """Replace a worker's last decline of a job; return all declines of the job that count."""
         key = JobKeys(job_id).declined
         others = self.of_job(job_id, decline.at)
         for last in others:
@@ -151,7 +151,7 @@ def _at(decline: Decline) -> float:
 
 
 def _parsed(values: Sequence[str]) -> list[Decline]:
-    """Return the declines; leave out values that are none, as another program may write them."""
+    """Return the declines; leave out values that are not declines, such as another program's."""
     found = []
     for value in values:
         try:

@@ -162,7 +162,7 @@ class Ledger:
         """Return the job's live counts, or None if Redis does not know it.
 
         Raises:
-            EntryBroken: Redis holds something else there.
+            EntryBroken: the entry has a wrong type or value.
         """
         job = JobKeys(job_id)
         with broker_errors(f"job {job_id}"):
@@ -196,7 +196,7 @@ class Ledger:
             if current in before:
                 pipe.hset(key, items=["state", state, "message", message, "state_at", seconds])
 
-        with broker_errors():  # without a script, since a submitter may cancel but run none
+        with broker_errors():  # a transaction, since a producer may cancel but not run scripts
             self.redis.transaction(move, key)
 
     def end_job(self, job_id: str, state: JobState, message: str, keep_s: int) -> None:
@@ -211,7 +211,7 @@ class Ledger:
             pipe.execute()
 
     def progress(self, job_id: str) -> Progress | None:
-        """Return what decides which shards are sent next; None if Redis does not know the job."""
+        """Return the counts for the next shards to send; None if Redis does not know the job."""
         keys = [JobKeys(job_id).hash, _RUNNING, WORKERS]
         with broker_errors():
             found = cast(list[Any], self._advance(keys=keys, args=[int(SEEN_S)]))
@@ -231,7 +231,7 @@ class Ledger:
         """Return the shards sent and not finished, with the time of sending.
 
         Raises:
-            EntryBroken: Redis holds something else there.
+            EntryBroken: the entry has a wrong type or value.
         """
         with broker_errors(f"job {job_id}"):
             pairs = self.redis.zrange(JobKeys(job_id).inflight, 0, -1, withscores=True)
@@ -241,7 +241,9 @@ class Ledger:
                 for name, at in cast(list[tuple[str, float]], pairs)
             }
         except ValueError as error:
-            raise EntryBroken(f"shards of job {job_id} in Redis: {error!s:.80}") from error
+            raise EntryBroken(
+                f"shards of job {job_id} are broken in Redis: {error!s:.80}"
+            ) from error
 
     def sent_again(self, job_id: str, shard_index: int, in_s: float = 0.0) -> None:
         """Note that a shard's message was sent again, or will be delivered in `in_s` seconds."""

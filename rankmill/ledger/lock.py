@@ -10,9 +10,9 @@ from redis.lock import Lock
 
 
 class WatchedLock(Lock):
-    """The lock of redis-py, which gives up or extends it in a transaction.
+    """The lock of redis-py, released and extended in transactions.
 
-    An extension sets the time that is left. It is not added to what is left, as RedBeat wants it.
+    An extension sets the remaining time, as RedBeat expects; it is not added to it.
     """
 
     @no_type_check  # redis-py declares these for two kinds of clients
@@ -29,7 +29,7 @@ class WatchedLock(Lock):
 
     @no_type_check
     def do_reacquire(self) -> bool:
-        """Let the lock expire after its whole time."""
+        """Let the lock expire after its full time."""
         return self.do_extend(self.timeout, True)
 
     @no_type_check
@@ -38,7 +38,9 @@ class WatchedLock(Lock):
             held_by = pipe.get(self.name)
             pipe.multi()
             if held_by is None or pipe.get_encoder().encode(held_by) != token:
-                raise LockNotOwnedError(f"{self.name} is another's now", lock_name=self.name)
+                raise LockNotOwnedError(
+                    f"{self.name} is held by another process now", lock_name=self.name
+                )
             do(pipe)
 
         self.redis.transaction(act, self.name)

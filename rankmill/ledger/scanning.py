@@ -1,6 +1,6 @@
-"""What a scan for lost work reads from Redis and writes to it.
+"""Read jobs for a scan for lost work, and let one process at a time scan.
 
-rankmill:turn:NAME             string token of the process whose turn it is; expires
+rankmill:turn:NAME             string token of the process that holds the lease; expires
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from rankmill.ledger.counts import JobCounts, checked_count, checked_time
 from rankmill.ledger.scripts import HOLD, RELEASE, SEND_AGAIN
 
 
-class Turn:
-    """A turn that one process among all keeps for as long as it renews it.
+class Lease:
+    """A lease that one process at a time holds, for as long as it renews it.
 
     Each method raises BrokerUnavailable when Redis does not answer.
     """
@@ -39,11 +39,11 @@ class Turn:
 
     @property
     def is_held(self) -> bool:
-        """Whether it is still this process's turn, by its own clock."""
+        """Whether this process still holds the lease, by its own clock."""
         return time.monotonic() < self._valid_until
 
     def hold(self) -> bool:
-        """Renew the turn, or take it if nobody has it; return whether it is this process's now."""
+        """Renew the lease, or take it if it is free; return whether this process holds it."""
         asked_at, lease_ms = time.monotonic(), max(1, int(self._lease_s * 1000))
         with broker_errors():
             had = self._valid_until > 0
@@ -56,15 +56,15 @@ class Turn:
 
     @property
     def held_for_s(self) -> float:
-        """Seconds since this process took the turn that it holds."""
+        """Seconds since this process took the lease that it holds."""
         return time.monotonic() - self._since
 
     def let_lapse(self) -> None:
-        """Do not renew the turn; it ends by itself."""
+        """Do not renew the lease, so that it expires."""
         self._valid_until = 0.0
 
-    def give_up(self) -> None:
-        """Let another process take the turn."""
+    def release(self) -> None:
+        """Let another process take the lease at once."""
         self._valid_until = 0.0
         with broker_errors():
             self._release(keys=[self._key], args=[self._token])
@@ -72,8 +72,8 @@ class Turn:
     def may_send_again(self, job_id: str, shard_index: int, due: float) -> bool:
         """Note that a lost shard is sent again; return False if it must not be.
 
-        It must not if the turn is another's now. Nor if the shard was claimed, finished or sent
-        again since it was found.
+        It must not be if another process holds the lease now, or if the shard was claimed, finished
+        or sent again since it was found.
         """
         job = JobKeys(job_id)
         keys = [self._key, job.inflight, job.claim(shard_index)]
@@ -82,11 +82,11 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ScannedJob:
     """A job as Redis shows it to a scan.
 
     Attributes:
-        counts: its counts; None if Redis has lost them or holds something else.
+        counts: its counts; None if Redis has lost them, or if they are broken.
         output_uri: its output, if Redis knows it.
         next_shard: the first shard that was never sent.
         in_flight: the shards sent and not finished, with the time at which they were due.
@@ -103,7 +103,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Standings:
+class Scan:
     """Several jobs in Redis, and what waited in the queues just before.
 
     Attributes:
@@ -111,17 +111,17 @@ class Standings:
         now: the time of Redis's clock, in seconds since 1970.
     """
 
-    jobs: dict[str, Standing]
+    jobs: dict[str, ScannedJob]
     messages: list[str]
     now: float
 
 
-def read_standings(
+def read_scan(
     client: redis.Redis, job_ids: Sequence[str], queues: Sequence[str], settle_s: float
-) -> Standings:
+) -> Scan:
     """Read jobs in two round trips, or in none if there are no jobs.
 
-    The queues are read before the claims. So a message that is taken meanwhile counts as waiting.
+    The queues are read before the claims. A message that is taken meanwhile counts as waiting.
 
     Args:
         client: a client of the ledger's Redis.
@@ -133,7 +133,7 @@ def read_standings(
         BrokerUnavailable: Redis does not answer.
     """
     if not job_ids:
-        return Standings({}, [], 0.0)
+        return Scan({}, [], 0.0)
     pipe = client.pipeline(transaction=False)
     pipe.time()
     for job_id in job_ids:
@@ -143,7 +143,7 @@ def read_standings(
     (seconds, micros), *answers = _answers(pipe)
     now = float(seconds) + float(micros) / 1e6
     answered = zip(job_ids, answers[::3], answers[1::3], answers[2::3], strict=True)
-    jobs = {job_id: _standing(job_id, *answer) for job_id, *answer in answered}
+    jobs = {job_id: _scanned(job_id, *answer) for job_id, *answer in answered}
     works = {
         job_id: [
             *(PREPARATION, FINALIZATION),
@@ -153,7 +153,7 @@ def read_standings(
         if job.counts is not None and not job.counts.state.is_final
     }
     if not works:
-        return Standings(jobs, [], now)
+        return Scan(jobs, [], now)
     pipe = client.pipeline(transaction=False)
     for queue in queues:
         pipe.lrange(queue, 0, -1)
@@ -166,11 +166,11 @@ def read_standings(
             n for n, holder in zip(work, holders, strict=True) if holder is not None
         )
     messages = [text for queue in waiting if isinstance(queue, list) for text in queue]
-    return Standings(jobs, messages, now)
+    return Scan(jobs, messages, now)
 
 
 def _answers(pipe: redis.client.Pipeline) -> list[Any]:
-    """Return the answers; in place of that of a key of another type, the error."""
+    """Return the answers; a key of a wrong type has its error in place of an answer."""
     with broker_errors():
         answers = pipe.execute(raise_on_error=False)
         for answer in answers:
@@ -179,17 +179,17 @@ def _answers(pipe: redis.client.Pipeline) -> list[Any]:
     return answers
 
 
-def _standing(job_id: str, fields: Any, live: Any, in_flight: Any) -> Standing:
+def _scanned(job_id: str, fields: Any, live: Any, in_flight: Any) -> ScannedJob:
     output_uri = fields.get("output_uri") if isinstance(fields, dict) else None
     try:
         for answer in (fields, live, in_flight):
             if isinstance(answer, Exception):
-                raise EntryBroken(f"job {job_id} in Redis: {answer}")
-        return Standing(
+                raise EntryBroken(f"job {job_id} is broken in Redis: {answer}")
+        return ScannedJob(
             counts=JobCounts.of(job_id, fields, live),
             output_uri=output_uri,
             next_shard=checked_count(fields.get("next_shard", "0")),
             in_flight={checked_count(name): checked_time(due) for name, due in in_flight},
         )
     except (ValueError, EntryBroken) as error:
-        return Standing(None, output_uri, broken=f"{error!s:.80}")
+        return ScannedJob(None, output_uri, broken=f"{error!s:.80}")

@@ -53,7 +53,7 @@ end
 return 1
 """
 
-# Gives up a turn that this token has.
+# Releases a lease that this token holds.
 RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
@@ -65,13 +65,13 @@ local now = time[1] .. '.' .. string.format('%06d', time[2])
 for i = 1, #KEYS do redis.call('ZADD', KEYS[i], now, ARGV[1]) end
 """
 
-# Extends a turn that this token has.
+# Extends a lease that this token holds.
 HOLD = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 
-# Lets the one who has the turn send a lost shard again, once for each time that it was due.
+# Lets the holder of the lease send a lost shard again, once for each time that it was due.
 SEND_AGAIN = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
@@ -81,7 +81,7 @@ redis.call('ZADD', KEYS[2], 'XX', redis.call('TIME')[1], ARGV[2])
 return 1
 """
 
-# What decides how many shards of a job may be in flight, and whether all are done.
+# Returns the counts for the window of a job's shards in flight.
 ADVANCE = """
 local function field(name) return redis.call('HGET', KEYS[1], name) end
 local state = field('state')

@@ -1,4 +1,4 @@
-"""Which Redis servers can be used: 6.2 and newer, Valkey too, no cluster, and only if writable."""
+"""Refuse a server that cannot be used: a Redis before 6.2, a node of a cluster, a read-only one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_server(client: redis.Redis) -> None:
 
 
 def check_at_start(client: redis.Redis) -> None:
-    """Refuse a server that cannot be used; wait elsewhere for one that does not answer.
+    """Refuse a server that cannot be used; accept one that does not answer yet.
 
     Raises:
         InputError: it is a node of a cluster, or too old.
@@ -49,7 +49,8 @@ def check_takes_writes(client: redis.Redis) -> None:
     Raises:
         BrokerUnavailable: Redis does not take it.
     """
-    probe = f"probe-{uuid.uuid4().hex[:6]}"  # as long as a job's id, which Redis's users go by
+    # As long as a job's id, since rights of Redis's users depend on the length.
+    probe = f"probe-{uuid.uuid4().hex[:6]}"
     job, queue = JobKeys(probe), f"rankmill.{probe}"
     with broker_errors(), client.pipeline(transaction=True) as pipe:
         pipe.hset(job.hash, "state", "probe")

@@ -1,4 +1,4 @@
-"""The heartbeats of workers: which live, which are lost, and from which queues they take work.
+"""Keep the heartbeats of workers: which are alive, which died, and which queues they take from.
 
     rankmill:workers               zset   scoring worker by time last seen
     rankmill:takers:QUEUE          zset   worker that takes from the queue, by time last seen
@@ -76,7 +76,7 @@ class Workers:
             return self._redis.zcount(WORKERS, since, "+inf")
 
     def n_lost(self) -> int:
-        """Return the number of scoring workers that went within the last hour without a stop."""
+        """Return the number of scoring workers that died within the last hour."""
         now = self._now()
         with broker_errors(WORKERS):
             return self._redis.zcount(WORKERS, now - _LOST_S, f"({now - SEEN_S}")

@@ -1,4 +1,4 @@
-"""The plans of jobs, each read once in a process."""
+"""Read the plans of jobs, each once in a process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rankmill.output.output import Job, Output
 
 
 def planned(output: Output, record: JobRecord) -> Job:
-    """Return the planned job of a record.
+    """Return the job of a record, with its plan.
 
     Raises:
         JobUnknown: no such job was planned.

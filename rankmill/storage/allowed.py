@@ -14,7 +14,7 @@ from rankmill.shown import clipped
 
 # Enough to recognize a name; a message may carry megabytes.
 _SHOWN = 200
-# Of Linux. Folders are also made one in the other, and Python ends at 1,000 calls.
+# Linux's limit. Nested folders are made by recursion, which Python limits to 1,000 calls.
 _MAX_PATH_BYTES = 4095
 _MAX_FOLDERS = 500
 

@@ -188,7 +188,7 @@ def _path(uri: str) -> Path:
 
 
 def _open(path: Path, uri: str) -> BinaryIO:
-    """Open a file; opening a pipe or a device may wait for ever, or change it."""
+    """Open a file; refuse a pipe, a socket or a device, which could block the process for ever."""
     mode = path.stat().st_mode
     if not (S_ISREG(mode) or S_ISDIR(mode)):
         raise InputError(f"{uri} is a pipe, a socket or a device, not a file")

@@ -107,4 +107,6 @@ def check_whole(uri: str, size_bytes: int) -> None:
         InputError: it is not.
     """
     if size_bytes > MAX_WHOLE_BYTES:
-        raise InputError(f"{uri} has {size_bytes:,} bytes; a control file has {MAX_WHOLE_BYTES:,}")
+        raise InputError(
+            f"{uri} has {size_bytes:,} bytes; a control file has at most {MAX_WHOLE_BYTES:,}"
+        )

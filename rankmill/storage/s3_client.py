@@ -58,7 +58,7 @@ def _new_client() -> Any:
 
 
 def _session() -> Any:
-    # boto3 itself reads only AWS_DEFAULT_REGION and the profile; all other SDKs read this first.
+    # boto3 itself reads only AWS_DEFAULT_REGION and the profile; other SDKs read AWS_REGION first.
     return boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
 
 
@@ -82,7 +82,7 @@ def _config() -> Config:
 
 
 def _add_payer(request: Any, **_: Any) -> None:
-    """Accept the costs of a request; the header is signed with it."""
+    """Accept the costs of a request, by a header that is signed with it."""
     request.headers["x-amz-request-payer"] = "requester"
 
 

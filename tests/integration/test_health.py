@@ -126,7 +126,7 @@ def test_loading_is_progress_for_a_bounded_time(
         time.sleep(seconds)
         return read_task(path) != before
 
-    with heartbeat.at_work("shard"), heartbeat.beaten(0.5):
+    with heartbeat.at_work("shard"), heartbeat.beat_in_background(0.5):
         assert beats_in(0.3)
         time.sleep(0.4)
         assert not beats_in(0.3)

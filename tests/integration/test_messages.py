@@ -21,7 +21,7 @@ from tests.support.messages import BAD
 HOST = socket.gethostname()
 
 
-def question(headers: object = None, body: object = None, **changes: Any) -> bytes:
+def remote_control(headers: object = None, body: object = None, **changes: Any) -> bytes:
     """Return a message of remote control, a ping with changes."""
     asked = {"method": "ping", "arguments": {}, "destination": None, **changes}
     message = {
@@ -41,7 +41,7 @@ def question(headers: object = None, body: object = None, **changes: Any) -> byt
 
 
 def ask(method: str, **arguments: object) -> bytes:
-    return question(method=method, arguments=arguments)
+    return remote_control(method=method, arguments=arguments)
 
 
 # By its name: what is published as remote control, and a part of the line about it.
@@ -49,11 +49,14 @@ QUESTIONS: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"x", "it is not an object"),
     "a number": (b"5", "it is not an object"),
     "an empty object": (b"{}", "body is missing"),
-    "a huge question": (b" " * 3 * 2**20, "larger than 1,048,576 bytes"),
-    "compressed": (question(headers={"compression": "application/x-bz2"}), "headers.compression"),
-    "a clock that is a text": (question(headers={"clock": "x"}), "headers.clock"),
-    "a clock of 400 digits": (question(headers={"clock": 10**400}), "headers.clock"),
-    "a body that is a list": (question(body=[]), "body"),
+    "a huge command": (b" " * 3 * 2**20, "larger than 1,048,576 bytes"),
+    "compressed": (
+        remote_control(headers={"compression": "application/x-bz2"}),
+        "headers.compression",
+    ),
+    "a clock that is a text": (remote_control(headers={"clock": "x"}), "headers.clock"),
+    "a clock of 400 digits": (remote_control(headers={"clock": 10**400}), "headers.clock"),
+    "a body that is a list": (remote_control(body=[]), "body"),
     "an unknown command": (ask("nope"), "remote control: method 'nope'"),
     "another queue": (ask("add_consumer", queue="x"), "remote control: method 'add_consumer'"),
     **{
@@ -66,9 +69,9 @@ QUESTIONS: dict[str, tuple[bytes, str]] = {
     },
     "an unknown argument": (ask("ping", x=1), "arguments.x"),
     "attributes of tasks": (ask("registered", taskinfoitems=["app"]), "taskinfoitems"),
-    "a pattern": (question(pattern="(a+)+$", matcher="pcre"), "pattern"),
+    "a pattern": (remote_control(pattern="(a+)+$", matcher="pcre"), "pattern"),
     "an answer to another key": (
-        question(reply_to={"exchange": "", "routing_key": CONTROL_QUEUE}),
+        remote_control(reply_to={"exchange": "", "routing_key": CONTROL_QUEUE}),
         "reply_to.exchange",
     ),
 }

@@ -15,7 +15,7 @@ from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
 from rankmill.ledger.claims import FINALIZATION
 from rankmill.ledger.jobs import Ledger
-from rankmill.ledger.scanning import Turn
+from rankmill.ledger.scanning import Lease
 from rankmill.reconcile import Reconciler
 from tests.support.inputs import pairs, write
 
@@ -86,10 +86,10 @@ def test_work_that_a_worker_claims_between_two_scans_is_not_sent(
     assert _waiting(ledger) == []
 
 
-def test_a_worker_without_the_turn_sends_nothing(job: JobHandle, ledger: Ledger) -> None:
+def test_a_worker_without_the_lease_sends_nothing(job: JobHandle, ledger: Ledger) -> None:
     _age(ledger, job)
     (shard_index, due), *_ = ledger.in_flight(job.job_id).items()
-    frozen, successor = (Turn(ledger.redis, "reconcile", 0.2) for _ in range(2))
+    frozen, successor = (Lease(ledger.redis, "reconcile", 0.2) for _ in range(2))
     assert frozen.hold() and not successor.hold()
     assert frozen.hold()
     time.sleep(0.3)

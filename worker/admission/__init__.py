@@ -1,1 +1,1 @@
-"""What a worker takes from Redis: its own tasks and a few questions, checked before use."""
+"""Check what a worker takes from Redis before use: messages of its tasks, and remote control."""

@@ -1,8 +1,8 @@
 """The schema of a message as it is in Redis: kombu's envelope round Celery's headers and body.
 
-It has what Celery itself writes, when it sends, retries or restores a message, and what clients in
-other languages write by Celery's protocol 2. Celery gives some other headers a meaning, such as
-time limits, callbacks and compression; no task here uses them.
+It allows what Celery writes when it sends, retries or restores a message, and what clients in other
+languages write by Celery's protocol 2. It refuses other headers that mean something to Celery, such
+as time limits, callbacks and compression: no task here uses them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pydantic import (
 from rankmill.errors import InputError
 from rankmill.wrong_value import wrong_value
 
-# Of a message as it is in Redis; its body is in base64.
+# The maximum size of a message in Redis, with its body in base64.
 MAX_BYTES = 2**20
 
-# Redis delivers a message again after so long, so that a later start would be two.
+# After this time Redis delivers a message again; with a later start it would run twice.
 _MAX_DELAY = timedelta(hours=6)
 _MAX_LIFE = timedelta(days=366)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -74,7 +74,7 @@ class Strict(BaseModel):
 
 
 class Headers(Strict):
-    """Celery's headers, and those by which tracing tools follow a task; these are ignored."""
+    """Celery's headers, and those of tracing tools, which are ignored."""
 
     task: Name
     id: TaskId
@@ -106,7 +106,7 @@ class Headers(Strict):
 
 
 class DeliveryInfo(Strict):
-    """Where a message was sent to; kombu puts it back there."""
+    """The place that a message was sent to; kombu puts it back there."""
 
     exchange: ExchangeName
     routing_key: QueueName
@@ -138,7 +138,7 @@ class Properties(Strict):
 class Envelope(Strict):
     """A message as it is in a queue.
 
-    The types of content are texts here, so that an error can name the one that was found.
+    The content's type and encoding are any text here, so that an error can name the one found.
     """
 
     body: str
@@ -149,13 +149,13 @@ class Envelope(Strict):
 
 
 class Unacked(RootModel[tuple[Envelope, ExchangeName, QueueName]]):
-    """A message that a worker has taken and not acknowledged, and where it came from."""
+    """A message that a worker has taken and not acknowledged, with its exchange and queue."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
 
 class Embedded(Strict):
-    """The third part of a body: what Celery would do after the task; nothing here."""
+    """The third part of a body, Celery's follow-up tasks; it must be empty."""
 
     callbacks: Empty | None = None
     errbacks: Empty | None = None
@@ -164,7 +164,7 @@ class Embedded(Strict):
 
 
 class Body(Strict):
-    """The JSON of a body, by names."""
+    """The three parts of a body, by name."""
 
     arguments: list[Any]
     named: dict[str, Any]

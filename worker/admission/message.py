@@ -47,16 +47,16 @@ def check_message(content: bytes) -> None:
 
 
 def check_unacked(content: bytes) -> None:
-    """Check an entry of the messages that are taken and not acknowledged: message, exchange, queue.
+    """Check an unacknowledged message as Redis holds it: message, exchange, queue.
 
     Raises:
-        InputError: it is not such an entry, or its message does not pass.
+        InputError: it is not such an entry, or its message fails the check.
     """
     check_envelope(read(Unacked, content).root[0])
 
 
 def check_envelope(message: Envelope) -> None:
-    """Check what the schema of an envelope does not: its task, its body and its arguments.
+    """Check a message's task, body and arguments, which the schema of an envelope leaves open.
 
     Raises:
         InputError: one of them is wrong.
@@ -78,7 +78,7 @@ def check_envelope(message: Envelope) -> None:
 
 
 def _named_arguments(name: str, body: str) -> dict[str, Any]:
-    """Return the arguments in a body that has no others and embeds nothing."""
+    """Return the named arguments of a body; it may hold nothing else."""
     try:
         arguments, named, embedded = json.loads(base64.b64decode(body, validate=True))
         parts = {"arguments": arguments, "named": named, "embedded": embedded}
@@ -95,10 +95,10 @@ def _named_arguments(name: str, body: str) -> dict[str, Any]:
 
 
 def _check_plain(named: dict[str, Any], name: str) -> None:
-    """Check that arguments are neither deep nor of a type that kombu makes of marked objects.
+    """Check that arguments are not nested deeply and hold no object that kombu would convert.
 
     Raises:
-        InputError: they are.
+        InputError: they are, or do.
     """
     level: list[Any] = [named]
     for _ in range(_MAX_DEPTH):

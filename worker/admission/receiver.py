@@ -1,4 +1,4 @@
-"""Celery's consumer, on a channel that checks all that it reads."""
+"""Run Celery's consumer on a channel that checks all that it reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rankmill.logs import get_logger
-from worker.admission.question import forget_other_commands
+from worker.admission.remote_control import forget_other_commands
 from worker.admission.transport import check_all, log_refused
 from worker.consumer import WaitingConsumer
 

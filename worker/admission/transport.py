@@ -1,7 +1,7 @@
 """kombu's channel, with a check of all that it reads from Redis, as raw bytes.
 
-What does not pass is dropped with a line, before kombu takes it apart: kombu and Celery crash on a
-message of an unexpected shape, one worker after the other.
+A message that fails its check is dropped with a line before kombu parses it. kombu and Celery crash
+on a message of an unexpected shape, one worker after the other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rankmill.errors import InputError
 from rankmill.logs import get_logger
 from rankmill.shown import escaped
 from worker.admission.message import check_message, check_unacked
-from worker.admission.question import check_question
+from worker.admission.remote_control import check_command
 
 log = get_logger(__name__)
 
@@ -27,7 +27,7 @@ _N_BINDING_FIELDS = 3  # routing key, pattern, queue
 
 
 def check_all() -> None:
-    """Have every connection of this process to its broker check what it reads."""
+    """Make every connection of this process to its broker check what it reads."""
     for kind in (transport.Transport, transport.SentinelTransport):
         if not issubclass(kind.Channel, CheckedChannel):
             checked = type("Channel", (CheckedChannel, kind.Channel), {})
@@ -41,10 +41,10 @@ def log_refused(error: Exception) -> None:
 
 
 class CheckedQoS(transport.QoS):
-    """The messages that are taken and not acknowledged; also those of workers that died."""
+    """The messages that are not acknowledged yet, with those of dead workers."""
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
-        """Put a message back into its queue; drop it if it is none."""
+        """Put a message back into its queue; drop an entry that fails the check."""
         with self.channel.conn_or_acquire(client) as connected:
             entry = connected.hget(self.unacked_key, tag)
             try:
@@ -69,24 +69,24 @@ class CheckedChannel(transport.Channel):
         return client
 
     def _handle_message(self, client: Any, r: Any) -> Any:
-        """Return a message to all workers, checked."""
+        """Return a message of remote control, checked."""
         payload = super()._handle_message(client, r)
         if payload["data"] and payload["type"] in (b"message", b"pmessage"):
-            check_question(payload["data"])
+            check_command(payload["data"])
         return payload
 
     def _brpop_read(self, **options: Any) -> Any:
         return self._dropping(super()._brpop_read, **options)
 
     def _receive(self) -> Any:
-        """Receive all that has arrived; one message that is dropped leaves none behind."""
+        """Receive until a message passes or none is left: a dropped one must not delay the next."""
         received = self._dropping(super()._receive)
         while received is None and self.subclient.connection.can_read(timeout=0):
             received = self._dropping(super()._receive)
         return received
 
     def get_table(self, exchange: str) -> list[Any]:
-        """Return the queues of an exchange, without entries that are none."""
+        """Return the bindings of an exchange, without malformed ones."""
         return [each for each in super().get_table(exchange) if len(each) == _N_BINDING_FIELDS]
 
     def _dropping(self, read: Callable[..., Any], **options: Any) -> Any:

@@ -151,7 +151,7 @@ def worker_heartbeat() -> WorkerHeartbeat:
 
 
 def _short(reason: str) -> str:
-    """Return a reason that a record has room for; JSON writes six bytes for some characters."""
+    """Return a reason cut to fit a record, as ASCII: JSON needs six bytes for other characters."""
     return reason[:_MAX_REASON_CHARS].encode("ascii", "replace").decode()
 
 
@@ -200,13 +200,13 @@ class TaskHeartbeat:
     @contextmanager
     def beating(self, doing: str) -> Iterator[None]:
         """Note a task that cannot report progress; a thread beats until the process hangs."""
-        with self.at_work(doing), self.beaten():
+        with self.at_work(doing), self.beat_in_background():
             yield
 
     @contextmanager
-    def beaten(self, for_s: float = math.inf) -> Iterator[None]:
-        """Beat from a thread in this block, but for so many seconds at most."""
-        done, until = threading.Event(), time.monotonic() + for_s
+    def beat_in_background(self, max_s: float = math.inf) -> Iterator[None]:
+        """Beat from a thread during this block, for at most `max_s` seconds."""
+        done, until = threading.Event(), time.monotonic() + max_s
 
         def beat_on() -> None:
             while not done.wait(_BEAT_S) and time.monotonic() < until:

@@ -1,4 +1,4 @@
-{{/* What every pod of Rankmill shares. Called with the root and the name of a part. */}}
+{{/* Shared by every pod of Rankmill. Called with the root and the name of a part. */}}
 
 {{- define "rankmill.labels" -}}
 app.kubernetes.io/name: rankmill

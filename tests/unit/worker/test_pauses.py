@@ -56,7 +56,7 @@ def pauses(clock: Clock, consumer: Consumer) -> Pauses:
 
 def seconds_paused(pauses: Pauses, consumer: Consumer, clock: Clock) -> float:
     began = clock.now
-    pauses.declined("score", "no mount")
+    pauses.pause("score", "no mount")
     while "score" not in consumer.taken:
         clock.now += 0.5
         pauses.resume()
@@ -73,7 +73,7 @@ def test_each_pause_is_twice_the_last_up_to_a_bound(
 
 
 def test_other_queues_are_taken_meanwhile(pauses: Pauses, consumer: Consumer) -> None:
-    pauses.declined("score", "no mount")
+    pauses.pause("score", "no mount")
     assert consumer.taken == {"control"} and pauses.paused() == ["score"]
 
 
@@ -82,8 +82,8 @@ def test_a_pause_lasts_while_the_host_is_useless_or_redis_is_away(
 ) -> None:
     asked: list[bool] = []
     pauses.on_decline = lambda: asked.append(True)
-    pauses.declined("score", "no mount")
-    pauses.declined("score", "another message that had been taken already")
+    pauses.pause("score", "no mount")
+    pauses.pause("score", "another message that had been taken already")
     assert asked == [True] and pauses.reasons() == ["no mount"]
     clock.now += 2
     pauses.is_held_back = lambda: True

@@ -1,7 +1,7 @@
-"""Answers to questions go to the queue of the one who asks, whatever is bound to their exchange.
+"""Send the replies of remote control straight to the queue of the process that asked.
 
-Flower may ask, and also write the bindings by which Celery looks that queue up. So a binding could
-have workers write their answers to any key.
+Celery looks that queue up in bindings, which Flower may write. So a forged binding could make
+workers write their replies to any key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kombu.pidbox import Mailbox
 
 
 class DirectMailbox(Mailbox):
-    """Celery's mailbox, which sends an answer to its queue by name."""
+    """Celery's mailbox, which sends a reply to its queue by name."""
 
     @no_type_check  # kombu has no types
     def _publish_reply(self, reply, exchange, routing_key, ticket, **options) -> None:
@@ -22,6 +22,6 @@ class DirectMailbox(Mailbox):
 
 
 class DirectControl(Control):
-    """Celery's remote control with that mailbox."""
+    """Celery's remote control with the mailbox above."""
 
     Mailbox = DirectMailbox
