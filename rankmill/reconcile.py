@@ -7,7 +7,7 @@ expired. A scan reads Redis in a few round trips, and storage only for jobs that
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from rankmill.broker import queues_of, send_prepare, send_shard, task_id_of
 from rankmill.contract.job import JobRecord
@@ -61,6 +61,7 @@ class Reconciler:
         self._scanned_at: dict[str, float] = {}
         # By job: each work that seems lost, with its due time and when it was first missing.
         self._missing: dict[str, dict[int, tuple[float, float]]] = {}
+        self._late: dict[str, Future[bool]] = {}  # checks of an earlier scan that have not ended
 
     def remember(self, job_id: str, output_uri: str) -> None:
         """Scan a job from now on, even if Redis does not list it; safe from any thread."""
@@ -89,7 +90,11 @@ class Reconciler:
             return 0.9 * self._period_s
         self._ledger.workers.forget_unseen(queues)
         found = read_scan(self._ledger.redis, job_ids, queues, self._period_s)
-        is_complete = self._check_all(self._suspects(found, priorities, began))
+        suspects = self._suspects(found, priorities, began)
+        checked = dict(list(suspects.items())[:_MAX_CHECKED])
+        scanned = found.jobs.keys() - suspects.keys() | checked.keys()
+        self._scanned_at |= dict.fromkeys(scanned, began)
+        is_complete = self._check_all(checked)
         if not is_complete and self._lease.held_for_s > _MAX_PERIODS_WITH_ERRORS * self._period_s:
             self._lease.release()
             return 2 * self._period_s
@@ -99,7 +104,7 @@ class Reconciler:
         """Return the jobs of this scan: those with missing work, and those scanned longest ago."""
         job_ids = listed | set(self._running)
         for job_id in set(self._missing) - job_ids:
-            del self._missing[job_id]
+            self._missing.pop(job_id, None)
         self._scanned_at = {each: self._scanned_at.get(each, 0.0) for each in job_ids}
         head_start = 10 * self._period_s
 
@@ -116,7 +121,6 @@ class Reconciler:
         n_workers, all_priorities = self._ledger.workers.n_live(), sum(priorities.values())
         suspects: dict[str, LostWork | None] = {}
         for job_id, job in found.jobs.items():
-            self._scanned_at[job_id] = began
             if job.output_uri is not None:
                 self._running[job_id] = job.output_uri, began
             if job.broken:
@@ -153,26 +157,33 @@ class Reconciler:
         return LostWork(works, lost.has_room)
 
     def _check_all(self, suspects: dict[str, LostWork | None]) -> bool:
-        """Check jobs in parallel and keep the lease meanwhile; leave out those that take too long.
+        """Check jobs in parallel and keep the lease meanwhile; leave behind those that are late.
+
+        Storage that hangs keeps a thread for each of its jobs, and stops neither others nor scans.
 
         Returns:
-            Whether every job could be checked.
+            Whether no job failed its check, and none hangs since an earlier scan.
         """
-        jobs = list(suspects.items())[:_MAX_CHECKED]
-        if not jobs:
+        self._late = {each: check for each, check in self._late.items() if not check.done()}
+        if not suspects:
             return True
+        none_hangs = self._late.keys().isdisjoint(suspects)
         until = time.monotonic() + self._period_s
         pool = ThreadPoolExecutor(_N_THREADS, thread_name_prefix="reconcile")
-        try:
-            checks = [pool.submit(self._check, job_id, lost) for job_id, lost in jobs]
-            pending = set(checks)
-            while pending:
-                pending = wait(pending, timeout=self._period_s / 3).not_done
-                if not self._lease.hold() or time.monotonic() > until:
-                    pending = {check for check in pending if not check.cancel()}
-        finally:
-            pool.shutdown(cancel_futures=True)
-        return all([check.result() for check in checks if not check.cancelled()])
+        checks = {
+            job_id: pool.submit(self._check, job_id, lost)
+            for job_id, lost in suspects.items()
+            if job_id not in self._late
+        }
+        pending = set(checks.values())
+        while pending and time.monotonic() < until:
+            pending = wait(pending, timeout=self._period_s / 3).not_done
+            if not self._lease.hold():
+                break
+        pool.shutdown(wait=False, cancel_futures=True)
+        self._late |= {each: check for each, check in checks.items() if not check.done()}
+        ended = [each for each in checks.values() if each.done() and not each.cancelled()]
+        return all([each.result() for each in ended]) and none_hangs
 
     def _check(self, job_id: str, lost: LostWork | None) -> bool:
         """Check one job; its errors stop no other job. Return whether it could be checked."""
@@ -240,7 +251,8 @@ class Reconciler:
                     send_shard(job.shard(shard_index), job.spec.model_id)
             if lost.has_room or FINALIZATION in lost.works:
                 self._dispatcher.advance(job)
-        self._missing.pop(job_id, None)  # what was sent may be lost again, which is then new
+        for work in lost.works:  # it may be lost again, which is then new
+            self._missing.get(job_id, {}).pop(work, None)
 
     def _fail(self, job_id: str, message: str) -> None:
         self._ledger.end_job(

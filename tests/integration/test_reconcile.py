@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 
 from producer.jobs.handle import JobHandle
 from producer.jobs.submit import submit
-from rankmill.broker import shard_task_id, task_id_of
+from rankmill.broker import CONTROL_QUEUE, shard_task_id, task_id_of
+from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
-from rankmill.ledger.claims import FINALIZATION
+from rankmill.ledger.claims import FINALIZATION, PREPARATION
 from rankmill.ledger.jobs import Ledger
 from rankmill.ledger.scanning import Lease
+from rankmill.output.output import Output
 from rankmill.reconcile import Reconciler
 from tests.support.inputs import pairs, write
 
@@ -113,21 +116,71 @@ def test_another_worker_takes_over_within_two_periods(
     assert time.monotonic() - died_at < 3 * dispatcher.settings.reconcile_s
 
 
-def test_a_lost_finalize_is_sent_again(
-    job: JobHandle, ledger: Ledger, dispatcher: Dispatcher
+@pytest.mark.parametrize("state", [JobState.PREPARING, JobState.FINALIZING])
+def test_lost_work_of_a_whole_job_is_sent_again_once_it_is_lost_in_two_scans(
+    job: JobHandle, ledger: Ledger, dispatcher: Dispatcher, state: JobState
 ) -> None:
-    reconciler = Reconciler(dispatcher, confirm_s=0)
+    reconciler = Reconciler(dispatcher, confirm_s=0.1)
+    work = PREPARATION if state is JobState.PREPARING else FINALIZATION
     key = f"rankmill:job:{job.job_id}"
     ledger.redis.hset(key, "n_shards_done", ledger.redis.hget(key, "n_shards"))
-    ledger.set_state(job.job_id, JobState.FINALIZING)
-    token = ledger.claims.take(job.job_id, FINALIZATION, "a worker", 60)
+    ledger.redis.hset(key, "state", state)
+    token = ledger.claims.take(job.job_id, work, "a worker", 60)
     assert token is not None
     reconciler.scan()
+    ledger.claims.release(job.job_id, work, token)
+    reconciler.scan()
     assert ledger.queued("rankmill.control") == []
-    ledger.claims.release(job.job_id, FINALIZATION, token)
+    time.sleep(0.1)
     for _ in range(3):
         reconciler.scan()
     assert len(ledger.queued("rankmill.control")) == 1
+
+
+def test_storage_that_hangs_for_one_job_stops_neither_scans_nor_other_jobs(
+    tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, healthy = _submit(tmp_path, "hanging"), _submit(tmp_path, "healthy")
+    sent = [each for each in _waiting(ledger) if each.startswith(healthy.job_id)]
+    ledger.redis.delete(QUEUE)
+    _age(ledger, hanging)
+    _age(ledger, healthy)
+    read_job, answers = Output.read_job, threading.Event()
+
+    def read_slowly(output: Output) -> JobRecord | None:
+        if output == hanging.output:
+            answers.wait(60)
+        return read_job(output)
+
+    monkeypatch.setattr(Output, "read_job", read_slowly)
+    reconciler = Reconciler(dispatcher, confirm_s=0)
+    began = time.monotonic()
+    for _ in range(3):
+        reconciler.scan()
+    try:
+        assert time.monotonic() - began < 6 * dispatcher.settings.reconcile_s
+        assert sorted(_waiting(ledger)) == sorted(sent)
+        assert sum(each.name.startswith("reconcile") for each in threading.enumerate()) == 1
+    finally:
+        answers.set()
+
+
+def test_jobs_that_cannot_be_checked_do_not_keep_others_waiting(
+    tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankmill.reconcile._MAX_CHECKED", 1)
+    jobs = [_submit(tmp_path, f"out-{n}") for n in range(5)]
+    ledger.redis.delete(QUEUE)
+    ledger.worker_seen("another worker", [CONTROL_QUEUE])  # it may see what this one does not
+    for job in jobs:
+        _age(ledger, job)
+    for job in jobs[:-1]:
+        folder = Path(job.output.control_uri)
+        folder.rename(folder.with_name(f"away-{job.job_id}"))
+    reconciler = Reconciler(dispatcher, confirm_s=0)
+    for _ in range(6):
+        reconciler.scan()
+    assert any(each.startswith(jobs[-1].job_id) for each in _waiting(ledger))
 
 
 def _submit(folder: Path, name: str) -> JobHandle:
