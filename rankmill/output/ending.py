@@ -1,4 +1,4 @@
-"""The end of a job: the first process that notes one decides, and no later end replaces it.
+"""Decide how a job ends: the first process that notes an end wins, and no later end replaces it.
 
 The decision is one file, `end.json`, which is written once. It holds the file of that end, so that
 any process can finish the end that another one noted before it died.

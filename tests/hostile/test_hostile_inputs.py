@@ -1,4 +1,4 @@
-"""Hostile inputs end in success or in one line: none kills, hangs or leaves a traceback."""
+"""A hostile input ends in success or in one line: it kills and hangs nothing."""
 
 from __future__ import annotations
 

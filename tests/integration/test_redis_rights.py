@@ -56,7 +56,7 @@ def is_refused(port: int, role: str, command: str) -> bool:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["action"] for row in ROWS])
-def test_each_role_may_what_the_table_says(
+def test_each_role_has_the_rights_of_the_table(
     port: int, admin: redis.Redis, row: dict[str, Any]
 ) -> None:
     wrong = [

@@ -57,7 +57,7 @@ def test_each_report_is_a_line_once_the_minute_is_over(lines: Callable[[], list[
     assert lines() == ["waiting for Redis"] * 5
 
 
-def test_other_lines_are_as_they_were(lines: Callable[[], list[str]]) -> None:
+def test_other_lines_stay_unchanged(lines: Callable[[], list[str]]) -> None:
     for error in (ValueError("a bug"), InputError("bad input"), OSError("disk")):
         log = logging.getLogger("celery.test_outage")
         log.error("failed: %s", str(error), extra={"fields": {"error": str(error)}})

@@ -1,4 +1,4 @@
-"""The check of a worker's host: what is wrong, and whether it can do any work at all."""
+"""The check of a host: what is wrong, and whether a worker can do any work there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_fit_host_has_no_problem_and_keeps_no_litter(folders: Path) -> None:
     assert list((folders / "here").iterdir()) == []
 
 
-def test_a_prefix_that_is_away_is_a_problem_and_all_of_them_the_end(folders: Path) -> None:
+def test_a_host_without_a_prefix_has_a_problem_and_without_any_is_useless(folders: Path) -> None:
     away, here = folders / "away", folders / "here"
     assert checked(allowed_prefixes=f"{away},{here}") == (
         f"{away} is not there; is it mounted?",
@@ -43,7 +43,7 @@ def test_a_host_needs_a_place_to_write_to(folders: Path, monkeypatch: pytest.Mon
     assert "can be written to" in problem and is_useless
 
 
-def test_a_scratch_folder_that_takes_nothing_is_the_end(folders: Path) -> None:
+def test_a_host_without_scratch_space_is_useless(folders: Path) -> None:
     problem, is_useless = checked(scratch=str(folders / "gone"))
     assert problem.startswith(f"scratch folder {folders / 'gone'}: No such file") and is_useless
 

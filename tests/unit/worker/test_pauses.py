@@ -1,4 +1,4 @@
-"""A queue whose work was declined rests, longer each time, and is taken again."""
+"""A queue whose work was declined is paused, longer each time, and taken again."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_a_job_is_hopeless_once_every_live_worker_declined_it() -> None:
     assert not hopeless(a, b, live="ab", runs=True)
 
 
-def test_three_machines_that_blame_themselves_are_enough() -> None:
+def test_three_machines_with_the_same_fault_are_enough() -> None:
     assert hopeless(decline("a"), decline("b"), decline("c"))
     assert not hopeless(decline("a"), decline("b"))
     assert not hopeless(*(decline(worker, at=29.0) for worker in "abc"))
@@ -55,7 +55,7 @@ def test_machines_with_different_faults_do_not_agree() -> None:
     assert not hopeless(*(decline(worker, kind=kind) for worker, kind in kinds.items()))
 
 
-def test_three_workers_of_one_machine_are_not() -> None:
+def test_three_workers_of_one_machine_are_not_enough() -> None:
     assert not hopeless(*(decline(worker, machine="m") for worker in "abc"))
 
 
@@ -66,7 +66,7 @@ def test_machines_do_not_agree_while_others_do_the_work() -> None:
     assert hopeless(*(decline(worker, n_shards_done=1) for worker in "abc"), n_done=1)
 
 
-def test_settings_that_differ_must_differ_on_every_live_worker() -> None:
+def test_declines_because_of_settings_need_every_live_worker() -> None:
     assert not hopeless(*(decline(worker, blame="settings") for worker in "abcdef"))
 
 

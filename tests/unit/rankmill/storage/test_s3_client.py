@@ -120,7 +120,7 @@ def test_unsigned_requests_need_no_credentials(sent: Sent, monkeypatch: pytest.M
     assert "AWS_SECRET_ACCESS_KEY" not in options
 
 
-def test_who_pays_must_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requester_that_pays_must_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKMILL_S3_UNSIGNED", "1")
     monkeypatch.setenv("RANKMILL_S3_REQUESTER_PAYS", "1")
     settings.cache_clear()
