@@ -171,7 +171,7 @@ def test_jobs_that_cannot_be_checked_do_not_keep_others_waiting(
     monkeypatch.setattr("rankmill.reconcile._MAX_CHECKED", 1)
     jobs = [_submit(tmp_path, f"out-{n}") for n in range(5)]
     ledger.redis.delete(QUEUE)
-    ledger.worker_seen("another worker", [CONTROL_QUEUE])  # it may see what this one does not
+    ledger.workers.seen("another worker", [CONTROL_QUEUE])  # it may see what this one does not
     for job in jobs:
         _age(ledger, job)
     for job in jobs[:-1]:
