@@ -102,7 +102,7 @@ def _beat(settings: Settings) -> dict[str, Any]:
     """
     loop_s = min(5.0, settings.tick_s / 2)
     return {
-        "beat_scheduler": "redbeat.RedBeatScheduler",
+        "beat_scheduler": "tasks.beat:OwnScheduler",
         **_redbeat_connection(settings),
         "redbeat_key_prefix": "rankmill:beat:",
         "redbeat_lock_timeout": max(5, round(6 * loop_s)),

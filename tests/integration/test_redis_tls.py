@@ -64,7 +64,7 @@ def test_a_job_flower_and_beat_over_tls(
     with flower(tmp_path) as dashboard:
         wait_for(lambda: any(dashboard.json("/api/workers?refresh=1").values()))
         assert CONTROL_QUEUE in dashboard.text("/broker")
-    beat = ("beat", "-S", "redbeat.RedBeatScheduler", "--pidfile", "", "--loglevel", "INFO")
+    beat = ("beat", "-S", "tasks.beat:OwnScheduler", "--pidfile", "", "--loglevel", "INFO")
     log = tmp_path / "beat.log"
     with running([sys.executable, "-m", "celery", "-A", "tasks", *beat], {}, log):
         wait_for(lambda: "Acquired lock" in log.read_text(), 30)

@@ -216,7 +216,7 @@ def test_beat_sends_due_tasks(
         "entry = {'task': 'rankmill.submit', 'schedule': 0.5, 'kwargs': {'spec': {}}}\n"
         "app.conf.beat_schedule = {'entry': entry}\n"
     )
-    scheduler = ("beat", "-S", "redbeat.RedBeatScheduler", "--pidfile", "")
+    scheduler = ("beat", "-S", "tasks.beat:OwnScheduler", "--pidfile", "")
     command = [sys.executable, "-m", "celery", "-A", "beats", *scheduler]
     path = {"PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
     with running(command, path, tmp_path / "beat.log"):

@@ -32,7 +32,7 @@ from tests.support.command import rankmill
 from tests.support.inputs import pairs, wait_for, write
 
 FAULTS = CHECKOUT / "tests" / "faults"
-BEAT = [*(sys.executable, "-m", "celery", "-A", "tasks", "beat", "-S", "redbeat.RedBeatScheduler")]
+BEAT = [*(sys.executable, "-m", "celery", "-A", "tasks", "beat", "-S", "tasks.beat:OwnScheduler")]
 # Berlin's clocks go back on Sunday the 25th, at three.
 BEGIN, END = datetime(2026, 10, 22, tzinfo=UTC), datetime(2026, 10, 29, tzinfo=UTC)
 SPEED = (END - BEGIN).total_seconds() / 60
