@@ -89,6 +89,9 @@ MODEL_INFO = Metric(
     "1 for the loaded model",
     ("model", "revision", "path", "precision", "device"),
 )
+MODEL_LOADS = Metric(
+    "rankmill_model_loads_total", "counter", "Models loaded; jobs of one model share its weights"
+)
 
 # Served by workers, from the main process.
 
@@ -180,6 +183,7 @@ JOB_ETA = Metric(
 OF_CHILD = (
     *(PAIRS, UNIQUE_PAIRS, TOKENS, TRUNCATED, REJECTS, SHARDS, SHARD_SECONDS, FORWARD_SECONDS),
     *(BATCH_FILL, BUSY_SECONDS, SCORING_SECONDS, STARVED_SECONDS, DEVICE_MEMORY, MODEL_INFO),
+    MODEL_LOADS,
 )
 OF_WORKER = (*OF_CHILD, WORKER_INFO, WORKER_HEALTHY, WORKER_DECLINES)
 OF_CLUSTER = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rankmill.contract.job import JobSpec
 from rankmill.contract.results import Scoring
@@ -47,28 +47,58 @@ class LoadedModel:
     scoring: Scoring
 
 
-# The options that `load` depends on, and their model; one entry at most.
-_held: dict[tuple[object, ...], LoadedModel] = {}
+@dataclass(frozen=True)
+class _Held:
+    """The model in memory.
+
+    Attributes:
+        files: its folder, and the names, sizes and times of its files when it was loaded.
+        scorers: by the options that need no other weights, all over the same weights.
+    """
+
+    files: tuple[object, ...]
+    scorers: dict[tuple[object, ...], LoadedModel]
+
+
+# By the options that decide its weights; one entry at most.
+_held: dict[tuple[object, ...], _Held] = {}
+
+# Of these options; each scorer has little memory of its own.
+_MOST_SCORERS = 8
 
 
 def load(spec: JobSpec) -> LoadedModel:
-    """Return the model of a job; it is kept until a shard needs another one.
+    """Return the model of a job; its weights are kept until a shard needs others.
+
+    Jobs that differ only in max_length, max_batch_tokens or activation share them.
 
     Raises:
         ModelUnavailable: it is not here, not allowed, or cannot be loaded.
         DeviceFault, DeviceFull, MemoryShort: the device cannot take it now.
     """
     check_model_allowed(spec.model_id)
-    options = (
-        *(spec.model_id, spec.model_revision, spec.max_length, spec.max_batch_tokens),
-        *(spec.precision, spec.activation),
-    )
-    if options not in _held:
-        release()
-        # A large model on slow storage loads for many minutes, and reports no progress.
-        with task_heartbeat().beat_in_background(settings().load_s):
-            _held[options] = _load(spec)
-    return _held[options]
+    may_run_code = is_code_allowed(spec.model_id)
+    weights = (spec.model_id, spec.model_revision, spec.precision, may_run_code)
+    options = (spec.max_length, spec.max_batch_tokens, spec.activation)
+    if weights in _held and options in _held[weights].scorers:
+        return _held[weights].scorers[options]
+    # A large model on slow storage loads for many minutes, and reports no progress.
+    with task_heartbeat().beat_in_background(settings().load_s):
+        folder = _folder(spec)
+        files = _files(folder, may_run_code)
+        if weights not in _held or _held[weights].files != files:
+            release()
+            _held[weights] = _Held(files, {})
+        scorers = _held[weights].scorers
+        try:
+            loaded = _load(spec, folder, next(iter(scorers.values()), None))
+        except BaseException:
+            release()  # the next try has the whole device
+            raise
+        if len(scorers) >= _MOST_SCORERS:
+            del scorers[next(iter(scorers))]
+        scorers[options] = loaded
+    return loaded
 
 
 def release() -> None:
@@ -81,35 +111,67 @@ def release() -> None:
             torch.cuda.empty_cache()
 
 
-def _load(spec: JobSpec) -> LoadedModel:
+def _folder(spec: JobSpec) -> Path | None:
+    """Return the model's folder, checked; None for the null model."""
     if is_null_model(spec.model_id):
-        null = NullScorer(null_rate(spec.model_id))
-        return LoadedModel(null, _scoring(null, spec, _sha256([]), _sha256([])))
-    folder = locate_model(spec.model_id, spec.model_revision)
-    may_run_code = is_code_allowed(spec.model_id)
+        return None
+    return locate_model(spec.model_id, spec.model_revision)
+
+
+def _files(folder: Path | None, may_run_code: bool) -> tuple[object, ...]:
+    if folder is None:
+        return ()
+    paths = [*weight_files(folder), *setting_files(folder, with_code=may_run_code)]
+    with loading(str(folder)):
+        states = [(path, path.stat()) for path in paths]
+    return (folder, *((path, state.st_size, state.st_mtime_ns) for path, state in states))
+
+
+def _load(spec: JobSpec, folder: Path | None, other: LoadedModel | None) -> LoadedModel:
+    """Return a scorer over the weights of another one, or load them if there is none."""
+    if folder is None:
+        scorer: Scorer | NullScorer = NullScorer(null_rate(spec.model_id))
+    else:
+        scorer = _scorer(spec, folder, other)
+        limit = scorer.info.max_length
+        if spec.max_length is not None and spec.max_length > limit:
+            log.warning(
+                "max_length is more than the model takes", asked=spec.max_length, used=limit
+            )
+    if other is not None:
+        digests = other.scoring.weights_sha256, other.scoring.tokenizer_sha256
+        return LoadedModel(scorer, _scoring(scorer, spec, *digests))
+    meters().loaded()
+    if folder is None:
+        return LoadedModel(scorer, _scoring(scorer, spec, _sha256([]), _sha256([])))
+    weights = _sha256(weight_files(folder), folder)
+    others = _sha256(setting_files(folder, with_code=is_code_allowed(spec.model_id)), folder)
+    return LoadedModel(scorer, _scoring(scorer, spec, weights, others))
+
+
+def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer:
+    options: dict[str, Any] = {
+        "max_length": spec.max_length,
+        "max_batch_tokens": spec.max_batch_tokens,
+        "activation": None if spec.activation == "auto" else spec.activation,
+    }
 
     def on_batch(run: BatchRun) -> None:
         task_heartbeat().beat()
         meters().batch(run)
 
-    use_cores()
     with loading(spec.model_id), device_errors():
-        scorer = Scorer.load(
+        if other is not None and isinstance(other.scorer, Scorer):
+            return other.scorer.with_settings(**options)
+        use_cores()
+        return Scorer.load(
             folder,
             device=chosen_device().name,
-            max_length=spec.max_length,
-            max_batch_tokens=spec.max_batch_tokens,
             precision=spec.precision,
             on_batch=on_batch,
-            may_run_code=may_run_code,
-            activation=None if spec.activation == "auto" else spec.activation,
+            may_run_code=is_code_allowed(spec.model_id),
+            **options,
         )
-    limit = scorer.info.max_length
-    if spec.max_length is not None and spec.max_length > limit:
-        log.warning("max_length is more than the model takes", asked=spec.max_length, used=limit)
-    weights = _sha256(weight_files(folder), folder)
-    others = _sha256(setting_files(folder, with_code=may_run_code), folder)
-    return LoadedModel(scorer, _scoring(scorer, spec, weights, others))
 
 
 @contextmanager

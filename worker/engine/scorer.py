@@ -10,7 +10,7 @@ tokenizes ahead of the device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,11 +29,13 @@ from worker.engine.device.faults import (
 )
 from worker.engine.device.memory import PAUSES_S, default_budget, release
 from worker.engine.device.runner import PairTooLargeError, Runner
-from worker.engine.encoding.encoder import Encoder, encoder_for
-from worker.engine.families.loader import LoadedModel, PathName, load_model
+from worker.engine.encoding.encoder import encoder_for
+from worker.engine.families.loader import PathName
 from worker.engine.folder.model_folder import Activation, ModelFolder
+from worker.engine.kernels.layers import Forward
 from worker.engine.kernels.precision import Precision, Resolved, resolve_precision
 from worker.engine.prefetch import ahead
+from worker.engine.resident import ResidentModel
 from worker.engine.stats import BatchRun, OnBatch, ScorerStats, ignore_batch
 from worker.engine.values import PairWindow, WindowScores
 
@@ -86,19 +88,38 @@ class Scorer:
 
     def __init__(
         self,
-        runner: Runner,
-        encoder: Encoder,
-        info: ScorerInfo,
+        model: ResidentModel,
         *,
-        load_exact: Callable[[], Runner],
+        max_length: int | None,
+        max_batch_tokens: int | None,
+        activation: Activation | None,
+        on_batch: OnBatch,
     ) -> None:
-        self._runner = runner
-        self._encoder = encoder
-        self._load_exact = load_exact
+        source = model.source
+        activation = activation or source.activation
+        limit = min(max_length or source.length_limit, source.length_limit)
+        self._model = model
+        self._max_batch_tokens = max_batch_tokens
+        self._on_batch = on_batch
+        # Before the weights are loaded, since it refuses some folders and lengths.
+        self._encoder = encoder_for(source, max_length=limit)
+        loaded = model.loaded
+        self.info = ScorerInfo(
+            architecture=loaded.architecture,
+            path=loaded.path,
+            precision=model.precision,
+            device=model.device,
+            max_length=limit,
+            activation=activation,
+            path_reason=loaded.path_reason,
+            deterministic=loaded.is_batch_invariant,
+        )
+        self._runner = self._runner_of(loaded.forward, model.precision, PAUSES_S)
         self._totals = ScorerStats()
+        # A second model does not wait for memory, since it is optional.
+        self._load_exact: Callable[[], Runner] = lambda: self._runner_of(model.exact(), "fp32", ())
         self._exact: Runner | None = None  # in fp32, once a reduced precision has overflowed
         self._no_rescue: str | None = None
-        self.info = info
 
     @classmethod
     def load(
@@ -130,44 +151,34 @@ class Scorer:
             ValueError: the device or the model does not support the precision.
         """
         source = ModelFolder(Path(folder), may_run_code=may_run_code)
-        activation = activation or source.activation
         resolved = resolve_precision(precision, device)
-        limit = min(max_length or source.length_limit, source.length_limit)
-        encoder = encoder_for(source, max_length=limit)
-
-        def runner_in(chosen: Resolved) -> tuple[LoadedModel, Runner]:
-            model = load_model(source, device=device, precision=chosen)
-            budget = max_batch_tokens or default_budget(
-                model.forward,
-                model=str(folder),
-                precision=chosen,
-                device=device,
-                max_length=limit,
-            )
-            cut = packed_batches if model.path == "packed" else padded_batches
-            runner = Runner(
-                model.forward,
-                device=device,
-                cut=cut,
-                max_batch_tokens=budget,
-                on_batch=on_batch,
-                # A second model in fp32 does not wait for memory: it is optional.
-                pauses_s=PAUSES_S if chosen == resolved else (),
-            )
-            return model, runner
-
-        model, runner = runner_in(resolved)
-        info = ScorerInfo(
-            architecture=model.architecture,
-            path=model.path,
-            precision=resolved,
-            device=device,
-            max_length=limit,
+        return cls(
+            ResidentModel(source, device=device, precision=resolved),
+            max_length=max_length,
+            max_batch_tokens=max_batch_tokens,
             activation=activation,
-            path_reason=model.path_reason,
-            deterministic=model.is_batch_invariant,
+            on_batch=on_batch,
         )
-        return cls(runner, encoder, info, load_exact=lambda: runner_in("fp32")[1])
+
+    def with_settings(
+        self,
+        *,
+        max_length: int | None = None,
+        max_batch_tokens: int | None = None,
+        activation: Activation | None = None,
+    ) -> Scorer:
+        """Return a scorer with other settings over the same weights and tokenizer.
+
+        It has its own totals and its own budget of a batch. The arguments and errors are those of
+        `load`.
+        """
+        return Scorer(
+            self._model,
+            max_length=max_length,
+            max_batch_tokens=max_batch_tokens,
+            activation=activation,
+            on_batch=self._on_batch,
+        )
 
     @property
     def stats(self) -> ScorerStats:
@@ -270,6 +281,26 @@ class Scorer:
                 raise
             message = first_line(error)
         raise DeviceFullError(f"fp32 does not fit besides {self.info.precision}: {message}")
+
+    def _runner_of(
+        self, forward: Forward, precision: Resolved, pauses_s: Sequence[float]
+    ) -> Runner:
+        device, is_packed = self.info.device, self.info.path == "packed"
+        budget = self._max_batch_tokens or default_budget(
+            forward,
+            model=str(self._model.source.path),
+            precision=precision,
+            device=device,
+            max_length=self.info.max_length,
+        )
+        return Runner(
+            forward,
+            device=device,
+            cut=packed_batches if is_packed else padded_batches,
+            max_batch_tokens=budget,
+            on_batch=self._on_batch,
+            pauses_s=pauses_s,
+        )
 
     def _count(self, window: EncodedWindow, seconds: float, starved_s: float) -> None:
         done = self._totals

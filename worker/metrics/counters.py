@@ -85,6 +85,10 @@ class Meters:
         for name, n_rows in by_class.items():
             self._counters[metrics.REJECTS].labels(name).inc(n_rows)
 
+    def loaded(self) -> None:
+        """Count a model that was loaded."""
+        self._counters[metrics.MODEL_LOADS].inc()
+
     def model(self, scoring: Scoring) -> None:
         """Note the model that is loaded, in the place of any other."""
         info = self._gauges[metrics.MODEL_INFO]
