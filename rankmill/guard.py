@@ -4,7 +4,7 @@ Scoring a shard, preparing an input and finalizing a job all run in `attempt`:
 
     ClaimLost               another worker has the work; leave it
     transient error         raise it, so that the task is retried
-    blame is not the job's  decline the work, for another host; fail the job if there is none
+    blame on host/settings  decline the work, for another host; fail the job if none is left
     other RankmillError     fail the job, or refuse the message if its job is not known yet
     any other exception     a bug or a memory shortage: fail the job, or retry
 """

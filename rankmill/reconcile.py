@@ -157,9 +157,9 @@ class Reconciler:
         return LostWork(works, lost.has_room)
 
     def _check_all(self, suspects: dict[str, LostWork | None]) -> bool:
-        """Check jobs in parallel and keep the lease meanwhile; leave behind those that are late.
+        """Check jobs in parallel and keep the lease meanwhile; do not wait for late ones.
 
-        Storage that hangs keeps a thread for each of its jobs, and stops neither others nor scans.
+        A job whose storage hangs keeps a thread, and stops neither other jobs nor scans.
 
         Returns:
             Whether no job failed its check, and none hangs since an earlier scan.

@@ -1,6 +1,6 @@
 """Let only workers put the messages of a dead worker back into their queues.
 
-kombu does it in every process. Flower would need rights to write to queues and to run a script.
+kombu does it in every process. Flower would then need rights to write queues and run scripts.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Pause:
     """The last pause of a queue.
 
     Attributes:
-        length_s: twice that of the pause before it.
+        length_s: twice the length of the pause before it, up to 30 s.
         since: by the monotonic clock.
     """
 

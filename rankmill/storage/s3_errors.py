@@ -65,7 +65,7 @@ def s3_errors(what: str, uri: str) -> Iterator[None]:
         raise StorageRefused(f"{what} {uri}: {one_line(error)}") from error
     except FlexibleChecksumError as error:
         raise StorageUnavailable(
-            f"{what} {uri}: the store's checksum is not that of the bytes it sent; if that lasts, "
+            f"{what} {uri}: the store's checksum does not match the bytes it sent; if that lasts, "
             "set RANKMILL_S3_CHECKSUMS=when_required"
         ) from error
     except BotoCoreError as error:

@@ -1,4 +1,4 @@
-"""What `docker compose build` makes: each image once, labelled, listed and without leftovers."""
+"""Build the images: each is built once, with labels, a list of packages and no leftovers."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ BAD = ("more than a line", "traceback", "dead", "hung")
 
 @dataclass(frozen=True)
 class Ending:
-    """How a command ended.
+    """The outcome of a command.
 
     Attributes:
         kind: one of KINDS. `refused` is one line and exit code 2, `job failed` one and 1.

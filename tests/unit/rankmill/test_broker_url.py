@@ -1,4 +1,4 @@
-"""Which broker URLs are taken, and what the sentinels of one are."""
+"""Check broker URLs: some are accepted, others refused, and sentinels are split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a job is hopeless: as soon as no host may do it, and never before."""
+"""A job fails as soon as no host may do its work, and never before."""
 
 from __future__ import annotations
 
