@@ -1,4 +1,4 @@
-"""Celery's beat, which sends its own entry alone, and waits for a Redis that is away or refuses."""
+"""Run Celery's beat: it sends only its own entries, and waits while Redis is away or refuses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OUTAGES = (redis.RedisError, kombu.exceptions.KombuError, SchedulingError, OSEr
 
 
 class OwnEntry(RedBeatSchedulerEntry):
-    """An entry of the configuration; only the time of its last run is taken from Redis."""
+    """An entry of the configuration; only the time of its last run comes from Redis."""
 
     @classmethod
     def from_key(cls, key: str, app: Celery) -> Self:
@@ -62,7 +62,7 @@ class OwnScheduler(RedBeatScheduler):
         return {name: self.Entry.from_key(key, app=self.app) for name, key in keys.items()}
 
     def _remove_unusable(self) -> None:
-        """Remove keys of another type, and a lock that would never expire."""
+        """Remove keys of a wrong type, and a lock that would never expire."""
         conf = self.app.redbeat_conf
         with get_redis(self.app).pipeline(transaction=False) as pipe:
             pipe.zscore(conf.schedule_key, "")
@@ -90,7 +90,7 @@ def _last_run(meta: Any, now: datetime) -> datetime | None:
     try:
         at: datetime = RedBeatSchedulerEntry.decode_meta(meta)["last_run_at"]
         return at if now - _OLDEST < at < now + _CLOCKS_DIFFER else None
-    except Exception:  # anything may be in Redis, and it is made into objects of any kind
+    except Exception:  # Redis may hold anything, and decoding it may raise any error
         return None
 
 

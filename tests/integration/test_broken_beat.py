@@ -1,4 +1,4 @@
-"""Whatever is in beat's keys of Redis, beat goes on, and sends its own task alone."""
+"""Beat goes on and sends only its own task, whatever its keys in Redis hold."""
 
 from __future__ import annotations
 
