@@ -60,10 +60,10 @@ class _Held:
     scorers: dict[tuple[object, ...], LoadedModel]
 
 
-# By the options that decide its weights; one entry at most.
+# The loaded weights, by the options that decide them; one entry at most.
 _held: dict[tuple[object, ...], _Held] = {}
 
-# Of these options; each scorer has little memory of its own.
+# The scorers over these weights, by their options; each takes little memory.
 _MOST_SCORERS = 8
 
 

@@ -1,4 +1,4 @@
-"""One load of a model serves every job of it, with the scores of a load of its own."""
+"""All jobs of a model share one load, and get the same scores as from a load of their own."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_each_job_is_checked_against_the_allowed_models(
 
 
 def test_options_that_do_not_fit_leave_nothing_in_memory(tmp_path: Path) -> None:
-    """So that the next try has the whole device."""
+    """Free the model, so that the next try has the whole device."""
     folder = BUILDERS["qwen3-chat"](tmp_path / "model")
     load(spec(folder))
     with pytest.raises(ModelUnavailable, match="max_length 8 leaves no room"):
