@@ -63,7 +63,7 @@ class _Held:
 # The loaded weights, by the options that decide them; one entry at most.
 _held: dict[tuple[object, ...], _Held] = {}
 
-# The scorers over these weights, by their options; each takes little memory.
+# The most scorers over the loaded weights; each takes little memory of its own.
 _MOST_SCORERS = 8
 
 
