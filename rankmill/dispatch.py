@@ -212,11 +212,12 @@ class Dispatcher:
             self.settings.keep_finished_s,
         )
         model_id = record.spec.model_id if record else counts.model_id if counts else ""
-        live = self.ledger.workers.takers(
-            CONTROL_QUEUE if shard_index is None else score_queue(model_id)
-        )
+        queue = CONTROL_QUEUE if shard_index is None else score_queue(model_id)
+        workers = self.ledger.workers
         held = self.ledger.claims.held(job_id, self.ledger.in_flight(job_id))
-        if not is_hopeless(declines, live, n_done, is_running=bool(held)):
+        if workers.are_returning(queue) or not is_hopeless(
+            declines, workers.takers(queue), n_done, is_running=bool(held)
+        ):
             raise Declined(str(error))
         hopeless = failure(declines, error.exit_code)
         if is_over:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from rankmill import storage
@@ -141,16 +141,17 @@ class Fitness:
         if self._problems and not problems:
             log.info("host fit again")
         self._problems = tuple(problems)
-        # The last worker of a queue takes its work, so that a job that no host can do ends.
-        self._is_held_back = is_useless and self._has_others()
+        # If no fit worker takes a queue, unfit ones do, so that a job that no host can do ends.
+        self._is_held_back = is_useless and has_fit_others(self._pauses.paused())
 
-    def _has_others(self) -> bool:
-        try:
-            return all(
-                ledger().workers.takers(queue) - {worker_id()} for queue in self._pauses.paused()
-            )
-        except BrokerUnavailable:
-            return False
+
+def has_fit_others(queues: Sequence[str]) -> bool:
+    """Return whether another live worker takes each of some queues, and can do all work."""
+    try:
+        unfit = {worker_id(), *ledger().declines.unfit(ledger().now())}
+        return all(ledger().workers.takers(queue) - unfit for queue in queues)
+    except BrokerUnavailable:
+        return False
 
 
 @lru_cache(maxsize=1)

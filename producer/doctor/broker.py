@@ -89,10 +89,10 @@ def _workers(settings: Settings) -> Iterator[Finding]:
                     f"no live worker takes {queue}: submitted jobs wait",
                     "start rankmill worker; `rankmill run` needs none",
                 )
-        for line in ledger.declines.unfit(ledger.now()):
+        for worker, reasons in ledger.declines.unfit(ledger.now()).items():
             yield warning(
                 "workers",
-                f"declines work: {line}",
+                f"declines work: {worker}: {reasons}",
                 "repair that host, or give it the settings of the others; others take the work",
             )
     except BrokerUnavailable as error:

@@ -4,9 +4,10 @@
     rankmill:unfit             zset   "worker: reasons" of a worker that cannot do all work, by time
 
 A job that no host can do must end; one that some host can do must not. So a job fails when every
-live worker of the queue has declined it. A large cluster need not try all its hosts: a job also
-fails when three machines have had the same kind of fault for half a minute, while no shard ran or
-ended. Declines because of settings do not count then, since settings differ in any rolling change.
+live worker of the queue has declined it, and no shard has ended meanwhile. A large cluster need not
+try all its hosts: a job also fails when three machines have had the same kind of fault for half a
+minute, while no shard ran or ended. Declines because of settings do not count then, since settings
+differ in any rolling change.
 """
 
 from __future__ import annotations
@@ -91,15 +92,16 @@ class Declines:
             pipe.expire(_UNFIT, int(2 * _UNFIT_SEEN_S))
             pipe.execute()
 
-    def unfit(self, now: float) -> list[str]:
-        """Return a line for each live worker that cannot do all work, with its reasons."""
+    def unfit(self, now: float) -> dict[str, str]:
+        """Return the reasons of each live worker that cannot do all work, by its id."""
         with broker_errors():
             lines = self._redis.zrange(_UNFIT, 0, -1, withscores=True)
         latest: dict[str, str] = {}  # the reasons of a worker may have changed
         for line, seen in sorted(cast(list[tuple[str, float]], lines), key=lambda each: each[1]):
             if now - seen < _UNFIT_SEEN_S:
-                latest[line.partition(": ")[0]] = line
-        return sorted(latest.values())
+                worker, _, reasons = line.partition(": ")
+                latest[worker] = reasons
+        return dict(sorted(latest.items()))
 
 
 def is_hopeless(
@@ -115,13 +117,14 @@ def is_hopeless(
     """
     if is_running:
         return False
-    if set(live) <= {decline.worker for decline in declines}:
-        return True
     now = max(decline.at for decline in declines)
+    # Earlier ones are out of date: some host has done a shard, perhaps the one that declined.
+    latest = [decline for decline in declines if decline.n_shards_done == n_shards_done]
+    if set(live) <= {decline.worker for decline in latest}:
+        return True
     agreeing: dict[str, set[str]] = {}
-    for each in declines:
-        is_lasting = now - each.since >= _AGREED_FOR_S and each.n_shards_done == n_shards_done
-        if each.blame == "host" and is_lasting:
+    for each in latest:
+        if each.blame == "host" and now - each.since >= _AGREED_FOR_S:
             agreeing.setdefault(each.kind, set()).add(each.machine)
     return any(len(machines) >= _MACHINES for machines in agreeing.values())
 

@@ -58,11 +58,16 @@ RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
 
-# Notes a worker's heartbeat in each of the sets.
+# Notes a worker's heartbeat in each of the sets but the last key. That one is set for a while if
+# Redis has not had the heartbeat of a worker that has sent some.
 SEEN = """
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
-for i = 1, #KEYS do redis.call('ZADD', KEYS[i], now, ARGV[1]) end
+local last = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if ARGV[2] == '1' and (not last or now - last > tonumber(ARGV[3])) then
+  redis.call('SET', KEYS[#KEYS], '1', 'EX', ARGV[3])
+end
+for i = 1, #KEYS - 1 do redis.call('ZADD', KEYS[i], now, ARGV[1]) end
 """
 
 # Extends a lease that this token holds.

@@ -2,6 +2,7 @@
 
     rankmill:workers               zset   scoring worker by time last seen
     rankmill:takers:QUEUE          zset   worker that takes from the queue, by time last seen
+    rankmill:returning             string set while workers return after an outage; expires
 
 A worker that was stopped is removed. One that died stays, and counts as lost for an hour.
 """
@@ -20,6 +21,7 @@ WORKERS = "rankmill:workers"
 # A worker lives if its heartbeat is not older.
 SEEN_S = 60.0
 _TAKERS = "rankmill:takers:"
+_RETURNING = "rankmill:returning"
 _LOST_S = 3600.0
 
 
@@ -32,12 +34,15 @@ class Workers:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._seen = client.register_script(SEEN)
+        self._have_sent: set[str] = set()
 
     def seen(self, worker: str, queues: Iterable[str], *, scores: bool = True) -> None:
         """Note a worker's heartbeat and the queues that it takes work from."""
         keys = [_TAKERS + queue for queue in queues] + ([WORKERS] if scores else [])
+        has_sent = int(worker in self._have_sent)
         with broker_errors():
-            self._seen(keys=keys, args=[worker])
+            self._seen(keys=[*keys, _RETURNING], args=[worker, has_sent, int(SEEN_S)])
+        self._have_sent.add(worker)
 
     def left(self, worker: str, queues: Iterable[str]) -> None:
         """Remove a worker that was stopped, so that it does not count as lost."""
@@ -62,6 +67,16 @@ class Workers:
         with broker_errors(_TAKERS + queue):
             found = self._redis.zrangebyscore(_TAKERS + queue, since, "+inf")
         return set(cast(list[str], found))
+
+    def are_returning(self, queue: str) -> bool:
+        """Return whether live workers may be missing, since Redis was away or has lost them."""
+        since, takers = self._now() - SEEN_S, _TAKERS + queue
+        with broker_errors(takers), self._redis.pipeline(transaction=False) as pipe:
+            pipe.exists(_RETURNING)
+            pipe.zcard(takers)
+            pipe.zcount(takers, since, "+inf")
+            are_known_to, n_noted, n_live = cast(list[int], pipe.execute())
+        return bool(are_known_to) or n_noted > n_live == 0
 
     def n_takers(self, queue: str) -> int:
         """Return the number of live workers of a queue."""

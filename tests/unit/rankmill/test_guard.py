@@ -22,6 +22,7 @@ from rankmill.errors import (
     StorageUnavailable,
 )
 from rankmill.guard import attempt
+from rankmill.host import worker_id
 from rankmill.output.output import Job
 from tests.support.finished import planned
 from tests.support.inputs import pairs
@@ -119,6 +120,30 @@ def test_a_job_fails_if_no_live_worker_can_do_it(
     assert state(dispatcher, job) is JobState.FAILED
     failure = job.output.read_failure()
     assert (failure is not None and failure.exit_code == 2) is is_known
+
+
+@pytest.mark.parametrize("is_flushed", [False, True])
+def test_a_job_does_not_fail_while_workers_return_after_an_outage(
+    dispatcher: Dispatcher, job: Job, is_flushed: bool
+) -> None:
+    ledger, queue, error = dispatcher.ledger, "rankmill.score", StorageRefused("disk full")
+    ledger.workers.seen(worker_id(), [queue])
+    ledger.workers.seen("other@host 1234", [queue])
+    assert not ledger.workers.are_returning(queue)
+    if is_flushed:
+        ledger.redis.delete(f"rankmill:takers:{queue}")
+    else:
+        seen_at = ledger.now() - 120
+        ledger.redis.zadd(
+            f"rankmill:takers:{queue}", {worker_id(): seen_at, "other@host 1234": seen_at}
+        )
+        with pytest.raises(Declined):  # nobody has returned yet
+            outcome(dispatcher, job, error)
+    ledger.workers.seen(worker_id(), [queue])
+    with pytest.raises(Declined):
+        outcome(dispatcher, job, error)
+    ledger.redis.delete("rankmill:returning")  # the other one does not return
+    assert "disk full" in outcome(dispatcher, job, error)
 
 
 def test_a_message_that_names_another_output_is_not_counted(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rankmill.ledger.jobs import Ledger
 from rankmill.settings import Settings, settings
-from worker.fitness import check
+from worker.fitness import check, has_fit_others
 
 
 def checked(**values: object) -> tuple[str, bool]:
@@ -57,3 +58,11 @@ def test_models_that_are_not_here_are_named(folders: Path, monkeypatch: pytest.M
     assert checked(allowed_models="owner/model", models=str(folders))[1]
     assert check(Settings(allowed_models="owner/model", models=folders), scores=False)[0] == []
     settings.cache_clear()
+
+
+def test_a_worker_is_not_held_back_for_others_that_are_unfit(ledger: Ledger) -> None:
+    assert not has_fit_others(["rankmill.score"])
+    ledger.workers.seen("a", ["rankmill.score"])
+    assert has_fit_others(["rankmill.score"])
+    ledger.declines.note_unfit("a", "scratch folder /tmp: no space", ledger.now())
+    assert not has_fit_others(["rankmill.score"])

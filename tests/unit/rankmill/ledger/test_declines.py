@@ -66,6 +66,12 @@ def test_machines_do_not_agree_while_others_do_the_work() -> None:
     assert hopeless(*(decline(worker, n_shards_done=1) for worker in "abc"), n_done=1)
 
 
+def test_a_decline_is_out_of_date_once_a_shard_has_ended() -> None:
+    early, late = decline("a", n_shards_done=3), decline("b", n_shards_done=4)
+    assert not hopeless(early, late, live="ab", n_done=4)
+    assert hopeless(decline("a", n_shards_done=4), late, live="ab", n_done=4)
+
+
 def test_declines_because_of_settings_need_every_live_worker() -> None:
     assert not hopeless(*(decline(worker, blame="settings") for worker in "abcdef"))
 
