@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from redis.exceptions import RedisError
 
+from rankmill.broker import queues_of
+from rankmill.errors import BrokerUnavailable
+from rankmill.ledger.jobs import ledger
+from rankmill.ledger.server import check_types
 from rankmill.logs import get_logger
 
 log = get_logger(__name__)
@@ -37,11 +43,15 @@ class WaitingConsumer(Consumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close the connection, then pause: Celery itself tries again at once."""
-        super().on_connection_error_after_connected(exc)
+        _name_wrong_keys(exc)
+        with warnings.catch_warnings():  # Celery has one at each loss of the connection
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
         _pause()
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         """Log the error as this project does, and pause."""
+        _name_wrong_keys(exc)
         log.warning("worker waits for Redis", error=exc)
         _pause()
 
@@ -70,6 +80,15 @@ class WaitingConsumer(Consumer):
 
         transport._deliver = deliver_or_keep
         return super().create_task_handler(*arguments, **options)
+
+
+def _name_wrong_keys(error: Exception) -> None:
+    """Log the keys of another type, which Redis's error does not name."""
+    if "WRONGTYPE" in str(error):
+        try:
+            check_types(ledger().redis, queues_of("all"))
+        except BrokerUnavailable as named:
+            log.warning("worker waits for Redis", error=named)
 
 
 def _pause() -> None:

@@ -10,7 +10,7 @@ from rankmill.broker import CONTROL_QUEUE, score_queues
 from rankmill.errors import BrokerUnavailable, InputError
 from rankmill.ledger.client import broker_errors, connect
 from rankmill.ledger.jobs import Ledger
-from rankmill.ledger.server import check_facts, check_takes_writes, name_of
+from rankmill.ledger.server import check_facts, check_takes_writes, check_types, name_of
 from rankmill.settings import Settings
 
 
@@ -54,6 +54,10 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
             str(error),
             "let Redis take writes; until then workers wait, and no job is accepted",
         )
+    try:
+        check_types(client, (CONTROL_QUEUE, *score_queues()))
+    except BrokerUnavailable as error:
+        yield problem("redis keys", str(error), "until then workers wait")
     policy = str(facts.get("maxmemory_policy", ""))
     if policy == "noeviction":
         yield ok("redis policy", "noeviction")

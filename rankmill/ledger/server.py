@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,7 @@ from rankmill.errors import BrokerUnavailable, InputError
 from rankmill.ledger.client import JobKeys, broker_errors
 
 _OLDEST = (6, 2)
+_EXCHANGES = ("celeryev", "celery.pidbox", "reply.celery.pidbox")
 
 
 def check_server(client: redis.Redis) -> None:
@@ -60,6 +62,26 @@ def check_takes_writes(client: redis.Redis) -> None:
         pipe.delete(job.hash, job.done, job.inflight)
         pipe.delete(queue)
         pipe.execute()
+
+
+def check_types(client: redis.Redis, queues: Iterable[str]) -> None:
+    """Check that the keys of Celery's messages have Celery's types, since its errors name no key.
+
+    Keys that this process has no right to read are left out.
+
+    Raises:
+        BrokerUnavailable: a key has another type, or Redis does not answer.
+    """
+    reads = dict.fromkeys(queues, "LLEN") | {"unacked": "HLEN", "unacked_index": "ZCARD"}
+    reads |= dict.fromkeys(map("_kombu.binding.{}".format, _EXCHANGES), "SCARD")
+    with broker_errors(), client.pipeline(transaction=False) as pipe:
+        for key, read in reads.items():
+            pipe.execute_command(read, key)
+        answers = pipe.execute(raise_on_error=False)
+    answered = zip(reads, answers, strict=True)
+    wrong = " ".join(key for key, answer in answered if "WRONGTYPE" in str(answer))
+    if wrong:
+        raise BrokerUnavailable(f"not Celery's type of key: {wrong}; redis-cli DEL {wrong}")
 
 
 def check_facts(facts: dict[str, Any]) -> None:
