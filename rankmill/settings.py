@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     prepare_memory: Memory = Field(
         "1GB", description="Memory for joins and sorts, such as 4GB; beyond it they use the disk"
     )
+    max_files: int = Field(
+        200_000, ge=1, description="Maximum files below an input's folder or glob"
+    )
     max_columns: int = Field(
         2000, ge=1, description="Maximum columns of an input; each nested key counts"
     )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from rankmill.errors import InputError, InputMissing, StorageRefused
+from rankmill.settings import settings
 from rankmill.storage.glob import fixed_start, is_glob, matches
 from rankmill.storage.naming import absolute, resolved
 from rankmill.storage.protocol import CONTROL_FOLDER, FileStat
@@ -46,15 +48,26 @@ class Listing:
 
 
 def list_place(uri: str) -> Listing:
-    """Return the files of a place, from one listing."""
+    """Return the files of a place, from one listing.
+
+    Raises:
+        InputError: it has more than RANKMILL_MAX_FILES.
+    """
     store = store_of(uri)
     place = store.absolute(uri)
     itself = store.stat(place)
     if itself is not None:
         return Listing(place, place.rpartition("/")[0], named=(itself,))
     top, pattern = _split(place)
+    limit = settings().max_files
+    files = list(islice(store.walk(top or "/", pattern), limit + 1))
+    if len(files) > limit:
+        raise InputError(
+            f"{uri}: more than {limit} files lie there; name a folder or a glob with fewer, or set "
+            "RANKMILL_MAX_FILES higher"
+        )
     named, inside, hidden = [], [], []
-    for file in sorted(store.walk(top or "/", pattern), key=lambda file: file.uri):
+    for file in sorted(files, key=lambda file: file.uri):
         path = file.uri.removeprefix(top)
         if pattern and matches(path, pattern) and not _is_control(path, pattern):
             named.append(file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import resource
 import select
@@ -55,6 +57,30 @@ def ending(act: Callable[[], object], folder: Path, limit_s: float = LIMIT_S) ->
     text = (folder / "stderr").read_bytes().decode(errors="replace")
     kind = "hung" if hung else _kind(status, text)
     return Ending(kind, text[-1500:], time.monotonic() - started)
+
+
+def preload(act: Callable[[], object], folder: Path) -> None:
+    """Run a function in a fork and import here what it imported, so that later forks have it.
+
+    The function itself may start threads, such as torch's, which do not survive a fork.
+
+    Raises:
+        AssertionError: the function failed.
+    """
+    names = folder / "modules"
+
+    def act_and_list() -> None:
+        try:
+            act()
+        finally:
+            names.write_text("\n".join(sys.modules))
+
+    end = ending(act_and_list, folder)
+    assert end.kind in ("ok", "refused"), end
+    for name in names.read_text().splitlines():
+        if name not in sys.modules:
+            with contextlib.suppress(Exception):  # some are not imported by their name
+                importlib.import_module(name)
 
 
 def _kind(status: int, text: str) -> str:

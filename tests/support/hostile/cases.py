@@ -57,10 +57,10 @@ def place_cases() -> Iterator[Case]:
     """Give each odd place as input, as output and as a job."""
     for place in words.PLACES:
         yield Case(
-            "places", f"input {place!r:.60}", lambda p=place: _command("submit", p, "out", *_JOB)
+            "places", f"input {place!r:.60}", lambda p=place: command("submit", p, "out", *_JOB)
         )
         yield Case("places", f"output {place!r:.60}", lambda p=place: _submit_to(p))
-        yield Case("places", f"status {place!r:.60}", lambda p=place: _command("status", "--", p))
+        yield Case("places", f"status {place!r:.60}", lambda p=place: command("status", "--", p))
 
 
 def name_cases() -> Iterator[Case]:
@@ -72,19 +72,19 @@ def name_cases() -> Iterator[Case]:
                 f"{flag} {name!r:.40}",
                 lambda f=flag, n=name: _submit_to("out", f"{f}={n}"),
             )
-        for command in words.ON_JOBS:
-            more = ("--qrels", "x") if command == "eval" else ("y",) if command == "diff" else ()
+        for verb in words.ON_JOBS:
+            more = ("--qrels", "x") if verb == "eval" else ("y",) if verb == "diff" else ()
             yield Case(
                 "names",
-                f"{command} {name!r:.40}",
-                lambda c=command, n=name, m=more: _command(*c.split(), *m, "--", n),
+                f"{verb} {name!r:.40}",
+                lambda v=verb, n=name, m=more: command(*v.split(), *m, "--", n),
             )
 
 
 def output_cases(finished: Path, n_each: int) -> Iterator[Case]:
     """Damage a file of a finished output at a time, and use the output."""
     # Not watch: it rightly waits for a job whose _SUCCESS is gone.
-    commands = ("status", "report", "retry-rejects", "resume", "cancel", "submit")
+    verbs = ("status", "report", "retry-rejects", "resume", "cancel", "submit")
     chance = random.Random(0)
     paths = [
         path for path in sorted(finished.rglob("*")) if path.is_file() and path.name != "in.parquet"
@@ -105,11 +105,11 @@ def output_cases(finished: Path, n_each: int) -> Iterator[Case]:
             lambda at: at.symlink_to(at.name),
         ]
         for number, damage in enumerate(ways):
-            command = chance.choice(commands)
+            verb = chance.choice(verbs)
             yield Case(
                 "outputs",
-                f"{inside} {number} {command}",
-                lambda i=inside, d=damage, c=command: _use_damaged(finished, i, d, c),
+                f"{inside} {number} {verb}",
+                lambda i=inside, d=damage, v=verb: _use_damaged(finished, i, d, v),
             )
 
 
@@ -159,7 +159,8 @@ def _with_value(at: Path, value: bytes) -> bytes:
     return content[: chosen.start()] + value + content[chosen.end() :]
 
 
-def _command(*arguments: str) -> None:
+def command(*arguments: str) -> None:
+    """Run a command as a user does."""
     from producer.cli import app
 
     sys.argv = ["rankmill", *arguments]
@@ -170,7 +171,7 @@ def _submit_to(output: str, *options: str) -> None:
     from tests.support.inputs import pairs, write
 
     write(pairs(3, 3), Path("in.parquet"))
-    _command("submit", "in.parquet", "--model", "null", *options, "--", output)
+    command("submit", "in.parquet", "--model", "null", *options, "--", output)
 
 
 def _run_file(name: str, make: files.Make) -> None:
@@ -193,7 +194,7 @@ def _run_trec(given: dict[str, bytes]) -> None:
 
 def _submit_and_work(place: str, *options: str) -> None:
     try:
-        _command("submit", place, "out", *_JOB, *options)
+        command("submit", place, "out", *_JOB, *options)
     except SystemExit as left:
         if left.code:
             raise
@@ -221,9 +222,7 @@ def _as_worker() -> None:
         raise SystemExit(1) from None
 
 
-def _use_damaged(
-    finished: Path, inside: Path, damage: Callable[[Path], object], command: str
-) -> None:
+def _use_damaged(finished: Path, inside: Path, damage: Callable[[Path], object], verb: str) -> None:
     shutil.copytree(finished, "job")
     at = Path("job", inside).absolute()
     content = at.read_bytes()
@@ -232,22 +231,27 @@ def _use_damaged(
         damage(at)
     except FileNotFoundError:
         at.write_bytes(content)
-    if command == "submit":
-        _command("submit", "job/in.parquet", "job/out", *_JOB)
+    if verb == "submit":
+        command("submit", "job/in.parquet", "job/out", *_JOB)
     else:
-        _command(command, "job/out")
+        command(verb, "job/out")
 
 
 def _load_model(good: Path, inside: Path, mutant: bytes) -> None:
+    shutil.copytree(good, "model")
+    Path("model", inside).write_bytes(mutant)
+    load(Path("model"))
+
+
+def load(folder: Path) -> None:
+    """Load a model folder as a worker does."""
     import torch
 
     from rankmill.contract.job import JobSpec
     from worker import models
 
     torch.set_num_threads(1)
-    shutil.copytree(good, "model")
-    Path("model", inside).write_bytes(mutant)
-    spec = JobSpec(input_uri="in", output_uri="out", model_id=str(Path("model").absolute()))
+    spec = JobSpec(input_uri="in", output_uri="out", model_id=str(folder.absolute()))
     try:
         models.load(spec)
     except RankmillError as error:

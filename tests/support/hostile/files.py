@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,34 +59,27 @@ def monsters() -> Iterator[tuple[str, Make]]:
     for n_keys in (1_999, 2_001, 50_000):
         keys = ", ".join(f'"k{n}": {n}' for n in range(n_keys))
         yield f"keys-{n_keys}.jsonl", _writes(f'{{"query": "q", "document": "d", {keys}}}'.encode())
-        table = pa.table(
-            {"query": texts, "document": texts} | {f"c{n}": texts for n in range(n_keys)}
-        )
-        if n_keys < 10_000:
-            yield f"columns-{n_keys}.parquet", _writes(_parquet(table))
+    for n_columns in (1_999, 2_001):
+        yield f"columns-{n_columns}.parquet", _writes(partial(_many_columns, n_columns))
     distinct = "".join(f'{{"query": "q", "document": "d", "k{n}": 1}}\n' for n in range(30_000))
     yield "distinct-keys.jsonl", _writes(distinct.encode())
-    for name in ("x" * 100_000, "\x1b[31m[bold]red", "a\nb", "\0", "🦄" * 500, "", " ", "a.b", "*"):
+    odd = ("x" * 100_000, "\x1b[31m[bold]red", "a\nb", "\0", "🦄" * 500, "", " ", "a.b", "*")
+    for number, name in enumerate(odd):
         table = pa.table({"query": texts, "document": texts, name: texts})
-        yield f"column-{len(name)}-{abs(hash(name)) % 97}.parquet", _writes(_parquet(table))
+        yield f"column-{number}.parquet", _writes(_parquet(table))
         row = json.dumps({"query": "q", "document": "d", name: 1}) + "\n"
-        yield f"key-{len(name)}-{abs(hash(name)) % 97}.jsonl", _writes(row.encode())
+        yield f"key-{number}.jsonl", _writes(row.encode())
     for kind, compress in (("gz", gzip.compress), ("zst", pa.Codec("zstd").compress)):
         for n_bytes in (10**6, 2 * 10**8):
             for name, unit in (("line", b" "), ("lines", b"\n"), ("zeros", b"\0"), ("quote", b'"')):
-                bomb = bytes(compress(unit * n_bytes))
-                yield f"bomb-{name}-{n_bytes}.jsonl.{kind}", _writes(bomb)
-                yield f"bomb-{name}-{n_bytes}.tsv.{kind}", _writes(b"query\tdocument\n" + bomb)
+                for suffix, head in (("jsonl", b""), ("tsv", b"query\tdocument\n")):
+                    bomb = partial(_bomb, compress, head, unit, n_bytes)
+                    yield f"bomb-{name}-{n_bytes}.{suffix}.{kind}", _writes(bomb)
     for kind in ("gz", "zst"):
         yield f"not-compressed.jsonl.{kind}", _writes(b'{"query": "q", "document": "d"}\n')
-    same = pa.array(["x" * 1000]).take(pa.array([0] * 2_000_000, pa.int32()))
-    yield "repeated.parquet", _writes(_parquet(pa.table({"query": same, "document": same})))
-    nested: pa.DataType = pa.string()
+    yield "repeated.parquet", _writes(_repeated)
     for depth in (5, 40):
-        while depth:
-            nested, depth = pa.list_(nested), depth - 1
-        table = pa.table({"query": texts, "document": texts, "n": pa.nulls(3, nested)})
-        yield f"nested-{nested.num_fields}-{id(nested)}.parquet", _writes(_parquet(table))
+        yield f"nested-{depth}.parquet", _writes(partial(_nested, depth))
     yield from _lying_footers()
     yield from _odd_texts()
     yield from _special()
@@ -103,8 +97,35 @@ def _lying_footers() -> Iterator[tuple[str, Make]]:
     for claim in (0, 1, 7, length * 2, 2**31 - 1, 2**32 - 1):
         claimed = content[:-8] + struct.pack("<I", claim) + b"PAR1"
         yield f"footer-length-{claim}.parquet", _writes(claimed)
-    big = pa.Table.from_pylist(pairs(2, 2)).replace_schema_metadata({"k": "v" * 20_000_000})
-    yield "metadata.parquet", _writes(_parquet(big))
+    yield "metadata.parquet", _writes(_with_metadata)
+
+
+def _many_columns(n: int) -> bytes:
+    texts = pa.array(["text"] * 3)
+    columns = {"query": texts, "document": texts} | {f"c{number}": texts for number in range(n)}
+    return _parquet(pa.table(columns))
+
+
+def _bomb(compress: Callable[[bytes], object], head: bytes, unit: bytes, n_bytes: int) -> bytes:
+    return head + bytes(compress(unit * n_bytes))
+
+
+def _repeated() -> bytes:
+    same = pa.array(["x" * 1000]).take(pa.array([0] * 2_000_000, pa.int32()))
+    return _parquet(pa.table({"query": same, "document": same}))
+
+
+def _nested(depth: int) -> bytes:
+    texts = pa.array(["text"] * 3)
+    nested: pa.DataType = pa.string()
+    for _ in range(depth):
+        nested = pa.list_(nested)
+    return _parquet(pa.table({"query": texts, "document": texts, "n": pa.nulls(3, nested)}))
+
+
+def _with_metadata() -> bytes:
+    table = pa.Table.from_pylist(pairs(2, 2))
+    return _parquet(table.replace_schema_metadata({"k": "v" * 20_000_000}))
 
 
 def _odd_texts() -> Iterator[tuple[str, Make]]:
@@ -168,8 +189,9 @@ def _bind(path: Path) -> None:
         os.chdir(here)
 
 
-def _writes(content: bytes) -> Make:
-    return lambda path: path.write_bytes(content)
+def _writes(content: bytes | Callable[[], bytes]) -> Make:
+    """Return what writes the content; a function makes it then, since some of it takes long."""
+    return lambda path: path.write_bytes(content if isinstance(content, bytes) else content())
 
 
 def _parquet(table: pa.Table, **options: object) -> bytes:

@@ -11,6 +11,7 @@ from producer.jobs.check import check
 from rankmill import storage
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError
+from rankmill.settings import settings
 from tests.support.inputs import pairs, write
 
 
@@ -48,6 +49,17 @@ def test_an_input_of_commas_only_is_refused(folder: Path, nothing: str) -> None:
 def test_an_output_with_commas_is_one_place(folder: Path) -> None:
     with pytest.raises(InputError, match="c,e: no such file"):
         read_source(["c,e"])
+
+
+def test_a_folder_with_too_many_files_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.cache_clear()
+    monkeypatch.setenv("RANKMILL_MAX_FILES", "2")
+    assert len(storage.list_place("a,b").inside) == 2
+    with pytest.raises(InputError, match=r"^\.: more than 2 files lie .*RANKMILL_MAX_FILES"):
+        read_source(".")
+    settings.cache_clear()
 
 
 @pytest.mark.parametrize("uri", ["s3:/bucket/x", "file:/tmp/o", "FILE:/tmp/o", "hdfs:/x"])
