@@ -3,7 +3,7 @@
 # make programs     install what some tests run besides Python: Debian's Chromium, Java, Prometheus, Redis; Helm
 # make test-chaos   break everything that breaks in a night, and write docs/chaos.md
 # make images      build the images of the profiles in .env, with version, commit and time as labels
-# make test-hostile   give every command 1,700 hostile inputs, and count how they end
+# make test-hostile   give every command thousands of hostile inputs, and count how they end
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
 # make bench-fleet   hundreds of workers on one Redis, and one that is idle

@@ -24,10 +24,37 @@ SECRETS = {
     *(f"REDIS_PASSWORD_{role}" for role in ("WORKER", "PRODUCER", "BEAT", "FLOWER", "MONITOR")),
     *("RANKMILL_FLOWER_BASIC_AUTH", "GRAFANA_PASSWORD"),
     *("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("RANKMILL_BROKER_SENTINEL_PASSWORD", "RANKMILL_WEBHOOK_SECRET"),
 }
 # Of Compose alone: what it calls the images and where it finds the data.
 OF_COMPOSE = {"RANKMILL_VERSION", "RANKMILL_DATA"}
 SETTINGS = {f"RANKMILL_{name.upper()}" for name in Settings.model_fields}
+# The services that read a setting: all that run Rankmill, those with jobs, or the workers.
+ALL = {
+    name for name, each in SERVICES.items() if "RANKMILL_BROKER_URL" in each.get("environment", {})
+}
+WORKERS = {"worker-gpu", "worker-cpu", "control"}
+ON_JOBS = {*WORKERS, "cli"}
+READ_BY_ALL = {
+    *("broker_master", "broker_sentinel_user", "broker_sentinel_password"),
+    *("broker_tls", "broker_ca", "log_level", "log_format", "model_queues"),
+    *("claim_s", "reconcile_s", "tick_s", "stall_s", "keep_finished_s"),
+}
+READ_BY_WORKERS = {
+    *("threads", "trusted_tries", "max_tries", "window_pairs", "load_s"),
+    *("webhook_url", "webhook_secret"),
+}
+NOT_FROM_ENV_FILE = {
+    "broker_url": "each service has its own login",
+    "device": "by the image or the service",
+    "device_reason": "passed from a process to those that it starts",
+    "models": "by the image, where its volume is",
+    "scratch": "by the image, where its volume is",
+    "runtime": "the container's own /tmp",
+    "metrics_port": "fixed, for Prometheus and the health check",
+    "metrics_host": "fixed, for Prometheus and the health check",
+    "flower_basic_auth": "of Flower alone",
+}
 DOCKERFILES = {"docker/Dockerfile", "Dockerfile.gpu"}
 UID = "10001"
 
@@ -56,6 +83,16 @@ def test_every_variable_is_a_setting() -> None:
     texts += [(CHECKOUT / name).read_text() for name in DOCKERFILES]
     named = {name for text in texts for name in re.findall(r"\bRANKMILL_[A-Z_]+\b", text)}
     assert named - OF_COMPOSE <= SETTINGS
+
+
+def test_every_setting_reaches_the_services_that_read_it() -> None:
+    assert not NOT_FROM_ENV_FILE.keys() & (READ_BY_ALL | READ_BY_WORKERS)
+    assert READ_BY_ALL | READ_BY_WORKERS | NOT_FROM_ENV_FILE.keys() <= set(Settings.model_fields)
+    for field in set(Settings.model_fields) - NOT_FROM_ENV_FILE.keys():
+        variable = f"RANKMILL_{field.upper()}"
+        services = ALL if field in READ_BY_ALL else WORKERS if field in READ_BY_WORKERS else ON_JOBS
+        got = {name for name, each in SERVICES.items() if variable in each.get("environment", {})}
+        assert got == services, variable
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

@@ -186,9 +186,12 @@ def test_a_workload_has_the_login_and_settings_of_its_service(service: str, name
     if name == "redis":
         fixed = {}
     assert {name: variables[name]["value"] for name in fixed} == fixed
-    # What .env may hold comes from the ConfigMap and the Secrets of settings.
-    works_on_jobs = "RANKMILL_ALLOWED_PREFIXES" in given
-    assert bool(container.get("envFrom")) is works_on_jobs
+    # What .env may hold comes from the ConfigMap and, for what works on jobs, Secrets of settings.
+    options = (*PULL, "--set", "settingsFromSecrets={rankmill-s3}")
+    sources = container_of(workloads(*options)[name]).get("envFrom", [])
+    kinds = ["configMapRef"] * ("RANKMILL_LOG_LEVEL" in given)
+    kinds += ["secretRef"] * ("RANKMILL_ALLOWED_PREFIXES" in given)
+    assert [kind for each in sources for kind in each] == kinds
 
 
 @pytest.mark.parametrize(("service", "name"), SAME_PAIRS)
