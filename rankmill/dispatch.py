@@ -25,6 +25,7 @@ from rankmill.contract.plan import Plan
 from rankmill.contract.results import Failure, ShardReport
 from rankmill.errors import BrokerUnavailable, Declined, EntryBroken, RankmillError
 from rankmill.host import machine_id, worker_id
+from rankmill.ledger.counts import JobCounts
 from rankmill.ledger.declines import Decline, failure, is_hopeless
 from rankmill.ledger.jobs import Ledger, ledger
 from rankmill.logs import get_logger
@@ -151,7 +152,7 @@ class Dispatcher:
         if had_other_end:
             self.end(output, record.job_id)
             return
-        event = failed_event(failure, output.uri, self.ledger.counts(record.job_id))
+        event = failed_event(failure, output.uri, self.last_counts(record.job_id))
         if is_written:
             notify(event)
         self._end_job(record.job_id, JobState.FAILED, failure.message)
@@ -166,11 +167,20 @@ class Dispatcher:
 
         The webhook comes first: if this process dies between the two, reconcile repeats both.
         """
-        event = end_event(output, self.ledger.counts(job_id))
+        event = end_event(output, self.last_counts(job_id))
         if event is not None:
             notify(event)
         self._end_job(job_id, output.state())
         self._start_if_reopened(output, job_id)
+
+    def last_counts(self, job_id: str) -> JobCounts | None:
+        """Return the counts of a job that ends; remove a broken entry, which storage replaces."""
+        try:
+            return self.ledger.counts(job_id)
+        except EntryBroken as error:
+            log.warning("job's entry in Redis is broken", job_id=job_id, error=str(error))
+            self.ledger.forget_job(job_id)
+            return None
 
     def decline(
         self,

@@ -51,7 +51,7 @@ def finalize(dispatcher: Dispatcher, job_id: str, output_uri: str) -> None:
             return
         tried.record = job.record
         with claim:
-            counts = ledger.counts(job_id)
+            counts = dispatcher.last_counts(job_id)
             if counts is not None and counts.state.is_final:  # its output may be going right now
                 return
             if not job.output.has_ended() and not ending.finish(job.output):

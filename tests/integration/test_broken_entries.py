@@ -23,6 +23,7 @@ from rankmill.reconcile import Reconciler
 from tests.support.inputs import pairs, write
 from tests.support.nights import FIRST, Nights
 from tests.support.scored import scored
+from worker.finalize import finalize
 
 Break = Callable[[Ledger, JobHandle], object]
 
@@ -135,6 +136,22 @@ def test_a_broken_entry_in_redis_is_written_again_from_storage(
     queued = "".join(ledger.queued("rankmill.score"))
     assert good.job_id in queued and broken.job_id in queued
     assert ledger.in_flight(broken.job_id)
+
+
+@pytest.mark.parametrize("what", ["an unknown state", "a missing count", "a job of another type"])
+def test_a_broken_entry_of_a_scored_job_does_not_fail_it(
+    what: str, tmp_path: Path, dispatcher: Dispatcher, reconciler: Reconciler
+) -> None:
+    job, ledger = scored(tmp_path), dispatcher.ledger
+    ledger.open_job(job.record, job.plan, list(job.output.reports(job.job_id)))
+    HEALED[what](ledger, JobHandle(job.job_id, job.output, ledger))
+    finalize(dispatcher, job.job_id, job.output.uri)
+    assert job.output.is_success() and job.job_id not in ledger.priorities()
+    HEALED[what](ledger, JobHandle(job.job_id, job.output, ledger))
+    ledger.redis.hset("rankmill:running", job.job_id, "5")
+    reconciler.remember(job.job_id, job.output.uri)
+    reconciler.scan()
+    assert job.job_id not in ledger.priorities(), "it would be scanned for ever"
 
 
 def test_a_broken_bitmap_of_done_shards_is_written_again_when_a_shard_ends(
