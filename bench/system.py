@@ -214,8 +214,14 @@ def _tables(results: dict[str, list[Row]]) -> str:
     for part, rows in results.items():
         header = list(rows[0])
         lines += [f"\n{part}", "", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-        lines += ["| " + " | ".join(f"{row[key]:,}" for key in header) + " |" for row in rows]
+        lines += [
+            "| " + " | ".join(map(_shown, (row[key] for key in header))) + " |" for row in rows
+        ]
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 if __name__ == "__main__":
