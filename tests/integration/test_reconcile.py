@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,10 @@ from rankmill.ledger.jobs import Ledger
 from rankmill.ledger.scanning import Lease
 from rankmill.output.output import Output
 from rankmill.reconcile import Reconciler
-from tests.support.inputs import pairs, write
+from rankmill.settings import settings
+from rankmill.storage import stores
+from rankmill.storage.protocol import Store
+from tests.support.inputs import pairs, wait_for, write
 
 QUEUE = "rankmill.score"
 
@@ -181,6 +186,53 @@ def test_jobs_that_cannot_be_checked_do_not_keep_others_waiting(
     for _ in range(6):
         reconciler.scan()
     assert any(each.startswith(jobs[-1].job_id) for each in _waiting(ledger))
+
+
+def test_scans_of_many_jobs_on_slow_storage_keep_their_lease_and_send_nothing_twice(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All checks together take longer than a lease; another worker asks for it all the time."""
+    jobs = [_submit(tmp_path, f"out-{n}") for n in range(32)]
+    sent = _waiting(ledger)
+    for job in jobs:
+        _age(ledger, job)
+    ledger.redis.delete(QUEUE)
+    slow = _Slow(stores._local_store())
+    monkeypatch.setattr(stores, "_local_store", lambda: slow)
+    stop, scans = threading.Event(), []
+
+    def scan_for_ever() -> None:
+        own = Dispatcher(Ledger.connect(settings()), settings())
+        reconciler = Reconciler(own, confirm_s=0)
+        while not stop.wait(0.02):
+            began = time.monotonic()
+            if reconciler.scan() != 0.9 * settings().reconcile_s:  # it held the lease
+                scans.append((began, time.monotonic()))
+
+    threads = [threading.Thread(target=scan_for_ever) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: set(_waiting(ledger)) == set(sent), within_s=30)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert len(scans) > 1, "one scan was enough"
+    for (_, ended), (began, _) in pairwise(sorted(scans)):
+        assert ended <= began, "two workers scanned at once"
+    assert sorted(_waiting(ledger)) == sorted(sent)
+
+
+class _Slow:
+    """A store whose every call takes 50 ms."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        time.sleep(0.05)
+        return getattr(self._store, name)
 
 
 def _submit(folder: Path, name: str) -> JobHandle:
