@@ -83,10 +83,10 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
 def _workers(settings: Settings) -> Iterator[Finding]:
     ledger = Ledger.connect(settings)
     try:
-        for queue in (CONTROL_QUEUE, *score_queues()):
-            n_takers = ledger.workers.n_takers(queue)
-            if n_takers:
-                yield ok("workers", f"{n_takers} take {queue}")
+        n_takers = ledger.workers.n_takers((CONTROL_QUEUE, *score_queues()))
+        for queue, n in n_takers.items():
+            if n:
+                yield ok("workers", f"{n} take {queue}")
             else:
                 yield warning(
                     "workers",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from producer.jobs.status import (
     JobStatus,
-    live_status,
+    live_statuses,
     status_from_redis,
     status_from_storage,
     succeeded,
@@ -53,8 +53,11 @@ class JobHandle:
             if self.is_reachable:
                 counts = self.ledger.counts(self.job_id)
                 is_live = counts is not None and not counts.state.is_final
-                if counts is not None and is_live and not self.output.has_ended():
-                    return live_status(counts, self.ledger)
+                if is_live and not self.output.has_ended():
+                    for live in live_statuses(self.ledger, [self.job_id]):
+                        if isinstance(live, JobStatus):
+                            return live
+                        raise live
         except BrokerUnavailable as unavailable:
             error = str(unavailable)
         status = status_from_storage(self.output)

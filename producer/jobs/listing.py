@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from producer.jobs.handle import find_job
-from producer.jobs.status import JobStatus, live_status
+from producer.jobs.status import JobStatus, live_statuses
 from rankmill.contract.job_state import JobState
-from rankmill.errors import EntryBroken, JobUnknown, RankmillError
+from rankmill.errors import JobUnknown, RankmillError
 from rankmill.ledger.jobs import Ledger
 from rankmill.logs import get_logger
 from rankmill.output import run_notes
@@ -21,13 +21,11 @@ def list_jobs() -> list[JobStatus]:
     """Return the jobs that Redis remembers, newest first; log a line for one that is broken."""
     ledger = Ledger.connect(settings())
     listed = []
-    for job_id in ledger.job_ids():
-        try:
-            counts = ledger.counts(job_id)
-            if counts is not None:
-                listed.append(live_status(counts, ledger))
-        except EntryBroken as error:
-            log.warning("job cannot be listed", job_id=job_id, error=str(error))
+    for status in live_statuses(ledger, ledger.job_ids()):
+        if isinstance(status, JobStatus):
+            listed.append(status)
+        else:
+            log.warning("job cannot be listed", error=str(status))
     return listed
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
@@ -10,11 +12,11 @@ from rankmill.broker import CONTROL_QUEUE, score_queue
 from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
 from rankmill.contract.results import Failure
-from rankmill.errors import JobFailed
-from rankmill.ledger.claims import FINALIZATION, PREPARATION
+from rankmill.errors import EntryBroken, JobFailed
 from rankmill.ledger.counts import JobCounts
-from rankmill.ledger.declines import reasons_by_host
+from rankmill.ledger.declines import Decline, reasons_by_host
 from rankmill.ledger.jobs import Ledger
+from rankmill.ledger.scanning import read_scan
 from rankmill.output.output import Output
 from rankmill.spans import covered_s
 
@@ -166,30 +168,53 @@ def status_from_redis(counts: JobCounts) -> JobStatus:
     return JobStatus(**values, exit_code=_exit_code(counts.state), reason=counts.message)
 
 
-def live_status(counts: JobCounts, ledger: Ledger) -> JobStatus:
+def live_statuses(ledger: Ledger, job_ids: Sequence[str]) -> Iterator[JobStatus | EntryBroken]:
+    """Yield the status of each job that Redis knows, with rate and ETA, or what is broken.
+
+    It takes a few round trips for any number of jobs.
+    """
+    found = read_scan(ledger.redis, job_ids, queues=(), settle_s=-math.inf)
+    live = {
+        job_id: job.counts
+        for job_id, job in found.jobs.items()
+        if job.counts is not None
+        and not job.counts.state.is_final
+        and job.counts.state is not JobState.CANCELLING
+    }
+    n_takers = ledger.workers.n_takers({_queue(counts) for counts in live.values()})
+    declines = ledger.declines.of_jobs(list(live), found.now) if live else {}
+    for job_id, job in found.jobs.items():
+        if job.broken:
+            yield EntryBroken(job.broken)
+        elif job_id in live:
+            # A worker of an earlier release holds claims, but is not known by its queues.
+            has_worker = n_takers[_queue(live[job_id])] > 0 or bool(job.claimed)
+            yield _live_status(live[job_id], declines[job_id], has_worker=has_worker)
+        elif job.counts is not None:
+            yield status_from_redis(job.counts)
+
+
+def _live_status(counts: JobCounts, declines: Sequence[Decline], *, has_worker: bool) -> JobStatus:
     """Return the status with rate and ETA; WAITING where no worker takes the job's queue."""
     status = status_from_redis(counts)
-    if status.state.is_final or status.state is JobState.CANCELLING:
-        return status
     n_pairs = counts.n_pairs_done - counts.n_pairs_before
     since, until = counts.started_at or 0.0, counts.progress_at or 0.0
     if 0 < since < until and n_pairs > 0:
         rate = n_pairs / (until - since)
         eta_s = round((counts.n_rows - counts.n_pairs_done) / rate)
         status = status.model_copy(update={"pairs_per_s": round(rate, 1), "eta_s": eta_s})
-    scores = status.state is JobState.RUNNING
-    queue = score_queue(counts.model_id) if scores else CONTROL_QUEUE
-    work = [PREPARATION, FINALIZATION, *ledger.in_flight(counts.job_id)]
-    # A worker of an earlier release holds claims, but is not known by its queues.
-    if ledger.workers.n_takers(queue) or any(
-        ledger.claims.holder(counts.job_id, each) for each in work
-    ):
-        declines = ledger.declines.of_job(counts.job_id, ledger.now())
+    if has_worker:
         reason = f"declined: {reasons_by_host(declines)}" if declines else status.reason
         return status.model_copy(update={"reason": reason})
+    scores = status.state is JobState.RUNNING
     remedy = "start one with rankmill worker" + ("" if scores else " (--role all or control)")
-    reason = f"no live worker takes {queue}; {remedy}"
+    reason = f"no live worker takes {_queue(counts)}; {remedy}"
     return status.model_copy(update={"state": JobState.WAITING, "reason": reason})
+
+
+def _queue(counts: JobCounts) -> str:
+    """Return the queue in which a job's next work waits."""
+    return score_queue(counts.model_id) if counts.state is JobState.RUNNING else CONTROL_QUEUE
 
 
 def _ended_at(output: Output, state: JobState, failure: Failure | None) -> datetime | None:

@@ -80,9 +80,18 @@ class Declines:
 
     def of_job(self, job_id: str, now: float) -> list[Decline]:
         """Return a job's declines that still count, the oldest first."""
-        with broker_errors():
-            values = cast(list[str], self._redis.hvals(JobKeys(job_id).declined))
-        return sorted(filter(lambda each: now - each.at < _COUNTS_FOR_S, _parsed(values)), key=_at)
+        return self.of_jobs([job_id], now)[job_id]
+
+    def of_jobs(self, job_ids: Sequence[str], now: float) -> dict[str, list[Decline]]:
+        """Return the declines of jobs that still count, in one round trip."""
+        with broker_errors("declines"), self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hvals(JobKeys(job_id).declined)
+            answers = pipe.execute()
+        return {
+            job_id: _counting(cast(list[str], values), now)
+            for job_id, values in zip(job_ids, answers, strict=True)
+        }
 
     def note_unfit(self, worker: str, reasons: str, now: float) -> None:
         """Note that a worker cannot do all work; it is forgotten in a minute."""
@@ -149,16 +158,17 @@ def _host(decline: Decline, declines: Sequence[Decline]) -> str:
     return decline.host if len(machines) == 1 else f"{decline.host}/{decline.machine[:8]}"
 
 
-def _at(decline: Decline) -> float:
-    return decline.at
+def _counting(values: Sequence[str], now: float) -> list[Decline]:
+    """Return the declines that still count, the oldest first.
 
-
-def _parsed(values: Sequence[str]) -> list[Decline]:
-    """Return the declines; leave out values that are not declines, such as another program's."""
+    Leave out values that are not declines, such as another program's.
+    """
     found = []
     for value in values:
         try:
             found.append(Decline.model_validate_json(value))
         except ValidationError:
             continue
-    return found
+    return sorted(
+        (each for each in found if now - each.at < _COUNTS_FOR_S), key=lambda each: each.at
+    )

@@ -9,7 +9,7 @@ A worker that was stopped is removed. One that died stays, and counts as lost fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import cast
 
 import redis
@@ -78,11 +78,15 @@ class Workers:
             are_known_to, n_noted, n_live = cast(list[int], pipe.execute())
         return bool(are_known_to) or n_noted > n_live == 0
 
-    def n_takers(self, queue: str) -> int:
-        """Return the number of live workers of a queue."""
+    def n_takers(self, queues: Collection[str]) -> dict[str, int]:
+        """Return the number of live workers of each queue, in one round trip."""
+        if not queues:
+            return {}
         since = self._now() - SEEN_S
-        with broker_errors(_TAKERS + queue):
-            return self._redis.zcount(_TAKERS + queue, since, "+inf")
+        with broker_errors(_TAKERS + "*"), self._redis.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.zcount(_TAKERS + queue, since, "+inf")
+            return dict(zip(queues, pipe.execute(), strict=True))
 
     def n_live(self) -> int:
         """Return the number of live scoring workers."""
