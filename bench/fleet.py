@@ -42,7 +42,7 @@ from rankmill.storage import stores
 Row = dict[str, Any]
 
 _IDLE_S = 60.0  # all that a worker sends repeats in less
-_SETTLE_S = 10.0
+_SETTLE_S = 7.0
 _STORAGE_S = 0.05
 _N_SCANNERS = 3
 
@@ -118,7 +118,7 @@ def _fleet(n_workers: int, job_counts: list[int], seconds: float) -> tuple[list[
                 row["connections a worker"] = round(row["connections"] / row["workers"], 2)
                 row["storage calls/s"] = round((calls.value - before) / seconds, 2)
                 rows.append(row)
-        return rows, _slow_storage(ledger, 2 * seconds)
+        return rows, _slow_storage(ledger, 1.5 * seconds)
 
 
 @contextmanager
