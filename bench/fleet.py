@@ -65,7 +65,7 @@ def main() -> None:
         _bar("idle worker, connections", idle["connections"], 4),
         _bar(f"{few['workers']} workers, {few['jobs']} jobs, commands/s", few["commands/s"], 1500),
         _bar("connections a worker", max(row["connections a worker"] for row in fleet), 4),
-        _bar("slow storage, longest scan over its turn", slow["longest scan / turn"], 1),
+        _bar("slow storage, longest scan over its lease", slow["longest scan / lease"], 1),
         _bar("slow storage, shards sent twice", slow["sent twice"], 0),
     ]
     results = {"one real worker": [idle], "fleet": fleet, "slow storage": [slow], "bars": bars}
@@ -201,7 +201,7 @@ def _slow_storage(ledger: Ledger, seconds: float) -> Row:
         "jobs": len(job_ids),
         "seconds": seconds,
         "longest scan s": round(max(lasted), 2),
-        "longest scan / turn": round(max(lasted) / (1.1 * period_s), 2),
+        "longest scan / lease": round(max(lasted) / (1.1 * period_s), 2),
         "sent": sent.total(),
         "sent twice": sent.total() - len(sent),
     }
