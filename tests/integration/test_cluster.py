@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,10 +34,12 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("rankmill", "
 """
 
 
-def test_submit_wait_and_status(
-    tmp_path: Path, model_folder: Path, start_worker: StartWorker
+def test_submit_wait_and_status_and_the_connections_and_stop_of_a_worker(
+    tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
 ) -> None:
-    start_worker()
+    ledger.redis.ping()
+    earlier = {each["id"] for each in ledger.redis.client_list()}
+    worker = start_worker()
     rows = pairs(10, 5)
     job = submit(
         write(rows, tmp_path / "in.parquet"),
@@ -53,6 +57,15 @@ def test_submit_wait_and_status(
             text=True,
         )
         assert json.loads(said.stdout)["job_id"] == job.job_id, said.stderr
+    clients = [each for each in ledger.redis.client_list() if each["id"] not in earlier]
+    names = Counter(each["name"] for each in clients if each["cmd"] != "client|list")
+    # This process has submitted by a connection or two of its own.
+    assert names["rankmill-messages"] == 2, clients
+    assert names["rankmill"] <= 4 and set(names) == {"rankmill", "rankmill-messages"}, clients
+    stopped_at = time.monotonic()
+    worker.terminate()
+    worker.wait(30)
+    assert time.monotonic() - stopped_at < 8, "it waited for Redis to end its wait for messages"
 
 
 def test_a_process_without_our_code_submits_by_task_name(
