@@ -86,7 +86,7 @@ images:
 
 .PHONY: test-hostile
 test-hostile: install-dev
-	$(BIN)/python -m pytest tests/hostile -m long -s
+	RANKMILL_HOSTILE_TABLE=docs/hostile.md $(BIN)/python -m pytest tests/hostile -m long -s
 
 .PHONY: test-compose
 test-compose: install-dev

@@ -231,7 +231,7 @@ class Settings(BaseSettings):
 
 # Read by Docker Compose and the image, or passed from a process to those it starts.
 _NOT_SETTINGS = {"RANKMILL_DATA", "RANKMILL_VERSION", "RANKMILL_DEVICE_REASON"}
-_OF_TESTS = ("RANKMILL_TEST_", "RANKMILL_CHAOS_")
+_OF_TESTS = ("RANKMILL_TEST_", "RANKMILL_CHAOS_", "RANKMILL_HOSTILE_")
 
 
 @lru_cache(maxsize=1)

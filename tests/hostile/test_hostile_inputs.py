@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
@@ -13,12 +14,17 @@ from operator import attrgetter
 from pathlib import Path
 
 import pytest
+import redis
 
-from tests.support.hostile import cases
+from tests.conftest import StartWorker
+from tests.support.hostile import cases, folders
 from tests.support.hostile.bounded import BAD, KINDS, ending, preload
 from tests.support.hostile.cases import Case
+from tests.support.hostile.queued import message_cases
+from tests.support.inputs import wait_for
 
 _N_OF_A_GROUP_IN_SLICE = 4
+_HEADER = "| inputs | tried | " + " | ".join(KINDS) + " |\n" + "| --- " * (2 + len(KINDS)) + "|"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,7 @@ def _make_model(folder: Path) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    cases.load(bert(folder / "model", num_labels=1))
+    folders.load(bert(folder / "model", num_labels=1))
 
 
 def _make_job(folder: Path) -> None:
@@ -59,7 +65,8 @@ def everything(made: Path) -> list[Case]:
         *cases.place_cases(),
         *cases.name_cases(),
         *cases.output_cases(made / "job", 12),
-        *cases.model_cases(made / "model", 20),
+        *folders.model_cases(made / "model", 20),
+        *folders.broken_cases(made),
     ]
 
 
@@ -68,44 +75,71 @@ def test_a_slice_of_the_hostile_inputs(
     broker_url: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANKMILL_MAX_FILES", "1000")  # soon found when a case names the root
-    chance = random.Random(11)
+    chance, tried = random.Random(11), Tried()
     small = [each for each in everything(made) if "bomb" not in each.name]
-    run_all(
-        chain.from_iterable(
-            chance.sample(list(of_group), _N_OF_A_GROUP_IN_SLICE)
-            for _, of_group in groupby(small, attrgetter("group"))
-        ),
-        tmp_path,
-    )
+    for _, of_group in groupby(small, attrgetter("group")):
+        tried.run(chance.sample(list(of_group), _N_OF_A_GROUP_IN_SLICE), tmp_path)
+    tried.check()
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1500)
-def test_all_hostile_inputs(broker_url: str, made: Path, tmp_path: Path) -> None:
-    only = os.environ.get("RANKMILL_TEST_HOSTILE", "")
-    chosen = [each for each in everything(made) if each.group.startswith(only)]
-    run_all(chosen, tmp_path)
+@pytest.mark.timeout(3600)
+def test_all_hostile_inputs(
+    broker_url: str, made: Path, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    tried = Tried()
+    tried.run(everything(made), tmp_path)
+    redis.Redis.from_url(broker_url.replace("redis+socket://", "unix://")).flushall()
+    worker, log = start_worker(), tmp_path / "worker-one.log"
+    wait_for(lambda: log.exists() and " ready." in log.read_text())
+    tried.run(message_cases(log, 10), tmp_path)
+    tried.report()
+    tried.check()
+    said = log.read_text()
+    assert worker.poll() is None and said.count(" ready.") == 1 and "Traceback" not in said
 
 
-def run_all(chosen: Iterable[Case], tmp_path: Path) -> None:
-    """Run the cases and print a table of their endings.
+class Tried:
+    """The hostile inputs that were tried, and how they ended.
 
-    Raises:
-        AssertionError: a case ended badly; the message has each one's last lines.
+    Attributes:
+        counts: by the group of inputs, the number for each kind of ending.
+        bad: each input that ended badly, with its last lines.
     """
-    counts: dict[str, Counter[str]] = {}
-    bad, slowest = [], (0.0, "")
-    for number, case in enumerate(chosen):
-        folder = tmp_path / f"{number}"
-        folder.mkdir()
-        end = ending(case.act, folder)
-        counts.setdefault(case.group, Counter())[end.kind] += 1
-        slowest = max(slowest, (end.seconds, f"{case.group}: {case.name}"))
-        if end.kind in BAD:
-            bad.append(f"--- {case.group}: {case.name}: {end.kind}\n{end.text}")
-    total = Counter(chain.from_iterable(each.elements() for each in counts.values()))
-    for group, found in {**counts, "all": total}.items():
-        figures = ", ".join(f"{kind} {found[kind]}" for kind in KINDS)
-        print(f"{group:>8} {found.total():>5}: {figures}")
-    print(f"slowest: {slowest[0]:.1f} s, {slowest[1]}")
-    assert not bad, f"{len(bad)} ended badly\n" + "\n".join(bad)
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Counter[str]] = {}
+        self.bad: list[str] = []
+        self._slowest = (0.0, "")
+
+    def run(self, chosen: Iterable[Case], tmp_path: Path) -> None:
+        """Run inputs; RANKMILL_TEST_HOSTILE chooses a group."""
+        only = os.environ.get("RANKMILL_TEST_HOSTILE", "")
+        for number, case in enumerate(each for each in chosen if each.group.startswith(only)):
+            folder = tmp_path / f"{case.group}-{number}"
+            folder.mkdir()
+            end = ending(case.act, folder)
+            self.counts.setdefault(case.group, Counter())[end.kind] += 1
+            self._slowest = max(self._slowest, (end.seconds, f"{case.group}: {case.name}"))
+            if end.kind in BAD:
+                self.bad.append(f"{case.group}: {case.name}: {end.kind}\n{end.text}")
+                print(self.bad[-1])
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def report(self) -> None:
+        """Print the table, and write it to the page that RANKMILL_HOSTILE_TABLE names."""
+        total = Counter(chain.from_iterable(each.elements() for each in self.counts.values()))
+        rows = [
+            "".join(f"| {cell} " for cell in (group, found.total(), *(found[k] for k in KINDS)))
+            for group, found in {**self.counts, "all": total}.items()
+        ]
+        text = "\n".join((_HEADER, *(f"{row}|" for row in rows))) + "\n"
+        print(f"\n{text}\nslowest: {self._slowest[0]:.1f} s, {self._slowest[1]}")
+        target = os.environ.get("RANKMILL_HOSTILE_TABLE")
+        if target:
+            page = Path(target)
+            page.write_text(page.read_text().partition(_HEADER)[0] + text)
+
+    def check(self) -> None:
+        """Check that none ended badly."""
+        assert self.counts and not self.bad, "\n".join([f"{len(self.bad)} ended badly", *self.bad])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -17,64 +15,10 @@ from rankmill.ledger.jobs import Ledger
 from tests.conftest import StartWorker
 from tests.support.inputs import pairs, wait_for, write
 from tests.support.messages import BAD
+from tests.support.remote_control import COMMANDS
 
 HOST = socket.gethostname()
 
-
-def remote_control(headers: object = None, body: object = None, **changes: Any) -> bytes:
-    """Return a message of remote control, a ping with changes."""
-    asked = {"method": "ping", "arguments": {}, "destination": None, **changes}
-    message = {
-        "body": body if body is not None else base64.b64encode(json.dumps(asked).encode()).decode(),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": headers or {"clock": 1, "expires": 0},
-        "properties": {
-            "delivery_mode": 2,
-            "delivery_info": {"exchange": "celery.pidbox", "routing_key": ""},
-            "priority": 0,
-            "body_encoding": "base64",
-            "delivery_tag": "x",
-        },
-    }
-    return json.dumps(message).encode()
-
-
-def ask(method: str, **arguments: object) -> bytes:
-    return remote_control(method=method, arguments=arguments)
-
-
-# By its name: what is published as remote control, and a part of the line about it.
-QUESTIONS: dict[str, tuple[bytes, str]] = {
-    "no JSON": (b"x", "it is not an object"),
-    "a number": (b"5", "it is not an object"),
-    "an empty object": (b"{}", "body is missing"),
-    "a huge command": (b" " * 3 * 2**20, "larger than 1,048,576 bytes"),
-    "compressed": (
-        remote_control(headers={"compression": "application/x-bz2"}),
-        "headers.compression",
-    ),
-    "a clock that is a text": (remote_control(headers={"clock": "x"}), "headers.clock"),
-    "a clock of 400 digits": (remote_control(headers={"clock": 10**400}), "headers.clock"),
-    "a body that is a list": (remote_control(body=[]), "body"),
-    "an unknown command": (ask("nope"), "remote control: method 'nope'"),
-    "another queue": (ask("add_consumer", queue="x"), "remote control: method 'add_consumer'"),
-    **{
-        name: (ask(name), f"remote control: method '{name}'")
-        for name in (
-            *("cancel_consumer", "pool_grow", "pool_shrink", "pool_restart", "autoscale"),
-            *("rate_limit", "time_limit", "revoke", "terminate", "revoke_by_stamped_headers"),
-            *("disable_events", "election", "hello", "objgraph", "memdump", "report", "query_task"),
-        )
-    },
-    "an unknown argument": (ask("ping", x=1), "arguments.x"),
-    "attributes of tasks": (ask("registered", taskinfoitems=["app"]), "taskinfoitems"),
-    "a pattern": (remote_control(pattern="(a+)+$", matcher="pcre"), "pattern"),
-    "an answer to another key": (
-        remote_control(reply_to={"exchange": "", "routing_key": CONTROL_QUEUE}),
-        "reply_to.exchange",
-    ),
-}
 
 UNACKED = (b"x", b"5", b"[1]", b'[{}, "", "rankmill.score"]', b"[" * 10_000, b"\xff\xfe")
 
@@ -92,7 +36,7 @@ def test_a_worker_survives_any_message_and_logs_a_line(
     wait_for(lambda: " ready." in log.read_text())
     for message, _ in BAD.values():
         client.lpush(CONTROL_QUEUE, message)
-    for content, _ in QUESTIONS.values():
+    for content, _ in COMMANDS.values():
         client.publish("/0.celery.pidbox", content)
     job = submit(write(pairs(2, 2), tmp_path / "in.parquet"), tmp_path / "out", model_id="null")
     assert job.wait(timeout_s=60).state == "succeeded"
@@ -101,8 +45,8 @@ def test_a_worker_survives_any_message_and_logs_a_line(
     assert client.zcard("unacked_index") == 0 and worker.poll() is None
     events = [json.loads(line)["event"] for line in log.read_text().splitlines() if line[:1] == "{"]
     lines = [event for event in events if event.startswith("message refused: ")]
-    assert len(lines) == len(BAD) + len(QUESTIONS) + len(UNACKED)
-    for what, (_, said) in [*BAD.items(), *QUESTIONS.items()]:
+    assert len(lines) == len(BAD) + len(COMMANDS) + len(UNACKED)
+    for what, (_, said) in [*BAD.items(), *COMMANDS.items()]:
         assert [line for line in lines if said in line], what
     assert max(map(len, lines)) <= 320
     said_in_all = log.read_text()

@@ -113,18 +113,6 @@ def output_cases(finished: Path, n_each: int) -> Iterator[Case]:
             )
 
 
-def model_cases(good: Path, n_each: int) -> Iterator[Case]:
-    """Damage a file of a model at a time, and load it as a worker does."""
-    for seed, path in enumerate(sorted(path for path in good.rglob("*") if path.is_file())):
-        inside = path.relative_to(good)
-        for number, mutant in enumerate(mutants(path.read_bytes() or b"\n", n_each, seed)):
-            yield Case(
-                "models",
-                f"{inside} {number}",
-                lambda i=inside, m=mutant: _load_model(good, i, m),
-            )
-
-
 _DOCUMENTS = (
     b"",
     b"null",
@@ -235,25 +223,3 @@ def _use_damaged(finished: Path, inside: Path, damage: Callable[[Path], object],
         command("submit", "job/in.parquet", "job/out", *_JOB)
     else:
         command(verb, "job/out")
-
-
-def _load_model(good: Path, inside: Path, mutant: bytes) -> None:
-    shutil.copytree(good, "model")
-    Path("model", inside).write_bytes(mutant)
-    load(Path("model"))
-
-
-def load(folder: Path) -> None:
-    """Load a model folder as a worker does."""
-    import torch
-
-    from rankmill.contract.job import JobSpec
-    from worker import models
-
-    torch.set_num_threads(1)
-    spec = JobSpec(input_uri="in", output_uri="out", model_id=str(folder.absolute()))
-    try:
-        models.load(spec)
-    except RankmillError as error:
-        print(f"rankmill: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
