@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -67,6 +68,7 @@ def read_footer(file: FileStat, columns: Sequence[str] | None = None) -> Footer:
         if columns is None:  # there may be thousands, each in every row group
             sizes = [group.total_byte_size for group in groups]
         else:
+            _check_chunks(file.uri, metadata, columns)
             leaves = _leaves(metadata, columns)
             sizes = [
                 sum(group.column(leaf).total_uncompressed_size for leaf in leaves)
@@ -95,6 +97,9 @@ def _opened(
             message = f"{file.uri}: truncated or damaged Parquet, no footer"
             raise InputError(message) from error
         raise InputError(f"{file.uri}: not a Parquet file") from error
+    except UnicodeDecodeError as error:
+        message = f"{file.uri}: damaged Parquet, the name of a column is not UTF-8"
+        raise InputError(message) from error
     with parquet:
         yield parquet
 
@@ -133,6 +138,7 @@ def read_rows(
     with storage.open_file(file) as content, ExitStack() as stack:
         with _opened(file, content) as opened:
             metadata = opened.metadata
+        _check_chunks(file.uri, metadata, columns)
         leaves = _leaves(metadata, columns)
         groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
         chunks = [_chunks(group, leaves) for group in groups]
@@ -258,6 +264,50 @@ def _chunks(group: pq.RowGroupMetaData, leaves: Sequence[int]) -> list[ByteRange
         start = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
         ranges.append(ByteRange(start, start + chunk.total_compressed_size))
     return ranges
+
+
+class _Unread(io.RawIOBase):
+    """A file that ends whatever reads it."""
+
+    class Read(Exception):
+        """The file was read."""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return 2**60  # its size, which the claims are compared with
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.tell() if whence else offset
+
+    def read(self, size: int = -1) -> bytes:
+        raise self.Read
+
+
+def _check_chunks(uri: str, metadata: pq.FileMetaData, columns: Sequence[str] | None) -> None:
+    """Check what the footer claims of each column in each row group; no data is read.
+
+    `RowGroupMetaData.column` ends the process where a claim is wrong: it lets a C++ exception out.
+    A reader raises it, before it reads anything.
+
+    Raises:
+        InputError: a claim is wrong.
+    """
+    names = None if columns is None else list(columns)
+    parquet = pq.ParquetFile(_Unread(), metadata=metadata, pre_buffer=False, buffer_size=4096)
+    for row_group in range(metadata.num_row_groups):
+        try:
+            next(parquet.iter_batches(1, [row_group], columns=names, use_threads=False), None)
+        except _Unread.Read:
+            continue
+        except (OSError, pa.ArrowException) as error:
+            _check_is_damage(error)
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{uri}: damaged Parquet, row group {row_group}: {reason}") from error
 
 
 def _leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[int]:
