@@ -28,6 +28,8 @@ from rankmill.storage.protocol import (
 
 _Identity = tuple[int, int]
 
+# Links to folders that a walk follows; links between folders make endless paths, as in /sys.
+_MAX_LINKS = 10_000
 _REFUSED = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -114,10 +116,15 @@ class LocalStore(Store):
                 return []
 
     def walk(self, uri: str, pattern: str = "") -> Iterator[FileStat]:
-        """Return the files below a folder; links are followed, but not back to a folder above."""
+        """Return the files below a folder; links are followed, but not back to a folder above.
+
+        Raises:
+            InputError: there are so many links to folders that the paths may have no end.
+        """
         top = _path(uri)
         n_letters = len(str(top).rstrip("/"))
         waiting: list[tuple[Path, frozenset[_Identity]]] = [(top, frozenset())]
+        n_links = 0
         with _errors(f"cannot list {uri}"):
             while waiting:
                 folder, above = waiting.pop()
@@ -129,6 +136,12 @@ class LocalStore(Store):
                         continue
                     if path.is_symlink():
                         _path(str(path))
+                        n_links += path.is_dir()
+                        if n_links > _MAX_LINKS:
+                            raise InputError(
+                                f"{uri}: more than {_MAX_LINKS} links to folders lie below it; "
+                                "name a folder with fewer"
+                            )
                     if path.is_dir():
                         waiting.append((path, above | {here}))
                     elif path.is_file():  # neither a broken link nor a socket

@@ -212,3 +212,12 @@ def test_a_huge_control_file_is_not_read(tmp_path: Path) -> None:
         file.truncate(10 * 2**30)
     with pytest.raises(InputError, match=r"has 10,737,418,240 bytes"):
         storage.read_bytes(str(tmp_path / "job.json"))
+
+
+def test_folders_that_link_to_each_other_are_refused_soon(tmp_path: Path) -> None:
+    for name in range(9):  # 9! paths, none of which leads back
+        for other in range(9):
+            (tmp_path / str(name)).mkdir(exist_ok=True)
+            (tmp_path / str(name) / f"to-{other}").symlink_to(tmp_path / str(other))
+    with pytest.raises(InputError, match="more than 10000 links to folders lie below it"):
+        storage.list_place(str(tmp_path))
