@@ -9,6 +9,7 @@
     ├── HostUnfit                this host cannot do the work; another one may
     │   └── ReleaseTooOld        a newer release wrote what this one must not read (exit 2)
     ├── Declined                 the work goes back to its queue, for another host
+    ├── PutBehind                the work goes back to its queue, since others come first
     ├── JobFailed                the job ended without success (exit 1, or its reason's)
     ├── GateFailed               a measured value is beyond its bound (exit 1)
     ├── JobUnknown               there is no such job (exit 2)
@@ -148,6 +149,12 @@ class ReleaseTooOld(HostUnfit):
 
 class Declined(RankmillError):
     """The work goes back to its queue, for another host."""
+
+    quotes_input = False
+
+
+class PutBehind(RankmillError):
+    """The work goes back to its queue, since others come first."""
 
     quotes_input = False
 

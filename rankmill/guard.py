@@ -3,6 +3,7 @@
 Scoring a shard, preparing an input and finalizing a job all run in `attempt`:
 
     ClaimLost               another worker has the work; leave it
+    PutBehind               raise it, so that the message goes to the end of its queue
     transient error         raise it, so that the task is retried
     blame on host/settings  decline the work, for another host; fail the job if none is left
     other RankmillError     fail the job, or refuse the message if its job is not known yet
@@ -19,7 +20,7 @@ from structlog.contextvars import bound_contextvars
 
 from rankmill.contract.job import JobRecord
 from rankmill.dispatch import Dispatcher
-from rankmill.errors import ClaimLost, RankmillError, unexpected
+from rankmill.errors import ClaimLost, PutBehind, RankmillError, unexpected
 from rankmill.logs import get_logger
 
 log = get_logger(__name__)
@@ -48,6 +49,7 @@ def attempt(
     Raises:
         TransientError: a retry may help.
         Declined: this host cannot do it; the caller sends the message back.
+        PutBehind: others come first; the caller sends the message back.
     """
     tried = Attempt()
 
@@ -69,6 +71,8 @@ def attempt(
         except ClaimLost as error:
             log.warning("claim lost", error=str(error))
             tried.outcome = f"given up: {error}"
+        except PutBehind:
+            raise
         except RankmillError as error:
             if error.transient:
                 raise

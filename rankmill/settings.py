@@ -147,6 +147,9 @@ class Settings(BaseSettings):
     load_s: float = Field(
         3600.0, gt=0, description="Seconds of loading a model that count as progress"
     )
+    model_turn_s: float = Field(
+        120.0, ge=0, description="Seconds for which a worker prefers shards of its loaded model"
+    )
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of this process's metrics; 0: none"
     )

@@ -15,6 +15,7 @@ from rankmill.errors import (
     BrokerUnavailable,
     CommandRejected,
     Declined,
+    PutBehind,
     RankmillError,
     ReleaseTooOld,
 )
@@ -60,7 +61,7 @@ class Shell(Task):
                 return self.run(*args, **kwargs)
             except ReleaseTooOld as error:
                 return self.decline_unread(error, kwargs)
-        except Declined as error:
+        except (Declined, PutBehind) as error:
             self.send_back()
             raise Retry(exc=error, when=0) from None
 
@@ -79,7 +80,7 @@ class Shell(Task):
         return dispatcher().decline(job.job_id, job.output_uri, None, error, shard_index)
 
     def send_back(self) -> None:
-        """Send this task's message again as it is, for another worker."""
+        """Send this task's message again as it is, to the end of its queue."""
         shown = {name: self.request.get(name) for name in ("argsrepr", "kwargsrepr")}
         again = self.signature_from_request(self.request, retries=self.request.retries, **shown)
         with broker_errors():

@@ -19,6 +19,7 @@ from rankmill.errors import (
     DeviceFault,
     HostUnfit,
     JobUnknown,
+    PutBehind,
     RankmillError,
 )
 from rankmill.guard import attempt
@@ -33,6 +34,7 @@ from worker import models
 from worker.device_errors import device_errors
 from worker.liveness.device_record import DeviceRecord, device_record
 from worker.metrics.counters import meters
+from worker.preference import preference
 from worker.shard.observer import Watch, watched
 from worker.shard.poison import Suspects
 from worker.shard.reader import RowReader
@@ -58,6 +60,7 @@ def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
     Raises:
         DeviceFault: the device has failed, and this process must end.
         Declined: this host cannot do it.
+        PutBehind: other shards need the model that is loaded.
         TransientError: a retry may help.
     """
     with (
@@ -70,6 +73,8 @@ def deliver(shard: ShardSpec, n_retries: int = 0) -> str:
         tried.record = job.record
         report = job.output.read_report(shard.shard_index)
         if report is None or report.job_id != job.job_id:
+            if preference().is_for_later(job.job_id, job.spec, shard.shard_index):
+                raise PutBehind("shards of the loaded model come first")
             report = _run_claimed(job, shard, n_retries)
         if report is None:
             return "left to the worker that has it"
@@ -221,6 +226,7 @@ def _load_working(
     """Load the job's model; test the device with a full batch if it has failed before."""
     try:
         model = models.load(job.spec)
+        preference().loaded(job.job_id, job.spec)
         if is_suspect or devices.has_failed:
             with device_errors():
                 model.scorer.prove()

@@ -77,8 +77,7 @@ def load(spec: JobSpec) -> LoadedModel:
         DeviceFault, DeviceFull, MemoryShort: the device cannot take it now.
     """
     check_model_allowed(spec.model_id)
-    may_run_code = is_code_allowed(spec.model_id)
-    weights = (spec.model_id, spec.model_revision, spec.precision, may_run_code)
+    may_run_code, weights = is_code_allowed(spec.model_id), weights_of(spec)
     options = (spec.max_length, spec.max_batch_tokens, spec.activation)
     if weights in _held and options in _held[weights].scorers:
         return _held[weights].scorers[options]
@@ -99,6 +98,17 @@ def load(spec: JobSpec) -> LoadedModel:
             del scorers[next(iter(scorers))]
         scorers[options] = loaded
     return loaded
+
+
+def weights_of(spec: JobSpec) -> tuple[object, ...]:
+    """Return the options of a job that decide which weights it needs."""
+    may_run_code = is_code_allowed(spec.model_id)
+    return (spec.model_id, spec.model_revision, spec.precision, may_run_code)
+
+
+def held_weights() -> tuple[object, ...] | None:
+    """Return the options of the weights in memory, or None."""
+    return next(iter(_held), None)
 
 
 def release() -> None:
@@ -142,6 +152,7 @@ def _load(spec: JobSpec, folder: Path | None, other: LoadedModel | None) -> Load
         digests = other.scoring.weights_sha256, other.scoring.tokenizer_sha256
         return LoadedModel(scorer, _scoring(scorer, spec, *digests))
     meters().loaded()
+    log.info("model loaded", model_id=spec.model_id)
     if folder is None:
         return LoadedModel(scorer, _scoring(scorer, spec, _sha256([]), _sha256([])))
     weights = _sha256(weight_files(folder), folder)

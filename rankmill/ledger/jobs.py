@@ -299,6 +299,28 @@ class Ledger:
         with broker_errors(_LATE):
             return cast(dict[str, str], self.redis.hgetall(_LATE))
 
+    def idle_s(self, job_id: str, shard_index: int) -> float:
+        """Return for how long no shard of a job was worked on, while this shard waited.
+
+        An unknown job or shard has waited for ever.
+        """
+        job = JobKeys(job_id)
+        with broker_errors(f"job {job_id}"), self.redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hget(job.hash, "progress_at")
+            pipe.zscore(job.inflight, str(shard_index))
+            (seconds, _), progress_at, sent_at = pipe.execute()
+        try:
+            worked_at = checked_time(float(progress_at or 0))
+        except ValueError:
+            worked_at = 0.0
+        return float(seconds) - max(worked_at, float(sent_at or 0))
+
+    def next_messages(self, queue: str, n: int) -> list[str]:
+        """Return the raw Celery messages that a queue delivers next, `n` at most."""
+        with broker_errors(queue):
+            return cast(list[str], self.redis.lrange(queue, -n, -1))
+
     def queued(self, queue: str) -> list[str]:
         """Return the raw Celery messages that wait in a queue, a bounded number by design."""
         with broker_errors(queue):
