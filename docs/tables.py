@@ -37,6 +37,20 @@ def settings_table() -> str:
     return _table(("variable", "default", "meaning"), rows)
 
 
+def limits_table() -> str:
+    """Return the table of the settings that bound an input."""
+    rows = (
+        (
+            (field.description or "").removeprefix("Maximum "),
+            f"{field.default:,}",
+            f"`RANKMILL_{name.upper()}`",
+        )
+        for name, field in Settings.model_fields.items()
+        if (field.description or "").startswith("Maximum ")
+    )
+    return _table(("limit", "default", "setting"), rows)
+
+
 def options_table() -> str:
     rows = (
         (f"`{flag(name)}`", f"`{name}`", _default(name, field), field.description or "")
@@ -135,6 +149,7 @@ def _option_row(option: Any) -> tuple[str, ...]:
 
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_table,
+    "limits": limits_table,
     "options": options_table,
     "commands": commands_text,
     "worker metrics": lambda: metrics_table(metrics.OF_WORKER),
