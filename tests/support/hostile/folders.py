@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 import sys
 from collections.abc import Iterator
@@ -64,7 +66,10 @@ def _load_broken(models: Path, number: int) -> None:
     _, model, break_it, _ = CASES[number]
     if not (models / model).exists():
         torch.set_num_threads(1)
-        BUILDERS[model](Path(model).absolute())
+        with contextlib.redirect_stderr(
+            io.StringIO()
+        ):  # the bars of progress are not the loading's
+            BUILDERS[model](Path(model).absolute())
         Path(model).rename(models / model)
     shutil.copytree(models / model, "broken")
     break_it(Path("broken"))
