@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from rankmill.broker import queues_of
 from rankmill.errors import BrokerUnavailable
 from rankmill.ledger.jobs import ledger
-from rankmill.ledger.server import check_types
+from rankmill.ledger.server import WORKERS_KEYS, check_types
 from rankmill.logs import get_logger
 
 log = get_logger(__name__)
@@ -86,7 +86,7 @@ def _name_wrong_keys(error: Exception) -> None:
     """Log the keys of another type, which Redis's error does not name."""
     if "WRONGTYPE" in str(error):
         try:
-            check_types(ledger().redis, queues_of("all"))
+            check_types(ledger().redis, dict.fromkeys(queues_of("all"), "LLEN") | WORKERS_KEYS)
         except BrokerUnavailable as named:
             log.warning("worker waits for Redis", error=named)
 

@@ -55,7 +55,7 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
             "let Redis take writes; until then workers wait, and no job is accepted",
         )
     try:
-        check_types(client, (CONTROL_QUEUE, *score_queues()))
+        check_types(client, dict.fromkeys((CONTROL_QUEUE, *score_queues()), "LLEN"))
     except BrokerUnavailable as error:
         yield problem("redis keys", str(error), "until then workers wait")
     policy = str(facts.get("maxmemory_policy", ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +14,13 @@ from rankmill.errors import BrokerUnavailable, InputError
 from rankmill.ledger.client import JobKeys, broker_errors
 
 _OLDEST = (6, 2)
-_EXCHANGES = ("celeryev", "celery.pidbox", "reply.celery.pidbox")
+
+# The keys that only workers may read, each with a command that reads its type.
+WORKERS_KEYS = {
+    **{"unacked": "HLEN", "unacked_index": "ZCARD"},
+    **{"_kombu.binding.celeryev": "SCARD", "_kombu.binding.celery.pidbox": "SCARD"},
+    "_kombu.binding.reply.celery.pidbox": "SCARD",
+}
 
 
 def check_server(client: redis.Redis) -> None:
@@ -64,16 +70,16 @@ def check_takes_writes(client: redis.Redis) -> None:
         pipe.execute()
 
 
-def check_types(client: redis.Redis, queues: Iterable[str]) -> None:
-    """Check that the keys of Celery's messages have Celery's types, since its errors name no key.
+def check_types(client: redis.Redis, reads: Mapping[str, str]) -> None:
+    """Check that keys of Celery have Celery's types, since the errors of Redis name no key.
 
-    Keys that this process has no right to read are left out.
+    Args:
+        client: a client of the broker.
+        reads: the keys, each with a command that reads its type.
 
     Raises:
         BrokerUnavailable: a key has another type, or Redis does not answer.
     """
-    reads = dict.fromkeys(queues, "LLEN") | {"unacked": "HLEN", "unacked_index": "ZCARD"}
-    reads |= dict.fromkeys(map("_kombu.binding.{}".format, _EXCHANGES), "SCARD")
     with broker_errors(), client.pipeline(transaction=False) as pipe:
         for key, read in reads.items():
             pipe.execute_command(read, key)
