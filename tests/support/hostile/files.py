@@ -111,7 +111,7 @@ def _bomb(compress: Callable[[bytes], object], head: bytes, unit: bytes, n_bytes
 
 
 def _repeated() -> bytes:
-    same = pa.array(["x" * 1000]).take(pa.array([0] * 300_000, pa.int32()))
+    same = pa.array(["x" * 1_000_000]).take(pa.array([0] * 100, pa.int32()))
     return _parquet(pa.table({"query": same, "document": same}))
 
 
