@@ -6,9 +6,12 @@ transformers fills a tensor that the files lack with random numbers and goes on.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.refusal import UnusableFolder, reading
@@ -38,7 +41,7 @@ def load_weights(
                 source.config, trust_remote_code=source.loading["trust_remote_code"]
             )
         auto = with_exact_head(skeleton)
-    with reading(source.path, "the weights"):
+    with reading(source.path, "the weights"), _silent():
         model, info = auto.from_pretrained(
             source.path,
             dtype=dtype,
@@ -79,6 +82,20 @@ def load_weights(
     _check_padding(source, model)
     model.config.use_cache = False
     return model.eval()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Leave out the library's progress bar and report; the checks here name what is wrong."""
+    level, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bar:
+            logging.enable_progress_bar()
 
 
 def _refuse_missing(source: ModelFolder, model: Any, missing: list[str]) -> None:

@@ -52,16 +52,23 @@ def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     [pytest.param(*case, id=name) for name, *case in CASES],
 )
 def test_one_line_says_what_is_wrong(
-    model: str, change: Break, message: str, good: dict[str, Path], tmp_path: Path
+    model: str,
+    change: Break,
+    message: str,
+    good: dict[str, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(good[model], folder)
     change(folder)
+    capfd.readouterr()
     started = time.monotonic()
     with pytest.raises(RankmillError, match=message) as caught:
         load(folder)
     assert caught.value.exit_code == 2
     assert time.monotonic() - started < LIMIT_S
+    assert capfd.readouterr() == ("", "")  # no report or progress of a library
     line = str(caught.value)
     assert str(folder) in line and "\n" not in line and len(line) < 1000
 
