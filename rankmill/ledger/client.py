@@ -97,7 +97,10 @@ def sentinel_options(settings: Settings) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def shared_client(settings: Settings) -> redis.Redis:
     """Return the client whose connections all of this process shares."""
-    return connect(settings)
+    client = connect(settings)
+    # Channels hold its pool and may outlive it, for example where other settings replace it.
+    client.auto_close_connection_pool = False
+    return client
 
 
 class FrugalPool(redis.ConnectionPool):

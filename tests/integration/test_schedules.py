@@ -197,7 +197,7 @@ def test_each_event_is_sent_once(
     nights.tick(SECOND)
     failed = events()[-1]
     assert (failed["kind"], failed["state"]) == ("failed", None)
-    assert failed["message"] == "no job was made; the schedule's history says why"
+    assert "in.parquet: no such file" in failed["message"]
 
 
 def test_latest_never_moves_back(nights: Nights) -> None:
@@ -253,7 +253,7 @@ def test_one_schedule_that_fails_does_not_stop_others(
     nights.ledger.redis.hset("rankmill:schedules", "a-broken-one", json.dumps({"version": 9}))
     assert states(nights.tick(FIRST)) == ["running"]
     said = [each for each in caplog.records if "schedule update failed" in each.message]
-    assert said and all(vars(each)["fields"] == {"schedule": "a-broken-one"} for each in said)
+    assert said and all(vars(each)["fields"]["schedule"] == "a-broken-one" for each in said)
 
 
 @pytest.mark.parametrize(
