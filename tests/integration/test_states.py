@@ -28,7 +28,7 @@ from tests.support.inputs import pairs, part_bytes, read_output, read_rejected, 
 from tests.support.scored import scored
 from worker.finalize import finalize
 
-SLOW = ("--model", "null:150", "--shard-pairs", "100")
+SLOW = ("--model", "null:80", "--shard-pairs", "100")
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -89,7 +89,7 @@ def test_a_run_whose_process_has_gone_is_interrupted_and_resumes_without_a_redis
     assert listed()[str(output)]["state"] == "running"
     seen = status(output)
     assert seen["state"] == "running" and seen["exit_code"] is None, seen
-    assert seen["model_id"] == "null:150" and seen["submitted_at"] and seen["started_at"]
+    assert seen["model_id"] == "null:80" and seen["submitted_at"] and seen["started_at"]
     process.send_signal(how)
     process.communicate(timeout=60)
     assert process.returncode == (-how if how is signal.SIGKILL else 130)
