@@ -17,6 +17,7 @@ import pytest
 from rankmill import storage
 from rankmill.errors import InputError, NoConditionalPuts, StorageRefused, StorageUnavailable
 from rankmill.tables import parquet
+from tests.conftest import forget_settings
 from tests.support.s3 import BUCKET, SECRET, Faults
 
 
@@ -181,10 +182,20 @@ def test_parquet_is_read_by_columns_and_rows(folder: str) -> None:
     assert read["a"].to_pylist() == list(range(4321, 10_000))
 
 
-def test_ranges_are_read_from_a_store_with_the_checksum_of_the_whole(rclone: str) -> None:
-    table = pa.table({"a": range(100_000)})
+def test_ranges_with_the_checksum_of_the_whole_need_a_setting(
+    rclone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def use(checksums: str) -> None:
+        monkeypatch.setenv("RANKMILL_S3_CHECKSUMS", checksums)
+        forget_settings()
+        storage.reconnect()
+
     uri = f"{rclone}/t.parquet"
-    storage.publish(uri, lambda file: pq.write_table(table, file, 1000))
+    use("auto")  # the object is stored with its checksum
+    storage.publish(uri, lambda file: pq.write_table(pa.table({"a": range(100_000)}), file, 1000))
+    with pytest.raises(StorageUnavailable, match="set RANKMILL_S3_CHECKSUMS=when_required"):
+        next(parquet.read_rows(storage.stat(uri), ["a"], 500, 4096))
+    use("when_required")
     assert pa.concat_tables(parquet.read_rows(storage.stat(uri), ["a"], 500, 4096)).num_rows
 
 
@@ -307,7 +318,7 @@ def test_a_refusal_names_bucket_and_key(
         ("AWS_ENDPOINT_URL_S3", f"me:{SECRET}@localhost:9000", "the S3 endpoint is not a URL; set"),
         ("AWS_ENDPOINT_URL_S3", f"http://me:{SECRET}@localhost:9x", "the S3 endpoint is not a URL"),
         ("AWS_ENDPOINT_URL_S3", "ftp://localhost", "the S3 endpoint is not a URL"),
-        ("AWS_DEFAULT_REGION", "no region", "Provided region_name 'no region' doesn't match"),
+        ("AWS_REGION", "no region", "Provided region_name 'no region' doesn't match"),
         ("AWS_CONFIG_FILE", "broken", "Unable to parse config file: .*broken$"),
         ("AWS_PROFILE", "unknown", r"The config profile \(unknown\) could not be found"),
         ("AWS_REQUEST_CHECKSUM_CALCULATION", "x", "Unsupported .* for request_checksum_calc"),
