@@ -9,7 +9,6 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from rankmill.broker import (
     CONTROL_QUEUE,
@@ -132,14 +131,7 @@ class Dispatcher:
         another job by now.
         """
         log.error("job failed", job_id=record.job_id, error=str(error))
-        failure = Failure(
-            job_id=record.job_id,
-            message=str(error),
-            exit_code=error.exit_code,
-            shard_index=shard_index,
-            failed_at=datetime.now(UTC),
-            quotes_input=error.quotes_input,
-        )
+        failure = Failure.of(record.job_id, error, shard_index)
         output = Output(record.spec.output_uri)
         is_written = had_other_end = False
         try:
@@ -247,15 +239,7 @@ class Dispatcher:
         counts = self.ledger.counts(job_id)
         if counts is None or counts.output_uri != output_uri or counts.state.is_final:
             return
-        failure = Failure(
-            job_id=job_id,
-            message=str(error),
-            exit_code=error.exit_code,
-            shard_index=None,
-            failed_at=datetime.now(UTC),
-            quotes_input=error.quotes_input,
-        )
-        notify(failed_event(failure, output_uri, counts))
+        notify(failed_event(Failure.of(job_id, error), output_uri, counts))
         self._end_job(job_id, JobState.FAILED, str(error))
 
     def cancel(self, output: Output, job_id: str) -> bool:

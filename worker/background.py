@@ -25,6 +25,7 @@ log = get_logger(__name__)
 _SEEN_S = 25.0
 
 _stopping = threading.Event()
+_noting = threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -71,7 +72,9 @@ def start_reconciling(sender: Any = None, **_: Any) -> None:
                 if state != seen[1] or now - seen[0] > min(_SEEN_S, 5 * settings().reconcile_s):
                     # A worker for control alone does not count for the window of shards in flight.
                     scores = not set(score_queues()).isdisjoint(taken)
-                    ledger().workers.seen(worker_id(), taken, scores=scores)
+                    with _noting:
+                        if not _stopping.is_set():
+                            ledger().workers.seen(worker_id(), taken, scores=scores)
                     if declines:
                         ledger().declines.note_unfit(worker_id(), declines, ledger().now())
                     seen = (now, state)
@@ -94,7 +97,8 @@ def leave(sender: Any = None, **_: Any) -> None:
 
     One that ends by an error, or because its device failed, stays and counts as lost.
     """
-    _stopping.set()
+    with _noting:  # else a note under way would come after this worker has left
+        _stopping.set()
     if sender.exitcode:
         return
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from rankmill.contract.base import Contract
 from rankmill.contract.job import JobSpec
+from rankmill.errors import RankmillError
 
 
 class Scoring(Contract):
@@ -191,6 +192,18 @@ class Failure(Contract):
     shard_index: int | None
     failed_at: datetime
     quotes_input: bool = True
+
+    @classmethod
+    def of(cls, job_id: str, error: RankmillError, shard_index: int | None = None) -> Failure:
+        """Return the failure of a job that ends now by an error."""
+        return cls(
+            job_id=job_id,
+            message=str(error),
+            exit_code=error.exit_code,
+            shard_index=shard_index,
+            failed_at=datetime.now(UTC),
+            quotes_input=error.quotes_input,
+        )
 
 
 EndFile = Literal["_SUCCESS", "cancelled.json", "failure.json"]

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.refusal import UnusableFolder, reading
@@ -87,6 +86,8 @@ def load_weights(
 @contextmanager
 def _silent() -> Iterator[None]:
     """Leave out the library's progress bar and report; the checks here name what is wrong."""
+    from transformers.utils import logging  # transformers is slow to import
+
     level, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
