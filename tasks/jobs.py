@@ -44,7 +44,7 @@ def submit(**arguments: Any) -> str:
 
 @app.task(name=SCORE_SHARD, bind=True, max_retries=_MAX_RETRIES)
 def score_shard(self: Shell, **arguments: Any) -> str:
-    """Score a shard; return the outcome for Flower. If its retries are used up, its job fails."""
+    """Score a shard; return the outcome. This host declines it once its retries are used up."""
     from worker.delivery import deliver, give_up, put_off
 
     spec = parse(ShardMessage, arguments, SCORE_SHARD).shard
