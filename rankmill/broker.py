@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Literal
 
 from celery import Celery
+from kombu.transport.redis import PRIORITY_STEPS, Channel
 
 from rankmill.broker_url import is_sentinel, sentinels
 from rankmill.connections import use_shared_connections
@@ -161,6 +163,20 @@ def queues_of(role: Role) -> tuple[str, ...]:
     """Return the queues of a worker by its role; it takes from the control queue first."""
     control = () if role == "score" else (CONTROL_QUEUE,)
     return control if role == "control" else (*control, *score_queues())
+
+
+def lists_of(queues: Iterable[str]) -> list[str]:
+    """Return the lists in Redis that hold the messages of queues.
+
+    kombu puts messages that are sent with a priority of Celery into lists of their own.
+    """
+    steps = ("", *(f"{Channel.sep}{step}" for step in PRIORITY_STEPS if step))
+    return [f"{queue}{step}" for queue in queues for step in steps]
+
+
+def queue_of(list_name: str) -> str:
+    """Return the queue whose messages a list in Redis holds."""
+    return list_name.partition(Channel.sep)[0]
 
 
 def send_shard(shard: ShardSpec, model_id: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from rankmill.broker import queues_of, send_prepare, send_shard, task_id_of
+from rankmill.broker import lists_of, queues_of, send_prepare, send_shard, task_id_of
 from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
@@ -89,7 +89,7 @@ class Reconciler:
             self._lease.let_lapse()  # a cluster without jobs costs Redis as little as possible
             return 0.9 * self._period_s
         self._ledger.workers.forget_unseen(queues)
-        found = read_scan(self._ledger.redis, job_ids, queues, self._period_s)
+        found = read_scan(self._ledger.redis, job_ids, lists_of(queues), self._period_s)
         suspects = self._suspects(found, priorities, began)
         checked = dict(list(suspects.items())[:_MAX_CHECKED])
         scanned = found.jobs.keys() - suspects.keys() | checked.keys()

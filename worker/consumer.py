@@ -11,7 +11,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from redis.exceptions import RedisError
 
-from rankmill.broker import queues_of
+from rankmill.broker import lists_of, queues_of
 from rankmill.errors import BrokerUnavailable
 from rankmill.ledger.jobs import ledger
 from rankmill.ledger.server import WORKERS_KEYS, check_types
@@ -86,7 +86,8 @@ def _name_wrong_keys(error: Exception) -> None:
     """Log the keys of another type, which Redis's error does not name."""
     if "WRONGTYPE" in str(error):
         try:
-            check_types(ledger().redis, dict.fromkeys(queues_of("all"), "LLEN") | WORKERS_KEYS)
+            lists = dict.fromkeys(lists_of(queues_of("all")), "LLEN")
+            check_types(ledger().redis, lists | WORKERS_KEYS)
         except BrokerUnavailable as named:
             log.warning("worker waits for Redis", error=named)
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import redis
 
-from rankmill.broker import queues_of, task_id_of
+from rankmill.broker import lists_of, queue_of, queues_of, task_id_of
 from rankmill.errors import EntryBroken
 from rankmill.ledger.client import broker_errors, connect
 from rankmill.ledger.counts import JobCounts
@@ -145,13 +145,14 @@ class Surveyor:
         )
 
     def _waiting(self, priorities: dict[str, int]) -> dict[tuple[str, str], int]:
-        queues = set(queues_of("all"))
+        lists = set(lists_of(queues_of("all")))
         with broker_errors():  # processes with other settings may send to more
-            queues.update(self._redis.scan_iter("rankmill.*", count=1000, _type="list"))
+            lists.update(self._redis.scan_iter("rankmill.*", count=1000, _type="list"))
         waiting: Counter[tuple[str, str]] = Counter()
-        for queue in sorted(queues):
-            waiting[queue, "none"] = 0
-            for message in self._read(partial(self._ledger.queued, queue)) or ():
+        for name in sorted(lists):
+            queue = queue_of(name)
+            waiting[queue, "none"] += 0
+            for message in self._read(partial(self._ledger.queued, name)) or ():
                 job_id = task_id_of(message).partition("-")[0]
                 waiting[queue, str(priorities.get(job_id, "none"))] += 1
         return dict(waiting)

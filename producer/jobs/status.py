@@ -173,7 +173,7 @@ def live_statuses(ledger: Ledger, job_ids: Sequence[str]) -> Iterator[JobStatus 
 
     It takes a few round trips for any number of jobs.
     """
-    found = read_scan(ledger.redis, job_ids, queues=(), settle_s=-math.inf)
+    found = read_scan(ledger.redis, job_ids, lists=(), settle_s=-math.inf)
     live = {
         job_id: job.counts
         for job_id, job in found.jobs.items()

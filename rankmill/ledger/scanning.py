@@ -117,7 +117,7 @@ class Scan:
 
 
 def read_scan(
-    client: redis.Redis, job_ids: Sequence[str], queues: Sequence[str], settle_s: float
+    client: redis.Redis, job_ids: Sequence[str], lists: Sequence[str], settle_s: float
 ) -> Scan:
     """Read jobs in two round trips, or in none if there are no jobs.
 
@@ -126,7 +126,7 @@ def read_scan(
     Args:
         client: a client of the ledger's Redis.
         job_ids: the jobs.
-        queues: all queues in which their messages may wait.
+        lists: all lists in which their messages may wait.
         settle_s: seconds after its due time in which a shard's claim is not read.
 
     Raises:
@@ -155,17 +155,17 @@ def read_scan(
     if not works:
         return Scan(jobs, [], now)
     pipe = client.pipeline(transaction=False)
-    for queue in queues:
-        pipe.lrange(queue, 0, -1)
+    for each in lists:
+        pipe.lrange(each, 0, -1)
     for job_id, work in works.items():
         pipe.mget([JobKeys(job_id).claim(each) for each in work])
     answers = _answers(pipe)
-    waiting, claims = answers[: len(queues)], answers[len(queues) :]
+    waiting, claims = answers[: len(lists)], answers[len(lists) :]
     for (job_id, work), holders in zip(works.items(), claims, strict=True):
         jobs[job_id].claimed.update(
             n for n, holder in zip(work, holders, strict=True) if holder is not None
         )
-    messages = [text for queue in waiting if isinstance(queue, list) for text in queue]
+    messages = [text for each in waiting if isinstance(each, list) for text in each]
     return Scan(jobs, messages, now)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from producer.jobs.submit import submit
 from rankmill import metrics
+from rankmill.broker import CONTROL_QUEUE, TICK, app
 from rankmill.ledger.jobs import ledger
 from rankmill.settings import settings
 from tests.conftest import StartWorker
@@ -124,6 +125,9 @@ def test_the_exporter_serves_jobs_queues_and_redis(
         empty = scrape(port)
         assert one(empty, metrics.JOBS) == one(empty, metrics.WORKERS) == 0
         assert metrics.JOB_PAIRS.name not in empty
+        app().send_task(TICK, priority=9)
+        assert one(scrape(port), metrics.QUEUE, "none", CONTROL_QUEUE) == 1
+        ledger().redis.flushall()
         job = submit(source, tmp_path / "out", model_id="null:100", shard_pairs=200, priority=7)
         waiting = scrape(port)
         assert one(waiting, metrics.JOB_INFO, job.job_id, "7", "running") == 1

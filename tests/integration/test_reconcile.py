@@ -13,7 +13,7 @@ import pytest
 
 from producer.jobs.handle import JobHandle
 from producer.jobs.submit import submit
-from rankmill.broker import CONTROL_QUEUE, shard_task_id, task_id_of
+from rankmill.broker import CONTROL_QUEUE, PREPARE, app, shard_task_id, task_id_of
 from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
 from rankmill.dispatch import Dispatcher
@@ -79,6 +79,20 @@ def test_work_that_is_lost_in_two_scans_is_sent_once(
     for _ in range(3):
         reconciler.scan()
     assert sorted(_waiting(ledger)) == sorted(sent)
+
+
+def test_messages_with_a_priority_of_celery_are_not_lost(
+    job: JobHandle, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
+    _age(ledger, job)
+    sent = _waiting(ledger)
+    ledger.redis.delete(QUEUE)
+    for number, task_id in enumerate(sent):
+        app().send_task(PREPARE, task_id=task_id, queue=QUEUE, priority=3 + number)
+    reconciler = Reconciler(dispatcher, confirm_s=0)
+    for _ in range(2):
+        reconciler.scan()
+    assert _waiting(ledger) == []
 
 
 def test_work_that_a_worker_claims_between_two_scans_is_not_sent(
