@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import nlargest
@@ -21,6 +22,7 @@ from rankmill.tables.row_bytes import decoded_bytes
 log = get_logger(__name__)
 
 _LABEL_CHARS = 60
+_WORD = re.compile(r"[^\W_]+")
 _BATCH_ROWS = 64 * 1024
 _INPUT_BATCH_ROWS, _INPUT_BATCHES = 2048, 16
 _MAX_BYTES = 32 * 2**20
@@ -49,11 +51,20 @@ class QueryPreview:
         scores = {candidate.place_before: candidate.score or 0.0 for candidate in self.after}
         return (self.after[0].score or 0.0) - scores.get(1, self.after[-1].score or 0.0)
 
+    @property
+    def words_gained(self) -> int:
+        """Return how many more words of the query the new first label has than the old one."""
+        query = _words(self.query)
+        new, old = (_words(shown[0].label) for shown in (self.after, self.before))
+        return len(query & new) - len(query & old)
+
 
 def preview(job: Job, n_queries: int = 3, n_candidates: int = 5) -> list[QueryPreview]:
-    """Return the queries of the first part whose first candidate gained most.
+    """Return queries of the first part whose new first candidate is clearly better.
 
-    Empty if the kept columns have no labels. Reads the first part and the first rows of the input.
+    Of those whose score rose by at least half of the largest rise, the ones come first whose labels
+    show the reason: the new label shares more words with the query than the old one. Empty if the
+    kept columns have no labels. Reads the first part and the first rows of the input.
     """
     try:
         return _preview(job, n_queries, n_candidates)
@@ -91,7 +102,13 @@ def _preview(job: Job, n_queries: int, n_candidates: int) -> list[QueryPreview]:
                 after=[Candidate(_label(row[1]), places[row[1]], row[2]) for row in after],
             )
         )
-    return nlargest(n_queries, previews, key=lambda each: each.gain)
+    clear = max((each.gain for each in previews), default=0.0) / 2
+
+    def clarity(each: QueryPreview) -> tuple[bool, int, float]:
+        is_clear = each.gain >= clear
+        return is_clear, each.words_gained if is_clear else 0, each.gain
+
+    return nlargest(n_queries, previews, key=clarity)
 
 
 def _first_input_rows(job: Job, label: str) -> pa.Table:
@@ -119,6 +136,10 @@ def _rows(table: pa.Table) -> list[tuple[Any, ...]]:
 
 def _first(row: tuple[Any, ...]) -> Any:
     return row[0]
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))
 
 
 def _label(value: Any) -> str:

@@ -47,6 +47,22 @@ def test_candidates_are_shown_with_their_earlier_places(tmp_path: Path) -> None:
     assert shown(done(write(ROWS, tmp_path / "in.parquet"), tmp_path)) == WANTED
 
 
+def test_a_clear_change_that_the_ids_explain_is_shown_first(tmp_path: Path) -> None:
+    rows = [
+        ("MPEG output for Yorick", "yorick-gl", "0.1", "yorick-mpeg", "3"),
+        ("an audio player", "audio-doc", "0.1", "musique", "4"),
+        ("a mail reader", "mutt-doc", "0.1", "mail-reader", "0.2"),
+        ("Lua bindings", "lua-zip", "0.1", "lua-zip2", "5"),
+    ]
+    table = [
+        {"query_id": f"q{n}", "doc_id": doc_id, "query": query, "document": logit}
+        for n, (query, *documents) in enumerate(rows)
+        for doc_id, logit in zip(documents[::2], documents[1::2], strict=True)
+    ]
+    found = preview(done(write(table, tmp_path / "in.parquet"), tmp_path))
+    assert [each.after[0].label for each in found] == ["yorick-mpeg", "lua-zip2", "musique"]
+
+
 def test_files_without_rows_and_columns_of_folders_are_read(tmp_path: Path) -> None:
     for n, row in enumerate(ROWS):
         path = write([row], tmp_path / "in" / f"query_id={row['query_id']}" / f"{n}.parquet")
