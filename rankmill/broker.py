@@ -32,7 +32,7 @@ TICK = "rankmill.tick"
 
 # Longer than any shard should take. Claims and reconcile rescue a dead worker's shard in under a
 # minute, so that a redelivery after this time is a rare, harmless duplicate.
-_VISIBILITY_TIMEOUT_S = 6 * 3600
+VISIBILITY_TIMEOUT_S = 6 * 3600
 
 _TASK_ID = re.compile(r"([0-9a-f]{12})-(?:(\d{5,})|prepare|finalize|report)")
 
@@ -57,7 +57,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,  # wait for a Redis that refuses commands, too
         broker_transport_options={
-            "visibility_timeout": _VISIBILITY_TIMEOUT_S,
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,

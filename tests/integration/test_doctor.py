@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from producer.doctor.broker import check_redis
 from producer.doctor.examine import examine
 from producer.doctor.finding import Finding
 from rankmill.settings import settings
@@ -112,6 +115,34 @@ def test_a_redis_that_would_throw_work_away_is_a_problem(sound: Path, broker_url
 def test_a_redis_without_append_only_file_is_a_warning(sound: Path) -> None:
     assert bad(examine())["redis keeps"].state == "warning"
     assert "submitted jobs wait" in bad(examine())["workers"].message
+
+
+@pytest.mark.parametrize(
+    ("key", "leave", "state"),
+    [
+        ("unacked", lambda its: its.hset("unacked", "tag", "[]"), "warning"),
+        ("unacked", lambda its: its.lpush("unacked", "x"), "problem"),
+        ("unacked_index", lambda its: its.zadd("unacked_index", {"tag": 1.7e9}), "warning"),
+        ("unacked_index", lambda its: its.set("unacked_index", "x"), "problem"),
+        ("unacked_mutex", lambda its: its.set("unacked_mutex", "x"), "problem"),
+        ("unacked_mutex", lambda its: its.sadd("unacked_mutex", "x"), "problem"),
+        ("_kombu.binding.celeryev", lambda its: its.set("_kombu.binding.celeryev", 1), "problem"),
+    ],
+)
+def test_a_key_of_celery_that_keeps_messages_from_workers_is_named(
+    sound: Path, broker_url: str, key: str, leave: Callable[[redis.Redis], object], state: str
+) -> None:
+    asked = client(broker_url)
+    asked.hset("unacked", "taken", "[]")
+    asked.zadd("unacked_index", {"taken": time.time()})
+    asked.set("unacked_mutex", "x", ex=300)
+    assert [each for each in check_redis(settings()) if each.name == "redis keys"] == []
+    if state == "problem":
+        asked.delete(key)
+    leave(asked)
+    (found,) = (each for each in check_redis(settings()) if each.name == "redis keys")
+    assert found.state == state and key in found.message
+    assert found.fix and "\n" not in found.fix
 
 
 def test_a_prefix_that_is_not_there_is_a_problem(sound: Path) -> None:
