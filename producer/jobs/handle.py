@@ -60,7 +60,7 @@ class JobHandle:
                         raise live
         except BrokerUnavailable as unavailable:
             error = str(unavailable)
-        status = status_from_storage(self.output)
+        status = status_from_storage(self.output, counts)
         if counts is None:
             return status if status.state.is_final else self._explained(status, error)
         if not counts.state.is_final:

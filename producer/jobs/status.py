@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from rankmill.broker import CONTROL_QUEUE, score_queue
 from rankmill.contract.job import JobRecord
 from rankmill.contract.job_state import JobState
-from rankmill.contract.results import Failure
+from rankmill.contract.results import Failure, Manifest
 from rankmill.errors import EntryBroken, JobFailed
 from rankmill.ledger.counts import JobCounts
 from rankmill.ledger.declines import Decline, reasons_by_host
@@ -74,8 +75,29 @@ def succeeded(status: JobStatus) -> JobStatus:
     return status
 
 
-def status_from_storage(output: Output) -> JobStatus:
-    """Return the status that the output folder alone gives.
+@dataclass(frozen=True)
+class _Sums:
+    """The sums over a job's shard reports, with the times of its scoring."""
+
+    n_shards: int
+    n_shards_done: int
+    n_rows: int
+    n_pairs_done: int
+    n_tokens: int
+    n_rejected: int
+    n_reused: int
+    no_reuse: str = ""
+    started_at: datetime | None = None
+    progress_at: datetime | None = None
+    scoring_s: float | None = None
+
+
+def status_from_storage(output: Output, counts: JobCounts | None = None) -> JobStatus:
+    """Return the status that the output folder gives.
+
+    Args:
+        output: the job's output.
+        counts: its counts in Redis, if Redis knows it. They save reading each shard's report.
 
     Raises:
         JobUnknown: no job was submitted there.
@@ -84,72 +106,100 @@ def status_from_storage(output: Output) -> JobStatus:
     record = output.read_job()
     if record is None:
         raise output.no_job()
-    finished = _finished(output, record, state) if state.is_success else None
-    if finished is not None:
-        return finished
-    plan, failure = output.read_plan(), output.read_failure()
-    reports = list(output.reports(record.job_id))
-    n_rows_done = sum(report.n_rows for report in reports)
-    ended = [(report.finished_at, report.wall_s) for report in reports if report.finished_at]
-    started_at = min((at - timedelta(seconds=wall_s) for at, wall_s in ended), default=None)
-    scoring_s = None
-    if state.is_success and len(ended) == len(reports):  # release 0.1 recorded no times
-        ends = [(at.timestamp(), wall_s) for at, wall_s in ended]
-        scoring_s = covered_s((end - wall_s, end) for end, wall_s in ends)
+    failure = None if state.is_success else output.read_failure()
+    message = failure.message if failure else "" if state.is_success else output.loss()
+    manifest = output.read_manifest() if failure is None and state.is_final else None
+    sums = (
+        (_sums_of_manifest(output, record, manifest) if manifest else None)
+        or (_sums_of_redis(output, record, counts) if counts else None)
+        or _sums_of_reports(output, record)
+    )
+    scoring_s = sums.scoring_s if state.is_success else None
     return JobStatus(
         job_id=record.job_id,
         state=state,
         output_uri=output.uri,
-        n_shards=plan.n_shards if plan else 0,
-        n_shards_done=len(reports),
-        n_rows=plan.n_rows if plan else 0,
-        n_pairs_done=n_rows_done,
-        n_tokens=sum(report.n_tokens for report in reports),
-        n_rejected=sum(report.n_rejected for report in reports),
-        message=failure.message if failure else output.loss(),
+        n_shards=sums.n_shards,
+        n_shards_done=sums.n_shards_done,
+        n_rows=sums.n_rows,
+        n_pairs_done=sums.n_pairs_done,
+        n_tokens=sums.n_tokens,
+        n_rejected=sums.n_rejected,
+        message=message,
         exit_code=_exit_code(state, failure),
-        n_reused=sum(report.n_reused for report in reports),
-        no_reuse=record.no_reuse or next((each.no_reuse for each in reports if each.no_reuse), ""),
+        n_reused=sums.n_reused,
+        no_reuse=record.no_reuse or sums.no_reuse,
         model_id=record.spec.model_id,
         submitted_at=record.submitted_at,
-        started_at=started_at,
-        progress_at=max((at for at, _ in ended), default=None),
-        ended_at=_ended_at(output, state, failure),
+        started_at=sums.started_at,
+        progress_at=sums.progress_at,
+        ended_at=_ended_at(output, state, failure, manifest),
         scoring_s=None if scoring_s is None else round(scoring_s, 3),
-        pairs_per_s=round(n_rows_done / scoring_s, 1) if scoring_s else None,
-        reason=failure.message if failure else output.loss(),
+        pairs_per_s=round(sums.n_pairs_done / scoring_s, 1) if scoring_s else None,
+        reason=message,
     )
 
 
-def _finished(output: Output, record: JobRecord, state: JobState) -> JobStatus | None:
-    """Return the status of a finished job from manifest and times; None if it has no times."""
-    manifest, times = output.read_manifest(), output.read_times()
-    if manifest is None or times is None:
+def _sums_of_manifest(output: Output, record: JobRecord, manifest: Manifest) -> _Sums | None:
+    """Return the sums of a finished job; None if it has no times, as in release 0.1."""
+    times = output.read_times()
+    if times is None or not manifest.job_id == times.job_id == record.job_id:
         return None
-    if not manifest.job_id == times.job_id == record.job_id:
-        return None
-    reuse, scoring_s = manifest.reuse, round(times.covered_s, 3)
-    return JobStatus(
-        job_id=record.job_id,
-        state=state,
-        output_uri=output.uri,
+    reuse = manifest.reuse
+    return _Sums(
         n_shards=len(manifest.parts),
         n_shards_done=len(manifest.parts),
         n_rows=manifest.n_rows,
         n_pairs_done=manifest.n_rows,
         n_tokens=manifest.n_tokens,
         n_rejected=manifest.n_rejected,
-        message="",
-        exit_code=_exit_code(state),
         n_reused=reuse.n_reused if reuse else 0,
-        no_reuse=record.no_reuse or (reuse.refused if reuse else None) or "",
-        model_id=record.spec.model_id,
-        submitted_at=record.submitted_at,
+        no_reuse=(reuse.refused if reuse else None) or "",
         started_at=times.started_at,
         progress_at=times.ended_at,
-        ended_at=manifest.finished_at,
+        scoring_s=times.covered_s,
+    )
+
+
+def _sums_of_redis(output: Output, record: JobRecord, counts: JobCounts) -> _Sums | None:
+    """Return the sums of an ended job; None if Redis has not counted the reports that exist."""
+    may_lack_a_reason = record.spec.reuse_from is not None and not record.no_reuse
+    if may_lack_a_reason or not counts.state.is_final or counts.job_id != record.job_id:
+        return None
+    if counts.n_shards_done != len(output.reported_shards()):
+        return None
+    return _Sums(
+        n_shards=counts.n_shards,
+        n_shards_done=counts.n_shards_done,
+        n_rows=counts.n_rows,
+        n_pairs_done=counts.n_pairs_done,
+        n_tokens=counts.n_tokens,
+        n_rejected=counts.n_rejected,
+        n_reused=counts.n_reused,
+        started_at=_time(counts.started_at),
+        progress_at=_time(counts.progress_at),
+    )
+
+
+def _sums_of_reports(output: Output, record: JobRecord) -> _Sums:
+    plan, reports = output.read_plan(), list(output.reports(record.job_id))
+    ended = [(report.finished_at, report.wall_s) for report in reports if report.finished_at]
+    scoring_s = None
+    if len(ended) == len(reports):  # release 0.1 recorded no times
+        ends = [(at.timestamp(), wall_s) for at, wall_s in ended]
+        scoring_s = covered_s((end - wall_s, end) for end, wall_s in ends)
+    return _Sums(
+        n_shards=plan.n_shards if plan else 0,
+        n_shards_done=len(reports),
+        n_rows=plan.n_rows if plan else 0,
+        n_pairs_done=sum(report.n_rows for report in reports),
+        n_tokens=sum(report.n_tokens for report in reports),
+        n_rejected=sum(report.n_rejected for report in reports),
+        n_reused=sum(report.n_reused for report in reports),
+        no_reuse=next((each.no_reuse for each in reports if each.no_reuse), ""),
+        started_at=min((at - timedelta(seconds=wall_s) for at, wall_s in ended), default=None),
+        progress_at=max((at for at, _ in ended), default=None),
         scoring_s=scoring_s,
-        pairs_per_s=round(manifest.n_rows / times.covered_s, 1) if scoring_s else None,
     )
 
 
@@ -163,7 +213,7 @@ def status_from_redis(counts: JobCounts) -> JobStatus:
         "ended_at": counts.state_at if counts.state.is_final else None,
     }
     values = {name: getattr(counts, name) for name in names} | {
-        name: None if at is None else datetime.fromtimestamp(at, UTC) for name, at in times.items()
+        name: _time(at) for name, at in times.items()
     }
     return JobStatus(**values, exit_code=_exit_code(counts.state), reason=counts.message)
 
@@ -217,13 +267,18 @@ def _queue(counts: JobCounts) -> str:
     return score_queue(counts.model_id) if counts.state is JobState.RUNNING else CONTROL_QUEUE
 
 
-def _ended_at(output: Output, state: JobState, failure: Failure | None) -> datetime | None:
+def _ended_at(
+    output: Output, state: JobState, failure: Failure | None, manifest: Manifest | None
+) -> datetime | None:
     if state.is_success:
-        manifest = output.read_manifest()
         return manifest.finished_at if manifest else None
     if state is JobState.CANCELLED:
         return output.cancelled_at()
     return failure.failed_at if failure and state is JobState.FAILED else None
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _exit_code(state: JobState, failure: Failure | None = None) -> int | None:

@@ -17,6 +17,7 @@ _MAX_TIME = 253_402_300_799  # the end of the year 9999
 class JobCounts:
     """The counts of a job in Redis; `n_pairs_done` and `n_tokens` include running shards.
 
+    Running shards of a job that has ended do not count, since they stop.
     Times are by Redis's clock, in seconds. They are None if nothing happened yet or an earlier
     release opened the job.
 
@@ -67,10 +68,13 @@ class JobCounts:
             return checked_time(float(fields[name])) if name in fields else None
 
         try:
+            state = JobState(fields["state"])
             running = [tuple(map(checked_count, value.split())) for value in live]
+            if state.is_final:
+                running = []
             return cls(
                 job_id=job_id,
-                state=JobState(fields["state"]),
+                state=state,
                 output_uri=fields["output_uri"],
                 n_shards=count("n_shards"),
                 n_shards_done=count("n_shards_done"),

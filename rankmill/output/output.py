@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,6 +21,8 @@ from rankmill.contract.reuse import KnownScores
 from rankmill.errors import ClaimLost, HostUnfit, JobUnknown
 from rankmill.output import ending
 from rankmill.output.uris import PART_NAME, OutputUris, part_name
+
+_N_READ_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -160,10 +163,10 @@ class Output(OutputUris):
 
     def reports(self, job_id: str) -> Iterator[ShardReport]:
         """Read the reports of a job in the order of its shards."""
-        for shard_index in sorted(self.reported_shards()):
-            report = self.read_report(shard_index)
-            if report is not None and report.job_id == job_id:
-                yield report
+        with ThreadPoolExecutor(_N_READ_AT_ONCE) as pool:
+            for report in pool.map(self.read_report, sorted(self.reported_shards())):
+                if report is not None and report.job_id == job_id:
+                    yield report
 
     def part_names(self) -> set[str]:
         """Return the names of the parts, from one listing."""

@@ -19,7 +19,7 @@ from producer.jobs.status import status_from_storage
 from producer.jobs.submit import submit
 from rankmill.contract.job import JobSpec
 from rankmill.dispatch import Dispatcher
-from rankmill.errors import BrokerUnavailable, JobFailed
+from rankmill.errors import BrokerUnavailable, InputError, JobFailed
 from rankmill.ledger.jobs import Ledger
 from rankmill.output.local_run import Hold
 from rankmill.output.output import Output
@@ -280,3 +280,41 @@ def test_a_finished_job_has_the_same_status_without_its_reports(
     shards.with_name("away").rename(shards)
     Path(done.output.control_file("times.json")).unlink()  # as an earlier release leaves it
     assert status_from_storage(done.output) == short
+
+
+def test_a_finished_job_that_has_lost_a_part_is_counted_without_its_reports(
+    tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
+    done = scored(tmp_path)
+    dispatcher.start(done)
+    finalize(dispatcher, done.job_id, done.output.uri)
+    Path(done.output.part_uri(1)).unlink()
+    damage_reports(done.output)
+    lost = status_from_storage(done.output)
+    assert (lost.state, lost.n_pairs_done, lost.scoring_s) == ("failed", 30, None)
+    assert lost.reason.startswith("part-00001.parquet was removed")
+
+
+def test_a_failed_job_is_counted_by_redis_as_by_its_reports(
+    tmp_path: Path, ledger: Ledger, dispatcher: Dispatcher
+) -> None:
+    job = scored(tmp_path)
+    job.output.forget_shard(2)
+    dispatcher.start(job)
+    ledger.redis.hset(f"rankmill:job:{job.job_id}:live", "2", "3 40")  # it has scored 3 pairs
+    dispatcher.fail(job.record, JobFailed("too bad"), None)
+    handle, exact = find_job(job.output.uri), {"started_at", "progress_at"}  # Redis has seconds
+    by_reports = status_from_storage(job.output)
+    damage_reports(job.output)
+    by_redis = status_from_storage(job.output, ledger.counts(job.job_id))
+    assert by_redis.model_dump(exclude=exact) == by_reports.model_dump(exclude=exact)
+    assert by_redis.reason == "too bad" and by_redis.n_pairs_done == handle.status().n_pairs_done
+    ledger.redis.hincrby(f"rankmill:job:{job.job_id}", "n_shards_done", -1)
+    with pytest.raises(InputError):  # Redis lacks a report: all are read
+        handle.status()
+
+
+def damage_reports(output: Output) -> None:
+    """Make every shard's report unreadable, so that reading one is an error."""
+    for report in Path(output.control_file("shards")).iterdir():
+        report.write_text("x")
