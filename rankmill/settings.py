@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         7 * 24 * 3600, ge=1, description="Seconds that Redis keeps a finished job"
     )
     stall_s: float = Field(
-        600.0, gt=0, description="Seconds without progress after which a busy worker is unhealthy"
+        600.0, ge=10, description="Seconds without progress after which a busy worker is unhealthy"
     )
     load_s: float = Field(
         3600.0, gt=0, description="Seconds of loading a model that count as progress"

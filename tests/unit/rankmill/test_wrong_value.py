@@ -29,6 +29,8 @@ def afresh() -> Iterator[None]:
         ("THREADS", "-1", "RANKMILL_THREADS: '-1' should be greater than or equal to 0"),
         ("CLAIM_S", "inf", "RANKMILL_CLAIM_S: 'inf' should be a finite number"),
         ("CLAIM_S", "0", "RANKMILL_CLAIM_S: '0' should be greater than 0"),
+        # The health check reads records that are written every 2 s.
+        ("STALL_S", "9", "RANKMILL_STALL_S: '9' should be greater than or equal to 10"),
         ("METRICS_PORT", "65536", "RANKMILL_METRICS_PORT: '65536' should be less than or"),
         ("LOG_LEVEL", "debug", "RANKMILL_LOG_LEVEL: 'debug' should be 'DEBUG', 'INFO', 'WARNING'"),
         ("PREPARE_MEMORY", "lots", "RANKMILL_PREPARE_MEMORY: 'lots' is not an amount of memory"),
