@@ -135,6 +135,16 @@ def test_each_image_is_built_by_one_service_and_never_pulled() -> None:
     assert {each["pull_policy"] for each in ours.values()} == {"never"}
 
 
+def test_every_image_is_of_a_fixed_version() -> None:
+    images = {name: str(each["image"]) for name, each in SERVICES.items() if "image" in each}
+    floating = {
+        name: image
+        for name, image in images.items()
+        if not re.search(r":(\$\{RANKMILL_VERSION:-)?v?\d+\.\d+[^:]*\}?$", image)
+    }
+    assert images.keys() == SERVICES.keys() and not floating
+
+
 def test_build_arguments_reach_the_builds_from_the_example() -> None:
     optional = set(re.findall(r"^# ([A-Z_0-9]+)=", EXAMPLE_TEXT, re.MULTILINE))
     assert {"BASE_IMAGE", "REDIS_IMAGE", "TORCH_INDEX", "TRIM"} <= optional
