@@ -25,6 +25,7 @@ from worker.engine.kernels.heads import Head
 from worker.engine.kernels.layers import Forward
 from worker.engine.kernels.precision import Resolved, numerics
 from worker.engine.kernels.varlen import VarlenAttention, has_varlen
+from worker.engine.lean_loading import lean_loading
 
 # Held by tests/unit/worker/engine/families/test_determinism.py.
 _INVARIANT_ON_CPU = ("fp32", "bf16", "int8")
@@ -53,6 +54,7 @@ class LoadedModel:
     is_batch_invariant: bool
 
 
+@lean_loading()
 def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> LoadedModel:
     """Load safetensors weights from a local folder; never use the network.
 
