@@ -5,7 +5,7 @@
 # make images      build the images of the profiles in .env, with version, commit and time as labels
 # make test-hostile   give every command thousands of hostile inputs, and count how they end
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
-# make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with a peer
+# make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with peers
 # make bench-fleet   hundreds of workers on one Redis, and one that is idle
 # make bench-reuse   a night that reuses the scores of the one before
 # make test-unit   the fast tests, in under 90 s: no service, no worker, nothing marked slow
@@ -21,7 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev programs demo test test-unit test-chaos bench-engine bench-gpu bench-system bench-io bench-reuse bench-fleet lint types docs docs-site report-picture flower-pictures data clean
+.PHONY: install install-dev install-bench programs demo test test-unit test-chaos bench-engine bench-gpu bench-system bench-io bench-reuse bench-fleet lint types docs docs-site report-picture flower-pictures data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -55,8 +55,13 @@ test: install-dev
 test-unit: install-dev
 	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile -m 'not slow'
 
-bench-engine: install-dev
-	$(BIN)/python -m bench.engine
+# The other back ends of Sentence Transformers, which no test needs.
+install-bench: install-dev
+	$(PIP_INSTALL) -e '.[bench]'
+
+# CHECKPOINT names the folder of a real model to measure besides random weights.
+bench-engine: install-bench
+	$(BIN)/python -m bench.engine $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) --results bench/results/engine-cpu.json
 
 bench-gpu: install-dev
 	$(BIN)/python -m bench.gpu

@@ -15,27 +15,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 
-from bench.engine import compare
-from bench.engine_report import Comparison, as_json, table
-from bench.engine_shapes import SHAPES, make_checkpoint
-from bench.engine_sides import Pairs, engine_side
-from bench.workload import Corpus, Mix, build_pairs, read_corpus
+from bench.engine.comparison import Comparison, Workload, compare
+from bench.engine.peers import TorchPeer
+from bench.engine.report import as_json, table
+from bench.engine.shapes import SHAPES, make_checkpoint
+from bench.workload import Mix, build_pairs, read_corpus
 from worker.engine.scorer import Scorer
 from worker.models import use_cores
 
 _RESULTS = Path(__file__).parent / "results"
 _DEVICE = "cuda"
 _BATCHES = [32, 64, 128, 256]
-_ROUNDS = 3
 
 # Chosen so that the peer needs some ten seconds a round on an H100.
-_PAIRS = {"minilm": 40_000, "bge": 12_000, "gte": 12_000}
-_OTHER_MIXES: tuple[Mix, ...] = ("duplicates", "long", "tiny")
+_PAIRS = {"minilm": 40_000, "minilm-l12": 20_000, "bge": 12_000, "gte": 12_000}
+_MODELS = ("minilm", "bge", "gte")
+_MIXES: tuple[Mix, ...] = ("plain", "duplicates", "long", "tiny")
 _OTHER_SHARE, _QUICK_SHARE = 0.1, 0.05
-_PARITY_PAIRS = 500
+_FEWEST_PAIRS = 200
 
 
 def main() -> None:
@@ -48,36 +47,40 @@ def main() -> None:
     corpus = read_corpus()
     share = _QUICK_SHARE if options.quick else 1
     rows: list[Comparison] = []
-    parity: dict[str, float] = {}
     for name in options.model:
-        with TemporaryDirectory() as folder:
-            make_checkpoint(name, Path(folder), corpus.sentences)
-            rows += _compare_mixes(name, Path(folder), corpus, share)
-            plain = build_pairs(corpus, "plain", _PARITY_PAIRS)
-            parity[name] = _difference_to_fp32(Path(folder), plain)
+        with TemporaryDirectory() as work:
+            folder = make_checkpoint(SHAPES[name], Path(work), corpus.sentences)
+            workloads = _workloads(folder, int(_PAIRS[name] * share))
+            scorer = Scorer.load(folder, device=_DEVICE, precision="bf16")
+            peer = TorchPeer(folder, _DEVICE, "bf16")
+            for workload in workloads:
+                print(f"{name} {workload.mix}: {len(workload.pairs)} pairs", file=sys.stderr)
+                row = compare(
+                    SHAPES[name],
+                    scorer,
+                    [peer],
+                    workload,
+                    model=name,
+                    precision="bf16",
+                    batches=_BATCHES,
+                    seconds=0,
+                )
+                rows.append(row)
+        del scorer, peer
         torch.cuda.empty_cache()
     print(table(rows))
-    print(f"largest bf16 logit difference to fp32 on this GPU: {parity}")
-    _write(as_json(rows, text=corpus.source, bf16_to_fp32=parity))
+    _write(as_json(rows, text=corpus.source))
 
 
-def _compare_mixes(name: str, folder: Path, corpus: Corpus, share: float) -> list[Comparison]:
-    rows = []
-    for mix in ("plain", *_OTHER_MIXES):
-        n_pairs = int(_PAIRS[name] * share * (1 if mix == "plain" else _OTHER_SHARE))
-        rounds = _ROUNDS if mix == "plain" else 1
-        pairs = build_pairs(corpus, mix, max(200, n_pairs) * rounds)
-        print(f"{name} {mix}: {len(pairs)} pairs", file=sys.stderr)
-        rows.append(compare(name, folder, mix, pairs, "bf16", _DEVICE, rounds, _BATCHES))
-    return rows
-
-
-def _difference_to_fp32(folder: Path, pairs: Pairs) -> float:
-    logits = [
-        engine_side(Scorer.load(folder, device=_DEVICE, precision=precision)).score(pairs)
-        for precision in ("bf16", "fp32")
-    ]
-    return float(np.abs(logits[0] - logits[1]).max())
+def _workloads(folder: Path, n_pairs: int) -> list[Workload]:
+    """Return the pairs of each mix with their logits in fp32."""
+    corpus, reference = read_corpus(), TorchPeer(folder, _DEVICE, "fp32")
+    workloads = []
+    for mix in _MIXES:
+        n = max(_FEWEST_PAIRS, int(n_pairs * (1 if mix == "plain" else _OTHER_SHARE)))
+        pairs = build_pairs(corpus, mix, n)
+        workloads.append(Workload(mix, pairs, reference.predict(pairs, _BATCHES[0])))
+    return workloads
 
 
 def _write(report: str) -> None:
@@ -89,7 +92,7 @@ def _write(report: str) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
-    parser.add_argument("--model", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--model", nargs="+", choices=list(SHAPES), default=list(_MODELS))
     parser.add_argument("--quick", action="store_true", help="a twentieth of the pairs")
     return parser.parse_args()
 

@@ -126,10 +126,10 @@ def memory(rows: int | None) -> Row:
 
 def engine_memory(rows: int | None) -> Row:
     """Measure as `memory` through the engine, beyond the memory of the loaded model."""
-    from bench.engine_shapes import make_checkpoint
+    from bench.engine.shapes import TINY, make_checkpoint
 
     with tempfile.TemporaryDirectory() as model:
-        make_checkpoint("tiny", Path(model), read_corpus().sentences)
+        make_checkpoint(TINY, Path(model), read_corpus().sentences)
         return _memory_of_child(rows or 10_000_000, model, row_group=100_000, words=(5, 15))
 
 

@@ -110,12 +110,12 @@ def scale_out() -> list[Row]:
 
 def device_busy() -> list[Row]:
     """Seconds inside forwards over seconds of shards, and over all of a job, start to end."""
-    from bench.engine_shapes import make_checkpoint
+    from bench.engine.shapes import SHAPES, make_checkpoint
     from bench.workload import build_pairs, read_corpus
 
     corpus = read_corpus()
     with cluster(1, threads=0) as folder:
-        model = str(make_checkpoint("minilm", folder / "model", corpus.sentences))
+        model = str(make_checkpoint(SHAPES["minilm"], folder / "model", corpus.sentences))
 
         def run(name: str, n_pairs: int, n_shards: int) -> tuple[Manifest, float]:
             queries, documents = zip(*build_pairs(corpus, "plain", n_pairs), strict=True)

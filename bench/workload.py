@@ -1,4 +1,4 @@
-"""Pairs to benchmark on: real text cut to realistic lengths, seeded; four mixes."""
+"""Pairs to benchmark on: real text cut to realistic lengths, seeded; six mixes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Mix = Literal["plain", "duplicates", "long", "tiny"]
+Mix = Literal["plain", "abstracts", "full", "duplicates", "long", "tiny"]
 MIXES: tuple[Mix, ...] = get_args(Mix)
 
 TABLE = Path(__file__).parents[1] / "examples" / "packages.parquet"
 
 # Documents of the plain mix, in tokens: lognormal, about 75 on average.
 _MEDIAN_TOKENS, _SIGMA, _TOKENS_A_WORD = 62, 0.62, 1.33
+# Abstracts have about 265 on average; full documents reach the limit of a model with 512 tokens.
+_MEDIAN_OF_ABSTRACTS, _SIGMA_OF_ABSTRACTS = 220, 0.4
+_SHORTEST_FULL, _LONGEST_FULL = 480, 530
 _SHORTEST, _LONGEST = 8, 700
 _LONGEST_OF_LONG = 8192
 _DUPLICATE_SHARE = 0.2
@@ -69,6 +72,10 @@ def _document_words(mix: Mix, n_pairs: int, rng: np.random.Generator) -> np.ndar
     tokens = rng.lognormal(np.log(_MEDIAN_TOKENS), _SIGMA, n_pairs).clip(_SHORTEST, _LONGEST)
     if mix == "tiny":
         tokens = tokens.clip(_SHORTEST, 24)
+    if mix == "abstracts":
+        tokens = rng.lognormal(np.log(_MEDIAN_OF_ABSTRACTS), _SIGMA_OF_ABSTRACTS, n_pairs)
+    if mix == "full":
+        tokens = rng.uniform(_SHORTEST_FULL, _LONGEST_FULL, n_pairs)
     if mix == "long":
         longest = np.exp(rng.uniform(np.log(512), np.log(_LONGEST_OF_LONG), n_pairs))
         tokens = np.where(rng.random(n_pairs) < 0.1, longest, tokens)

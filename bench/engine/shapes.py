@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ class Shape:
 
 SHAPES = {
     "minilm": Shape("cross-encoder/ms-marco-MiniLM-L6-v2", "bert", 6, 384, 1536, 12, 30_522, 512),
+    "minilm-l12": Shape(
+        "cross-encoder/ms-marco-MiniLM-L12-v2", "bert", 12, 384, 1536, 12, 30_522, 512
+    ),
     "bge": Shape("BAAI/bge-reranker-v2-m3", "xlm-roberta", 24, 1024, 4096, 16, 250_002, 8192),
     "gte": Shape(
         "Alibaba-NLP/gte-reranker-modernbert-base",
@@ -74,11 +78,30 @@ def useful_flops(shape: Shape, lengths: np.ndarray) -> float:
     return linear + 4 * shape.hidden * keys
 
 
-def make_checkpoint(name: str, folder: Path, sentences: list[str]) -> Path:
+def shape_of(folder: Path) -> Shape:
+    """Return the shape of a checkpoint, whose FLOPs are then known.
+
+    Raises:
+        StopIteration: the model's family is not one of `SHAPES`.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    family = next(shape for shape in SHAPES.values() if shape.model_type == config["model_type"])
+    return replace(
+        family,
+        like=folder.name,
+        n_layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        ffn=config["intermediate_size"],
+        heads=config["num_attention_heads"],
+        vocabulary=config["vocab_size"],
+        max_length=config["max_position_embeddings"],
+    )
+
+
+def make_checkpoint(shape: Shape, folder: Path, sentences: list[str]) -> Path:
     """Save random weights and a tokenizer of the shape's kind, trained on `sentences`."""
     from transformers import AutoModelForSequenceClassification
 
-    shape = TINY if name == "tiny" else SHAPES[name]
     torch.manual_seed(0)
     tokenizer = _tokenizer(shape.model_type, sentences)
     tokenizer.model_max_length = shape.max_length

@@ -1,0 +1,164 @@
+"""One comparison: the engine and its peers in one precision, on the same pairs, in turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.engine.peak import matmul_peak_flops
+from bench.engine.shapes import Shape, useful_flops
+from bench.engine.sides import Pairs, Peer, Side, engine_side, run_in_turns, timed, tuned
+from worker.engine.kernels.precision import Precision
+from worker.engine.scorer import PairWindow, Scorer, ScorerStats
+
+# Of all pairs, those that a batch size is chosen on; and the fewest.
+_SAMPLE_SHARE, _SMALLEST_SAMPLE = 4, 8
+
+_DEFAULT_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Result:
+    """The figures of one side; seconds are medians over its rounds.
+
+    Attributes:
+        batch: pairs of a batch; None for the engine.
+        max_difference: the largest logit difference to `CrossEncoder.predict` in fp32.
+    """
+
+    name: str
+    batch: int | None
+    wall_s: float
+    core_s: float
+    max_difference: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The engine against its peers on one model, mix and precision.
+
+    Attributes:
+        peers: torch first, at its best batch size, as each of the others.
+        peak_flops: a core-second, of the best product in the same dtype.
+        peak_share: the FLOPs that the pairs need, as a share of what the peak does in that time.
+        device_busy_share: of the engine's own wall time.
+    """
+
+    model: str
+    mix: str
+    precision: str
+    n_pairs: int
+    mean_tokens: float
+    engine: Result
+    peers: list[Result]
+    peak_flops: float
+    peak_share: float
+    device_busy_share: float
+
+    @property
+    def best_peer(self) -> Result:
+        """The fastest peer; torch in bf16 counts as a peer of int8, since it has no int8."""
+        return min(self.peers, key=lambda peer: peer.wall_s)
+
+    def times(self, peer: Result) -> float:
+        """Return a peer's time on the clock over the engine's."""
+        return peer.wall_s / self.engine.wall_s
+
+    @property
+    def core_times_best(self) -> float:
+        """The same for the peer of the least CPU time, which a busy machine disturbs less."""
+        return min(peer.core_s for peer in self.peers) / self.engine.core_s
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The pairs of one mix, and the logits that all sides should give.
+
+    Attributes:
+        exact: of `CrossEncoder.predict` in fp32, in the order of the pairs.
+    """
+
+    mix: str
+    pairs: Pairs
+    exact: np.ndarray
+
+    @classmethod
+    def fitting(cls, mix: str, pairs: Pairs, reference: Peer, seconds: float, n: int) -> Workload:
+        """Return the first pairs, as many as the reference scores in the seconds.
+
+        Args:
+            mix: the name of the mix.
+            pairs: all that may be used.
+            reference: torch in fp32.
+            seconds: wanted of one round of the reference.
+            n: the fewest pairs, on which its rate is measured.
+        """
+        reference.predict(pairs[:n], _DEFAULT_BATCH)
+        took, _ = timed(lambda some: reference.predict(some, _DEFAULT_BATCH), pairs[:n], "cpu")
+        kept = pairs[: max(n, int(n * seconds / took.wall_s))]
+        return cls(mix, kept, reference.predict(kept, _DEFAULT_BATCH))
+
+
+def compare(
+    shape: Shape,
+    scorer: Scorer,
+    peers: list[Peer],
+    workload: Workload,
+    *,
+    model: str,
+    precision: Precision,
+    batches: list[int],
+    seconds: float,
+) -> Comparison:
+    """Time the engine and each peer at its best batch size, in turns on the same pairs.
+
+    Args:
+        shape: of the model, from which the FLOPs follow.
+        scorer: the engine.
+        peers: torch first.
+        workload: the pairs.
+        model: its name in the report.
+        precision: of the engine.
+        batches: sizes to choose the peers' from, ascending.
+        seconds: for all timed rounds together; at least three rounds are run.
+    """
+    device, pairs = scorer.info.device, workload.pairs
+    n_sample = max(_SMALLEST_SAMPLE, len(pairs) // _SAMPLE_SHARE)
+    contestants = [tuned(peer, pairs, batches, device, n_sample) for peer in peers]
+    sides = [engine_side(scorer), *contestants]
+    before = scorer.stats
+    logits = run_in_turns(sides, pairs, seconds, device)
+    engine, *others = (
+        _result(side, found, workload.exact) for side, found in zip(sides, logits, strict=True)
+    )
+    lengths = _token_counts(scorer, pairs)
+    peak = matmul_peak_flops(precision, device)
+    return Comparison(
+        model=model,
+        mix=workload.mix,
+        precision=precision,
+        n_pairs=len(pairs),
+        mean_tokens=float(lengths.mean()),
+        engine=engine,
+        peers=others,
+        peak_flops=peak,
+        peak_share=useful_flops(shape, lengths) / engine.core_s / peak,
+        device_busy_share=_busy_share(before, scorer.stats),
+    )
+
+
+def _result(side: Side, logits: np.ndarray, exact: np.ndarray) -> Result:
+    took = side.median
+    difference = float(np.abs(logits - exact).max())
+    return Result(side.name, side.batch, took.wall_s, took.core_s, difference)
+
+
+def _token_counts(scorer: Scorer, pairs: Pairs) -> np.ndarray:
+    """Return the tokens of each distinct pair; a repeated one is useful work only once."""
+    window = PairWindow([query for query, _ in pairs], [document for _, document in pairs])
+    return scorer._encoder.encode(window).lengths
+
+
+def _busy_share(before: ScorerStats, after: ScorerStats) -> float:
+    return (after.device_busy_s - before.device_busy_s) / (after.wall_s - before.wall_s)
