@@ -55,6 +55,19 @@ checksum/settings: {{ include (print .root.Template.BasePath "/settings.yaml") .
 {{- else }}
   value: {{ .root.Values.redis.url | replace "USERNAME" "$(REDIS_USERNAME)" | replace "PASSWORD" "$(REDIS_PASSWORD)" | quote }}
 {{- end }}
+{{- with .root.Values.redis.sentinel }}
+{{- if .master }}
+- {name: RANKMILL_BROKER_MASTER, value: {{ .master | quote }}}
+- {name: RANKMILL_BROKER_TLS, value: {{ .tls | quote }}}
+{{- with .user }}
+- {name: RANKMILL_BROKER_SENTINEL_USER, value: {{ . | quote }}}
+{{- end }}
+{{- with .passwordSecret }}
+- name: RANKMILL_BROKER_SENTINEL_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: password}}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if .root.Values.redis.caSecret }}
 - {name: RANKMILL_BROKER_CA, value: /etc/redis-ca/ca.crt}
 {{- end }}

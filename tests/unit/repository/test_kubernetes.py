@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from producer.cli.app import app
 from rankmill.broker import SCORE_QUEUE, score_queue
+from rankmill.broker_url import sentinels
 from rankmill.settings import CHECKOUT, Settings, settings
 from tests.support.chart import (
     CHART,
@@ -52,6 +53,11 @@ VARIANTS = {
         *("--set", "redis.enabled=false,redis.caSecret=redis-ca"),
         *("--set", "redis.url=rediss://USERNAME:PASSWORD@redis.example.com:6380/1"),
     ),
+    "sentinels": (
+        *("--set", "redis.enabled=false,redis.sentinel.master=night,redis.sentinel.tls=true"),
+        *("--set", "redis.sentinel.user=asker,redis.sentinel.passwordSecret=sentinels"),
+        *("--set", "redis.url=sentinel://USERNAME:PASSWORD@a:26380/2;sentinel://b;sentinel://c:1"),
+    ),
     "a shared disk": ("--set", "data.claim=shared,models.claim=models"),
     "eight GPUs in a pod": ("--set", "workers.h100.gpus=8"),
     "behind a proxy": ("--set", "flower.urlPrefix=/flower"),
@@ -64,6 +70,7 @@ VARIANTS = {
         *("--set", "serviceAccount.annotations.role=reader,image.registry=registry.example.com/"),
     ),
 }
+OUTSIDE = f"{PREFIXES},redis.enabled=false"
 OLDEST_AND_NEWEST = ("1.28", "1.37")
 CRDS = {"keda.sh/v1alpha1": keda, "monitoring.coreos.com/v1": operator}
 
@@ -110,6 +117,11 @@ def plain(value: Any) -> Any:
         (["--set", f"{PREFIXES},redis.image=redis"], "/redis/image"),
         (["--set", f"{PREFIXES},redis.enabled=false"], "set redis.url"),
         (["--set", f"{PREFIXES},redis.url=redis://h:6379"], "/redis/url"),
+        (["--set", f"{PREFIXES},redis.url=redis://USERNAME:PASSWORD@h:1"], "set redis.enabled"),
+        (["--set", f"{OUTSIDE},redis.url=sentinel://USERNAME:PASSWORD@h"], "redis.sentinel.master"),
+        (["--set", f"{OUTSIDE},redis.url=sentinel://USERNAME:PASSWORD@h;redis://i"], "/redis/url"),
+        (["--set", f"{PREFIXES},redis.sentinel.master=night"], "redis.sentinel.master"),
+        (["--set", f"{PREFIXES},settings.RANKMILL_BROKER_MASTER=night"], "RANKMILL_BROKER_MASTER"),
         (["--set", f"{PREFIXES},settings.RANKMILL_BROKER_URL=redis://h"], "RANKMILL_BROKER_URL"),
         (["--set", f"{PREFIXES},settings.AWS_SECRET_ACCESS_KEY=x"], "AWS_SECRET_ACCESS_KEY"),
         (["--set", f"{PREFIXES},workers.h100.gpu=2"], "gpu"),
@@ -344,6 +356,35 @@ def test_keda_and_the_pods_reach_the_same_redis() -> None:
         (url,) = urls
         assert url.startswith("rediss://" if tls == "true" else "redis://")
         assert f"://$(REDIS_USERNAME):$(REDIS_PASSWORD)@{address}/{database}" in url
+
+
+def test_keda_and_the_pods_ask_the_same_sentinels(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = VARIANTS["sentinels"]
+    (login,) = of_kind("TriggerAuthentication", *options).values()
+    password = {"parameter": "sentinelPassword", "name": "sentinels", "key": "password"}
+    assert password in login["spec"]["secretTargetRef"]
+    secret = {"secretKeyRef": {"name": "sentinels", "key": "password"}}
+    triggers = [each["spec"]["triggers"][0] for each in of_kind("ScaledObject", *options).values()]
+    containers = map(container_of, workloads(*options).values())
+    given = [{each["name"]: each for each in container["env"]} for container in containers]
+    connecting = [variables for variables in given if "RANKMILL_BROKER_URL" in variables]
+    assert len(connecting) >= 6
+    for variables in connecting:
+        assert variables["RANKMILL_BROKER_SENTINEL_PASSWORD"]["valueFrom"] == secret
+        for name, each in variables.items():
+            if name.startswith("RANKMILL_BROKER") and "value" in each:
+                monkeypatch.setenv(name, re.sub(r"\$\((\w+)\)", r"\1", each["value"]))
+        read = Settings()
+        place = sentinels(read.broker_url)
+        assert (place.username, place.password) == ("REDIS_USERNAME", "REDIS_PASSWORD")
+        for trigger in triggers:
+            assert trigger["type"] == "redis-sentinel"
+            asked = trigger["metadata"]
+            assert asked["addresses"] == ",".join(f"{h}:{port}" for h, port in place.addresses)
+            assert asked["databaseIndex"] == str(place.database) == "2"
+            assert asked["sentinelMaster"] == read.broker_master == "night"
+            assert asked["sentinelUsername"] == read.broker_sentinel_user == "asker"
+            assert asked["enableTLS"] == str(read.broker_tls).lower() == "true"
 
 
 def test_the_alerts_are_the_shipped_ones_and_every_metric_is_scraped() -> None:
