@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from producer.cluster.flower_events import check_all
 from rankmill import logs
 from rankmill.errors import InputError
 from rankmill.ledger.client import connect
@@ -94,6 +95,7 @@ def serve(dashboard: Dashboard, settings: Settings) -> None:
     logs.set_up(settings)
     from celery.bin.celery import celery  # hundreds of milliseconds
 
+    check_all()
     _reconnect_soon()
     celery(["-A", "tasks", "flower", *dashboard.options()], prog_name="celery")
 
