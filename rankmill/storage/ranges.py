@@ -110,6 +110,18 @@ class Fetched(RangeFile):
                 return content[start - held.start : stop - held.start]
         return self._read_file(start, stop)
 
+    def read_buffer(self, size: int) -> memoryview:
+        """Return the next bytes; without a copy where they are in memory.
+
+        pyarrow calls this instead of `read`, which would copy them twice.
+        """
+        stop = min(self._at + size, self._n_bytes)
+        if stop <= self._at:
+            return memoryview(b"")
+        content = memoryview(self.read_range(self._at, stop))
+        self._at += len(content)
+        return content
+
     def _read_file(self, start: int, stop: int) -> bytes:
         with self._lock:
             self._file.seek(start)

@@ -6,6 +6,7 @@ import io
 import random
 import threading
 
+import pyarrow as pa
 import pytest
 
 from rankmill.errors import StorageUnavailable
@@ -40,6 +41,25 @@ def test_every_range_reads_the_files_bytes() -> None:
             assert fetched.read(size) == content[start : start + size]
             assert fetched.tell() == min(start + size, len(content))
     assert fetched.seek(-3, io.SEEK_END) == 3000 * KB - 3 and fetched.read() == content[-3:]
+
+
+def test_arrow_gets_fetched_ranges_without_a_copy() -> None:
+    content = random.Random(3).randbytes(3 * KB)
+    fetched = Fetched(io.BytesIO(content))
+    turns = fetched.in_turn([[ByteRange(KB, 2 * KB)]])
+    next(turns)
+    with pa.PythonFile(fetched, "r") as file:
+        assert file.read_at(KB, 3 * KB) == content[3 * KB :]
+        file.seek(KB + 10)
+        buffers = [file.read_buffer(500), file.read_buffer(KB)]  # the second leaves the range
+        assert [each.to_pybytes() for each in buffers] == [
+            content[KB + 10 : KB + 510],
+            content[KB + 510 : 2 * KB + 510],
+        ]
+    fetched.seek(KB)
+    assert fetched.read_buffer(5).obj is fetched.read_buffer(5).obj
+    fetched.seek(3 * KB)
+    assert bytes(fetched.read_buffer(5)) == b""
 
 
 class Watched(io.BytesIO):
