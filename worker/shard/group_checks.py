@@ -14,7 +14,7 @@ from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.shown import clipped
 from rankmill.tables.files import group_keys
-from rankmill.tables.ids import named
+from rankmill.tables.ids import comparable, named
 from worker.arrow_text import joined
 from worker.shard.reader import OwnedRows, owned_rows
 
@@ -64,20 +64,18 @@ class GroupChecks:
         """
         if not self._doc_ids:
             return
-        doc_ids = pa.chunked_array(self._doc_ids)
-        numbers = {"group": np.concatenate(self._groups), "row": np.concatenate(self._rows)}
-        table = pa.table({**numbers, "doc_id": doc_ids})
-        if doc_ids.null_count:
-            table = table.filter(pc.is_valid(doc_ids))
-        counts = table.group_by(["group", "doc_id"], use_threads=False)
-        pairs = counts.aggregate([([], "count_all"), ("row", "min"), ("row", "max")])
-        twice = pairs.filter(pc.field("count_all") > 1)
-        if twice.num_rows:
-            query = named(pa.chunked_array(self._keys), twice["group"][0].as_py())
+        doc_ids, rows = pa.chunked_array(self._doc_ids), np.concatenate(self._rows)
+        codes = _codes(doc_ids)
+        pairs = np.where(codes < 0, -1 - rows, (np.concatenate(self._groups) << 32) + codes)
+        in_order = np.sort(pairs)
+        twice = in_order[:-1][in_order[1:] == in_order[:-1]]
+        if len(twice):
+            at = np.flatnonzero(pairs == twice[0])
+            query = named(pa.chunked_array(self._keys), int(twice[0]) >> 32)
             raise InputError(
                 f"{self._group_key} {clipped(query, _SHOWN_CHARS)} has {self._doc_id} "
-                f"{clipped(named(twice['doc_id'], 0), _SHOWN_CHARS)} twice or more, in rows "
-                f"{twice['row_min'][0]} and {twice['row_max'][0]} counted from 0; "
+                f"{clipped(named(doc_ids, int(at[0])), _SHOWN_CHARS)} twice or more, in rows "
+                f"{rows[at[0]]} and {rows[at[-1]]} counted from 0; "
                 "--duplicates keep ranks each of them"
             )
 
@@ -109,6 +107,13 @@ def check_queries(job: Job) -> None:
         f"queries between them ({len(same)} such in all), so that its ranks would be wrong; "
         "--cluster brings the rows of each query together first"
     )
+
+
+def _codes(ids: pa.ChunkedArray) -> np.ndarray:
+    """Return int64 (n,), equal for equal ids, and -1 for null."""
+    encoded = comparable(ids).dictionary_encode()
+    codes = [pc.fill_null(chunk.indices, -1).to_numpy() for chunk in encoded.chunks]
+    return np.concatenate(codes).astype(np.int64)
 
 
 def _may_be_scattered(job: Job) -> bool:

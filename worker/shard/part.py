@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import IO
 
 import numpy as np
@@ -104,6 +105,7 @@ def activate(logits: np.ndarray, activation: str) -> np.ndarray:
     return np.where(logits >= 0, 1 / (1 + tail), tail / (1 + tail)).astype(np.float32)
 
 
+@lru_cache(maxsize=8)
 def _dictionary_columns(schema: pa.Schema) -> list[str]:
     """Return the leaf columns that a dictionary may shorten; floats such as scores mostly differ.
 

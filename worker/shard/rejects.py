@@ -16,13 +16,15 @@ from rankmill.contract.plan import ORIGIN_COLUMNS, REFUSAL_COLUMN, REJECT_COLUMN
 from rankmill.output.output import Job
 from rankmill.tables.schema import folded
 from rankmill.tables.titles import scored_documents
-from worker.arrow_text import joined
+from worker.arrow_text import joined, text_bytes
 from worker.shard.reader import RowReader, locate_row
 
 # Reasons; rankmill.metrics.REASONS sorts them into classes.
 NOT_FINITE = "score is not finite"
 REFUSED = "the model refuses it"
 TOO_LARGE = "too long for the device's memory"
+
+_FIRST_NOT_ASCII = 0x80
 
 
 def refusals(table: pa.Table, columns: Columns) -> dict[int, str]:
@@ -39,11 +41,10 @@ def refusals(table: pa.Table, columns: Columns) -> dict[int, str]:
     documents = scored_documents(table, columns)
     for name, column in (("query", table[columns.query]), ("document", documents)):
         texts, not_text = _texts(joined(column.cast(pa.large_binary())))
-        blank = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
         for reason, positions in (
             (f"{name} is not UTF-8", not_text),
-            (f"{name} is null", _positions(pc.is_null(texts))),
-            (f"{name} is empty", _positions(pc.fill_null(blank, False))),
+            (f"{name} is null", _positions(pc.is_null(texts)) if texts.null_count else []),
+            (f"{name} is empty", _blank(texts)),
         ):
             for at in positions:
                 refused.setdefault(at, reason)
@@ -69,6 +70,26 @@ def _texts(values: pa.Array) -> tuple[pa.Array, list[int]]:
         ]
         texts = pa.array(whole, pa.large_binary()).cast(pa.large_string())
         return texts, _positions(pc.and_(pc.is_null(texts), pc.is_valid(values)))
+
+
+def _blank(texts: pa.LargeStringArray) -> list[int]:
+    """Return the positions of the texts, without nulls, that are empty or only white space.
+
+    The first byte of most texts shows that they are neither.
+    """
+    bounds, content = text_bytes(texts)
+    if not len(content):
+        suspects = np.arange(len(texts))
+    else:
+        first = content[np.minimum(bounds[:-1], len(content) - 1)]
+        is_plain = (first > ord(" ")) & (first < _FIRST_NOT_ASCII)
+        suspects = np.flatnonzero(~is_plain | (bounds[1:] == bounds[:-1]))
+    if not len(suspects):
+        return []
+    some = texts.take(pa.array(suspects))
+    blank = pc.or_(pc.equal(pc.binary_length(some), 0), pc.utf8_is_space(some))
+    positions: list[int] = suspects[_positions(pc.fill_null(blank, False))].tolist()
+    return positions
 
 
 def _positions(mask: pa.Array | pa.ChunkedArray) -> list[int]:

@@ -283,9 +283,8 @@ class _Attempt:
             }
         )
         kept = _taken(rows.table.select(list(columns.kept)), good[finite])
-        kept = kept.rename_columns(list(columns.kept.values()))
-        for name in results.column_names:
-            kept = kept.append_column(name, results[name])
+        names = [*columns.kept.values(), *results.column_names]
+        kept = pa.table([*kept.columns, *results.columns], names)
         scored.kept.add(kept)
         if scored.hashed is not None:
             hashes = self._known.hashes(rows.first_row, rows.stop_row)
