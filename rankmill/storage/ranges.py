@@ -68,13 +68,25 @@ class RangeFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer and return the number of bytes, 0 at the end."""
-        stop = min(self._at + len(buffer), self._n_bytes)
-        if stop <= self._at:
-            return 0
-        content = self.read_range(self._at, stop)
+        content = self.read_buffer(len(buffer))
         buffer[: len(content)] = content
-        self._at += len(content)
         return len(content)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next bytes: all that there are, up to `size` if it is not negative."""
+        return bytes(self.read_buffer(self._n_bytes if size is None or size < 0 else size))
+
+    def read_buffer(self, size: int) -> bytes | memoryview:
+        """Return the next bytes as `read` does, without a copy of those that are in memory.
+
+        pyarrow prefers this method to `read`.
+        """
+        stop = min(self._at + size, self._n_bytes)
+        if stop <= self._at:
+            return b""
+        content = self.read_range(self._at, stop)
+        self._at += len(content)
+        return content
 
 
 class Fetched(RangeFile):
@@ -109,18 +121,6 @@ class Fetched(RangeFile):
             if held.start <= start and stop <= held.stop:
                 return content[start - held.start : stop - held.start]
         return self._read_file(start, stop)
-
-    def read_buffer(self, size: int) -> memoryview:
-        """Return the next bytes; without a copy where they are in memory.
-
-        pyarrow calls this instead of `read`, which would copy them twice.
-        """
-        stop = min(self._at + size, self._n_bytes)
-        if stop <= self._at:
-            return memoryview(b"")
-        content = memoryview(self.read_range(self._at, stop))
-        self._at += len(content)
-        return content
 
     def _read_file(self, start: int, stop: int) -> bytes:
         with self._lock:

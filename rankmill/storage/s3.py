@@ -95,7 +95,7 @@ class S3Store(Store):
     def open(self, file: FileStat) -> BinaryIO:
         """Open the object; a read fails if its ETag has changed."""
         _place(file.uri)  # refuse a wrong name here, not at the first read
-        return cast(BinaryIO, io.BufferedReader(_Object(self, file), buffer_size=1))
+        return cast(BinaryIO, _Object(self, file))
 
     def stat(self, uri: str) -> FileStat | None:
         """Return size and ETag; None if there is no object."""

@@ -10,11 +10,14 @@ import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, CredentialRetrievalError
+from botocore.utils import determine_content_length
 
 from rankmill.errors import StorageRefused
 from rankmill.settings import settings
 from rankmill.storage.endpoint import NO_URL, check_endpoint
 from rankmill.storage.s3_errors import one_line
+
+_AT_ONCE_BYTES = 4 * 2**20
 
 
 class S3Client:
@@ -52,6 +55,7 @@ def _new_client() -> Any:
     except ValueError as error:  # it quotes the endpoint, which may hold a password
         raise StorageRefused(f"{NO_URL}, or AWS_REGION if it is empty") from error
     check_endpoint(client.meta.endpoint_url)
+    client.meta.events.register("before-sign.s3.PutObject", _send_at_once)
     if settings().s3_requester_pays:
         client.meta.events.register("before-sign.s3", _add_payer)
     return client
@@ -79,6 +83,13 @@ def _config() -> Config:
         retries={"mode": "standard", "total_max_attempts": 6},
         **options,
     )
+
+
+def _send_at_once(request: Any, **_: Any) -> None:
+    """Send a small file without asking the store first, which takes a round trip."""
+    n_bytes = determine_content_length(request.body)
+    if n_bytes is not None and n_bytes <= _AT_ONCE_BYTES:
+        del request.headers["Expect"]
 
 
 def _add_payer(request: Any, **_: Any) -> None:

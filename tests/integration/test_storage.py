@@ -363,6 +363,13 @@ def test_a_row_group_costs_a_request_for_neighbouring_columns(
     assert faults.n_requests == 1 + 3 * n_requests  # the footer, and three of four row groups
 
 
+def test_only_a_large_file_costs_a_question_before_it_is_sent(s3: str, faults: Faults) -> None:
+    for n_bytes, n_asked in ((1000, 0), (4 * 2**20, 0), (4 * 2**20 + 1, 1)):
+        storage.write_bytes(f"{s3}/{n_bytes}", bytes(n_bytes))
+        assert storage.read_bytes(f"{s3}/{n_bytes}") == bytes(n_bytes)
+        assert faults.n_asked == n_asked
+
+
 def test_another_scheme_is_refused() -> None:
     with pytest.raises(InputError, match=r"gs:// is not supported; give a path, file:// or s3://"):
         storage.stat("gs://bucket/key")

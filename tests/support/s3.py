@@ -48,13 +48,14 @@ class Faults:
     `throttle`, `expired`, `denied` and `unknown` answer with that error. `reset` closes the
     connection. `lost` closes it after the request is done. `cut` sends half of the answer. None
     passes the request on. With `ignores_conditions` the store ignores If-Match and If-None-Match,
-    as some stores do.
+    as some stores do. Requests that ask before they send are counted in `n_asked`.
     """
 
     planned: dict[str, list[str | None]] = field(default_factory=dict)
     ignores_conditions: bool = False
     lock: Lock = field(default_factory=Lock)
     n_requests: int = 0
+    n_asked: int = 0
 
     def next(self, method: str) -> str | None:
         with self.lock:
@@ -78,6 +79,11 @@ def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def handle_expect_100(self) -> bool:
+            with faults.lock:
+                faults.n_asked += 1
+            return super().handle_expect_100()
 
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -57,7 +57,9 @@ def test_arrow_gets_fetched_ranges_without_a_copy() -> None:
             content[KB + 510 : 2 * KB + 510],
         ]
     fetched.seek(KB)
-    assert fetched.read_buffer(5).obj is fetched.read_buffer(5).obj
+    first, second = fetched.read_buffer(5), fetched.read_buffer(5)
+    assert isinstance(first, memoryview) and isinstance(second, memoryview)
+    assert first.obj is second.obj
     fetched.seek(3 * KB)
     assert bytes(fetched.read_buffer(5)) == b""
 
