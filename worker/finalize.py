@@ -72,11 +72,13 @@ def _complete(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
             job.output.forget_shard(shard_index)
         dispatcher.start(job)
         return
+    claim.check()
+    with_rejects = [report.shard_index for report in reports if report.n_rejected]
+    cleanup.remove_strays(job.output, job.plan.n_shards, with_rejects)
     manifest = make_manifest(job, reports)
     _check_manifest(job, manifest)
     check_queries(job)
     claim.check()
-    cleanup.remove_strays(job.output, job.plan.n_shards)
     if job.spec.trec_run:
         write_trec_run(job)
     times = scoring_times(job.job_id, reports)

@@ -76,10 +76,19 @@ def remove_result(output: Output) -> None:
     output.forget_control_uri()
 
 
-def remove_strays(output: Output, n_shards: int) -> None:
-    """Remove parts beyond the job's plan, and unfinished files."""
+def remove_strays(output: Output, n_shards: int, with_rejects: Iterable[int]) -> None:
+    """Remove what earlier runs of shards have left, and unfinished files.
+
+    Args:
+        output: the job's output.
+        n_shards: the number of the plan's shards; parts beyond them go.
+        with_rejects: the shards with rejects; the rejects of others go.
+    """
     for name in output.part_names() - {part_name(n) for n in range(n_shards)}:
         storage.remove(storage.child(output.uri, name))
+    rejected = storage.names(output.control_file("rejected"))
+    for name in {*rejected} - {part_name(n) for n in with_rejects}:
+        storage.remove(output.control_file("rejected", name))
     for folder in (output.uri, output.control_uri):
         storage.remove_unfinished(folder)
 

@@ -49,6 +49,19 @@ def test_a_late_finalize_leaves_a_half_removed_output_alone(
     assert state(ledger, job) is JobState.SUCCEEDED_WITH_REJECTS
 
 
+def test_rejects_of_an_earlier_run_go_where_the_last_run_had_none(
+    job: Job, dispatcher: Dispatcher
+) -> None:
+    rejected = control(Path(job.output.uri)) / "rejected"
+    (there,) = rejected.iterdir()
+    before = there.read_bytes()
+    (rejected / "part-00003.parquet").write_bytes(before)
+    (rejected / "part-00099.parquet").write_bytes(before)
+    finalize(dispatcher, job.job_id, job.output.uri)
+    assert job.output.is_success()
+    assert list(rejected.iterdir()) == [there] and there.read_bytes() == before
+
+
 @pytest.mark.parametrize("becomes", ["another's", "nobody's"])
 def test_a_failure_is_not_noted_in_an_output_that_is_no_longer_the_jobs(
     job: Job, ledger: Ledger, dispatcher: Dispatcher, becomes: str

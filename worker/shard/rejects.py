@@ -108,11 +108,10 @@ def write_rejected(
         rejected: row number to reason.
 
     Returns:
-        The published file, or None without rejects; a file of an earlier run is then removed.
+        The published file, or None without rejects. A file of an earlier run then stays until the
+        job is finalized.
     """
-    uri = job.output.rejected_uri(shard_index)
     if not rejected:
-        storage.remove_file(uri)
         return None
 
     def write(file: IO[bytes]) -> None:
@@ -122,7 +121,7 @@ def write_rejected(
             for table in chain([first], tables):
                 writer.write_table(table)
 
-    return storage.publish(uri, write)
+    return storage.publish(job.output.rejected_uri(shard_index), write)
 
 
 def _reject_tables(job: Job, rejected: dict[int, str]) -> Iterator[pa.Table]:

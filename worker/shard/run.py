@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Container
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
 
+from rankmill import storage
 from rankmill.contract.histogram import length_histogram, score_histogram
 from rankmill.contract.plan import ShardSpec
 from rankmill.contract.results import Agreement, ShardReport
@@ -21,7 +23,7 @@ from worker.shard.part import activate, write_part
 from worker.shard.reader import owned_rows
 from worker.shard.rejects import write_rejected
 from worker.shard.reuse import write_scores
-from worker.shard.score import ShardWork, Window, score_rows
+from worker.shard.score import Scored, ShardWork, Window, score_rows
 
 # A hundredth of the job, in these bounds, is also scored in fp32 to see what a reduced
 # precision does to its ranks; more would cost time that the reduced precision was to save.
@@ -45,12 +47,10 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
             scored = score_rows(job, shard, work, stack)
             agreement, no_agreement = _agreement(job, shard, work, scored.rejected)
         work.guard()
-        rejected = write_rejected(job, index, scored.rejected)
-        work.guard()
-        scored.checks.write_digests(index)
-        if scored.hashed is not None:
-            write_scores(job, index, scored.hashed)
-        part, n_written = write_part(job, index, scored, scoring.activation)
+        with ThreadPoolExecutor(1, "publishing") as pool:
+            others = pool.submit(_write_others, job, index, scored)
+            part, n_written = write_part(job, index, scored, scoring.activation)
+            rejected = others.result()
     empty = np.empty(0, dtype=np.float32)
     scores = activate(np.concatenate([empty, *scored.logits]), scoring.activation)
     lengths = np.concatenate([empty, *scored.lengths])
@@ -85,6 +85,15 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
     )
     work.guard()
     return job.output.commit(report)
+
+
+def _write_others(job: Job, shard_index: int, scored: Scored) -> storage.Published | None:
+    """Publish all files of a shard but its part and its report, and return its rejects."""
+    rejected = write_rejected(job, shard_index, scored.rejected)
+    scored.checks.write_digests(shard_index)
+    if scored.hashed is not None:
+        write_scores(job, shard_index, scored.hashed)
+    return rejected
 
 
 def _agreement(

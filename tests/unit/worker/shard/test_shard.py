@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from producer.jobs.check import plan_job
-from rankmill.errors import ClaimLost
+from rankmill.errors import ClaimLost, StorageUnavailable
 from tests.support.inputs import (
     control,
     everything_under,
@@ -188,6 +188,18 @@ def test_nothing_is_published_after_the_claim_is_lost(tmp_path: Path, model_fold
     with pytest.raises(ClaimLost):
         run_all(job, guard=lost)
     assert not [name for name in everything_under(tmp_path) if name.startswith("out")]
+
+
+def test_a_shard_whose_other_files_fail_has_no_report(tmp_path: Path) -> None:
+    job = planned(pairs(4, 3), tmp_path, Path("null"), shard_pairs=6)
+    in_the_way = control(tmp_path / "out") / "queries"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.touch()
+    with pytest.raises(StorageUnavailable, match=r"cannot write .*/queries/00000"):
+        run_all(job)
+    assert job.output.reported_shards() == set()
+    in_the_way.unlink()
+    assert len(run_all(job)) == 2
 
 
 class _Picky:
