@@ -31,11 +31,14 @@ $(VENV)/bin/python:
 		|| { echo "Rankmill needs Python 3.11 or newer: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+# The build of the package compiles the kernels.
+BUILT_FROM := pyproject.toml constraints.txt hatch_build.py $(wildcard worker/engine/compiled/*.[ch])
+
+$(VENV)/installed: $(BUILT_FROM) | $(VENV)/bin/python
 	$(PIP_INSTALL) -e '.[worker,prepare,eval,report,local]'
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/installed-dev: $(BUILT_FROM) | $(VENV)/bin/python
 	$(PIP_INSTALL) -e '.[worker,prepare,eval,report,flower,local,delta,iceberg,docs,dev]'
 	@touch $@ $(VENV)/installed
 

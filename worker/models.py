@@ -215,7 +215,7 @@ def _scoring(
         device_reason=None if is_null_model(spec.model_id) else chosen_device().reason,
         max_length=info.max_length,
         activation=info.activation if spec.activation == "auto" else spec.activation,
-        versions={name: version(name) for name in _VERSIONED},
+        versions={name: version(name) for name in _VERSIONED} | {"kernels": info.kernels},
     )
 
 

@@ -32,6 +32,7 @@ class NullScorer:
             activation="none",
             path_reason="nothing is scored",
             deterministic=True,
+            kernels="none",
         )
 
     def prove(self) -> None:

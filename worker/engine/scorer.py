@@ -71,6 +71,7 @@ class ScorerInfo:
         activation: the function that turns logits into scores, outside the engine.
         path_reason: the reason why the path is not packed; empty if it is.
         deterministic: a pair gets the same bits with any other pairs.
+        kernels: the compiled kernels in use, by their digest, or `torch`.
     """
 
     architecture: str
@@ -81,6 +82,7 @@ class ScorerInfo:
     activation: Activation
     path_reason: str
     deterministic: bool
+    kernels: str = "torch"
 
 
 class Scorer:
@@ -113,6 +115,7 @@ class Scorer:
             activation=activation,
             path_reason=loaded.path_reason,
             deterministic=loaded.is_batch_invariant,
+            kernels=loaded.kernels,
         )
         self._runner = self._runner_of(loaded.forward, model.precision, PAUSES_S)
         self._totals = ScorerStats()

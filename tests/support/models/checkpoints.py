@@ -30,6 +30,9 @@ from tests.support.models.vocabularies import (
 
 SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
+# With heads of 32, which the compiled attention takes.
+WIDER = {"hidden_size": 64}
+
 
 def save(
     folder: Path,
@@ -178,13 +181,13 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
         num_labels=1,
         sbert_ce_default_activation_function="torch.nn.modules.linear.Identity",
     ),
-    "bert-gelu-new": partial(bert, num_labels=1, hidden_act="gelu_new"),
-    "xlm-roberta": roberta,
+    "bert-gelu-new": partial(bert, num_labels=1, hidden_act="gelu_new", **WIDER),
+    "xlm-roberta": partial(roberta, **WIDER),
     "roberta-two-labels": partial(roberta, config_class=RobertaConfig, num_labels=2),
     "modernbert": modernbert,
-    "modernbert-local-last": partial(modernbert, num_hidden_layers=3),
+    "modernbert-local-last": partial(modernbert, num_hidden_layers=3, **WIDER),
     "modernbert-mean": partial(
-        modernbert, num_hidden_layers=2, classifier_pooling="mean", num_labels=2
+        modernbert, num_hidden_layers=2, classifier_pooling="mean", num_labels=2, **WIDER
     ),
     "distilbert": distilbert,
     "qwen3": qwen3,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from worker.engine.compiled.library import library
 from worker.engine.families.causal import CausalForward, answer_ids
 from worker.engine.families.family import Family, Kernels
 from worker.engine.families.padded import PaddedForward, PooledForward
@@ -20,6 +21,7 @@ from worker.engine.folder.modules import kinds, load_head
 from worker.engine.folder.refusal import UnusableFolder
 from worker.engine.folder.weights import load_weights
 from worker.engine.kernels.attention import GroupedAttention
+from worker.engine.kernels.compiled_attention import compiled_attention
 from worker.engine.kernels.exact import keep_rows_of_head
 from worker.engine.kernels.heads import Head
 from worker.engine.kernels.layers import Forward
@@ -45,6 +47,7 @@ class LoadedModel:
         path: the layout of its batches.
         path_reason: the reason why it is not on the packed path; empty if it is.
         is_batch_invariant: a pair's bits do not depend on the pairs that it shares a batch with.
+        kernels: the compiled kernels in use, by their digest, or torch.
     """
 
     forward: Forward
@@ -52,6 +55,7 @@ class LoadedModel:
     path: PathName
     path_reason: str
     is_batch_invariant: bool
+    kernels: str = "torch"
 
 
 @lean_loading()
@@ -144,8 +148,12 @@ def _packed(source: ModelFolder, family: Family, device: str, precision: Resolve
     model, head = _body_and_head(source, device, torch.float32)
     head_dim = model.config.hidden_size // model.config.num_attention_heads
     how = numerics(precision)
-    is_varlen = has_varlen(device, how.dtype, head_dim)
-    attention = VarlenAttention() if is_varlen else GroupedAttention()
+    attention = (
+        VarlenAttention()
+        if has_varlen(device, how.dtype, head_dim)
+        else compiled_attention(device, how.dtype, head_dim) or GroupedAttention()
+    )
+    compiled = library()
     forward = family.forward(
         model.base_model,
         head or family.own_head(model),
@@ -161,6 +169,7 @@ def _packed(source: ModelFolder, family: Family, device: str, precision: Resolve
             and precision in _INVARIANT_ON_CPU
             and head_dim >= _MIN_INVARIANT_HEAD_DIM
         ),
+        kernels=compiled.name if compiled and device == "cpu" else "torch",
     )
 
 

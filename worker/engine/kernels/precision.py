@@ -56,11 +56,11 @@ def resolve_precision(precision: Precision, device: str) -> Resolved:
 def numerics(precision: Resolved) -> Numerics:
     """Return the arithmetic of a precision."""
     if precision in ("int8", "fp8"):
-        from worker.engine.kernels.quantized import Fp8Linear, Int8Linear
+        from worker.engine.kernels.quantized import Fp8Linear, int8_linear
 
         if precision == "fp8":
             return Numerics(torch.bfloat16, Fp8Linear)
-        return Numerics(torch.bfloat16 if has_fast_bf16() else torch.float32, Int8Linear)
+        return Numerics(torch.bfloat16 if has_fast_bf16() else torch.float32, int8_linear)
     dtype = _DTYPES[precision]
     return Numerics(dtype, partial(DenseLinear, dtype=dtype))
 

@@ -15,7 +15,14 @@ from worker.engine.scorer import PairWindow, Scorer
 
 pytestmark = pytest.mark.slow
 
-PACKED = ("bert", "xlm-roberta", "modernbert", "modernbert-local-last", "modernbert-mean")
+PACKED = (
+    "bert",
+    "bert-gelu-new",
+    "xlm-roberta",
+    "modernbert",
+    "modernbert-local-last",
+    "modernbert-mean",
+)
 
 
 def pairs_of_many_lengths(n: int) -> list[tuple[str, str]]:

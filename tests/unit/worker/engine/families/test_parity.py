@@ -28,16 +28,17 @@ PACKED = (
     "demo",
 )
 LONG = ("xlm-roberta", "modernbert-local-last", "modernbert-mean")
+# Of logits up to 1. Larger ones have fewer digits after the point, in the reference, too.
 TOLERANCE = 1e-5
 
 
 @torch.inference_mode()
-def reference(folder: Path, window: PairWindow) -> np.ndarray:
+def reference(folder: Path, window: PairWindow, dtype: torch.dtype = torch.float32) -> np.ndarray:
     """Return the raw logits of transformers, each pair by itself, on one thread.
 
     With two threads its own sums differ, by 1.8e-5 for the demo model, whose logits reach 16.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = []
     for query, document in zip(window.queries, window.documents, strict=True):
@@ -53,7 +54,8 @@ def score(scorer: Scorer, window: PairWindow) -> np.ndarray:
 
 
 def assert_equal(logits: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE)
+    scale = max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE * scale)
 
 
 @pytest.fixture(params=PACKED)
@@ -66,6 +68,13 @@ def test_equals_transformers(packed_folder: Path) -> None:
     window = mixed_window()
     assert (scorer.info.path, scorer.info.path_reason) == ("packed", "")
     assert_equal(score(scorer, window), reference(packed_folder, window))
+
+
+def test_is_as_near_to_double_precision_as_transformers(packed_folder: Path) -> None:
+    window = mixed_window()
+    exact = reference(packed_folder, window, torch.float64)
+    own = np.abs(score(Scorer.load(packed_folder, precision="fp32"), window) - exact).max()
+    assert own <= 2 * np.abs(reference(packed_folder, window) - exact).max() + 1e-6
 
 
 def test_equals_cross_encoder_predict(packed_folder: Path) -> None:

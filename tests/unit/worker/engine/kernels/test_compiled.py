@@ -1,0 +1,167 @@
+"""The compiled kernels equal what they replace, to the last bit whatever their neighbours."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.support.models.windows import batch_of
+from worker.engine.compiled import build
+from worker.engine.compiled.library import Library, library
+from worker.engine.kernels.compiled_attention import CompiledAttention, compiled_attention
+from worker.engine.kernels.layers import ACTIVATIONS
+from worker.engine.kernels.quantized import CompiledInt8Linear, Int8Linear, int8_linear
+
+FLAGS = Path("/proc/cpuinfo").read_text().split()
+needs = {
+    dtype: pytest.mark.skipif(flag not in FLAGS, reason=f"this CPU has no {flag}")
+    for dtype, flag in {
+        torch.float32: "avx512dq",
+        torch.bfloat16: "avx512_bf16",
+        torch.int8: "avx512_vnni",
+    }.items()
+}
+DTYPES = [pytest.param(dtype, marks=needs[dtype]) for dtype in (torch.float32, torch.bfloat16)]
+LENGTHS = [700, 300, 265, 129, 128, 64, 63, 33, 17, 16, 15, 9, 8, 7, 2, 1, 1]
+
+
+@pytest.fixture
+def kernels() -> Library:
+    found = library()
+    assert found, "not built: make install-dev"
+    return found
+
+
+def expected_attention(qkv: torch.Tensor, lengths: list[int], window: int | None) -> torch.Tensor:
+    outs = []
+    for one in qkv[: sum(lengths)].double().split(lengths):
+        query, key, value = (part.transpose(0, 1) for part in one.unbind(1))
+        scores = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5
+        if window is not None:
+            place = torch.arange(len(one))
+            scores[:, (place[:, None] - place).abs() > window] = float("-inf")
+        outs.append((scores.softmax(-1) @ value).transpose(0, 1).flatten(1))
+    return torch.cat(outs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head_dim", [32, 64, 96, 256])
+@pytest.mark.parametrize("window", [None, 0, 5, 16, 64, 1000])
+def test_attention(kernels: Library, dtype: torch.dtype, head_dim: int, window: int | None) -> None:
+    torch.manual_seed(0)
+    batch = batch_of(LENGTHS)
+    n_tokens = sum(LENGTHS)
+    qkv = torch.randn(n_tokens + 3, 3, 2, head_dim).to(dtype)
+    qkv[n_tokens:] = float("nan")
+    attention = CompiledAttention(kernels)
+    every = attention.every_token(qkv, batch, window)
+    expected = expected_attention(qkv, LENGTHS, window)
+    tolerance = 3e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(every[:n_tokens].double(), expected, rtol=0, atol=tolerance)
+    assert not every[n_tokens:].any()
+    first = attention.first_token(qkv, batch, window)
+    assert torch.equal(first, every[batch.first_tokens.long()])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attentions_bits_depend_on_the_pair_alone(kernels: Library, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    qkv = (torch.randn(sum(LENGTHS), 3, 4, 32) * 3).to(dtype)
+    attention = CompiledAttention(kernels)
+    together = attention.every_token(qkv, batch_of(LENGTHS))
+    torch.set_num_threads(2)  # the fixture `one_thread` restores it
+    assert torch.equal(attention.every_token(qkv, batch_of(LENGTHS)), together)
+    alone = [attention.every_token(one.clone(), batch_of([len(one)])) for one in qkv.split(LENGTHS)]
+    assert torch.equal(torch.cat(alone), together)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_scores_do_not_overflow(kernels: Library, dtype: torch.dtype) -> None:
+    qkv = torch.full((40, 3, 1, 32), 1e15).to(dtype)
+    assert torch.isfinite(CompiledAttention(kernels).every_token(qkv, batch_of([40]))).all()
+    qkv[3, 1] = float("nan")
+    assert torch.isnan(CompiledAttention(kernels).every_token(qkv, batch_of([40]))).all()
+
+
+@needs[torch.float32]
+def test_other_heads_and_types_are_left_to_torch() -> None:
+    assert compiled_attention("cpu", torch.float32, 32)
+    assert not compiled_attention("cpu", torch.float32, 48)
+    assert not compiled_attention("cpu", torch.float32, 288)
+    assert not compiled_attention("cpu", torch.float16, 32)
+    assert not compiled_attention("cuda", torch.bfloat16, 64)
+
+
+@needs[torch.int8]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", [None, *sorted(ACTIVATIONS)])
+@pytest.mark.parametrize("shape", [(48, 16), (384, 208), (64, 7)])
+def test_int8_linear(
+    kernels: Library, dtype: torch.dtype, activation: str | None, shape: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    n_in, n_out = shape
+    x = (torch.randn(131, n_in) * torch.logspace(-3, 2, 131)[:, None]).to(dtype)
+    x[5] = 0
+    weight, bias = torch.randn(n_out, n_in) * n_in**-0.5, torch.randn(n_out)
+    layer = int8_linear(weight, bias, activation=activation)
+    assert isinstance(layer, CompiledInt8Linear)
+    out = layer(x)
+    expected = Int8Linear(weight, bias, activation=activation)(x)
+    # Both round the same numbers; where one is half way, they may differ by one of 127.
+    allowed = x.float().abs().amax(1, keepdim=True) * (0.02 if dtype == torch.bfloat16 else 0.005)
+    assert ((out - expected).abs() <= allowed + 0.02).all()
+    torch.set_num_threads(2)  # the fixture `one_thread` restores it
+    assert torch.equal(layer(x), out)
+    assert torch.equal(torch.cat([layer(row) for row in x.split(1)]), out)
+
+
+@needs[torch.int8]
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_int8_of_a_number_that_is_not_finite_is_not_finite(wrong: float) -> None:
+    layer = int8_linear(torch.randn(16, 64), None)
+    x = torch.randn(9, 64)
+    expected = layer(x)
+    for place in range(64):
+        broken = x.clone()
+        broken[4, place] = wrong
+        out = layer(broken)
+        assert not out[4].isfinite().any()
+        assert torch.equal(out[:4], expected[:4])
+        assert torch.equal(out[5:], expected[5:])
+
+
+@needs[torch.int8]
+def test_int8_of_other_widths_is_left_to_torch() -> None:
+    layer = int8_linear(torch.randn(8, 20), None)
+    assert isinstance(layer, Int8Linear)
+    exact = F.linear(torch.ones(70, 20), torch.zeros(8, 20))
+    assert torch.equal(int8_linear(torch.zeros(8, 20), None)(torch.ones(70, 20)), exact)
+
+
+def test_a_library_of_other_sources_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = build.library_name()
+    for source in Path(build.__file__).parent.glob("*.[ch]"):
+        shutil.copy(source, tmp_path)
+    monkeypatch.setattr(build, "_HERE", tmp_path)
+    assert build.library_name() == name
+    (tmp_path / "cpu.c").write_text((tmp_path / "cpu.c").read_text() + "\n")
+    assert build.library_name() != name
+    (tmp_path / name).touch()
+    assert build.build(tmp_path) == tmp_path / build.library_name()
+    assert [one.name for one in tmp_path.glob("*.so")] == [build.library_name()]
+
+
+def test_without_a_compiler_nothing_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert build.build(tmp_path) is None
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,1 @@
+"""The kernels in C: their sources, their build and their loading."""

@@ -1,0 +1,74 @@
+"""Load the compiled kernels, and call them with torch's own threads."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import platform
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worker.engine.compiled.build import library_name
+
+_logger = logging.getLogger(__name__)
+
+_FP32, _BF16, _INT8 = 1, 2, 4
+_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+_ARGUMENTS = {
+    "rankmill_attend": [_POINTER] * 3 + [_INT] * 7 + [_FLOAT, _INT, _POINTER],
+    "rankmill_int8_linear": [_POINTER] * 6 + [_INT] * 6 + [_POINTER],
+}
+
+
+class Library:
+    """The kernels that this CPU can run.
+
+    Attributes:
+        name: has a digest of the library's sources.
+        has_int8: whether the linear layers in int8 can run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        supported = self._library.rankmill_supported()
+        self._dtypes = {torch.float32: supported & _FP32, torch.bfloat16: supported & _BF16}
+        self.name = path.stem
+        self.has_int8 = bool(supported & _INT8)
+        for name, arguments in _ARGUMENTS.items() if supported else ():
+            getattr(self._library, name).argtypes = arguments
+        # A second OpenMP library would have threads of its own, which wait for work on all cores.
+        parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+        self._parallel = ctypes.cast(parallel, _POINTER) if parallel else None
+
+    def has(self, dtype: torch.dtype) -> bool:
+        """Return whether attention in this dtype can run."""
+        return bool(self._dtypes.get(dtype, 0))
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a kernel on tensors and numbers.
+
+        Tensors are contiguous and on the CPU; the caller checks shapes.
+
+        Raises:
+            RuntimeError: there is no memory, in the words of torch's own allocator.
+        """
+        values = [one.data_ptr() if isinstance(one, torch.Tensor) else one for one in arguments]
+        if getattr(self._library, name)(*values, torch.get_num_threads(), self._parallel):
+            raise RuntimeError(f"DefaultCPUAllocator: can't allocate memory for {name}")
+
+
+@lru_cache(maxsize=1)
+def library() -> Library | None:
+    """Return the compiled kernels; None if this CPU or this installation has none."""
+    path = Path(__file__).parent / library_name()
+    if path.exists():
+        loaded = Library(path)
+        return loaded if loaded.has(torch.float32) else None
+    if platform.machine() == "x86_64" and platform.system() == "Linux":
+        _logger.warning(
+            "compiled kernels missing, scoring is slower: install a C compiler, then Rankmill again"
+        )
+    return None
