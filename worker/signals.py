@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import ExitStack
 from typing import Any
 
+from billiard import semaphore_tracker
 from celery.signals import (
     heartbeat_sent,
     task_postrun,
@@ -67,8 +69,19 @@ def _begin(sender: Any, **_: Any) -> None:
         sender.options["heartbeat_interval"] = min(_EVENT_S, settings().stall_s / 4)
     if _scores(sender.app):
         _check_device()
+    _start_semaphore_tracker()
     worker_heartbeat().start(str(sender.hostname), settings(), _give_device_up)
     serve(worker_heartbeat(), settings())
+
+
+def _start_semaphore_tracker() -> None:
+    """Start billiard's process that tracks semaphores, such that it outlives the worker.
+
+    A terminal sends SIGQUIT to all processes. Without its tracker, a worker ends in a traceback.
+    """
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # the tracker inherits it
+    semaphore_tracker.ensure_running()
+    signal.signal(signal.SIGQUIT, before)
 
 
 def _check_device() -> None:

@@ -97,6 +97,16 @@ def test_each_line_is_json_about_its_shard_and_without_the_password(
     assert "SIGKILL" in killed["event"] and killed["logger"] == "multiprocessing"
 
 
+def test_a_worker_that_a_terminal_quits_logs_no_traceback(
+    tmp_path: Path, start_worker: StartWorker
+) -> None:
+    worker, log = start_worker(), tmp_path / "worker-one.log"
+    wait_for(lambda: log.exists() and " ready." in log.read_text())
+    os.killpg(worker.pid, signal.SIGQUIT)  # as Ctrl+\ sends it, to each of its processes
+    worker.wait(30)
+    assert "Cold shutdown" in log.read_text() and "Traceback" not in log.read_text()
+
+
 def test_beat_logs_json_lines(tmp_path: Path, broker_url: str) -> None:
     log = tmp_path / "beat.log"
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "beat"]
