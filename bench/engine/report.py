@@ -14,6 +14,7 @@ import torch
 
 from bench.engine.comparison import Comparison
 from rankmill.devices.cores import n_usable_cores
+from worker.engine.compiled.library import library
 
 _PACKAGES = (
     "torch",
@@ -102,6 +103,7 @@ def machine() -> dict[str, Any]:
         "cores": n_usable_cores(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels.name if (kernels := library()) else None,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
