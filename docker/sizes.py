@@ -13,7 +13,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.compose.stack import Stack
 
 TARGETS_MB = {"control": 450, "worker-cpu": 890}
-OUTPUT = "/data/first"
+OUTPUT, CONTROL = "/data/first", "/data/_rankmill/first"
 # So few pairs that the start dominates.
 SOME = """
 import pyarrow.parquet as pq
 pq.write_table(pq.read_table("/app/examples/packages.parquet")[:4], "/data/some.parquet")
 """
-FIRST = f"import os; print(os.path.getmtime('{OUTPUT}/part-00000.parquet'))"
+FIRST = f"""
+import os
+print(os.path.getmtime('{OUTPUT}/part-00000.parquet'))
+print(os.path.getmtime('{CONTROL}/shards/00000.json'))
+"""
+SAMPLED_S, SETTLED_S = 0.1, 3.0
 
 
 def main() -> None:
@@ -52,7 +59,7 @@ def main() -> None:
 
 
 def print_first_score(stack: Stack, model: Path | None) -> None:
-    """Score four pairs in a fresh container; print the time and the worker's memory."""
+    """Score four pairs in a fresh container; print the times and the worker's memory."""
     stack.compose("up", "--wait", "redis", "control", timeout_s=300)
     name = "demo"
     if model is not None:
@@ -64,40 +71,71 @@ def print_first_score(stack: Stack, model: Path | None) -> None:
     stack.python(SOME)
     stack.cli("submit", "/data/some.parquet", OUTPUT, "--model", name)
     stack.compose("up", "--detach", "worker-cpu", timeout_s=300)
-    first = wait_for_first(stack)
+    with Memory(int(stack.inspect("worker-cpu")["State"]["Pid"])) as memory:
+        part, report = wait_for_first(stack)
+        time.sleep(SETTLED_S)
     started = datetime.fromisoformat(stack.inspect("worker-cpu")["State"]["StartedAt"]).timestamp()
-    memory = max(pss_mb(stack) for _ in range(3))
     print(
-        f"\nmodel {name}: first score {first - started:.1f} s after the container's start, "
-        f"{memory:.0f} MB of memory"
+        f"\nmodel {name}: after the container's start, first part {part - started:.1f} s, "
+        f"committed {report - started:.1f} s; {memory.peak_mb:.0f} MB at its peak, "
+        f"{memory.last_mb:.0f} MB at the end"
     )
 
 
-def wait_for_first(stack: Stack) -> float:
-    """Wait for the first part and return the time when it was written, in seconds since 1970."""
+def wait_for_first(stack: Stack) -> list[float]:
+    """Wait for the first shard; return when its part and report were written, since 1970."""
     deadline = time.monotonic() + 300
     while True:
         done = stack.try_compose("exec", "-T", "control", "python", "-c", FIRST)
         if done.returncode == 0:
-            return float(done.stdout)
+            return [float(line) for line in done.stdout.split()]
         if time.monotonic() > deadline:
             raise SystemExit(stack.try_compose("logs", "--tail", "30", "worker-cpu").stdout)
 
 
-def pss_mb(stack: Stack) -> float:
-    """Return the resident memory of a container's processes; shared pages count once."""
-    container = stack.inspect("worker-cpu")["Id"]
-    top = subprocess.run(
-        ["docker", "top", container, "-eo", "pid"], check=True, capture_output=True, text=True
-    )
-    pids = top.stdout.split()[1:]
-    return sum(pss_kb(Path(f"/proc/{pid}/smaps_rollup")) for pid in pids) / 1000
+class Memory:
+    """Samples the memory of a process and all its children; shared pages count once.
+
+    Attributes:
+        peak_mb: the most of any sample.
+        last_mb: the last sample.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.peak_mb = self.last_mb = 0.0
+        self._pid = pid
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._done.wait(SAMPLED_S):
+            total_kb = sum(map(pss_kb, with_children(self._pid)))
+            self.last_mb = total_kb * 1024 / 1e6
+            self.peak_mb = max(self.peak_mb, self.last_mb)
 
 
-def pss_kb(path: Path) -> int:
+def with_children(pid: int) -> list[int]:
+    """Return a process and all that it started."""
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread has ended
+            for child in children.read_text().split():
+                found += with_children(int(child))
+    return found
+
+
+def pss_kb(pid: int) -> int:
     """Return the proportional set size of a process, 0 if it has ended."""
     try:
-        lines = path.read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,8 @@ from worker.null_scorer import NullScorer
 log = get_logger(__name__)
 
 _choose_once = lru_cache(maxsize=1)(choose)
+
+_HASHED_BYTES = 8 * 2**20
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "pyarrow")
 
@@ -79,6 +82,8 @@ def load(spec: JobSpec) -> LoadedModel:
     check_model_allowed(spec.model_id)
     may_run_code, weights = is_code_allowed(spec.model_id), weights_of(spec)
     options = (spec.max_length, spec.max_batch_tokens, spec.activation)
+    if any(each.scorer.have_weights_changed() for each in _scorers(weights)):
+        release()
     if weights in _held and options in _held[weights].scorers:
         return _held[weights].scorers[options]
     # A large model on slow storage loads for many minutes, and reports no progress.
@@ -98,6 +103,10 @@ def load(spec: JobSpec) -> LoadedModel:
             del scorers[next(iter(scorers))]
         scorers[options] = loaded
     return loaded
+
+
+def _scorers(weights: tuple[object, ...]) -> list[LoadedModel]:
+    return list(_held[weights].scorers.values()) if weights in _held else []
 
 
 def weights_of(spec: JobSpec) -> tuple[object, ...]:
@@ -140,24 +149,30 @@ def _files(folder: Path | None, may_run_code: bool) -> tuple[object, ...]:
 def _load(spec: JobSpec, folder: Path | None, other: LoadedModel | None) -> LoadedModel:
     """Return a scorer over the weights of another one, or load them if there is none."""
     if folder is None:
-        scorer: Scorer | NullScorer = NullScorer(null_rate(spec.model_id))
-    else:
-        scorer = _scorer(spec, folder, other)
-        limit = scorer.info.max_length
-        if spec.max_length is not None and spec.max_length > limit:
-            log.warning(
-                "max_length is more than the model takes", asked=spec.max_length, used=limit
-            )
+        if other is None:
+            _note_loaded(spec)
+        null = NullScorer(null_rate(spec.model_id))
+        return LoadedModel(null, _scoring(null, spec, _sha256([]), _sha256([])))
     if other is not None:
+        scorer = _scorer(spec, folder, other)
         digests = other.scoring.weights_sha256, other.scoring.tokenizer_sha256
         return LoadedModel(scorer, _scoring(scorer, spec, *digests))
+    with ThreadPoolExecutor(1, "sha256") as thread:  # another core reads the files meanwhile
+        hashing = thread.submit(_digests, folder, is_code_allowed(spec.model_id))
+        scorer = _scorer(spec, folder, None)
+        _note_loaded(spec)
+        return LoadedModel(scorer, _scoring(scorer, spec, *hashing.result()))
+
+
+def _note_loaded(spec: JobSpec) -> None:
     meters().loaded()
     log.info("model loaded", model_id=spec.model_id)
-    if folder is None:
-        return LoadedModel(scorer, _scoring(scorer, spec, _sha256([]), _sha256([])))
-    weights = _sha256(weight_files(folder), folder)
-    others = _sha256(setting_files(folder, with_code=is_code_allowed(spec.model_id)), folder)
-    return LoadedModel(scorer, _scoring(scorer, spec, weights, others))
+
+
+def _digests(folder: Path, may_run_code: bool) -> tuple[str, str]:
+    """Return the digests of the weights and of the other files that decide a score."""
+    others = setting_files(folder, with_code=may_run_code)
+    return _sha256(weight_files(folder), folder), _sha256(others, folder)
 
 
 def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer:
@@ -173,16 +188,21 @@ def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer:
 
     with loading(spec.model_id), device_errors():
         if other is not None and isinstance(other.scorer, Scorer):
-            return other.scorer.with_settings(**options)
-        use_cores()
-        return Scorer.load(
-            folder,
-            device=chosen_device().name,
-            precision=spec.precision,
-            on_batch=on_batch,
-            may_run_code=is_code_allowed(spec.model_id),
-            **options,
-        )
+            scorer = other.scorer.with_settings(**options)
+        else:
+            use_cores()
+            scorer = Scorer.load(
+                folder,
+                device=chosen_device().name,
+                precision=spec.precision,
+                on_batch=on_batch,
+                may_run_code=is_code_allowed(spec.model_id),
+                **options,
+            )
+    limit = scorer.info.max_length
+    if spec.max_length is not None and spec.max_length > limit:
+        log.warning("max_length is more than the model takes", asked=spec.max_length, used=limit)
+    return scorer
 
 
 @contextmanager
@@ -255,6 +275,14 @@ def _sha256(paths: list[Path], folder: Path = Path()) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(_content_sha256(path))
     return digest.hexdigest()
+
+
+def _content_sha256(path: Path) -> bytes:
+    """Return the digest of a file, read in large pieces so that other threads can run."""
+    digest, piece = hashlib.sha256(), bytearray(_HASHED_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while n_bytes := file.readinto(piece):
+            digest.update(memoryview(piece)[:n_bytes])
+    return digest.digest()

@@ -35,6 +35,10 @@ class NullScorer:
             kernels="none",
         )
 
+    def have_weights_changed(self) -> bool:
+        """Return False: there are no weights."""
+        return False
+
     def prove(self) -> None:
         """Do nothing: there is no device that could fail."""
 

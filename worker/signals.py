@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import ExitStack
+from importlib import import_module
 from typing import Any
 
 from billiard import semaphore_tracker
+from celery import current_app
 from celery.signals import (
     heartbeat_sent,
     task_postrun,
@@ -37,6 +39,9 @@ log = get_logger(__name__)
 
 # Celery's default is 2 s, at which 500 workers would send 250 events a second.
 _EVENT_S = 10.0
+
+# What loading a model imports, which takes seconds.
+_ENGINE = ("worker.delivery", "transformers.models.auto")
 
 # The heartbeat of the one task that a child runs at a time.
 _at_work = ExitStack()
@@ -114,8 +119,14 @@ def _give_device_up() -> None:
 
 
 def _begin_child(**_: Any) -> None:
-    """Open a child's metrics, so that they are served at 0 before its first task."""
+    """Open a child's metrics, so that they are served at 0 before its first task.
+
+    A child that scores imports the engine now, while the main process connects to Redis.
+    """
     meters()
+    if _scores(current_app):
+        for name in _ENGINE:
+            import_module(name)
 
 
 def _turn(**_: Any) -> None:

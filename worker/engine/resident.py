@@ -29,6 +29,9 @@ class ResidentModel:
         """Return the model in fp32, which takes memory until its last user has gone."""
         forward = self._exact() if self._exact is not None else None
         if forward is None:
-            forward = load_model(self.source, device=self.device, precision="fp32").forward
+            forward = (self.loaded.exact or self._load_exact)()
             self._exact = weakref.ref(forward)
         return forward
+
+    def _load_exact(self) -> Forward:
+        return load_model(self.source, device=self.device, precision="fp32").forward

@@ -118,6 +118,7 @@ class Scorer:
             kernels=loaded.kernels,
         )
         self._runner = self._runner_of(loaded.forward, model.precision, PAUSES_S)
+        release(model.device)
         self._totals = ScorerStats()
         # A second model does not wait for memory, since it is optional.
         self._load_exact: Callable[[], Runner] = lambda: self._runner_of(model.exact(), "fp32", ())
@@ -216,7 +217,7 @@ class Scorer:
     def agreement(self, window: PairWindow) -> Agreement:
         """Compare this precision's ranking of the window's pairs with that of fp32.
 
-        The model is loaded in fp32 for this call.
+        On a CPU, one layer at a time is cast to fp32; else the model is loaded in fp32.
 
         Raises:
             DeviceFullError: the device has no room for a second model in fp32.
@@ -225,7 +226,13 @@ class Scorer:
         pairs = np.arange(len(encoded.lengths))
         reduced = self._score_encoded(encoded).logits
         exact = self._in_fp32(encoded, pairs, None)[encoded.pair_of_row]
+        release(self.info.device)
         return measure_agreement(window.queries, reduced, exact)
+
+    def have_weights_changed(self) -> bool:
+        """Return whether the files of weights in use were written to since they were loaded."""
+        mapped = self._model.loaded.mapped
+        return mapped is not None and mapped.have_changed()
 
     def prove(self) -> None:
         """Run a full batch, to find out whether the device works.

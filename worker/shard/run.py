@@ -16,9 +16,11 @@ from rankmill import storage
 from rankmill.contract.histogram import length_histogram, score_histogram
 from rankmill.contract.plan import ShardSpec
 from rankmill.contract.results import Agreement, ShardReport
+from rankmill.errors import JobFailed
 from rankmill.output.output import Job
 from worker.device_errors import device_errors
 from worker.engine.device.faults import DeviceFullError
+from worker.models import release
 from worker.shard.part import activate, write_part
 from worker.shard.reader import owned_rows
 from worker.shard.rejects import write_rejected
@@ -36,7 +38,8 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
     Raises:
         InputError: the input changed, is damaged, is not clustered by query or names a document
             twice.
-        DeviceFault, DeviceFull, MemoryShort: nothing was published, and no row is to blame.
+        DeviceFault, DeviceFull, MemoryShort: no report was published, and no row is to blame.
+        JobFailed: the model's files were written to.
         ClaimLost: by `work.guard`; nothing was published after that.
     """
     started = time.monotonic()
@@ -45,12 +48,15 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
     with ExitStack() as stack:
         with device_errors():
             scored = score_rows(job, shard, work, stack)
-            agreement, no_agreement = _agreement(job, shard, work, scored.rejected)
+        _check_weights(work)
         work.guard()
         with ThreadPoolExecutor(1, "publishing") as pool:
             others = pool.submit(_write_others, job, index, scored)
             part, n_written = write_part(job, index, scored, scoring.activation)
             rejected = others.result()
+        # After the part, since fp32 may take longer than the shard.
+        with device_errors():
+            agreement, no_agreement = _agreement(job, shard, work, scored.rejected)
     empty = np.empty(0, dtype=np.float32)
     scores = activate(np.concatenate([empty, *scored.logits]), scoring.activation)
     lengths = np.concatenate([empty, *scored.lengths])
@@ -94,6 +100,17 @@ def _write_others(job: Job, shard_index: int, scored: Scored) -> storage.Publish
     if scored.hashed is not None:
         write_scores(job, shard_index, scored.hashed)
     return rejected
+
+
+def _check_weights(work: ShardWork) -> None:
+    """Refuse scores of weights that changed in memory, since they are mapped from their files."""
+    if work.model.scorer.have_weights_changed():
+        model_id = work.model.scoring.model_id
+        release()
+        raise JobFailed(
+            f"the files of the model {model_id} were written to while it was in use; replace files "
+            "by renaming new ones, and run the job again with --overwrite"
+        )
 
 
 def _agreement(

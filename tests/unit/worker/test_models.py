@@ -109,6 +109,18 @@ def test_changed_files_are_loaded_again_by_a_job_with_other_options(folder: Path
     assert not np.array_equal(scores_of(first)[0], scores_of(second)[0])
 
 
+def test_files_that_were_written_over_are_loaded_again(folder: Path) -> None:
+    first = load(spec(folder))
+    assert load(spec(folder)) is first
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    with path.open("r+b") as file:  # in place, so that the mapped weights change, too
+        file.write(content)
+    second = load(spec(folder))
+    assert second is not first
+    assert second.scoring == first.scoring
+
+
 def test_each_job_is_checked_against_the_allowed_models(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

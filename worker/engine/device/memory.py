@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from typing import NamedTuple
@@ -126,10 +127,14 @@ def is_ours_alone(device: str) -> bool:
 
 
 def release(device: str) -> None:
-    """Return unused memory to the device.
+    """Return unused memory to the device, or to the system.
 
     Call it after the exception of a full device is gone: its frames hold the activations.
     """
     if torch.device(device).type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.empty_cache()
+    # glibc keeps what was freed below something that is still used.
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

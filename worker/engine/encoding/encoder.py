@@ -10,14 +10,13 @@ from itertools import product
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from worker.engine.batches.pairs import DistinctPairs, EncodedWindow
 from worker.engine.batches.ragged import flatten, row_lengths
 from worker.engine.encoding.chat import ChatEncoder
-from worker.engine.encoding.joining import JoinEncoder
+from worker.engine.encoding.joining import JoinEncoder, untruncated
 from worker.engine.encoding.pair_template import PairTemplate
-from worker.engine.folder.model_folder import ModelFolder, untruncated
+from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.refusal import reading
 from worker.engine.values import PairWindow
 
@@ -66,22 +65,20 @@ class PairwiseEncoder:
         )
 
 
-def pair_encoder(
-    tokenizer: PreTrainedTokenizerBase, *, max_length: int, backend: Tokenizer | None = None
-) -> Encoder:
+def pair_encoder(tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Encoder:
     """Return the fastest encoder that equals this tokenizer's pair encoding on probe texts.
 
     Args:
         tokenizer: the tokenizer of a model.
         max_length: tokens that a pair is truncated to.
-        backend: `untruncated(tokenizer)`, if the caller has it.
     """
     with_types = "token_type_ids" in tokenizer("a", "b")
     pairwise = PairwiseEncoder(tokenizer, max_length=max_length, with_types=with_types)
     if not tokenizer.is_fast:
         return pairwise
-    backend = backend or untruncated(tokenizer)
-    template = PairTemplate.learn(backend)
+    # Not a copy: a large tokenizer takes seconds and memory.
+    backend = tokenizer.backend_tokenizer
+    template = PairTemplate.learn(untruncated(backend))
     if template is None:
         return pairwise
     join = JoinEncoder(
@@ -124,7 +121,7 @@ def encoder_for(source: ModelFolder, *, max_length: int) -> Encoder:
                 message_format=source.settings.message_format,
             )
     with reading(source.path, "the tokenizer"):
-        encoder = pair_encoder(source.tokenizer, max_length=max_length, backend=source.backend)
+        encoder = pair_encoder(source.tokenizer, max_length=max_length)
     return encoder if prompt is None else PromptedEncoder(encoder, prompt)
 
 

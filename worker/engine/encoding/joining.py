@@ -70,7 +70,8 @@ class JoinEncoder:
         )
 
     def _tokenize(self, texts: list[str]) -> _Texts:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        tokenizer = untruncated(self._tokenizer)
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         part = slice(-self._room, None) if self._keep_end else slice(self._room)
         return _Texts.of((encoding.ids for encoding in encodings), part)
 
@@ -104,6 +105,16 @@ class JoinEncoder:
         if self._keep_end:
             starts = starts + texts.stored[chosen] - n_kept
         ids[ragged_arange(places, n_kept)] = texts.ids[ragged_arange(starts, n_kept)]
+
+
+def untruncated(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer that neither truncates nor pads any more.
+
+    It is shared with a tokenizer of transformers, which sets both at every call of its own.
+    """
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from worker.engine.batches.batching import TokenBatch
+from worker.engine.families.bert_modules import BertModules
 from worker.engine.families.family import Family, Kernels
 from worker.engine.kernels.heads import Head, classifier
-from worker.engine.kernels.layers import ACTIVATIONS, Norm, fused
+from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Norm, fused
 
 
 def _why_unsupported(config: Any) -> str | None:
@@ -32,16 +33,18 @@ class _Bert:
 
     def __init__(self, base: Any, head: Head, kernels: Kernels) -> None:
         self._embeddings = _Embeddings(base.embeddings, base.config, kernels.dtype)
-        self._layers = [_Layer(layer, base.config, kernels) for layer in base.encoder.layer]
+        self._layers = kernels.stack(
+            base.encoder.layer, lambda layer: _Layer(layer, base.config, kernels)
+        )
         self._head = head
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         """Return logits as `Forward.forward`."""
         batch = batch.filled_up()
         x = self._embeddings(batch)
-        *body, last = self._layers
-        for layer in body:
+        for layer in self._layers.body:
             x = layer.every_token(x, batch)
+        last = self._layers.last
         rows = last.every_token if self._head.reads_every_token else last.first_token
         return self._head(rows(x, batch), batch)
 
@@ -56,16 +59,16 @@ def _own_head(model: Any) -> Head:
 
 class _Embeddings:
     def __init__(self, module: Any, config: Any, dtype: torch.dtype) -> None:
-        self._words = module.word_embeddings.weight.detach().to(dtype)
-        self._positions = module.position_embeddings.weight.detach().to(dtype)
+        self._words = Embedding(module.word_embeddings.weight, dtype=dtype)
+        self._positions = Embedding(module.position_embeddings.weight, dtype=dtype)
         self._types = module.token_type_embeddings.weight.detach().to(dtype)
         self._norm = Norm(module.LayerNorm, dtype=dtype)
         self._padding: int | None = None if config.model_type == "bert" else config.pad_token_id
 
     def __call__(self, batch: TokenBatch) -> torch.Tensor:
-        x = F.embedding(batch.ids, self._words)
+        x = self._words(batch.ids)
         x = x + (self._types[0] if batch.types is None else F.embedding(batch.types, self._types))
-        x = x + F.embedding(self._place(batch), self._positions)
+        x = x + self._positions(self._place(batch))
         return self._norm(x)
 
     def _place(self, batch: TokenBatch) -> torch.Tensor:
@@ -116,4 +119,5 @@ FAMILY = Family(
     why_unsupported=_why_unsupported,
     forward=_Bert,
     own_head=_own_head,
+    modules=BertModules,
 )

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from worker.engine.families.stack import MakeStack
 from worker.engine.kernels.attention import Attention
 from worker.engine.kernels.heads import Head
 from worker.engine.kernels.layers import Forward, MakeLinear
@@ -21,11 +22,13 @@ class Kernels:
         dtype: dtype of activations, norms and embeddings.
         linear: makes the linear layers of the precision.
         attention: the attention of the device and dtype.
+        stack: makes the layers of a body.
     """
 
     dtype: torch.dtype
     linear: MakeLinear
     attention: Attention
+    stack: MakeStack
 
 
 class MakeForward(Protocol):
@@ -35,7 +38,8 @@ class MakeForward(Protocol):
         """Return the forward of a body of transformers under a head.
 
         Args:
-            base: the body, with fp32 weights on its device; its `config` describes it.
+            base: the body, with the weights as in their files, on its device; its `config`
+                describes it.
             head: the head, in fp32.
             kernels: the arithmetic of the body.
         """
@@ -51,9 +55,12 @@ class Family:
         why_unsupported: returns the setting of a config that the forward does not compute, or None.
         forward: makes the forward.
         own_head: returns the head of the family's `*ForSequenceClassification`.
+        modules: makes the empty modules of that class without importing it; None if only
+            transformers can. They have the attributes `config`, `architecture` and `base_model`.
     """
 
     model_types: tuple[str, ...]
     why_unsupported: Callable[[Any], str | None]
     forward: MakeForward
     own_head: Callable[[Any], Head]
+    modules: Callable[[Any], Any] | None = None

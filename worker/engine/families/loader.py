@@ -5,6 +5,7 @@ The packed path has a forward of this engine; the other two run the model's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,11 +17,13 @@ from worker.engine.families.family import Family, Kernels
 from worker.engine.families.padded import PaddedForward, PooledForward
 from worker.engine.families.probe import check_forward
 from worker.engine.families.registry import family_of
+from worker.engine.families.stack import Stacks
+from worker.engine.folder.mapped import MappedWeights, stored_dtype
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.modules import kinds, load_head
 from worker.engine.folder.refusal import UnusableFolder
-from worker.engine.folder.weights import load_weights
-from worker.engine.kernels.attention import GroupedAttention
+from worker.engine.folder.weights import load_weights, map_weights
+from worker.engine.kernels.attention import Attention, GroupedAttention
 from worker.engine.kernels.compiled_attention import compiled_attention
 from worker.engine.kernels.exact import keep_rows_of_head
 from worker.engine.kernels.heads import Head
@@ -48,6 +51,9 @@ class LoadedModel:
         path_reason: the reason why it is not on the packed path; empty if it is.
         is_batch_invariant: a pair's bits do not depend on the pairs that it shares a batch with.
         kernels: the compiled kernels in use, by their digest, or torch.
+        exact: makes a forward in fp32 of the same weights, which casts one layer at a time; None
+            where fp32 has to be loaded.
+        mapped: the files that the weights stay in, if they do.
     """
 
     forward: Forward
@@ -56,6 +62,8 @@ class LoadedModel:
     path_reason: str
     is_batch_invariant: bool
     kernels: str = "torch"
+    exact: Callable[[], Forward] | None = None
+    mapped: MappedWeights | None = None
 
 
 @lean_loading()
@@ -145,23 +153,33 @@ def _packed_family(source: ModelFolder) -> Family | str:
 
 
 def _packed(source: ModelFolder, family: Family, device: str, precision: Resolved) -> LoadedModel:
-    model, head = _body_and_head(source, device, torch.float32)
+    stored = stored_dtype(source)
+    stays = stored is not None and device == "cpu"
+    model, own_head = None, None
+    if stays and family.modules is not None and not source.has_head_modules:
+        model = map_weights(source, family.modules)
+    if model is None:
+        dtype = stored or torch.float32
+        model, own_head = _body_and_head(source, device, dtype, exact_head=False)
+    mapped = MappedWeights(source, model) if stays else None
+    stacks = Stacks(mapped)
+    head = own_head or family.own_head(model)
     head_dim = model.config.hidden_size // model.config.num_attention_heads
     how = numerics(precision)
-    attention = (
-        VarlenAttention()
-        if has_varlen(device, how.dtype, head_dim)
-        else compiled_attention(device, how.dtype, head_dim) or GroupedAttention()
-    )
+    attention = _attention(device, how.dtype, head_dim)
     compiled = library()
-    forward = family.forward(
-        model.base_model,
-        head or family.own_head(model),
-        Kernels(how.dtype, how.linear, attention),
-    )
+
+    def exact() -> Forward:
+        fp32 = numerics("fp32")
+        attention = _attention(device, fp32.dtype, head_dim)
+        kernels = Kernels(fp32.dtype, fp32.linear, attention, stacks.passing)
+        return family.forward(model.base_model, head, kernels)
+
     return LoadedModel(
-        forward=forward,
-        architecture=type(model).__name__,
+        forward=family.forward(
+            model.base_model, head, Kernels(how.dtype, how.linear, attention, stacks.kept)
+        ),
+        architecture=getattr(model, "architecture", type(model).__name__),
         path="packed",
         path_reason="",
         is_batch_invariant=(
@@ -170,23 +188,35 @@ def _packed(source: ModelFolder, family: Family, device: str, precision: Resolve
             and head_dim >= _MIN_INVARIANT_HEAD_DIM
         ),
         kernels=compiled.name if compiled and device == "cpu" else "torch",
+        exact=exact if stays else None,
+        mapped=mapped,
     )
 
 
-def _body_and_head(source: ModelFolder, device: str, dtype: torch.dtype) -> tuple[Any, Head | None]:
+def _attention(device: str, dtype: torch.dtype, head_dim: int) -> Attention:
+    if has_varlen(device, dtype, head_dim):
+        return VarlenAttention()
+    return compiled_attention(device, dtype, head_dim) or GroupedAttention()
+
+
+def _body_and_head(
+    source: ModelFolder, device: str, dtype: torch.dtype, *, exact_head: bool
+) -> tuple[Any, Head | None]:
     """Return a classifier of transformers and None, or a body and the head of modules.json."""
     from transformers import AutoModel, AutoModelForSequenceClassification
 
+    auto: Any = AutoModel if source.has_head_modules else AutoModelForSequenceClassification
+    exact_head = exact_head and not source.has_head_modules
+    model = load_weights(auto, source, dtype, exact_head=exact_head).to(device)
     if not source.has_head_modules:
-        return load_weights(AutoModelForSequenceClassification, source, dtype).to(device), None
-    model = load_weights(AutoModel, source, dtype, has_head=False).to(device)
+        return model, None
     return model, load_head(source, model.config.get_text_config().hidden_size, device)
 
 
 def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
     from transformers.modeling_layers import GenericForSequenceClassification
 
-    model, head = _body_and_head(source, device, numerics(precision).dtype)
+    model, head = _body_and_head(source, device, numerics(precision).dtype, exact_head=True)
     # A decoder that was never saved as a CrossEncoder: only its card says how to join the texts.
     is_decoder = head is None and isinstance(model, GenericForSequenceClassification)
     if is_decoder and not source.uses_template and not source.states_cross_encoder:

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.families.family import Family, Kernels
 from worker.engine.kernels.heads import Head, classifier
-from worker.engine.kernels.layers import ACTIVATIONS, Norm, fused
+from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Norm, fused
 
 _LOCAL = "sliding_attention"
 
@@ -31,23 +30,23 @@ class _ModernBert:
 
     def __init__(self, base: Any, head: Head, kernels: Kernels) -> None:
         config, dtype = base.config, kernels.dtype
-        self._words = base.embeddings.tok_embeddings.weight.detach().to(dtype)
+        self._words = Embedding(base.embeddings.tok_embeddings.weight, dtype=dtype)
         self._norm = Norm(base.embeddings.norm, dtype=dtype)
         self._rotaries = {
             kind: _Rotary(base.rotary_emb, kind, config) for kind in set(config.layer_types)
         }
-        self._layers = [_Layer(layer, config, kernels) for layer in base.layers]
+        self._layers = kernels.stack(base.layers, lambda layer: _Layer(layer, config, kernels))
         self._final_norm = Norm(base.final_norm, dtype=dtype)
         self._head = head
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         """Return logits as `Forward.forward`."""
         batch = batch.filled_up()
-        x = self._norm(F.embedding(batch.ids, self._words))
+        x = self._norm(self._words(batch.ids))
         turns = {kind: rotary(batch.positions) for kind, rotary in self._rotaries.items()}
-        *body, last = self._layers
-        for layer in body:
+        for layer in self._layers.body:
             x = layer.every_token(x, batch, turns)
+        last = self._layers.last
         rows = last.every_token if self._head.reads_every_token else last.first_token
         return self._head(self._final_norm(rows(x, batch, turns)), batch)
 

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tokenizers import Tokenizer
-
 from rankmill.models.input_length import usable_positions
 from worker.engine.folder.refusal import UnusableFolder, reading
 from worker.engine.folder.st_settings import StSettings, read_st_settings
@@ -90,11 +88,6 @@ class ModelFolder:
                 if not any(isinstance(step, Lowercase) for step in steps):
                     backend.normalizer = Sequence([Lowercase(), *filter(None, steps)])
         return tokenizer
-
-    @cached_property
-    def backend(self) -> Tokenizer | None:
-        """The tokenizer as `untruncated` copies it; a large one takes seconds and memory."""
-        return untruncated(self.tokenizer) if self.tokenizer.is_fast else None
 
     @property
     def runs_code(self) -> bool:
@@ -186,14 +179,6 @@ class ModelFolder:
         with reading(self.path, name):
             content: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
         return content or {}
-
-
-def untruncated(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """Return a copy of a fast tokenizer's backend, which neither truncates nor pads."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
 
 
 def is_causal(config: Any) -> bool:

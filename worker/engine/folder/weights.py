@@ -6,12 +6,13 @@ transformers fills a tensor that the files lack with random numbers and goes on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from worker.engine.folder.mapped import read_mapped
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.refusal import UnusableFolder, reading
 from worker.engine.kernels.exact import with_exact_head
@@ -19,22 +20,25 @@ from worker.engine.kernels.exact import with_exact_head
 # Tensors of other tasks or older versions, inside the modules that are used.
 _LEFT_OVER = re.compile(r"(^|\.)(pooler\..*|position_ids|(rotary_emb\.)?inv_freq|masked_bias)$")
 
+# Settings of a config by which transformers loads another model than its class.
+_CHANGING = ("auto_map", "quantization_config", "fusion_config", "kernel_config")
+
 
 def load_weights(
-    auto: Any, source: ModelFolder, dtype: torch.dtype, *, has_head: bool = True
+    auto: Any, source: ModelFolder, dtype: torch.dtype, *, exact_head: bool = True
 ) -> Any:
     """Return a model of transformers on the CPU for inference.
 
     Args:
         auto: one of transformers' `AutoModel` classes.
         source: the model's folder.
-        dtype: dtype of the body; the head is in fp32.
-        has_head: whether that class gives more than hidden states.
+        dtype: dtype of the model. Weights that have it in the files stay there, mapped.
+        exact_head: whether the head is in fp32, whatever the dtype.
 
     Raises:
         UnusableFolder: a tensor is missing, has another shape, or belongs to another architecture.
     """
-    if has_head and dtype != torch.float32:
+    if exact_head and dtype != torch.float32:
         with reading(source.path, "config.json"), torch.device("meta"):
             skeleton = auto.from_config(
                 source.config, trust_remote_code=source.loading["trust_remote_code"]
@@ -80,6 +84,40 @@ def load_weights(
     _check_vocabulary(source, model)
     _check_padding(source, model)
     model.config.use_cache = False
+    return model.eval()
+
+
+def map_weights(source: ModelFolder, make: Callable[[Any], Any]) -> Any | None:
+    """Return empty modules filled with the folder's weights, mapped; None if they do not fit.
+
+    They fit if the files hold exactly the tensors of the modules. transformers renames tensors,
+    reads settings of the folder that change a model, and names what is wrong: let it load the rest.
+
+    Args:
+        source: the model's folder.
+        make: makes the modules for a config; any error means that it cannot.
+
+    Raises:
+        UnusableFolder: the tokenizer is not that of the weights.
+    """
+    if any(hasattr(source.config, setting) for setting in _CHANGING):
+        return None
+    if (source.path / "adapter_config.json").exists():
+        return None
+    try:
+        model = make(source.config)
+    except Exception:
+        return None
+    tensors = read_mapped(source)
+    own = model.state_dict()
+    if not all(name in own or _LEFT_OVER.search(name) for name in tensors):
+        return None
+    if {name: tensors[name].shape for name in own if name in tensors} != {
+        name: tensor.shape for name, tensor in own.items()
+    }:
+        return None
+    model.load_state_dict({name: tensors[name] for name in own}, assign=True)
+    _check_vocabulary(source, model)
     return model.eval()
 
 

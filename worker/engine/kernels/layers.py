@@ -35,8 +35,8 @@ class MakeLinear(Protocol):
         """Return a linear layer.
 
         Args:
-            weight: fp32 (out, in).
-            bias: fp32 (out,).
+            weight: (out, in), in fp32 or the dtype of its file.
+            bias: (out,), as the weight.
             activation: a key of ACTIVATIONS, applied to the output.
         """
         ...
@@ -79,8 +79,8 @@ class DenseLinear:
     ) -> None:
         self._n_outputs = len(weight)
         missing = max(0, _MIN_COLUMNS - self._n_outputs)
-        self._weight = F.pad(weight.detach().to(dtype), (0, 0, 0, missing)).contiguous()
-        self._bias = None if bias is None else F.pad(bias.detach().to(dtype), (0, missing))
+        self._weight = _padded(weight, dtype, (0, 0, 0, missing))
+        self._bias = None if bias is None else _padded(bias, dtype, (0, missing))
         self._activation = activation
         self._is_packed = _can_pack(self._weight)
         self._min_rows = _MIN_ROWS if weight.device.type == "cpu" else 0
@@ -104,6 +104,18 @@ class DenseLinear:
         return out if name != "none" else activated(out, self._activation)
 
 
+def _padded(
+    weight: torch.Tensor, dtype: torch.dtype, missing: tuple[int, ...] = ()
+) -> torch.Tensor:
+    """Return a copy with zeros appended, aligned in memory as kernels expect.
+
+    A weight in its file is not aligned, and a product of it may have other bits.
+    """
+    if any(missing):
+        return F.pad(weight.detach().to(dtype), missing)
+    return weight.detach().to(dtype, copy=True).contiguous()
+
+
 def activated(x: torch.Tensor, activation: str | None) -> torch.Tensor:
     """Apply an activation by its name; None applies none."""
     return x if activation is None else ACTIVATIONS[activation](x)
@@ -123,13 +135,29 @@ def _can_pack(weight: torch.Tensor) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # not without AVX512
 
 
+class Embedding:
+    """A table of vectors, of which only the rows that are read are cast to a dtype.
+
+    On a CPU the table stays in the weights' file, so that rows that no text needs take no memory.
+    """
+
+    def __init__(self, weight: torch.Tensor, *, dtype: torch.dtype) -> None:
+        stays = weight.device.type == "cpu"
+        self._rows = weight.detach() if stays else weight.detach().to(dtype)
+        self._dtype = dtype
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return (tokens, width) for (tokens,)."""
+        return F.embedding(ids, self._rows).to(self._dtype)
+
+
 class Norm:
     """Layer normalisation with a module's weights in one dtype."""
 
     def __init__(self, module: nn.LayerNorm, *, dtype: torch.dtype) -> None:
         self._shape = tuple(module.normalized_shape)
-        self._weight = module.weight.detach().to(dtype)
-        self._bias = None if module.bias is None else module.bias.detach().to(dtype)
+        self._weight = _padded(module.weight, dtype)
+        self._bias = None if module.bias is None else _padded(module.bias, dtype)
         self._eps = module.eps
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -144,7 +172,9 @@ def exact(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
 
 def fused(make: MakeLinear, *modules: nn.Linear, activation: str | None = None) -> Linear:
     """Return several layers on the same input as one; the outputs are concatenated."""
-    weight = torch.cat([module.weight.detach() for module in modules])
+    weight = modules[0].weight
+    if len(modules) > 1:
+        weight = torch.cat([module.weight.detach() for module in modules])
     biases = [module.bias.detach() for module in modules if module.bias is not None]
     return make(weight, torch.cat(biases) if biases else None, activation=activation)
 

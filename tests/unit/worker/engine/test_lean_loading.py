@@ -1,11 +1,14 @@
-"""A process that scores imports neither torch's compiler nor its tensors of several machines."""
+"""A process that scores imports no more of torch and transformers than it needs."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from rankmill.settings import CHECKOUT
 
@@ -17,9 +20,10 @@ from pathlib import Path
 from worker.engine.scorer import Scorer
 from worker.engine.values import PairWindow
 
-scorer = Scorer.load(Path("models/demo-reranker"), precision="fp32")
+scorer = Scorer.load(Path(sys.argv[1]), precision="fp32")
 list(scorer.score([PairWindow(["a query"], ["a text"])]))
-print(sorted({"torch._dynamo", "torch.distributed.tensor"} & set(sys.modules)))
+large = {"torch._dynamo", "torch.distributed.tensor", "transformers.modeling_utils"}
+print(sorted(large & set(sys.modules)))
 print(torch.distributed.is_available())
 """
 # What a model's own code may do while it is loaded.
@@ -35,16 +39,32 @@ print(torch._dynamo.__file__.endswith("_dynamo/__init__.py"))
 """
 
 
-def lines_of(code: str) -> list[str]:
+DEMO = CHECKOUT / "models" / "demo-reranker"
+
+
+def lines_of(code: str, *arguments: str) -> list[str]:
     """Return what a fresh process prints."""
     done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=CHECKOUT
+        [sys.executable, "-c", code, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
     )
     return done.stdout.splitlines()
 
 
-def test_scoring_imports_no_compiler() -> None:
-    assert lines_of(SCORE) == ["[]", "True"]
+def test_scoring_a_bert_imports_none_of_transformers_models() -> None:
+    assert lines_of(SCORE, str(DEMO)) == ["[]", "True"]
+
+
+def test_scoring_with_transformers_models_imports_no_compiler(tmp_path: Path) -> None:
+    folder = shutil.copytree(DEMO, tmp_path / "model")
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["classifier.bias"] = tensors["classifier.bias"].float()  # of several dtypes
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert lines_of(SCORE, str(folder)) == ["['transformers.modeling_utils']", "True"]
 
 
 def test_code_that_compiles_gets_the_compiler() -> None:

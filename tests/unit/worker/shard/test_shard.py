@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from producer.jobs.check import plan_job
-from rankmill.errors import ClaimLost, StorageUnavailable
+from rankmill.errors import ClaimLost, JobFailed, StorageUnavailable
 from tests.support.inputs import (
     control,
     everything_under,
@@ -210,6 +211,7 @@ class _Picky:
         self._text = text
         self._error = error
         self.stats = scorer.stats
+        self.have_weights_changed = scorer.have_weights_changed
 
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
         for window in windows:
@@ -239,6 +241,21 @@ def test_only_the_row_that_breaks_scoring_is_rejected(
     assert report.rejects_by_reason == {reason: 2}
     assert [row["row"] for row in read_rejected(tmp_path / "out")] == [8, 10]
     assert report.n_scored == 16
+
+
+def test_weights_that_were_written_over_meanwhile_fail_the_job(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    job = planned(pairs(3, 6), tmp_path, folder)
+    model = models.load(job.spec)
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(content)
+    with pytest.raises(JobFailed, match="were written to while it was in use"):
+        run_all(job, model=model)
+    assert not list((tmp_path / "out").glob("part-*"))
 
 
 def test_a_reduced_precision_is_compared_with_fp32(tmp_path: Path, model_folder: Path) -> None:

@@ -110,6 +110,16 @@ def test_truncation_from_the_left_is_kept() -> None:
     assert rows(encoder.encode(window)) == expected["input_ids"]
 
 
+def test_calls_of_the_tokenizer_do_not_truncate_or_pad_what_is_joined() -> None:
+    tokenizer = wordpiece()
+    window = window_of([("a fast search", " ".join(CORPUS)), ("a", "b")])
+    encoder = pair_encoder(tokenizer, max_length=64)
+    assert isinstance(encoder, JoinEncoder)
+    before = rows(encoder.encode(window))
+    tokenizer("a b c", truncation=True, max_length=3, padding="max_length")
+    assert rows(encoder.encode(window)) == before
+
+
 def test_a_tokenizer_whose_pairs_are_not_their_halves_encodes_them_itself() -> None:
     tokenizer = wordpiece()
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
