@@ -52,6 +52,9 @@ class _Noting:
 
         return self._scorer.score(noted())
 
+    def have_weights_changed(self) -> bool:
+        return self._scorer.have_weights_changed()
+
 
 def night_two(rows: list[dict[str, Any]], n_changed: int) -> list[dict[str, Any]]:
     """Change some documents and all ids, and shuffle queries and candidates."""
