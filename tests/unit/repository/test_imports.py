@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "tasks": {"tasks", "producer", "worker", "rankmill"},
 }
 # Jinja is what chat templates are written in, and comes with torch.
-ENGINE_NEEDS = {"torch", "transformers", "tokenizers", "numpy", "jinja2", "worker"}
+ENGINE_NEEDS = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "jinja2", "worker"}
 # The one module that the engine shares with a producer. It needs the standard library alone.
 SHARED_WITH_ENGINE = "rankmill.models.input_length"
 
