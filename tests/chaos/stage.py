@@ -83,8 +83,10 @@ class Stage:
         wait_for_redis(self.broker_url, log)
 
     def child_of(self, name: str) -> int:
-        """Return the pool process that scores, not billiard's helpers."""
-        return pool_processes(self.workers[name].pid)[0]
+        """Return the pool process that scores, not billiard's helpers; wait for a new one."""
+        worker = self.workers[name].pid
+        wait_for(lambda: pool_processes(worker))
+        return pool_processes(worker)[0]
 
     def kill_worker(self, name: str) -> None:
         os.killpg(self.workers.pop(name).pid, signal.SIGKILL)

@@ -51,7 +51,8 @@ def test_a_bad_node(
     hit = empty_stage.about_to_break(job)
     table.append(empty_stage.wait_and_check(job, fault, hit, reference))
     assert "work declined, queue paused" in others.log("bad")
-    assert "shard started" not in others.log("bad")
+    # A node that may not load the model starts a shard before it declines it.
+    assert others.log("bad").count("shard started") <= others.log("bad").count(" Declined(")
     assert others.log("bad").count("Retry in 0s") < 30
 
 

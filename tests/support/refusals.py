@@ -66,7 +66,10 @@ def _busy(client: redis.Redis) -> None:
     """Run a script for five seconds; a server with one answers BUSY."""
     client.config_set("lua-time-limit", 50)
     script = "local t=redis.call('TIME')[1] while redis.call('TIME')[1]-t < 5 do end return 1"
-    other = redis.Redis(**client.connection_pool.connection_kwargs)
+    pool = client.connection_pool
+    other = redis.Redis(
+        connection_pool=redis.ConnectionPool(pool.connection_class, **pool.connection_kwargs)
+    )
 
     def run() -> None:
         with suppress(redis.RedisError):

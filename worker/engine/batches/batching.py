@@ -14,7 +14,7 @@ from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.batches.ragged import exclusive_cumsum, ragged_arange
 
 # oneDNN compiles a kernel for each number of rows that it meets; multiples keep those few.
-ROW_STEP = 256
+ROW_STEP = 64
 
 
 class LengthGroup(NamedTuple):

@@ -44,7 +44,7 @@ def test_a_batch_has_positions_starts_and_groups_of_its_pairs() -> None:
 def test_batches_are_filled_up_with_unused_tokens() -> None:
     batch = batch_of([300, 20, 7])
     filled = batch.filled_up()
-    assert len(filled.ids) == len(filled.positions) == 2 * ROW_STEP
+    assert len(filled.ids) == len(filled.positions) == 6 * ROW_STEP
     assert torch.equal(filled.ids[: len(batch.ids)], batch.ids)
     assert (filled.groups, filled.n_pairs) == (batch.groups, 3)
     assert filled.filled_up() is filled
