@@ -32,6 +32,7 @@ class SharingChannel(transport.Channel):
     """A channel that sends its commands over the connection of the process's ledger."""
 
     _waiter: tuple[Any, int] | None = None
+    _is_pool_shared = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -50,13 +51,15 @@ class SharingChannel(transport.Channel):
             if is_sentinel(settings().broker_url) or (
                 _place(shared.connection_kwargs) == _place(self._connparams())
             ):
+                self._is_pool_shared = True
                 return shared
         pool: redis.ConnectionPool = super()._get_pool(asynchronous)
         return pool
 
     def _disconnect_pools(self) -> None:
-        if self._pool is shared_client(settings()).connection_pool:
-            self._pool = None  # others use it
+        if self._is_pool_shared:
+            self._pool = None  # others use it, also where the settings have changed since
+            self._is_pool_shared = False
         super()._disconnect_pools()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
