@@ -48,7 +48,7 @@ _KEPT = ["query_id", "doc_id"]
 
 
 def main() -> None:
-    """Run the parts of the command line and print their results as JSON."""
+    """Run the parts of the command line and print a Markdown table of their results, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=[*PARTS], metavar="PART", help=str([*PARTS]))
     parser.add_argument("--rows", type=int, help="rows, in place of each part's own number")
@@ -62,7 +62,12 @@ def main() -> None:
     for part in options.parts:
         print(f"{part} …", file=sys.stderr)
         results[part] = PARTS[part](options.rows)
-    print(json.dumps(results, indent=2))
+    if options.json:
+        print(json.dumps(results, indent=2))
+        return
+    print("| part | figures |\n| --- | --- |")
+    for part, figures in results.items():
+        print(f"| {part} | " + ", ".join(f"{n:,} {name}" for name, n in figures.items()) + " |")
 
 
 def throughput(rows: int | None) -> Row:
@@ -171,15 +176,17 @@ PARTS: dict[str, Callable[[int | None], Row]] = {
 def _in_turns(base: str, filesystem: fs.FileSystem, theirs: str) -> Row:
     from bench.run_shards import run_all_shards
 
-    ours_s, theirs_s = [], []
+    ours_s, theirs_s, ours_cpu_s, theirs_cpu_s = [], [], [], []
     for n in range(_ROUNDS):
-        started = time.perf_counter()
+        started, cpu_s = time.perf_counter(), time.process_time()
         spec = JobSpec(input_uri=f"{base}/in", output_uri=f"{base}/out{n}", model_id="null")
         run_all_shards(plan_job(spec))
         ours_s.append(time.perf_counter() - started)
-        started = time.perf_counter()
+        ours_cpu_s.append(time.process_time() - cpu_s)
+        started, cpu_s = time.perf_counter(), time.process_time()
         _scan_and_write(f"{theirs}/in", f"{theirs}/copy{n}", filesystem)
         theirs_s.append(time.perf_counter() - started)
+        theirs_cpu_s.append(time.process_time() - cpu_s)
     files = storage.find_files(f"{base}/in", (".parquet",))
     mb = sum(file.size_bytes for file in files) / 1e6
     n_rows = read_source(f"{base}/in").n_rows
@@ -189,6 +196,8 @@ def _in_turns(base: str, filesystem: fs.FileSystem, theirs: str) -> Row:
         "rows/s": round(n_rows / median(ours_s)),
         "MB/s": round(mb / median(ours_s), 1),
         "pyarrow rows/s": round(n_rows / median(theirs_s)),
+        "CPU s": round(median(ours_cpu_s), 2),
+        "pyarrow CPU s": round(median(theirs_cpu_s), 2),
         "ratio": round(median(theirs_s) / median(ours_s), 2),
     }
 

@@ -33,7 +33,7 @@ def run(ids: pa.Array, query_ids: list[int | None], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     table = {"query_id": query_ids, "doc_id": ids, "query": ["q"] * n, "document": ["d"] * n}
     pq.write_table(pa.table(table), folder / "in.parquet")
-    run_all(job_over(folder / "in.parquet", folder), window_pairs=2)
+    run_all(job_over(folder / "in.parquet", folder), window_pairs=3)
 
 
 @pytest.mark.parametrize(("kind", "ids"), IDS, ids=[str(kind) for kind, _ in IDS])
