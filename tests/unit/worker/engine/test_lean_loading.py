@@ -39,6 +39,19 @@ print(torch._dynamo.__file__.endswith("_dynamo/__init__.py"))
 """
 
 
+# What Celery calls in a worker's child before its first task, for a role's queues.
+BEGIN = """
+import sys
+from rankmill.broker import queues_of
+from tasks.celery import app
+from worker.signals import _begin_child
+
+app.set_current()
+app.amqp.queues.select(queues_of(sys.argv[1]))
+_begin_child()
+print(sorted({"torch", "transformers.models.auto", "worker.delivery"} & set(sys.modules)))
+"""
+
 DEMO = CHECKOUT / "models" / "demo-reranker"
 
 
@@ -69,3 +82,13 @@ def test_scoring_with_transformers_models_imports_no_compiler(tmp_path: Path) ->
 
 def test_code_that_compiles_gets_the_compiler() -> None:
     assert lines_of(COMPILE) == ["True 2.0", "True"]
+
+
+@pytest.mark.parametrize(
+    ("role", "imported"),
+    [("score", "['torch', 'transformers.models.auto', 'worker.delivery']"), ("control", "[]")],
+)
+def test_a_child_that_scores_imports_the_engine_before_its_first_task(
+    role: str, imported: str
+) -> None:
+    assert lines_of(BEGIN, role) == [imported]
