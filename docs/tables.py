@@ -6,6 +6,7 @@ python docs/tables.py FILE …     writes these files
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
@@ -38,17 +39,33 @@ def settings_table() -> str:
 
 
 def limits_table() -> str:
-    """Return the table of the settings that bound an input."""
+    """Return the table of the settings that bound an input, with the code's error for each."""
+    errors = _errors_of_limits()
     rows = (
         (
             (field.description or "").removeprefix("Maximum "),
             f"{field.default:,}",
             f"`RANKMILL_{name.upper()}`",
+            errors[f"RANKMILL_{name.upper()}"],
         )
         for name, field in Settings.model_fields.items()
         if (field.description or "").startswith("Maximum ")
     )
-    return _table(("limit", "default", "setting"), rows)
+    return _table(("limit", "default", "setting", "error"), rows)
+
+
+def _errors_of_limits() -> dict[str, str]:
+    """Return the error that advises to raise each limit; … is a value in it."""
+    found: dict[str, str] = {}
+    for path in (*ROOT.glob("rankmill/**/*.py"), *ROOT.glob("producer/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [
+                    each.value if isinstance(each, ast.Constant) else "…" for each in node.values
+                ]
+                text = "".join(map(str, parts)).removeprefix("…: ")
+                found |= dict.fromkeys(re.findall(r"set (RANKMILL_MAX_\w+) higher", text), text)
+    return found
 
 
 def options_table() -> str:
