@@ -19,6 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import transformers
+
 from bench.engine.comparison import Comparison, Workload, compare
 from bench.engine.exports import Exports
 from bench.engine.peers import TorchPeer, peers_of
@@ -30,13 +32,17 @@ from worker.engine.kernels.precision import Precision
 from worker.engine.scorer import Scorer
 from worker.models import use_cores
 
+_DEMO = "demo"
 _BATCHES = [1, 2, 4, 8, 16, 32, 64]
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
-_MOST_PAIRS, _FEWEST_PAIRS = 1024, 8
+_MOST_PAIRS = 1024
 
-# All layers of a model cost the same, so that some of a large one's give the same ratios.
-_LAYERS = {"bge": 6, "gte": 10}
-_VOCABULARY = 16_000  # the tokenizers made here have no more
+# All layers of a model cost the same, so that some of a large one's give the same ratios. The
+# tokenizers made here know fewer words than bge has.
+_SHORTENED: dict[str, dict[str, int]] = {
+    "bge": {"n_layers": 6, "vocabulary": 16_000},
+    "gte": {"n_layers": 10},
+}
 
 _LENGTHS: tuple[Mix, ...] = ("plain", "abstracts", "full")
 _LARGE_LENGTHS: tuple[Mix, ...] = ("plain", "abstracts")
@@ -64,9 +70,11 @@ def main() -> None:
     """Compare on the models, mixes and precisions of the command line."""
     options = _parse()
     use_cores()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     corpus = read_corpus()
     rows: list[Comparison] = []
-    starts: dict[str, float] = {}
+    starts = {_DEMO: seconds_to_first_row(_DEMO)}
     for subject in _subjects(options):
         with TemporaryDirectory() as work:
             folder = subject.checkpoint or make_checkpoint(
@@ -75,10 +83,10 @@ def main() -> None:
             for row in comparisons(subject, folder, Path(work), corpus, options.seconds):
                 print(table([row]).splitlines()[-1], file=sys.stderr)
                 rows.append(row)
-            starts[subject.name] = seconds_to_first_row(folder)
-    if options.results:
-        facts = {"text": corpus.source, "seconds_to_first_row": starts}
-        options.results.write_text(as_json(rows, **facts) + "\n")
+            starts[subject.name] = seconds_to_first_row(str(folder))
+        if options.results:
+            facts = {"text": corpus.source, "seconds_to_first_row": starts}
+            options.results.write_text(as_json(rows, **facts) + "\n")
     print(table(rows), sides_table(rows), _start_table(starts), sep="\n\n")
 
 
@@ -90,9 +98,7 @@ def comparisons(
     reference = TorchPeer(folder, "cpu", "fp32")
     mixes = dict.fromkeys(mix for _, mix in subject.cells)
     workloads = {
-        mix: Workload.fitting(
-            mix, build_pairs(corpus, mix, _MOST_PAIRS), reference, seconds, _FEWEST_PAIRS
-        )
+        mix: Workload.fitting(mix, build_pairs(corpus, mix, _MOST_PAIRS), reference, seconds)
         for mix in mixes
     }
     del reference
@@ -116,12 +122,10 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
     subjects = []
     for name in options.model:
         shape, title = SHAPES[name], SHAPES[name].like.partition("/")[2]
-        n_layers = _LAYERS.get(name, shape.n_layers)
-        if n_layers < shape.n_layers and not options.all_layers:
-            title = f"{title}, {n_layers} of {shape.n_layers} layers"
-            shape = replace(shape, n_layers=n_layers)
-        shape = replace(shape, vocabulary=min(_VOCABULARY, shape.vocabulary))
-        cells = _cells(options, _LARGE_LENGTHS if name in _LAYERS else _LENGTHS)
+        if name in _SHORTENED and not options.all_layers:
+            shape = replace(shape, **_SHORTENED[name])
+            title = f"{title}, {shape.n_layers} of {SHAPES[name].n_layers} layers"
+        cells = _cells(options, _LARGE_LENGTHS if name in _SHORTENED else _LENGTHS)
         if name == "minilm" and not options.mix and "bf16" in options.precision:
             cells += [("bf16", mix) for mix in _OTHERS]
         subjects.append(Subject(title, shape, None, cells))

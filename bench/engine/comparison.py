@@ -12,8 +12,10 @@ from bench.engine.sides import Pairs, Peer, Side, engine_side, run_in_turns, tim
 from worker.engine.kernels.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer, ScorerStats
 
-# Of all pairs, those that a batch size is chosen on; and the fewest.
-_SAMPLE_SHARE, _SMALLEST_SAMPLE = 4, 8
+_BLOCK = 8
+
+# A batch size is chosen on one of so many pairs, and on a block at least.
+_SAMPLE_SHARE = 4
 
 _DEFAULT_BATCH = 32
 
@@ -84,20 +86,33 @@ class Workload:
     exact: np.ndarray
 
     @classmethod
-    def fitting(cls, mix: str, pairs: Pairs, reference: Peer, seconds: float, n: int) -> Workload:
-        """Return the first pairs, as many as the reference scores in the seconds.
+    def fitting(cls, mix: str, pairs: Pairs, reference: Peer, seconds: float) -> Workload:
+        """Return some of the pairs, as many as the reference scores in the seconds.
 
         Args:
             mix: the name of the mix.
             pairs: all that may be used.
             reference: torch in fp32.
             seconds: wanted of one round of the reference.
-            n: the fewest pairs, on which its rate is measured.
         """
-        reference.predict(pairs[:n], _DEFAULT_BATCH)
-        took, _ = timed(lambda some: reference.predict(some, _DEFAULT_BATCH), pairs[:n], "cpu")
-        kept = pairs[: max(n, int(n * seconds / took.wall_s))]
+        probe = spread(pairs, 1)
+        reference.predict(probe, _DEFAULT_BATCH)
+        took, _ = timed(lambda some: reference.predict(some, _DEFAULT_BATCH), probe, "cpu")
+        kept = spread(pairs, max(1, int(seconds / took.wall_s)))
         return cls(mix, kept, reference.predict(kept, _DEFAULT_BATCH))
+
+
+def spread(pairs: Pairs, n_blocks: int) -> Pairs:
+    """Return blocks of pairs of about one length, from all over the distribution of lengths.
+
+    So few pairs are padded as little as the same pairs are among the thousands of a real job.
+    """
+    ordered = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
+    if n_blocks * _BLOCK >= len(ordered):
+        return pairs
+    step = len(ordered) / n_blocks
+    starts = [int((block + 0.5) * step - _BLOCK / 2) for block in range(n_blocks)]
+    return [pair for start in starts for pair in ordered[start : start + _BLOCK]]
 
 
 def compare(
@@ -124,8 +139,9 @@ def compare(
         seconds: for all timed rounds together; at least three rounds are run.
     """
     device, pairs = scorer.info.device, workload.pairs
-    n_sample = max(_SMALLEST_SAMPLE, len(pairs) // _SAMPLE_SHARE)
-    contestants = [tuned(peer, pairs, batches, device, n_sample) for peer in peers]
+    n_sample = max(_BLOCK, len(pairs) // _SAMPLE_SHARE)
+    fitting = [batch for batch in batches if batch <= len(pairs)]
+    contestants = [tuned(peer, pairs, fitting, device, n_sample) for peer in peers]
     sides = [engine_side(scorer), *contestants]
     before = scorer.stats
     logits = run_in_turns(sides, pairs, seconds, device)
@@ -149,6 +165,8 @@ def compare(
 
 
 def _result(side: Side, logits: np.ndarray, exact: np.ndarray) -> Result:
+    if not np.isfinite(logits).all():
+        raise ValueError(f"{side.name}: some logits are not finite, so its time means nothing")
     took = side.median
     difference = float(np.abs(logits - exact).max())
     return Result(side.name, side.batch, took.wall_s, took.core_s, difference)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 _POLL_S = 0.02
 
 
-def seconds_to_first_row(model: Path) -> float:
+def seconds_to_first_row(model: str) -> float:
     """Return the seconds until the part of a job with one row is in its output."""
     with tempfile.TemporaryDirectory() as work:
         table, output = Path(work, "one.parquet"), Path(work, "out")

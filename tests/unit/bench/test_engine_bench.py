@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bench.engine.comparison import Comparison, Result, Workload, compare
+from bench.engine.comparison import Comparison, Result, Workload, compare, spread
 from bench.engine.peak import products
 from bench.engine.peers import ExportedPeer, TorchPeer
 from bench.engine.report import table
@@ -45,8 +45,8 @@ def test_an_exported_model_is_fed_as_cross_encoder_feeds_one(padded: ExportedPee
 def test_a_comparison_has_the_difference_of_each_side_and_a_share_of_the_peak(
     padded: ExportedPeer,
 ) -> None:
-    pairs = build_pairs(read_corpus(), "plain", 8)
-    workload = Workload.fitting("plain", pairs, TorchPeer(DEMO, "cpu", "fp32"), 0, 6)
+    pairs = build_pairs(read_corpus(), "plain", 40)
+    workload = Workload.fitting("plain", pairs, TorchPeer(DEMO, "cpu", "fp32"), 0)
     row = compare(
         shape_of(DEMO),
         Scorer.load(DEMO, precision="fp32"),
@@ -57,11 +57,20 @@ def test_a_comparison_has_the_difference_of_each_side_and_a_share_of_the_peak(
         batches=[2, 4],
         seconds=0,
     )
-    assert (row.n_pairs, row.peers[0].batch in (2, 4)) == (6, True)
+    assert (row.n_pairs, row.peers[0].batch in (2, 4)) == (8, True)
     assert max(row.engine.max_difference, row.peers[0].max_difference) < 1e-4
     assert 0 < row.peak_share < 1
     wrong = Workload("plain", workload.pairs, workload.exact + 1)
     assert abs(wrong.exact - padded.predict(wrong.pairs, 2)).max() > 0.9
+
+
+def test_few_pairs_are_in_blocks_of_one_length_from_the_whole_distribution() -> None:
+    pairs = [("", "x" * length) for length in reversed(range(1, 1001))]
+    lengths = [len(document) for _, document in spread(pairs, 4)]
+    blocks = [lengths[start : start + 8] for start in range(0, 32, 8)]
+    assert [block[-1] - block[0] for block in blocks] == [7] * 4
+    assert [block[0] for block in blocks] == [122, 372, 622, 872]
+    assert spread(pairs, 125) == pairs
 
 
 def test_batch_sizes_are_tried_until_two_are_no_better() -> None:
