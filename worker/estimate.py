@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from rankmill.contract.estimate import Calibration, Measurement, MeasureRequest
+from rankmill.contract.estimate import (
+    Calibration,
+    FasterPrecision,
+    Measurement,
+    MeasureRequest,
+)
+from rankmill.contract.results import Agreement
 from rankmill.errors import RankmillError
 from rankmill.models.permission import is_code_allowed
 from rankmill.settings import settings
@@ -29,7 +35,11 @@ from worker.shard.rejects import refusals
 # `null` needs no torch, which takes seconds to load.
 if TYPE_CHECKING:
     from worker.engine.batches.pairs import EncodedWindow
+    from worker.engine.kernels.precision import Precision
     from worker.engine.scorer import Scorer
+
+# Pairs whose order in int8 is compared with that in fp32, as at the start of a job.
+_COMPARED = 120
 
 # A window that takes much less is not like one of a job.
 _WINDOW_S = 1.0
@@ -101,19 +111,31 @@ def _measured(
         limit = min(options.max_length or source.length_limit, source.length_limit)
         encoder = encoder_for(source, max_length=limit)
     encoded = [encoder.encode(window) for window in windows]
-    calibration = None
+    calibration = faster = None
     if request.calibrate_s and windows:
-        with loading(options.model_id):
-            scorer = Scorer.load(
-                folder,
-                device=device,
-                max_length=options.max_length,
-                max_batch_tokens=options.max_batch_tokens,
-                precision=options.precision,
-                may_run_code=may_run_code,
-                activation=None if options.activation == "auto" else options.activation,
+        order = LengthOrder.of(windows, encoded)
+
+        def scorer_in(precision: Precision) -> Scorer:
+            with loading(options.model_id):
+                return Scorer.load(
+                    folder,
+                    device=device,
+                    max_length=options.max_length,
+                    max_batch_tokens=options.max_batch_tokens,
+                    precision=precision,
+                    may_run_code=may_run_code,
+                    activation=None if options.activation == "auto" else options.activation,
+                )
+
+        calibration = calibrate(scorer_in(options.precision), order, request.calibrate_s)
+        if (options.precision, precision, path, device) == ("auto", "fp32", "packed", "cpu"):
+            scorer = scorer_in("int8")
+            other = calibrate(scorer, order, request.calibrate_s / 2)
+            first = PairWindow(windows[0].queries[:_COMPARED], windows[0].documents[:_COMPARED])
+            faster = FasterPrecision(
+                times=other.tokens_per_s / calibration.tokens_per_s,
+                agreement=Agreement(precision="int8", **asdict(scorer.agreement(first))),
             )
-        calibration = calibrate(scorer, LengthOrder.of(windows, encoded), request.calibrate_s)
     return Measurement(
         refused=refused,
         n_tokens=[n for part in encoded for n in part.lengths[part.pair_of_row].tolist()],
@@ -124,6 +146,7 @@ def _measured(
         max_length=limit,
         device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         calibration=calibration,
+        faster=faster,
     )
 
 

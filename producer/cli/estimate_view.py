@@ -13,6 +13,7 @@ from rich.text import Text
 from producer.cli.fact_lines import count_text, facts_text
 from producer.estimates.estimate import Estimate
 from producer.estimates.forecast import LengthBin, Pace, Tokens
+from rankmill.contract.estimate import FasterPrecision
 
 _BAR_COLUMNS = 48
 _VALUE_COLUMNS = 66
@@ -48,7 +49,10 @@ def _facts(estimate: Estimate) -> list[tuple[str, str]]:
     facts.append(("model", f"{estimate.model_id}: {how}"))
     facts += _token_facts(estimate.tokens)
     pace = estimate.pace
-    return [*facts, ("time", _time(pace) if pace else "calibrate, or give --pairs-per-s")]
+    facts.append(("time", _time(pace) if pace else "calibrate, or give --pairs-per-s"))
+    if estimate.faster:
+        facts.append(("faster", _faster(estimate.faster)))
+    return facts
 
 
 def _token_facts(tokens: Tokens | None) -> list[tuple[str, str]]:
@@ -94,6 +98,15 @@ def _time(pace: Pace) -> str:
     if pace.tokens_per_s:
         text += f", {pace.tokens_per_s:,.0f} tokens/s (calibrated)"
     return text
+
+
+def _faster(faster: FasterPrecision) -> str:
+    found = faster.agreement
+    return (
+        f"--precision {found.precision}: {faster.times:.1f} times the speed; against fp32 on "
+        f"{found.n_pairs} pairs: tau {found.kendall_tau:.3f}, top-10 overlap "
+        f"{found.top10_overlap:.3f}, largest logit difference {found.max_difference:.2g}"
+    )
 
 
 def _duration(seconds: float) -> str:

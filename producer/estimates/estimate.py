@@ -25,7 +25,7 @@ from producer.inputs.source import Source, read_pairs, read_source
 from producer.jobs.plan import shard_bounds
 from producer.prepare.job_inputs import find_inputs, needs_prepare, pinned
 from producer.prepare.prepare import prepare
-from rankmill.contract.estimate import MeasureRequest
+from rankmill.contract.estimate import FasterPrecision, MeasureRequest
 from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.contract.plan import Columns, InputFile
 from rankmill.models.locate import locate_model
@@ -49,6 +49,7 @@ class Estimate(Facts):
         tokens: None for a model that scores nothing, or if no row can be scored.
         pace: None if it was neither calibrated nor given.
         title_col: the column that is put before each document's text, if any.
+        faster: int8 where `auto` is fp32, since the CPU has no bf16; None elsewhere.
     """
 
     input_uri: str
@@ -71,6 +72,7 @@ class Estimate(Facts):
     tokens: Tokens | None
     pace: Pace | None
     title_col: str | None = None
+    faster: FasterPrecision | None = None
 
 
 def estimate(
@@ -140,6 +142,7 @@ def estimate(
         tokens=tokens_of(sampled.sample, seen, measurement),
         pace=pace,
         title_col=sampled.columns.title or sampled.columns.corpus_title,
+        faster=measurement.faster,
     )
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from rankmill.contract.base import Contract, parse
 from rankmill.contract.job import JobOptions
 from rankmill.contract.plan import Columns
+from rankmill.contract.results import Agreement
 
 
 class MeasureRequest(Contract):
@@ -56,6 +57,18 @@ class Calibration(Contract):
         return self.n_tokens / self.seconds
 
 
+class FasterPrecision(Contract):
+    """A precision that is not chosen by itself, and what it would gain and change.
+
+    Attributes:
+        times: its speed over that of the chosen precision.
+        agreement: with fp32, on some pairs of the sample.
+    """
+
+    times: float
+    agreement: Agreement
+
+
 class Measurement(Contract):
     """The engine's facts about a sample.
 
@@ -63,6 +76,7 @@ class Measurement(Contract):
         refused: row of the sample to the reason why it cannot be scored.
         n_tokens: tokens of each other row in order, after truncation; empty for `null`.
         truncated: whether the text was truncated, for the same rows.
+        faster: int8 where `auto` is fp32; None elsewhere, or if nothing was calibrated.
     """
 
     refused: dict[int, str]
@@ -74,3 +88,4 @@ class Measurement(Contract):
     max_length: int
     device: str
     calibration: Calibration | None
+    faster: FasterPrecision | None = None

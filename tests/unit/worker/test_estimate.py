@@ -16,6 +16,7 @@ from rankmill.contract.job import JobOptions
 from rankmill.contract.plan import Columns
 from rankmill.errors import ModelUnavailable
 from tests.support.models import checkpoints
+from worker.engine import kernels
 from worker.engine.scorer import PairWindow, Scorer
 from worker.estimate import LengthOrder, _timed, calibrate, measure
 
@@ -102,6 +103,25 @@ def test_a_calibration_goes_with_the_measurement_where_it_is_asked_for(
     found = measure(request(folders["packed"], 0.1), sample())
     assert found.calibration is not None
     assert found.calibration.tokens_per_s > 0
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_int8_is_offered_where_auto_is_fp32(
+    has_bf16: bool, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels.precision, "has_fast_bf16", lambda: has_bf16)
+    found = measure(request(folders["packed"], 0.1), sample())
+    assert found.precision == ("bf16" if has_bf16 else "fp32")
+    assert (found.faster is None) == has_bf16
+    if found.faster:
+        agreement = found.faster.agreement
+        assert found.faster.times > 0
+        assert (agreement.precision, agreement.n_pairs, agreement.n_queries) == ("int8", 60, 6)
+        assert 0.5 < agreement.kendall_tau <= 1
+        assert 0 < agreement.max_difference < 1
+    chosen = measure(request(folders["packed"], 0.1, precision="fp32"), sample())
+    assert chosen.faster is None
+    assert measure(request(folders["padded"], 0.1), sample()).faster is None
 
 
 def test_nothing_to_score_is_nothing_to_calibrate(folders: dict[str, Path]) -> None:
