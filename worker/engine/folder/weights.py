@@ -112,6 +112,8 @@ def map_weights(source: ModelFolder, make: Callable[[Any], Any]) -> Any | None:
     own = model.state_dict()
     if not all(name in own or _LEFT_OVER.search(name) for name in tensors):
         return None
+    if not all(tensors[name].is_floating_point() for name in own if name in tensors):
+        return None
     if {name: tensors[name].shape for name in own if name in tensors} != {
         name: tensor.shape for name, tensor in own.items()
     }:

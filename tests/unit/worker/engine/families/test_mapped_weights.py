@@ -31,7 +31,7 @@ from worker.engine.families.stack import Stacks
 from worker.engine.folder import weights as folder_weights
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.kernels.attention import GroupedAttention
-from worker.engine.kernels.layers import Forward
+from worker.engine.kernels.layers import Embedding, Forward
 from worker.engine.kernels.precision import Resolved, numerics
 from worker.engine.scorer import Scorer
 
@@ -152,7 +152,7 @@ def test_the_empty_modules_are_those_of_transformers(
     "change",
     [
         {"quantization_config": {"quant_method": "none"}},
-        {"hidden_size": 31},
+        {"num_attention_heads": 5},
         {"pad_token_id": 10**6},
         {"num_labels": 3},
         {"intermediate_size": 65},
@@ -169,9 +169,21 @@ def test_transformers_loads_or_refuses_what_does_not_fit(
     assert folder_weights.map_weights(source, BertModules) is None
 
 
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_that_are_cast_when_read_are_those_of_a_cast_table(
+    stored: torch.dtype, dtype: torch.dtype
+) -> None:
+    table = torch.randn(50, 7).to(stored)
+    ids = torch.tensor([3, 3, 49, 0])
+    assert torch.equal(Embedding(table, dtype=dtype)(ids), table.float().to(dtype)[ids])
+
+
 def copied(source: ModelFolder, precision: Resolved) -> Forward:
     """Return the forward of a model of transformers whose weights are all in memory in fp32."""
     model, how = transformers_model(source), numerics(precision)
+    for embedding in (each for each in model.modules() if isinstance(each, torch.nn.Embedding)):
+        embedding.to(how.dtype)
     family = family_of(source.config)
     assert isinstance(family, Family)
     kernels = Kernels(how.dtype, how.linear, GroupedAttention(), Stacks(None).kept)
