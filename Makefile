@@ -6,6 +6,7 @@
 # make test-hostile   give every command thousands of hostile inputs, and count how they end
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with peers
+# make bench-precision CHECKPOINT=… DATA=…   how each precision of a real model ranks Cranfield
 # make bench-fleet   hundreds of workers on one Redis, and one that is idle
 # make bench-reuse   a night that reuses the scores of the one before
 # make test-unit   the fast tests, in under 90 s: no service, no worker, nothing marked slow
@@ -21,7 +22,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev install-bench programs demo test test-unit test-chaos bench-engine bench-gpu bench-system bench-io bench-reuse bench-fleet lint types docs docs-site report-picture flower-pictures data clean
+.PHONY: install install-dev install-bench programs demo test test-unit test-chaos bench-engine bench-precision bench-gpu bench-system bench-io bench-reuse bench-fleet lint types docs docs-site report-picture flower-pictures data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -65,6 +66,10 @@ install-bench: install-dev
 # CHECKPOINT names the folder of a real model to measure besides random weights.
 bench-engine: install-bench
 	$(BIN)/python -m bench.engine $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) --results bench/results/engine-cpu.json
+
+# DATA names a folder with Cranfield: corpus.parquet, queries.parquet and qrels.trec.
+bench-precision: install-dev
+	$(BIN)/python -m bench.precision --checkpoint $(CHECKPOINT) --data $(DATA) --results bench/results/precision.json
 
 bench-gpu: install-dev
 	$(BIN)/python -m bench.gpu
