@@ -61,14 +61,20 @@ class Library:
 
 
 @lru_cache(maxsize=1)
-def library() -> Library | None:
+def library(folder: Path = Path(__file__).parent) -> Library | None:
     """Return the compiled kernels; None if this CPU or this installation has none."""
-    path = Path(__file__).parent / library_name()
-    if path.exists():
+    path = folder / library_name()
+    if not path.exists():
+        if platform.machine() == "x86_64" and platform.system() == "Linux":
+            _warn("not built, so install a C compiler, then Rankmill again")
+        return None
+    try:
         loaded = Library(path)
-        return loaded if loaded.has(torch.float32) else None
-    if platform.machine() == "x86_64" and platform.system() == "Linux":
-        _logger.warning(
-            "compiled kernels missing, scoring is slower: install a C compiler, then Rankmill again"
-        )
-    return None
+    except OSError as error:
+        _warn(str(error))
+        return None
+    return loaded if loaded.has(torch.float32) else None
+
+
+def _warn(reason: str) -> None:
+    _logger.warning("compiled kernels missing, scoring is slower: %s", reason)

@@ -158,6 +158,19 @@ def test_a_library_of_other_sources_is_not_loaded(
     assert [one.name for one in tmp_path.glob("*.so")] == [build.library_name()]
 
 
+def test_a_library_that_cannot_be_loaded_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert library(tmp_path) is None
+    assert "install a C compiler" in caplog.text
+    (tmp_path / build.library_name()).write_text("not a library")
+    library.cache_clear()
+    assert library(tmp_path) is None
+    assert build.library_name() in caplog.text
+    assert len(caplog.messages) == 2
+    library.cache_clear()
+
+
 def test_without_a_compiler_nothing_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
