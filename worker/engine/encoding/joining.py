@@ -112,8 +112,10 @@ def untruncated(tokenizer: Tokenizer) -> Tokenizer:
 
     It is shared with a tokenizer of transformers, which sets both at every call of its own.
     """
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    if tokenizer.truncation is not None:
+        tokenizer.no_truncation()
+    if tokenizer.padding is not None:
+        tokenizer.no_padding()
     return tokenizer
 
 
