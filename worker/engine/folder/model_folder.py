@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from rankmill.models.input_length import usable_positions
 from worker.engine.folder.refusal import UnusableFolder, reading
 from worker.engine.folder.st_settings import StSettings, read_st_settings
+from worker.engine.lean_loading import lean_loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +53,8 @@ class ModelFolder:
         """The config, of a model that can rerank."""
         from transformers import AutoConfig
 
-        with reading(self.path, "config.json"):
+        # A model's own code may import transformers' models.
+        with lean_loading(), reading(self.path, "config.json"):
             config = AutoConfig.from_pretrained(self.path, **self.loading)
         if not is_causal(config) and not self.settings.modules and config.num_labels not in (1, 2):
             raise UnusableFolder(
@@ -72,7 +74,7 @@ class ModelFolder:
         """The tokenizer, with the folder's setting for lower case."""
         from transformers import AutoTokenizer
 
-        with reading(self.path, "the tokenizer"):
+        with lean_loading(), reading(self.path, "the tokenizer"):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 self.path, **self.loading
             )
