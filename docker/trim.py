@@ -1,4 +1,4 @@
-"""Remove the files that no worker opens from an image's site-packages, and print their size.
+"""Remove the files that no container opens from an image's site-packages, and print their size.
 
 python docker/trim.py SITE_PACKAGES [--unproven]
 
@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # matplotlib imports the names of glyphs alone, to draw SVG.
@@ -25,6 +26,7 @@ UNUSED = (
     "torch/include",
     "torch/share",
     "torch/bin/test_*",
+    "torch/bin/*Test",
     "torch/bin/protoc*",
     "torch/bin/*_benchmark",
     "torch/lib/libtorchbind_test.so",
@@ -34,6 +36,7 @@ UNUSED = (
     "torch/lib/*.a",
     "caffe2",
     "**/*.pyi",
+    "fontTools/**/*.c",
     "setuptools",  # builds extensions
     "pkg_resources",
     "_distutils_hack",
@@ -44,25 +47,40 @@ UNUSED = (
     "transformers/models/*/feature_extraction_*.py",
     "transformers/models/*/processing_*.py",
     "pyarrow/tests",
-    "pyarrow/include",
+    "pyarrow/include*",
     "pyarrow/src",
     "pyarrow/*.p[xy][xdi]",
     "pyarrow/_s3fs*",  # S3 is read and written through boto3
     "pyarrow/libarrow_s3*",
+    "pyarrow/_gcsfs*",
+    "pyarrow/_azurefs*",
     "pyarrow/_flight*",
     "pyarrow/libarrow_flight*",
     "pyarrow/libarrow_python_flight*",
+    "pyarrow/_substrait*",  # plans of other engines; trim_unused_links removes the library
+    "pyarrow/_pyarrow_cpp_tests*",
     "numpy/**/tests",
+    "numpy/distutils",
     "numpy/f2py",
+    "numpy/_core/*_tests.*.so",
+    "numpy/_core/_simd.*.so",  # for NumPy's own tests
     "mpmath/tests",
     "numpy/_core/include",
     "numpy/_core/lib/*.a",
     "numpy/random/lib/*.a",
     "sympy/**/tests",
+    "sympy/**/benchmarks",
+    "regex/tests",
     "pygments/lexers/[!_p]*",  # tracebacks are Python's
     "networkx/**/tests",
     "matplotlib/tests",
     "matplotlib/mpl-data/sample_data",
+    "matplotlib/mpl-data/fonts/afm",  # of PostScript and PDF; charts are SVG
+    "matplotlib/mpl-data/fonts/pdfcorefonts",
+    "matplotlib/mpl-data/fonts/ttf/[!DL]*",
+    "matplotlib/mpl-data/fonts/ttf/DejaVu[!S]*",
+    "matplotlib/mpl-data/fonts/ttf/DejaVuSans[!.]*",
+    "matplotlib/backends/_tkagg*",
     "mpl_toolkits/**/tests",
     "scipy",  # pytrec_eval asks for it and imports nothing of it
     "scipy.libs",
@@ -71,21 +89,37 @@ UNUSED = (
     "PIL/_webp*",
     "PIL/_imagingft*",
     "PIL/_imagingcms*",
+    "PIL/_imagingtk*",
     "pillow.libs/libavif*",
     "pillow.libs/libwebp*",
     "pillow.libs/libharfbuzz*",
     "pillow.libs/libfreetype*",
     "pillow.libs/liblcms2*",
     "hf_xet",  # the hub is asked over plain HTTP, which can go on after a cut
+    "huggingface_hub/cli",
+    "huggingface_hub/inference",
     "nvidia/**/include",
 )
 # S3, and the services that boto3 may get credentials from.
 AWS_SERVICES = {"s3", "sts", "sso", "sso-oidc", "signin"}
 
-# Used only by torch.compile, which on a CPU makes C++; the image has no compiler.
+# The compiler, on a CPU without one that makes C++, and what several machines train with. The
+# engine imports neither (worker/engine/lean_loading.py); a model's own code that does is refused.
 NOT_ON_CPU = (
-    *(f"torch/_inductor/{name}" for name in ("codegen", "kernel", "fx_passes")),
-    *("sympy/physics", "sympy/diffgeom"),
+    "torch/_inductor/[!_]*",
+    "torch/_inductor/_[!_]*",
+    "torch/_dynamo/[!_]*",
+    "torch/_vendor/quack",
+    *(f"torch/distributed/{name}" for name in ("tensor", "fsdp", "checkpoint", "elastic")),
+    *(f"torch/distributed/{name}" for name in ("pipelining", "optim", "_shard", "_tools")),
+    *("torch/distributed/_symmetric_memory", "torch/distributed/_local_tensor"),
+    *("torch/onnx", "torch/utils/benchmark", "torch/utils/hipify", "torch/utils/tensorboard"),
+    *(f"torch/testing/_internal/{name}" for name in ("distributed", "generated", "opinfo")),
+    "torch/testing/_internal/common_[!d]*",
+    *("torchgen/packaged", "transformers/exporters", "transformers/cli"),
+    "networkx",
+    *(f"sympy/{name}" for name in ("physics", "diffgeom", "stats", "crypto", "categories")),
+    *("sympy/parsing/autolev", "sympy/parsing/latex", "sympy/utilities/mathml/data"),
 )
 
 UNPROVEN = (
@@ -97,12 +131,14 @@ UNPROVEN = (
     "nvidia/**/libcudnn_engines_*",
 )
 
-# Some are left out: `strip` breaks libraries that were rewritten for their wheel, such as NumPy's.
 STRIPPED = (
-    *("torch/lib/*.so*", "torch/*.so", "pyarrow/*.so*", "_duckdb*.so"),
-    *("kiwisolver/*.so", "contourpy/*.so", "matplotlib/*.so"),
-    *("tokenizers/*.so", "safetensors/*.so", "regex/*.so", "yaml/*.so"),
+    *("torch/lib/*.so*", "torch/*.so", "pyarrow/*.so*", "_duckdb*.so", "fontTools/misc/*.so"),
+    *("kiwisolver/*.so", "contourpy/*.so", "matplotlib/*.so", "PIL/*.so", "pytrec_eval_ext*.so"),
+    *("tokenizers/*.so", "safetensors/*.so", "regex/*.so", "yaml/*.so", "wcwidth/*.so"),
 )
+
+# The tasks of transformers whose models take texts.
+TASKS_OF_TEXT = ("SEQUENCE_CLASSIFICATION", "CAUSAL_LM", "MASKED_LM", "TEXT_ENCODING")
 
 
 def main() -> None:
@@ -110,10 +146,14 @@ def main() -> None:
     packages = Path(sys.argv[1])
     before = size(packages)
     has_cuda, unproven = (packages / "nvidia").exists(), "--unproven" in sys.argv
+    for path in list(models_without_text(packages / "transformers" / "models")):
+        refuse(path, f"transformers' {path.parent.name} is not in this image of models of texts")
     for pattern in (*UNUSED, *(() if has_cuda else NOT_ON_CPU), *(UNPROVEN if unproven else ())):
         for path in packages.glob(pattern):
             if "auto" not in path.parts:  # transformers' own registry, which is loaded
                 remove(path)
+    for name in () if has_cuda else ("_dynamo", "_inductor"):
+        refuse(packages / "torch" / name / "__init__.py", "torch's compiler is not in this image")
     for service in (packages / "botocore" / "data").glob("*/"):
         if service.name not in AWS_SERVICES:
             remove(service)
@@ -122,7 +162,34 @@ def main() -> None:
     # No run on a GPU has proved that CUDA's torch can be stripped, either.
     if unproven or not has_cuda:
         strip(packages)
+    unlink_substrait(packages / "pyarrow")
     print(f"trimmed: {before >> 20} MiB -> {size(packages) >> 20} MiB")
+
+
+def models_without_text(models: Path) -> Iterator[Path]:
+    """Yield the code of transformers' models of images, sound and series; their configs stay.
+
+    Those are models that no task of text names, but for those with a tokenizer and nothing else.
+    """
+    registry = models / "auto" / "modeling_auto.py"
+    text = registry.read_text() if registry.exists() else ""
+    tasks = "|".join(TASKS_OF_TEXT)
+    mappings = re.findall(rf"^MODEL_FOR_(?:{tasks})_MAPPING_NAMES = .*?^\)", text, re.M | re.S)
+    named = {name for mapping in mappings for name in re.findall(r'"(\w+)"', mapping)}
+    for folder in (each for each in models.glob("*/") if each.name != "auto"):
+        code = list(folder.glob("modeling_*.py"))
+        text = "".join(path.read_text() for path in code)
+        classes = set(re.findall(r"^class (\w+)", text, re.M))
+        senses = [*folder.glob("*processing_*.py"), *folder.glob("feature_extraction_*.py")]
+        is_text = any(folder.glob("tokenization_*.py")) and not senses
+        if not named & classes and not is_text:
+            yield from code
+
+
+def refuse(module: Path, reason: str) -> None:
+    """Replace a module by one that says why it is gone, if it exists."""
+    if module.exists():
+        module.write_text(f"raise ImportError({reason!r})\n")
 
 
 def remove(path: Path) -> None:
@@ -146,6 +213,15 @@ def link_copies(library: Path) -> None:
         if not path.is_symlink() and path.read_bytes() == library.read_bytes():
             path.unlink()
             path.symlink_to(library.name)
+
+
+def unlink_substrait(folder: Path) -> None:
+    """Remove Arrow's library for plans of other engines; others name it and use none of it."""
+    for name in sorted(path.name for path in folder.glob("libarrow_substrait.so*")):
+        for library in folder.glob("*.so*"):
+            if not library.is_symlink() and is_elf(library):
+                subprocess.run(["patchelf", "--remove-needed", name, library], check=True)
+        remove(folder / name)
 
 
 def strip(packages: Path) -> None:

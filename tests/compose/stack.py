@@ -44,6 +44,7 @@ class Stack:
             "IMAGE_CREATED": "2026-11-28T00:00:00Z",
             "IMAGE_SOURCE": "https://example.com/rankmill.git",
             "RANKMILL_STALL_S": str(STALL_S),
+            "RANKMILL_WINDOW_PAIRS": "256",  # progress is reported after each
             **variables,
         }
         kept = [line for line in lines if line.partition("=")[0] not in filled]

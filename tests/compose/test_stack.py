@@ -12,6 +12,7 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,8 @@ def test_the_demo_job(stack: Stack) -> None:
     assert counted(stack, "/data/demo") == [N_ROWS, N_ROWS, 0]
     manifest = json.loads(stack.python("print(open('/data/_rankmill/demo/manifest.json').read())"))
     assert manifest["scoring"][0]["path"] == "packed"  # the engine, not the null scorer
+    if "avx512f" in Path("/proc/cpuinfo").read_text():
+        assert manifest["scoring"][0]["versions"]["kernels"] != "torch"
 
 
 @pytest.mark.parametrize("victim", ["worker-cpu", "redis"])
