@@ -14,7 +14,7 @@
 # make docs    write the generated parts of the documentation: options, settings, commands, metrics, models
 # make docs-site   build the documentation as a site in site/
 # make report-picture, flower-pictures   take the pictures of a report page and of Flower in docs/
-# make data    make the example and the demo model again, from PACKAGES=….parquet
+# make data    make the example and the demo model again, from PACKAGES=….parquet and TEACHER=a reranker's folder
 
 PYTHON ?= python3
 OUT ?= demo-out
@@ -50,6 +50,7 @@ programs:
 
 demo: install
 	$(BIN)/rankmill run examples/packages.parquet $(OUT) --model demo --top-k 10
+	$(BIN)/rankmill eval $(OUT) --qrels examples/packages.qrels --recall-at 10
 
 # A file's tests share what it starts. The order is that of the folders, so that long files come first.
 test: install-dev
@@ -128,6 +129,7 @@ flower-pictures: install-dev
 data: install-dev
 	$(BIN)/python examples/package_search.py $(PACKAGES) examples/packages.parquet
 	$(BIN)/python models/train_demo_reranker.py $(PACKAGES) models/demo-reranker --threads 2
+	$(BIN)/python models/distill_demo_reranker.py models/demo-reranker $(PACKAGES) $(TEACHER) models/demo-reranker --threads 2
 	$(BIN)/python models/evaluate_demo_reranker.py models/demo-reranker $(PACKAGES)
 
 clean:

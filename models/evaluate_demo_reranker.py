@@ -105,8 +105,9 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("packages", type=Path)
     parser.add_argument("--cranfield", type=Path)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     args = parser.parse_args()
-    scorer = Scorer.load(args.model, precision="fp32")
+    scorer = Scorer.load(args.model, precision=args.precision)
     figures = {"held-out packages": packages(scorer, args.packages)}
     if args.cranfield:
         figures["cranfield"] = cranfield(scorer, args.cranfield)
