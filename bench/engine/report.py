@@ -66,11 +66,11 @@ def _cells(row: Comparison) -> tuple[str, ...]:
 
 def sides_table(rows: list[Comparison]) -> str:
     """Return each side's pairs a second, of the clock and of a core, as a table in Markdown."""
-    names = list(dict.fromkeys(peer.name.partition(" ")[0] for row in rows for peer in row.peers))
+    names = list(dict.fromkeys(peer.name.rpartition(" ")[0] for row in rows for peer in row.peers))
     head = ("model", "mix", "precision", "Rankmill", *names)
     lines = [head, ("---",) * len(head)]
     for row in rows:
-        found = {peer.name.partition(" ")[0]: peer for peer in row.peers}
+        found = {peer.name.rpartition(" ")[0]: peer for peer in row.peers}
         rates = [
             f"{row.n_pairs / peer.wall_s:,.1f} ({peer.batch})" if peer else "-"
             for peer in map(found.get, names)
