@@ -6,9 +6,11 @@ the sample after it as an Arrow stream. The answer is JSON.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pyarrow as pa
 
-from rankmill.contract.base import Contract, parse
+from rankmill.contract.base import Contract, Since, parse
 from rankmill.contract.job import JobOptions
 from rankmill.contract.plan import Columns
 from rankmill.contract.results import Agreement
@@ -88,4 +90,4 @@ class Measurement(Contract):
     max_length: int
     device: str
     calibration: Calibration | None
-    faster: FasterPrecision | None = None
+    faster: Annotated[FasterPrecision | None, Since(minor=1)] = None

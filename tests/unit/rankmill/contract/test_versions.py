@@ -107,6 +107,7 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
             "max_length": 9,
             "device": "cpu",
             "calibration": SPEED,
+            "faster": {"times": 2.7, "agreement": AGREEMENT},
         },
     },
 }

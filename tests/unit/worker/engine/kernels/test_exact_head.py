@@ -102,7 +102,9 @@ def test_reduced_precision_ties_no_two_pairs(
     scorer = Scorer.load(folder, precision=precision)
     assert scorer.info.path == PATHS[name][0]
     exact, reduced = score(folder, "fp32"), score(folder, precision)
-    assert len(set(exact.tolist())) == len(set(reduced.tolist())) == 200
+    # Two of 200 fp32 numbers in so small a range are equal by chance once in 500 runs.
+    assert len(set(exact.tolist())) >= 199
+    assert len(set(reduced.tolist())) >= 199
     assert np.abs(reduced - exact).max() < 0.15 * np.ptp(exact)
 
 
