@@ -19,6 +19,9 @@ _SAMPLE_SHARE = 4
 
 _DEFAULT_BATCH = 32
 
+# Fewer words than three batches of the engine are unlike a job: its batches would not be full.
+_FEWEST_WORDS = 4_600
+
 
 @dataclass(frozen=True)
 class Result:
@@ -87,7 +90,7 @@ class Workload:
 
     @classmethod
     def fitting(cls, mix: str, pairs: Pairs, reference: Peer, seconds: float) -> Workload:
-        """Return some of the pairs, as many as the reference scores in the seconds.
+        """Return some of the pairs, as many as the reference scores in the seconds or more.
 
         Args:
             mix: the name of the mix.
@@ -98,8 +101,16 @@ class Workload:
         probe = spread(pairs, 1)
         reference.predict(probe, _DEFAULT_BATCH)
         took, _ = timed(lambda some: reference.predict(some, _DEFAULT_BATCH), probe, "cpu")
-        kept = spread(pairs, max(1, int(seconds / took.wall_s)))
+        n_blocks = max(1, int(seconds / took.wall_s))
+        kept = spread(pairs, n_blocks)
+        while len(kept) < len(pairs) and _n_words(kept) < _FEWEST_WORDS:
+            n_blocks += 1
+            kept = spread(pairs, n_blocks)
         return cls(mix, kept, reference.predict(kept, _DEFAULT_BATCH))
+
+
+def _n_words(pairs: Pairs) -> int:
+    return sum(len(text.split()) for pair in pairs for text in pair)
 
 
 def spread(pairs: Pairs, n_blocks: int) -> Pairs:
