@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+import time
 from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 
+import psutil
 from billiard import semaphore_tracker
 from celery import current_app
 from celery.signals import (
@@ -39,6 +43,9 @@ log = get_logger(__name__)
 
 # Celery's default is 2 s, at which 500 workers would send 250 events a second.
 _EVENT_S = 10.0
+
+# Seconds that a worker which was asked to stop waits for a Redis that is away.
+_AWAY_S = 20.0
 
 # What loading a model imports, which takes seconds.
 _ENGINE = ("worker.delivery", "transformers.models.auto")
@@ -136,6 +143,29 @@ def _turn(**_: Any) -> None:
 
 def _stop(**_: Any) -> None:
     worker_heartbeat().loop_stopping()
+    threading.Thread(target=_end_without_redis, name="stopping", daemon=True).start()
+
+
+def _end_without_redis() -> None:
+    """End a stopping worker for which Redis stays away.
+
+    It waits for its task, and the task waits for Redis. Whoever killed `rankmill run` has killed
+    the private Redis, too.
+    """
+    connection = client.connect(settings())
+    answered = time.monotonic()
+    while time.monotonic() - answered < _AWAY_S:
+        try:
+            with client.broker_errors():
+                connection.ping()
+            answered = time.monotonic()
+        except RankmillError:
+            pass
+        time.sleep(1)
+    log.warning("worker ends without Redis", reason="its tasks are sent again")
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(1)
 
 
 def _end(**_: Any) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from producer.jobs.check import plan_job
@@ -90,6 +91,7 @@ def test_a_run_whose_process_has_gone_is_interrupted_and_resumes_without_a_redis
     seen = status(output)
     assert seen["state"] == "running" and seen["exit_code"] is None, seen
     assert seen["model_id"] == "null:80" and seen["submitted_at"] and seen["started_at"]
+    started = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(how)
     process.communicate(timeout=60)
     assert process.returncode == (-how if how is signal.SIGKILL else 130)
@@ -115,6 +117,7 @@ def test_a_run_whose_process_has_gone_is_interrupted_and_resumes_without_a_redis
     assert "on this machine" in resumed.stderr and "scored" in resumed.stdout
     now = part_bytes(output)
     assert {name: now[name] for name in kept} == kept and len(read_output(output)) == 3000
+    assert started and psutil.wait_procs(started, timeout=40)[1] == []
     assert (status(output)["state"], status(output)["exit_code"]) == ("succeeded", 0)
 
 

@@ -24,7 +24,7 @@ from worker.engine.folder.modules import kinds, load_head
 from worker.engine.folder.refusal import UnusableFolder
 from worker.engine.folder.weights import load_weights, map_weights
 from worker.engine.kernels.attention import Attention, GroupedAttention
-from worker.engine.kernels.compiled_attention import compiled_attention
+from worker.engine.kernels.compiled_attention import CompiledAttention, compiled_attention
 from worker.engine.kernels.exact import keep_rows_of_head
 from worker.engine.kernels.heads import Head
 from worker.engine.kernels.layers import Forward
@@ -168,6 +168,7 @@ def _packed(source: ModelFolder, family: Family, device: str, precision: Resolve
     how = numerics(precision)
     attention = _attention(device, how.dtype, head_dim)
     compiled = library()
+    is_compiled = isinstance(attention, CompiledAttention) or precision == "int8"
 
     def exact() -> Forward:
         fp32 = numerics("fp32")
@@ -187,7 +188,7 @@ def _packed(source: ModelFolder, family: Family, device: str, precision: Resolve
             and precision in _INVARIANT_ON_CPU
             and head_dim >= _MIN_INVARIANT_HEAD_DIM
         ),
-        kernels=compiled.name if compiled and device == "cpu" else "torch",
+        kernels=compiled.name if compiled and is_compiled else "torch",
         exact=exact if stays else None,
         mapped=mapped,
     )
