@@ -149,8 +149,8 @@ def _stop(**_: Any) -> None:
 def _end_without_redis() -> None:
     """End a stopping worker for which Redis stays away.
 
-    It waits for its task, and the task waits for Redis. Whoever killed `rankmill run` has killed
-    the private Redis, too.
+    It waits for its task, and the task waits for Redis. The private Redis of a killed
+    `rankmill run` does not come back.
     """
     connection = client.connect(settings())
     answered = time.monotonic()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rankmill.models.input_length import usable_positions
-from worker.engine.folder.refusal import UnusableFolder, reading
+from worker.engine.folder.refusal import UnusableFolder, reading, silent
 from worker.engine.folder.st_settings import StSettings, read_st_settings
 from worker.engine.lean_loading import lean_loading
 
@@ -54,7 +54,7 @@ class ModelFolder:
         from transformers import AutoConfig
 
         # A model's own code may import transformers' models.
-        with lean_loading(), reading(self.path, "config.json"):
+        with lean_loading(), silent(), reading(self.path, "config.json"):
             config = AutoConfig.from_pretrained(self.path, **self.loading)
         if not is_causal(config) and not self.settings.modules and config.num_labels not in (1, 2):
             raise UnusableFolder(

@@ -52,6 +52,22 @@ def reading(folder: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
+def silent() -> Iterator[None]:
+    """Leave out transformers' progress bar and warnings; the checks here name what is wrong."""
+    from transformers.utils import logging  # transformers is slow to import
+
+    level, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bar:
+            logging.enable_progress_bar()
+
+
+@contextmanager
 def time_limit(seconds: float, what: str) -> Iterator[None]:
     """Stop Python code of this thread at its next line after some seconds.
 

@@ -6,15 +6,14 @@ transformers fills a tensor that the files lack with random numbers and goes on.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from worker.engine.folder.mapped import read_mapped
 from worker.engine.folder.model_folder import ModelFolder
-from worker.engine.folder.refusal import UnusableFolder, reading
+from worker.engine.folder.refusal import UnusableFolder, reading, silent
 from worker.engine.kernels.exact import with_exact_head
 
 # Tensors of other tasks or older versions, inside the modules that are used.
@@ -44,7 +43,7 @@ def load_weights(
                 source.config, trust_remote_code=source.loading["trust_remote_code"]
             )
         auto = with_exact_head(skeleton)
-    with reading(source.path, "the weights"), _silent():
+    with reading(source.path, "the weights"), silent():
         model, info = auto.from_pretrained(
             source.path,
             dtype=dtype,
@@ -121,22 +120,6 @@ def map_weights(source: ModelFolder, make: Callable[[Any], Any]) -> Any | None:
     model.load_state_dict({name: tensors[name] for name in own}, assign=True)
     _check_vocabulary(source, model)
     return model.eval()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Leave out the library's progress bar and report; the checks here name what is wrong."""
-    from transformers.utils import logging  # transformers is slow to import
-
-    level, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if has_bar:
-            logging.enable_progress_bar()
 
 
 def _refuse_missing(source: ModelFolder, model: Any, missing: list[str]) -> None:
