@@ -27,6 +27,8 @@ _SIZES = (
     *("intermediate_size", "max_position_embeddings", "num_key_value_heads", "head_dim"),
     *("d_model", "dim", "n_layers", "n_heads", "hidden_dim", "num_layers", "embedding_size"),
 )
+# The layerwise and the lightweight reranker of BAAI, in any of their classes.
+_SCORES_BY_LAYER = ("LayerWise", "CostWise")
 _MAX_SIZE = 100_000_000
 _MAX_LAYERS = 10_000
 
@@ -95,6 +97,13 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
         isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
     ):
         raise ModelUnavailable(f"{path}: architectures is not a list of names")
+    by_layer = [name for name in architectures or [] if name.startswith(_SCORES_BY_LAYER)]
+    if by_layer:
+        raise ModelUnavailable(
+            f"{path}: {by_layer[0]} scores after each of its layers (--cutoff-layers), which "
+            "is not supported; use BAAI/bge-reranker-v2-gemma of the same team, or the smaller "
+            "BAAI/bge-reranker-v2-m3"
+        )
     if not isinstance(config.get("model_type", ""), str):
         raise ModelUnavailable(f"{path}: model_type is not a name")
     if config.get("transformers_weights") is not None:
