@@ -13,7 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
-    DistilBertConfig,
+    MegatronBertConfig,
     ModernBertConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
@@ -105,11 +105,11 @@ def modernbert(folder: Path, **options: Any) -> Path:
     return save(folder, tokenizer, model, max_length=8192)
 
 
-def distilbert(folder: Path) -> Path:
+def megatron_bert(folder: Path) -> Path:
+    """Write a model that has no packed forward."""
     tokenizer = wordpiece()
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    config = DistilBertConfig(
-        vocab_size=len(tokenizer), dim=32, n_heads=4, n_layers=2, hidden_dim=64, num_labels=1
+    config = MegatronBertConfig(
+        vocab_size=len(tokenizer), pad_token_id=0, num_hidden_layers=2, num_labels=1, **SMALL
     )
     model = AutoModelForSequenceClassification.from_config(config)
     return save(folder, tokenizer, model, max_length=512)
@@ -189,7 +189,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "modernbert-mean": partial(
         modernbert, num_hidden_layers=2, classifier_pooling="mean", num_labels=2, **WIDER
     ),
-    "distilbert": distilbert,
+    "megatron-bert": megatron_bert,
     "qwen3": qwen3,
     "qwen3-chat": partial(qwen3, chat_template=CHAT_TEMPLATE),
 }

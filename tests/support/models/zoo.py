@@ -6,6 +6,7 @@ Keys and files are those of the published repositories; only sizes and weights a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import LayerNorm, Poolin
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModelForSequenceClassification
 
-from tests.support.models.checkpoints import SMALL, save
+from tests.support.models.checkpoints import SMALL, WIDER, save
 from tests.support.models.vocabularies import (
     CORPUS,
     modernbert_tokenizer,
@@ -62,6 +63,7 @@ def bert_like(folder: Path, kind: str = "bert", max_length: int = 512, **written
         "distilbert": {"dim": 32, "n_heads": 2, "n_layers": 2, "hidden_dim": 64},
         "electra": {"embedding_size": 16, "summary_activation": "gelu"},
         "mpnet": {"max_position_embeddings": 514},
+        "roberta-prelayernorm": {"max_position_embeddings": 513},
     }.get(kind, {})
     sizes |= written.pop("sizes", {})
     config = hf.AutoConfig.for_model(
@@ -211,3 +213,22 @@ def ettin(folder: Path, pooling: str = "cls") -> Path:
         LayerNorm(width),
         Dense(width, 1, activation_function=torch.nn.Identity(), module_output_name="scores"),
     )
+
+
+# Checkpoints of packed families for the tests that have no checkpoint of their own for them. Heads
+# of 32 take the compiled attention.
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "electra": partial(bert_like, kind="electra", sizes=WIDER),
+    "electra-one-width": partial(bert_like, kind="electra", sizes={"embedding_size": 32}),
+    "distilbert": partial(bert_like, kind="distilbert", sizes={"dim": 64}),
+    "albert": partial(
+        bert_like,
+        kind="albert",
+        sizes={
+            "num_hidden_layers": 5,
+            "num_hidden_groups": 2,
+            "inner_group_num": 2,
+            "num_labels": 2,
+        },
+    ),
+}

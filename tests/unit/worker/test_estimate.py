@@ -45,7 +45,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
     return {
         "packed": checkpoints.bert(root / "bert", num_labels=1),
-        "padded": checkpoints.distilbert(root / "distilbert"),
+        "padded": checkpoints.megatron_bert(root / "megatron-bert"),
         "causal": checkpoints.qwen3(root / "qwen3", checkpoints.CHAT_TEMPLATE),
     }
 

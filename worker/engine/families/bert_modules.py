@@ -1,4 +1,4 @@
-"""Empty modules of BERT and RoBERTa classifiers, under the names that transformers gives them.
+"""Empty modules of BERT, RoBERTa and ELECTRA classifiers, under the names of transformers.
 
 Importing transformers' own modules takes longer than importing torch.
 """
@@ -15,7 +15,9 @@ _NAMES = {
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
     "camembert": "Camembert",
+    "electra": "Electra",
 }
+_COUNT_FROM_ZERO = ("bert", "electra")
 
 
 class BertModules(nn.Module):
@@ -34,15 +36,17 @@ class BertModules(nn.Module):
         out = _linear(config.hidden_size, config.num_labels)
         if config.model_type == "bert":
             body.pooler = _named(dense=dense)
-            self.bert, self.classifier = body, out
+            self.classifier = out
         else:
-            self.roberta, self.classifier = body, _named(dense=dense, out_proj=out)
+            self.classifier = _named(dense=dense, out_proj=out)
+        self._body_name = config.model_type if config.model_type in _COUNT_FROM_ZERO else "roberta"
+        self.add_module(self._body_name, body)
         self.requires_grad_(False)
 
     @property
     def base_model(self) -> Any:
         """The body."""
-        return self.bert if self.config.model_type == "bert" else self.roberta
+        return self.get_submodule(self._body_name)
 
     def get_input_embeddings(self) -> Any:
         """Return the embeddings of tokens, as the method of transformers."""
@@ -50,24 +54,27 @@ class BertModules(nn.Module):
 
 
 def _body(config: Any) -> Any:
-    hidden, padding = config.hidden_size, config.pad_token_id
-    if hidden % config.num_attention_heads:
+    padding = config.pad_token_id
+    if config.hidden_size % config.num_attention_heads:
         raise ValueError("the hidden size is not a multiple of the number of heads")
+    width = getattr(config, "embedding_size", config.hidden_size)
     body = _named(
         embeddings=_named(
-            word_embeddings=_embedding(config.vocab_size, hidden, padding),
+            word_embeddings=_embedding(config.vocab_size, width, padding),
             position_embeddings=_embedding(
                 config.max_position_embeddings,
-                hidden,
-                None if config.model_type == "bert" else padding,
+                width,
+                None if config.model_type in _COUNT_FROM_ZERO else padding,
             ),
-            token_type_embeddings=_embedding(config.type_vocab_size, hidden, None),
-            LayerNorm=_norm(config),
+            token_type_embeddings=_embedding(config.type_vocab_size, width, None),
+            LayerNorm=nn.LayerNorm(width, eps=config.layer_norm_eps, device="meta"),
         ),
         encoder=_named(
             layer=nn.ModuleList([_layer(config) for _ in range(config.num_hidden_layers)])
         ),
     )
+    if width != config.hidden_size:
+        body.embeddings_project = _linear(width, config.hidden_size)
     body.config = config
     return body
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.engine.families import bert, modernbert
+from worker.engine.families import albert, bert, distilbert, modernbert
 from worker.engine.families.family import Family
 
-FAMILIES = (bert.FAMILY, modernbert.FAMILY)
+FAMILIES = (bert.FAMILY, distilbert.FAMILY, albert.FAMILY, modernbert.FAMILY)
 
 
 def family_of(config: Any) -> Family | None:

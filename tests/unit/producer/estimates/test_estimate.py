@@ -245,7 +245,7 @@ def large() -> Estimate:
         duplicate_share=0.123,
         model_id="a-rather-long-owner/and-a-very-long-name-for-a-reranker-of-many-languages",
         path="padded",
-        path_reason="no packed forward for distilbert",
+        path_reason="no packed forward for megatron-bert",
         precision="bf16",
         device="NVIDIA H200",
         tokens=Tokens(

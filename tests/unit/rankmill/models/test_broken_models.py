@@ -28,7 +28,7 @@ LIMIT_S = 10.0
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("good")
     torch.manual_seed(0)
-    names = ("bert", "xlm-roberta", "modernbert", "distilbert", "qwen3", "qwen3-chat")
+    names = ("bert", "xlm-roberta", "modernbert", "megatron-bert", "qwen3", "qwen3-chat")
     return {name: BUILDERS[name](root / name) for name in names}
 
 

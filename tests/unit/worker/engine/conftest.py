@@ -10,6 +10,7 @@ import torch
 
 from rankmill.settings import CHECKOUT
 from tests.support.models.checkpoints import BUILDERS
+from tests.support.models.zoo import FAMILIES
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +23,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return a model folder for each name of `BUILDERS`, and the demo model."""
+    """Return a model folder for each name of `BUILDERS` and `FAMILIES`, and the demo model."""
     root = tmp_path_factory.mktemp("checkpoints")
     folders = {}
-    for name, build in BUILDERS.items():
+    for name, build in (BUILDERS | FAMILIES).items():
         torch.manual_seed(0)
         folders[name] = build(root / name)
     folders["demo"] = CHECKOUT / "models" / "demo-reranker"

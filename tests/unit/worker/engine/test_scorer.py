@@ -39,7 +39,7 @@ def test_windows_are_scored_in_order_and_may_be_empty(
 
 
 def test_scores_have_the_documented_dtypes(checkpoints: dict[str, Path]) -> None:
-    for name in ("bert", "distilbert", "qwen3"):
+    for name in ("bert", "megatron-bert", "qwen3"):
         (scores,) = Scorer.load(checkpoints[name]).score([WINDOW])
         kinds = (scores.logits.dtype, scores.n_tokens.dtype, scores.truncated.dtype)
         assert kinds == (np.float32, np.int32, np.bool_)
@@ -123,7 +123,7 @@ def test_agreement_with_fp32_is_measured(
     [
         ("bert", {"precision": "fp8"}, "needs a Hopper GPU"),
         ("bert", {"precision": "fp4"}, "is none of"),
-        ("distilbert", {"precision": "int8"}, "no packed forward for distilbert"),
+        ("megatron-bert", {"precision": "int8"}, "no packed forward for megatron-bert"),
         ("bert", {"max_length": 3}, "leaves no room for text"),
     ],
 )

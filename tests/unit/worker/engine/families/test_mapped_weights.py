@@ -21,6 +21,7 @@ from transformers import (
 
 from tests.support.models.checkpoints import bert, modernbert, roberta
 from tests.support.models.windows import mixed_window
+from tests.support.models.zoo import bert_like
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.encoding.encoder import encoder_for
 from worker.engine.families.bert_modules import BertModules
@@ -134,6 +135,8 @@ def test_files_that_are_written_over_are_noticed_and_replaced_ones_are_not(tmp_p
         (roberta, {}),
         (roberta, {"config_class": RobertaConfig, "num_labels": 2}),
         (roberta, {"config_class": CamembertConfig}),
+        (bert_like, {"kind": "electra"}),
+        (bert_like, {"kind": "electra", "sizes": {"embedding_size": 32}}),
     ],
 )
 def test_the_empty_modules_are_those_of_transformers(

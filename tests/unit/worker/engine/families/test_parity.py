@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.support.models.vocabularies import CORPUS
 from tests.support.models.windows import mixed_window
+from tests.support.models.zoo import FAMILIES
 from worker.engine.scorer import PairWindow, Scorer
 
 pytestmark = pytest.mark.slow
@@ -26,6 +27,7 @@ PACKED = (
     "modernbert-local-last",
     "modernbert-mean",
     "demo",
+    *FAMILIES,
 )
 LONG = ("xlm-roberta", "modernbert-local-last", "modernbert-mean")
 # Of logits up to 1. Larger ones have fewer digits after the point, in the reference, too.
@@ -125,9 +127,9 @@ def test_activation_is_the_folders_own(checkpoints: dict[str, Path]) -> None:
 
 
 def test_other_architectures_are_padded_and_report_the_reason(checkpoints: dict[str, Path]) -> None:
-    scorer = Scorer.load(checkpoints["distilbert"], precision="fp32")
+    scorer = Scorer.load(checkpoints["megatron-bert"], precision="fp32")
     window = mixed_window()
     assert scorer.info.path == "padded"
-    assert scorer.info.path_reason == "no packed forward for distilbert"
-    expected = reference(checkpoints["distilbert"], window)
+    assert scorer.info.path_reason == "no packed forward for megatron-bert"
+    expected = reference(checkpoints["megatron-bert"], window)
     assert_equal(score(scorer, window), expected)

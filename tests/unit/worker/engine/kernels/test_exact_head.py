@@ -28,9 +28,11 @@ PATHS: dict[str, tuple[str, Builder]] = {
     "xlm-roberta": ("packed", partial(zoo.xlm_roberta, positions=514)),
     "modernbert": ("packed", zoo.modernbert),
     "modernbert-mean": ("packed", partial(zoo.modernbert, pooling="mean")),
-    "electra": ("padded", partial(zoo.bert_like, kind="electra")),
-    "distilbert": ("padded", partial(zoo.bert_like, kind="distilbert")),
-    "albert": ("padded", partial(zoo.bert_like, kind="albert")),
+    "electra": ("packed", partial(zoo.bert_like, kind="electra")),
+    "distilbert": ("packed", partial(zoo.bert_like, kind="distilbert")),
+    "albert": ("packed", partial(zoo.bert_like, kind="albert")),
+    "megatron-bert": ("padded", partial(zoo.bert_like, kind="megatron-bert")),
+    "prelayernorm": ("padded", partial(zoo.bert_like, kind="roberta-prelayernorm")),
     "mpnet": ("padded", partial(zoo.bert_like, kind="mpnet")),
     "deberta": ("padded", zoo.deberta),
     "gte": ("padded", zoo.gte),
@@ -75,11 +77,10 @@ def lift(folder: Path, by: float) -> None:
 
 CAUSAL = [name for name, (path, _) in PATHS.items() if path == "causal"]
 HEADS = {
-    "distilbert": {"pre_classifier", "classifier"},
-    "albert": {"albert.pooler", "classifier"},
-    "deberta": {"pooler.dense", "classifier"},
+    "megatron-bert": {"bert.pooler.dense", "classifier"},
+    "prelayernorm": {"classifier.dense", "classifier.out_proj"},
 }
-IN_FP16 = ("bert", "distilbert", "deberta", "qwen3-classifier", "qwen3")
+IN_FP16 = ("bert", "megatron-bert", "deberta", "qwen3-classifier", "qwen3")
 
 
 def build(name: str, folder: Path) -> Path:
@@ -127,7 +128,7 @@ def test_two_rows_of_the_head_give_the_logits_of_the_whole(name: str, tmp_path: 
     np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["distilbert", "albert", "deberta", "qwen3", "qwen3-tied"])
+@pytest.mark.parametrize("name", [*HEADS, "qwen3", "qwen3-tied"])
 def test_the_weights_of_the_head_are_those_of_the_file(name: str, tmp_path: Path) -> None:
     folder = build(name, tmp_path / name)
     stored = load_file(folder / "model.safetensors")
