@@ -57,7 +57,11 @@ _PANELS: dict[str, tuple[str, ...]] = {
         *("query_id_col", "doc_id_col", "cluster"),
         *("input_version", "queries_version", "corpus_version"),
     ),
-    "Model": ("model_id", "model_revision", "max_length", "precision", "activation"),
+    "Model": ("model_id", "model_revision", "precision", "activation"),
+    "Lengths": (
+        *("max_length", "long_docs", "passage_tokens", "passage_stride"),
+        *("max_query_tokens", "max_document_tokens"),
+    ),
     "Output": ("top_k", "keep_cols", "explode", "trec_run", "for_reuse"),
     "Speed": ("reuse_from", "shard_pairs", "max_batch_tokens", "priority"),
     "Limits": ("max_reject_rate", "duplicates", "damaged"),

@@ -18,7 +18,7 @@ from producer.jobs.local_run import run_locally
 from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.models.locate import locate_model
 from rankmill.models.names import is_null_model
-from rankmill.models.scoring_settings import check_max_length
+from rankmill.models.scoring_settings import check_lengths
 
 OverwriteFlag = Annotated[
     bool,
@@ -47,7 +47,7 @@ def run(
     job = check(spec)  # bad input is reported before anything is started
     if not is_null_model(spec.model_id):
         folder = locate_model(spec.model_id, spec.model_revision)
-        check_max_length(spec.max_length, spec.model_id, folder)
+        check_lengths(spec, folder)
     control.check_not_elsewhere(job.output)
     before = job.output.read_manifest()
     handle, status = run_locally(

@@ -30,7 +30,7 @@ from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.contract.plan import Columns, InputFile
 from rankmill.models.locate import locate_model
 from rankmill.models.names import is_null_model, null_rate
-from rankmill.models.scoring_settings import check_max_length
+from rankmill.models.scoring_settings import check_lengths
 from rankmill.settings import settings
 from rankmill.tables.schema import with_id_types
 
@@ -188,9 +188,10 @@ def _sampled(options: JobOptions, source: Source, columns: Columns, n_sample: in
 
 def _model_folder(options: JobOptions) -> str | None:
     if is_null_model(options.model_id):
+        check_lengths(options, None)
         return None
     folder = locate_model(options.model_id, options.model_revision)
-    check_max_length(options.max_length, options.model_id, folder)
+    check_lengths(options, folder)
     return str(folder.absolute())
 
 

@@ -103,7 +103,7 @@ def check_options(spec: JobSpec) -> JobSpec:
         raise InputError(f"{spec.output_uri} is a file; the output is a folder")
     control_folder.check_output_place(spec.output_uri)
     check_model_allowed(spec.model_id)
-    check_model_if_here(spec.model_id, spec.model_revision, spec.max_length)
+    check_model_if_here(spec)
     return spec
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from rankmill.contract.base import Contract, JobId, OutputUri, Revision, Since
 from rankmill.contract.plan import InputFile
 
 Activation = Literal["auto", "none", "sigmoid"]
 Layout = Literal["pairs", "lists", "run"]
+LongDocs = Literal["truncate", "max-passage", "first-and-last", "mean-top3"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 
@@ -131,6 +132,26 @@ class JobOptions(Contract):
         description="Truncate pairs to N tokens",
         json_schema_extra=_unset("the model's maximum"),
     )
+    long_docs: Annotated[LongDocs, Since(major=2)] = Field(
+        "truncate",
+        description="Cut long documents, or score their passages and take the best one, the "
+        "better of first and last, or the mean of the best three",
+    )
+    passage_tokens: Annotated[int | None, Since(major=2)] = Field(
+        None,
+        ge=8,
+        description="Tokens of a passage, without the query",
+        json_schema_extra=_unset("what fits next to the query"),
+    )
+    passage_stride: Annotated[int, Since(major=2)] = Field(
+        0, ge=0, description="Tokens that a passage shares with the one before it"
+    )
+    max_query_tokens: Annotated[int | None, Since(major=2)] = Field(
+        None, ge=1, description="Cut queries to N tokens", json_schema_extra=_unset("no cut")
+    )
+    max_document_tokens: Annotated[int | None, Since(major=2)] = Field(
+        None, ge=1, description="Cut documents to N tokens", json_schema_extra=_unset("no cut")
+    )
     precision: Precision = Field("auto", description="Number format of the forward pass")
     activation: Activation = Field(
         "auto", description="Function from logit to score; auto: the model's own"
@@ -170,6 +191,25 @@ class JobOptions(Contract):
             except UnicodeEncodeError:
                 raise ValueError("is not UTF-8 text") from None
         return value
+
+    @model_validator(mode="after")
+    def _check_passages(self) -> Self:
+        """Refuse options of passages that contradict each other."""
+        if self.long_docs == "truncate":
+            for flag, value in (
+                ("--passage-tokens", self.passage_tokens),
+                ("--passage-stride", self.passage_stride),
+            ):
+                if value:
+                    raise ValueError(
+                        f"{flag} {value} needs --long-docs max-passage, first-and-last or mean-top3"
+                    )
+        if self.passage_tokens is not None and self.passage_stride >= self.passage_tokens:
+            raise ValueError(
+                f"--passage-stride {self.passage_stride}: passages of --passage-tokens "
+                f"{self.passage_tokens} share fewer tokens than they have; give less"
+            )
+        return self
 
 
 class JobSpec(JobOptions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rankmill.contract.base import check_revision
+from rankmill.contract.job import JobOptions
 from rankmill.models import hub
 from rankmill.models.checkpoint import check_checkpoint
 from rankmill.models.names import (
@@ -15,7 +16,7 @@ from rankmill.models.names import (
     null_rate,
 )
 from rankmill.models.permission import allowed_files, check_model_allowed, is_code_allowed
-from rankmill.models.scoring_settings import check_causal, check_max_length
+from rankmill.models.scoring_settings import check_causal, check_lengths
 from rankmill.models.store import model_store
 from rankmill.models.weights import check_layers
 from rankmill.settings import CHECKOUT
@@ -48,18 +49,20 @@ def locate_model(model_id: str, revision: str | None = None) -> Path:
     return folder
 
 
-def check_model_if_here(model_id: str, revision: str | None, max_length: int | None) -> None:
-    """Check a model and `max_length` if its files are on this machine; fetch nothing.
+def check_model_if_here(options: JobOptions) -> None:
+    """Check a job's model and its lengths if its files are on this machine; fetch nothing.
 
     Raises:
         ModelUnavailable: as `locate_model`.
-        InputError: `max_length` is more than the model takes.
+        InputError: a length is more than the model takes.
     """
+    model_id, revision = options.model_id, options.model_revision
     if is_null_model(model_id):
         null_rate(model_id)
+        check_lengths(options, None)
         return
     store = None if is_built_in_model(model_id) or is_model_folder(model_id) else model_store()
     stored = store.read(model_id) if store is not None else None
     is_stored = stored is not None and stored.resolve(revision) is not None
     if is_stored or model_id == DEMO or is_model_folder(model_id):
-        check_max_length(max_length, model_id, locate_model(model_id, revision))
+        check_lengths(options, locate_model(model_id, revision))

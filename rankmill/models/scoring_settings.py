@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.models.folder_files import MODULES, TEMPLATES, read_json
 from rankmill.models.input_length import (
@@ -22,18 +23,59 @@ from rankmill.models.input_length import (
 _DEFAULT_PAD_ID = 1
 
 
-def check_max_length(max_length: int | None, model_id: str, folder: Path) -> None:
-    """Refuse a length that the model cannot take.
+def check_lengths(options: JobOptions, folder: Path | None) -> None:
+    """Refuse lengths that the model cannot take.
+
+    Args:
+        options: a job's options.
+        folder: the model's; None for a model without a tokenizer, such as `null`.
 
     Raises:
         InputError: naming the flag, its value and the model's limit.
     """
-    limit = length_limit(folder)
+    if folder is None:
+        _refuse_any_cut(options)
+        return
+    limit, max_length = length_limit(folder), options.max_length
     if max_length is not None and limit is not None and max_length > limit:
         raise InputError(
-            f"--max-length {max_length}: {model_id} takes at most {limit} tokens; give that or "
-            "less, or leave it out"
+            f"--max-length {max_length}: {options.model_id} takes at most {limit} tokens; give "
+            "that or less, or leave it out"
         )
+    check_passage_lengths(options, max_length or limit)
+
+
+def _refuse_any_cut(options: JobOptions) -> None:
+    long_docs = None if options.long_docs == "truncate" else options.long_docs
+    for flag, value in (
+        ("--long-docs", long_docs),
+        ("--max-query-tokens", options.max_query_tokens),
+        ("--max-document-tokens", options.max_document_tokens),
+    ):
+        if value is not None:
+            raise InputError(f"{flag} {value}: {options.model_id} reads no tokens; leave it out")
+
+
+def check_passage_lengths(options: JobOptions, limit: int | None) -> None:
+    """Refuse passages, overlaps and query budgets that leave no room for the other text.
+
+    Args:
+        options: a job's options.
+        limit: the tokens of a pair, or None if it is not limited.
+
+    Raises:
+        InputError: naming the flag, its value and the limit.
+    """
+    for flag, value in (
+        ("--passage-tokens", options.passage_tokens),
+        ("--passage-stride", options.passage_stride),
+        ("--max-query-tokens", options.max_query_tokens),
+    ):
+        if value is not None and limit is not None and value >= limit:
+            raise InputError(
+                f"{flag} {value}: a pair has at most {limit} tokens, with query, passage and "
+                "special tokens; give less"
+            )
 
 
 def length_limit(folder: Path) -> int | None:

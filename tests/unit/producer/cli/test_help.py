@@ -17,7 +17,7 @@ from rankmill.contract.job import JobOptions
 from rankmill.settings import CHECKOUT, settings
 
 N_COLUMNS = 80
-PANELS = ["Arguments", "Input", "Model", "Output", "Speed", "Limits", "Options"]
+PANELS = ["Arguments", "Input", "Model", "Lengths", "Output", "Speed", "Limits", "Options"]
 
 
 def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

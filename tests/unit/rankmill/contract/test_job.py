@@ -34,6 +34,21 @@ def test_a_contract_survives_json_and_is_frozen() -> None:
         ({"input_uri": "a", "output_uri": "b", "version": "1"}, "here: version '1'"),
         ({"input_uri": "a", "output_uri": "b", "version": True}, "here: version True"),
         ({"input_uri": "a", "output_uri": "b", "top_k": 0}, "here: top_k"),
+        (
+            {"input_uri": "a", "output_uri": "b", "passage_tokens": 64},
+            "here: --passage-tokens 64 needs --long-docs",
+        ),
+        (
+            {"input_uri": "a", "output_uri": "b", "passage_stride": 4},
+            "here: --passage-stride 4 needs --long-docs",
+        ),
+        (
+            {
+                **{"input_uri": "a", "output_uri": "b", "long_docs": "max-passage"},
+                **{"passage_tokens": 64, "passage_stride": 64},
+            },
+            "here: --passage-stride 64: passages of --passage-tokens 64 share fewer",
+        ),
     ],
 )
 def test_a_wrong_contract_is_one_line(values: dict[str, object], message: str) -> None:
@@ -46,6 +61,8 @@ def test_a_job_id_depends_on_what_decides_its_result() -> None:
     name = job_id_for(spec(), (FILE,))
     assert name == job_id_for(spec(priority=9), (FILE,))
     assert name != job_id_for(spec(top_k=1), (FILE,))
+    assert name != job_id_for(spec(long_docs="max-passage"), (FILE,))
+    assert name != job_id_for(spec(max_query_tokens=9), (FILE,))
     assert name != job_id_for(spec(), (FILE.model_copy(update={"state": "6"}),))
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.models.locate import locate_model
-from rankmill.models.scoring_settings import check_causal, check_max_length, length_limit
+from rankmill.models.scoring_settings import check_causal, check_lengths, length_limit
 from rankmill.models.weights import check_layers
 from rankmill.settings import CHECKOUT
 from tests.support.models.checkpoints import BUILDERS, write_json
@@ -73,10 +74,34 @@ def test_the_limit_of_sentence_transformers_is_the_engines(
 
 def test_a_longer_pair_than_the_model_takes_is_refused() -> None:
     demo = CHECKOUT / "models" / "demo-reranker"
-    check_max_length(None, "demo", demo)
-    check_max_length(160, "demo", demo)
+    check_lengths(JobOptions(input_uri="in", model_id="demo"), demo)
+    check_lengths(JobOptions(input_uri="in", model_id="demo", max_length=160), demo)
     with pytest.raises(InputError, match="--max-length 161: demo takes at most 160 tokens"):
-        check_max_length(161, "demo", demo)
+        check_lengths(JobOptions(input_uri="in", model_id="demo", max_length=161), demo)
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"long_docs": "mean-top3", "passage_tokens": 160}, "--passage-tokens 160"),
+        ({"long_docs": "max-passage", "passage_stride": 160}, "--passage-stride 160"),
+        ({"max_query_tokens": 200}, "--max-query-tokens 200"),
+    ],
+)
+@pytest.mark.parametrize("max_length", [None, 100])
+def test_passages_that_leave_no_room_are_refused(
+    options: dict[str, Any], flag: str, max_length: int | None
+) -> None:
+    job = JobOptions(input_uri="in", model_id="demo", max_length=max_length, **options)
+    with pytest.raises(InputError, match=f"^{flag}: a pair has at most {max_length or 160} tokens"):
+        check_lengths(job, CHECKOUT / "models" / "demo-reranker")
+
+
+def test_a_model_without_a_tokenizer_has_no_passages() -> None:
+    check_lengths(JobOptions(input_uri="in", model_id="null"), None)
+    job = JobOptions(input_uri="in", model_id="null", max_document_tokens=9)
+    with pytest.raises(InputError, match=r"^--max-document-tokens 9: null reads no tokens"):
+        check_lengths(job, None)
 
 
 def test_a_language_model_that_does_not_say_how_it_reranks_is_refused(tmp_path: Path) -> None:
