@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from producer.cli.template_file import read_template
 from rankmill.contract.base import parse_given
 from rankmill.contract.job import JobOptions
 from rankmill.devices.choice import check_device
@@ -58,6 +59,10 @@ _PANELS: dict[str, tuple[str, ...]] = {
         *("input_version", "queries_version", "corpus_version"),
     ),
     "Model": ("model_id", "model_revision", "precision", "activation"),
+    "Prompt": (
+        *("prompt", "prompt_col", "chat_template", "input_template", "yes_token", "no_token"),
+        *("query_prefix", "document_prefix"),
+    ),
     "Lengths": (
         *("max_length", "long_docs", "passage_tokens", "passage_stride"),
         *("max_query_tokens", "max_document_tokens"),
@@ -67,6 +72,8 @@ _PANELS: dict[str, tuple[str, ...]] = {
     "Limits": ("max_reject_rate", "duplicates", "damaged"),
 }
 _LISTS = {"keep_cols"}
+# Given as a file, since workers see none of the producer's; the job has its text.
+_FILES = {"chat_template", "input_template"}
 
 
 def takes_job(command: Callable[..., None]) -> Callable[..., None]:
@@ -87,7 +94,11 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
         for name in options:
             value = arguments.pop(name)
             if value is not None:
-                values[name] = tuple(value.split(",")) if name in _LISTS else value
+                if name in _LISTS:
+                    value = tuple(value.split(","))
+                elif name in _FILES:
+                    value = read_template(flag(name), value)
+                values[name] = value
         command(spec=parse_given(contract, values, "", flag), **arguments)
 
     parameters = [
@@ -137,6 +148,7 @@ def _job_parameters() -> dict[str, inspect.Parameter]:
                 help=field.description,
                 show_default=meaning_unset(name) or True,
                 rich_help_panel=panel,
+                metavar="FILE" if name in _FILES else None,
             )
             parameters[name] = inspect.Parameter(
                 name,

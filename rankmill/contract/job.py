@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from rankmill.contract.base import Contract, JobId, OutputUri, Revision, Since
 from rankmill.contract.plan import InputFile
+from rankmill.placeholders import check_input_template
 
 Activation = Literal["auto", "none", "sigmoid"]
 Layout = Literal["pairs", "lists", "run"]
@@ -29,6 +30,7 @@ _FIRST_OPTIONS = frozenset(
 )
 # Fields that change no result.
 _NOT_IN_ID = frozenset({"minor", "priority", "reuse_from"})
+_MAX_TEXT = 100_000  # each worker reads a job's options, and Redis may hold them
 _FIRST_FILE_FIELDS = frozenset(
     {"version", "uri", "n_rows", "size_bytes", "state", "partition", "role"}
 )
@@ -120,6 +122,61 @@ class JobOptions(Contract):
     damaged: Literal["fail", "reject"] = Field(
         "fail", description="If a row group cannot be read: fail, or reject its rows"
     )
+    prompt: Annotated[str | None, Since(major=2)] = Field(
+        None,
+        min_length=1,
+        max_length=_MAX_TEXT,
+        description="Instruction to the model",
+        json_schema_extra=_unset("the model's own"),
+    )
+    prompt_col: Annotated[str | None, Since(major=2)] = Field(
+        None,
+        min_length=1,
+        description="Column with each query's own instruction; empty for --prompt",
+        json_schema_extra=_unset("none"),
+    )
+    chat_template: Annotated[str | None, Since(major=2)] = Field(
+        None,
+        min_length=1,
+        max_length=_MAX_TEXT,
+        description="Jinja file for messages of the roles system (the prompt), query and document",
+        json_schema_extra=_unset("the model's own"),
+    )
+    input_template: Annotated[str | None, Since(major=2)] = Field(
+        None,
+        min_length=1,
+        max_length=_MAX_TEXT,
+        description="File with the model's input: {query}, {document} and maybe {prompt} in a text",
+        json_schema_extra=_unset("the model's own"),
+    )
+    yes_token: Annotated[str | None, Since(major=2)] = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="Token that means relevant, for a language model: its text, or id:N",
+        json_schema_extra=_unset("the model's own"),
+    )
+    no_token: Annotated[str | None, Since(major=2)] = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="Token that means irrelevant; without it, the score is by --yes-token alone",
+        json_schema_extra=_unset("the model's own"),
+    )
+    query_prefix: Annotated[str | None, Since(major=2)] = Field(
+        None,
+        min_length=1,
+        max_length=_MAX_TEXT,
+        description="Text before each query",
+        json_schema_extra=_unset("none"),
+    )
+    document_prefix: Annotated[str | None, Since(major=2)] = Field(
+        None,
+        min_length=1,
+        max_length=_MAX_TEXT,
+        description="Text before each document",
+        json_schema_extra=_unset("none"),
+    )
     top_k: int | None = Field(
         None,
         ge=1,
@@ -191,6 +248,24 @@ class JobOptions(Contract):
             except UnicodeEncodeError:
                 raise ValueError("is not UTF-8 text") from None
         return value
+
+    @model_validator(mode="after")
+    def _check_templates(self) -> Self:
+        """Refuse options of the model's input that contradict each other."""
+        if self.no_token is not None and self.yes_token is None:
+            raise ValueError(f"--no-token {self.no_token} needs --yes-token")
+        if self.yes_token is not None and self.yes_token == self.no_token:
+            raise ValueError(f"--yes-token and --no-token are both {self.yes_token}")
+        if self.input_template is None:
+            return self
+        if self.chat_template is not None:
+            raise ValueError("--chat-template and --input-template: give one")
+        has_prompt = self.prompt is not None or self.prompt_col is not None
+        try:
+            check_input_template(self.input_template, has_prompt=has_prompt)
+        except ValueError as error:
+            raise ValueError(f"--input-template: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _check_passages(self) -> Self:

@@ -17,7 +17,9 @@ from rankmill.contract.job import JobOptions
 from rankmill.settings import CHECKOUT, settings
 
 N_COLUMNS = 80
-PANELS = ["Arguments", "Input", "Model", "Lengths", "Output", "Speed", "Limits", "Options"]
+PANELS = [
+    *("Arguments", "Input", "Model", "Prompt", "Lengths", "Output", "Speed", "Limits", "Options"),
+]
 
 
 def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

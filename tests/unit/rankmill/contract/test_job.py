@@ -49,6 +49,23 @@ def test_a_contract_survives_json_and_is_frozen() -> None:
             },
             "here: --passage-stride 64: passages of --passage-tokens 64 share fewer",
         ),
+        (
+            {"input_uri": "a", "output_uri": "b", "no_token": "no"},
+            "here: --no-token no needs --yes-token",
+        ),
+        (
+            {"input_uri": "a", "output_uri": "b", "yes_token": "id:7", "no_token": "id:7"},
+            "here: --yes-token and --no-token are both id:7",
+        ),
+        (
+            {
+                **{"input_uri": "a", "output_uri": "b", "chat_template": "{{ messages }}"},
+                "input_template": "{query}{document}",
+            },
+            "here: --chat-template and --input-template: give one",
+        ),
+        ({"input_uri": "a", "output_uri": "b", "prompt": ""}, "here: prompt ''"),
+        ({"input_uri": "a", "output_uri": "b", "input_template": "{query}"}, "no {document}"),
     ],
 )
 def test_a_wrong_contract_is_one_line(values: dict[str, object], message: str) -> None:
@@ -63,6 +80,8 @@ def test_a_job_id_depends_on_what_decides_its_result() -> None:
     assert name != job_id_for(spec(top_k=1), (FILE,))
     assert name != job_id_for(spec(long_docs="max-passage"), (FILE,))
     assert name != job_id_for(spec(max_query_tokens=9), (FILE,))
+    assert name != job_id_for(spec(prompt="p"), (FILE,))
+    assert name != job_id_for(spec(prompt_col="p"), (FILE,))
     assert name != job_id_for(spec(), (FILE.model_copy(update={"state": "6"}),))
 
 
