@@ -122,15 +122,18 @@ INLINE __mmask16 within(int k, int low, int high) {
 /* Turn a row of scores into e to the power of their distance to the largest; return the sum. */
 TARGET INLINE float exponentials(float *scores, uint16_t *weights, int from, int to, int low,
                                  int high, float scale, const enum kind kind) {
-    __m512 most = _mm512_set1_ps(-__builtin_inff());
-    for (int k = from; k < to; k += LANES)
-        most = _mm512_mask_max_ps(most, within(k, low, high), most,
-                                  _mm512_load_ps(scores + k - from));
-    __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most)), sum = _mm512_setzero_ps();
-    __m512 factor = _mm512_set1_ps(scale * 1.44269504f); /* e to the power of x, as one of two */
+    __m512 most = _mm512_set1_ps(-__builtin_inff()), sum = _mm512_setzero_ps();
     for (int k = from; k < to; k += LANES) {
-        __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(scores + k - from), top), factor);
-        __m512 weight = _mm512_maskz_mov_ps(within(k, low, high), power_of_two(x, kind == FP32));
+        const __m512 x = _mm512_load_ps(scores + k - from);
+        if (k >= low && k + LANES <= high) most = _mm512_max_ps(most, x);
+        else most = _mm512_mask_max_ps(most, within(k, low, high), most, x);
+    }
+    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+    const __m512 factor = _mm512_set1_ps(scale * 1.44269504f); /* e to the power of x, as one of two */
+    for (int k = from; k < to; k += LANES) {
+        const __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(scores + k - from), top), factor);
+        __m512 weight = power_of_two(x, kind);
+        if (k < low || k + LANES > high) weight = _mm512_maskz_mov_ps(within(k, low, high), weight);
         sum = _mm512_add_ps(sum, weight);
         if (kind == FP32) _mm512_store_ps(scores + k - from, weight);
         else _mm256_store_si256((void *)(weights + k - from), (__m256i)_mm512_cvtneps_pbh(weight));
@@ -180,9 +183,8 @@ TARGET INLINE void attend(const Attention *job, Scratch *scratch, int pair, int 
             const __m512 share = _mm512_set1_ps(1.0f / sums[i]);
             char *line = out + (q + i) * out_bytes;
             for (int c = 0; c < width; c += LANES) {
-                __m512 x = _mm512_mul_ps(_mm512_loadu_ps(mixed + i * MOST_WIDTH + c), share);
-                if (kind == FP32) _mm512_storeu_ps((float *)line + c, x);
-                else _mm256_storeu_si256((void *)(line + c * 2), (__m256i)_mm512_cvtneps_pbh(x));
+                const __m512 x = _mm512_loadu_ps(mixed + i * MOST_WIDTH + c);
+                store(line, c, _mm512_mul_ps(x, share), kind);
             }
         }
     }

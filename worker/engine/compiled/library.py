@@ -16,10 +16,16 @@ from worker.engine.compiled.build import library_name
 _logger = logging.getLogger(__name__)
 
 _FP32, _BF16, _INT8 = 1, 2, 4
+_OUTSIDE = 2  # what a kernel returns
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
 _ARGUMENTS = {
     "rankmill_attend": [_POINTER] * 3 + [_INT] * 7 + [_FLOAT, _INT, _POINTER],
     "rankmill_int8_linear": [_POINTER] * 6 + [_INT] * 6 + [_POINTER],
+    "rankmill_norm": [_POINTER, _INT]
+    + [_POINTER] * 4
+    + [_INT] * 2
+    + [_FLOAT, _INT, _INT, _POINTER],
+    "rankmill_rotate": [_POINTER] * 3 + [_INT] * 6 + [_POINTER],
 }
 
 
@@ -44,7 +50,7 @@ class Library:
         self._parallel = ctypes.cast(parallel, _POINTER) if parallel else None
 
     def has(self, dtype: torch.dtype) -> bool:
-        """Return whether attention in this dtype can run."""
+        """Return whether the kernels can run in this dtype."""
         return bool(self._dtypes.get(dtype, 0))
 
     def call(self, name: str, *arguments: Any) -> None:
@@ -54,9 +60,13 @@ class Library:
 
         Raises:
             RuntimeError: there is no memory, in the words of torch's own allocator.
+            IndexError: an index is outside its table.
         """
         values = [one.data_ptr() if isinstance(one, torch.Tensor) else one for one in arguments]
-        if getattr(self._library, name)(*values, torch.get_num_threads(), self._parallel):
+        failed = getattr(self._library, name)(*values, torch.get_num_threads(), self._parallel)
+        if failed == _OUTSIDE:
+            raise IndexError(f"{name}: an index is outside its table")
+        if failed:
             raise RuntimeError(f"DefaultCPUAllocator: can't allocate memory for {name}")
 
 

@@ -11,6 +11,7 @@ from worker.engine.batches.batching import TokenBatch
 from worker.engine.families.family import Family, Kernels
 from worker.engine.kernels.heads import Head, classifier
 from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Norm, fused
+from worker.engine.kernels.rotary import Rotary, Turn
 
 _LOCAL = "sliding_attention"
 
@@ -33,7 +34,10 @@ class _ModernBert:
         self._words = Embedding(base.embeddings.tok_embeddings.weight, dtype=dtype)
         self._norm = Norm(base.embeddings.norm, dtype=dtype)
         self._rotaries = {
-            kind: _Rotary(base.rotary_emb, kind, config) for kind in set(config.layer_types)
+            kind: Rotary(
+                getattr(base.rotary_emb, f"{kind}_inv_freq"), config.max_position_embeddings, dtype
+            )
+            for kind in set(config.layer_types)
         }
         self._layers = kernels.stack(base.layers, lambda layer: _Layer(layer, config, kernels))
         self._final_norm = Norm(base.final_norm, dtype=dtype)
@@ -43,7 +47,7 @@ class _ModernBert:
         """Return logits as `Forward.forward`."""
         batch = batch.filled_up()
         x = self._norm(self._words(batch.ids))
-        turns = {kind: rotary(batch.positions) for kind, rotary in self._rotaries.items()}
+        turns = {kind: rotary.at(batch.positions) for kind, rotary in self._rotaries.items()}
         for layer in self._layers.body:
             x = layer.every_token(x, batch, turns)
         last = self._layers.last
@@ -62,25 +66,7 @@ def _own_head(model: Any) -> Head:
     )
 
 
-class _Rotary:
-    """Rotary angles as complex numbers in fp32; one product turns two numbers at once.
-
-    They are a table, because a cosine at the end of a long tensor takes another code path, and gets
-    other bits, than one in its middle.
-    """
-
-    def __init__(self, module: Any, kind: str, config: Any) -> None:
-        frequencies = getattr(module, f"{kind}_inv_freq").detach().float()
-        places = torch.arange(config.max_position_embeddings, device=frequencies.device)
-        angles = (places[:, None].float() * frequencies)[:, None, None]
-        self._turns = torch.complex(angles.cos(), angles.sin())
-
-    def __call__(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return (tokens, 1, 1, head_dim / 2), to multiply query and key: (tokens, 2, heads, ·)."""
-        return self._turns[positions]
-
-
-_Turns = dict[str, torch.Tensor]
+_Turns = dict[str, Turn]
 
 
 class _Layer:
@@ -113,14 +99,10 @@ class _Layer:
 
     def _project(self, x: torch.Tensor, turns: _Turns) -> torch.Tensor:
         normed = x if self._attention_norm is None else self._attention_norm(x)
-        qkv = self._qkv(normed).view(len(x), 3, self._heads, -1)
-        pairs = torch.view_as_complex(qkv[:, :2].float().view(len(x), 2, self._heads, -1, 2))
-        qkv[:, :2] = torch.view_as_real(pairs.mul_(turns[self._kind])).flatten(-2)
-        return qkv
+        return turns[self._kind](self._qkv(normed).view(len(x), 3, self._heads, -1))
 
     def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        x = x + self._mix(attended)
-        normed = self._mlp_norm(x)
+        x, normed = self._mlp_norm.with_sum(x, self._mix(attended))
         return x + self._narrow(self._hidden(normed).mul_(self._gate(normed)))
 
 

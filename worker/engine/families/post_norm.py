@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.families.family import Kernels
@@ -70,22 +69,20 @@ class PostNormEmbeddings:
         positions = getattr(module, "position_embeddings", None)
         self._positions = None if positions is None else Embedding(positions.weight, dtype=dtype)
         types = getattr(module, "token_type_embeddings", None)
-        self._types = None if types is None else types.weight.detach().to(dtype)
+        self._types = None if types is None else Embedding(types.weight, dtype=dtype)
         self._norm = Norm(module.LayerNorm, dtype=dtype)
         self._projection = None if projection is None else fused(kernels.linear, projection)
         self._padding = padding
 
     def __call__(self, batch: TokenBatch) -> torch.Tensor:
         """Return the embeddings of a batch, (tokens, width)."""
-        x = self._words(batch.ids)
+        sources = [self._words(batch.ids)]
         if self._types is not None:
-            of_type = (
-                self._types[0] if batch.types is None else F.embedding(batch.types, self._types)
-            )
-            x = x + of_type
+            types = torch.zeros_like(batch.ids) if batch.types is None else batch.types
+            sources.append(self._types(types))
         if self._positions is not None:
-            x = x + self._positions(self._place(batch))
-        x = self._norm(x)
+            sources.append(self._positions(self._place(batch)))
+        x = self._norm(*sources)
         return x if self._projection is None else self._projection(x)
 
     def _place(self, batch: TokenBatch) -> torch.Tensor:
@@ -188,5 +185,5 @@ class PostNormLayer:
         return self._qkv(x).view(len(x), 3, self._heads, -1)
 
     def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        x = self._mix_norm(x + self._mix(attended))
-        return self._out_norm(x + self._feed_forward(x))
+        x = self._mix_norm(x, self._mix(attended))
+        return self._out_norm(x, self._feed_forward(x))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from worker.engine.batches.batching import ROW_STEP, TokenBatch
+from worker.engine.kernels.compiled_rows import Rows, norm_of_sum, rows_kernels
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 Linear = Callable[[torch.Tensor], torch.Tensor]
@@ -143,12 +144,11 @@ class Embedding:
 
     def __init__(self, weight: torch.Tensor, *, dtype: torch.dtype) -> None:
         stays = weight.device.type == "cpu"
-        self._rows = weight.detach() if stays else weight.detach().to(dtype)
-        self._dtype = dtype
+        self._table = weight.detach() if stays else weight.detach().to(dtype)
 
-    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return (tokens, width) for (tokens,)."""
-        return F.embedding(ids, self._rows).to(self._dtype)
+    def __call__(self, ids: torch.Tensor) -> Rows:
+        """Return the rows of int32 ids (tokens,)."""
+        return Rows(self._table, ids)
 
 
 class Norm:
@@ -156,13 +156,41 @@ class Norm:
 
     def __init__(self, module: nn.LayerNorm, *, dtype: torch.dtype) -> None:
         self._shape = tuple(module.normalized_shape)
+        self._eps, self._dtype = module.eps, dtype
         self._weight = _padded(module.weight, dtype)
         self._bias = None if module.bias is None else _padded(module.bias, dtype)
-        self._eps = module.eps
+        self._kernels = rows_kernels(self._weight, self._shape[-1])
+        if self._kernels is not None:
+            self._weight = self._weight.float()
+            self._bias = None if self._bias is None else self._bias.float()
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (rows, width) normalised by row."""
-        return F.layer_norm(x, self._shape, self._weight, self._bias, self._eps)
+    def __call__(self, *sources: torch.Tensor | Rows) -> torch.Tensor:
+        """Return (rows, width), the sum of up to three sources normalised by row."""
+        return self._normed(sources, keeps_sum=False)[1]
+
+    def with_sum(self, *sources: torch.Tensor | Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the sources, and the sum normalised by row."""
+        total, normed = self._normed(sources, keeps_sum=True)
+        assert total is not None
+        return total, normed
+
+    def _normed(
+        self, sources: Sequence[torch.Tensor | Rows], *, keeps_sum: bool
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        weight, bias, dtype = self._weight, self._bias, self._dtype
+        if self._kernels is not None:
+            return norm_of_sum(
+                self._kernels, sources, weight, bias, self._eps, dtype, keeps_sum=keeps_sum
+            )
+        first, *others = (self._tensor(source) for source in sources)
+        for other in others:
+            first = first + other
+        return first, F.layer_norm(first, self._shape, weight, bias, self._eps)
+
+    def _tensor(self, source: torch.Tensor | Rows) -> torch.Tensor:
+        if isinstance(source, Rows):
+            return F.embedding(source.places, source.table).to(self._dtype)
+        return source
 
 
 def exact(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:

@@ -32,7 +32,7 @@ from worker.engine.families.stack import Stacks
 from worker.engine.folder import weights as folder_weights
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.kernels.attention import GroupedAttention
-from worker.engine.kernels.layers import Embedding, Forward
+from worker.engine.kernels.layers import Embedding, Forward, Norm
 from worker.engine.kernels.precision import Resolved, numerics
 from worker.engine.scorer import Scorer
 
@@ -174,19 +174,20 @@ def test_transformers_loads_or_refuses_what_does_not_fit(
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [32, 7])  # the second is not for the compiled kernels
 def test_rows_that_are_cast_when_read_are_those_of_a_cast_table(
-    stored: torch.dtype, dtype: torch.dtype
+    stored: torch.dtype, dtype: torch.dtype, width: int
 ) -> None:
-    table = torch.randn(50, 7).to(stored)
-    ids = torch.tensor([3, 3, 49, 0])
-    assert torch.equal(Embedding(table, dtype=dtype)(ids), table.float().to(dtype)[ids])
+    table = torch.randn(50, width).to(stored)
+    ids = torch.tensor([3, 3, 49, 0], dtype=torch.int32)
+    norm = Norm(torch.nn.LayerNorm(width), dtype=dtype)
+    expected = norm(Embedding(table.float(), dtype=dtype)(ids))
+    assert torch.equal(norm(Embedding(table, dtype=dtype)(ids)), expected)
 
 
 def copied(source: ModelFolder, precision: Resolved) -> Forward:
     """Return the forward of a model of transformers whose weights are all in memory in fp32."""
     model, how = transformers_model(source), numerics(precision)
-    for embedding in (each for each in model.modules() if isinstance(each, torch.nn.Embedding)):
-        embedding.to(how.dtype)
     family = family_of(source.config)
     assert isinstance(family, Family)
     kernels = Kernels(how.dtype, how.linear, GroupedAttention(), Stacks(None).kept)

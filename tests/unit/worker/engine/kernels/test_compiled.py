@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from tests.support.models.windows import batch_of
 from worker.engine.compiled import build
 from worker.engine.compiled.library import Library, library
 from worker.engine.kernels.compiled_attention import CompiledAttention, compiled_attention
-from worker.engine.kernels.layers import ACTIVATIONS
+from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Norm
 from worker.engine.kernels.quantized import CompiledInt8Linear, Int8Linear, int8_linear
+from worker.engine.kernels.rotary import Rotary
 
 FLAGS = Path("/proc/cpuinfo").read_text().split()
 needs = {
@@ -94,6 +96,57 @@ def test_other_heads_and_types_are_left_to_torch() -> None:
     assert not compiled_attention("cpu", torch.float32, 288)
     assert not compiled_attention("cpu", torch.float16, 32)
     assert not compiled_attention("cuda", torch.bfloat16, 64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_norm_of_a_sum_of_rows(kernels: Library, dtype: torch.dtype, has_bias: bool) -> None:
+    torch.manual_seed(0)
+    module = nn.LayerNorm(80, bias=has_bias)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_()
+    norm = Norm(module, dtype=dtype)
+    own = torch.randn(131, 80).to(dtype)
+    tables = [torch.randn(7, 80, dtype=stored) for stored in (torch.float16, torch.bfloat16)]
+    places = torch.randint(7, (131,), dtype=torch.int32)
+    sources = [own, *(Embedding(table, dtype=dtype)(places) for table in tables)]
+    exact = own.double() + sum(table.double()[places] for table in tables)
+    with torch.inference_mode():
+        expected = module.to(dtype).double()(exact)
+        total, out = norm.with_sum(*sources)
+        tolerance = 2e-6 if dtype == torch.float32 else 5e-2
+        torch.testing.assert_close(total.double(), exact, rtol=0, atol=tolerance)
+        torch.testing.assert_close(out.double(), expected, rtol=0, atol=tolerance)
+        torch.set_num_threads(2)  # the fixture `one_thread` restores it
+        assert torch.equal(norm(*sources), out)
+        assert torch.equal(norm(own[70:71]), norm(own)[70:71])
+
+
+@needs[torch.float32]
+@pytest.mark.parametrize("place", [-1, 7, 2**31 - 1])
+def test_a_row_outside_its_table_is_an_error(kernels: Library, place: int) -> None:
+    norm = Norm(nn.LayerNorm(16), dtype=torch.float32)
+    embedding = Embedding(torch.randn(7, 16), dtype=torch.float32)
+    with pytest.raises(IndexError, match="outside its table"):
+        norm(embedding(torch.tensor([0, place], dtype=torch.int32)))
+    rotary = Rotary(torch.rand(8), 7, torch.float32)
+    with pytest.raises(IndexError, match="outside its table"):
+        rotary.at(torch.tensor([0, place], dtype=torch.int32))(torch.randn(2, 3, 1, 16))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rotation(kernels: Library, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    frequencies, positions = torch.rand(16), torch.randint(90, (131,), dtype=torch.int32)
+    qkv = torch.randn(131, 3, 5, 32).to(dtype)
+    angles = (positions[:, None].double() * frequencies)[:, None, None]
+    pairs = torch.view_as_complex(qkv[:, :2].double().unflatten(-1, (-1, 2)))
+    expected = torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
+    out = Rotary(frequencies, 90, dtype).at(positions)(qkv.clone())
+    tolerance = 3e-5 if dtype == torch.float32 else 4e-2
+    torch.testing.assert_close(out[:, :2].double(), expected, rtol=0, atol=tolerance)
+    assert torch.equal(out[:, 2], qkv[:, 2])
 
 
 @needs[torch.int8]
