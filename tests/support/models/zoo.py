@@ -92,21 +92,33 @@ def xlm_roberta(folder: Path, positions: int, **written: Any) -> Path:
     return save(folder, tokenizer, model, max_length=positions - 2, **written)
 
 
-def gte(folder: Path) -> Path:
+def gte(folder: Path, **options: Any) -> Path:
     tokenizer = unigram()
     config = hf.GteConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=8192,
         num_hidden_layers=2,
-        num_labels=1,
         pad_token_id=1,
-        **SMALL,
+        **({"num_labels": 1} | SMALL | options),
     )
     model = AutoModelForSequenceClassification.from_config(config)
     return save(folder, tokenizer, model, max_length=8192)
 
 
-def deberta(folder: Path, num_labels: int = 1) -> Path:
+_MXBAI = {
+    "num_labels": 1,
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "max_relative_positions": -1,
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+
+
+def deberta(folder: Path, **options: Any) -> Path:
     special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     backend = Tokenizer(models.Unigram())
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()])
@@ -133,17 +145,7 @@ def deberta(folder: Path, num_labels: int = 1) -> Path:
         pad_token_id=0,
         max_position_embeddings=512,
         num_hidden_layers=2,
-        num_labels=num_labels,
-        relative_attention=True,
-        position_buckets=256,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        pos_att_type=["p2c", "c2p"],
-        max_relative_positions=-1,
-        position_biased_input=False,
-        type_vocab_size=0,
-        pooler_hidden_size=32,
-        **SMALL,
+        **(_MXBAI | SMALL | options),
     )
     model = AutoModelForSequenceClassification.from_config(config)
     return save(folder, tokenizer, model, max_length=512)
@@ -231,4 +233,23 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
             "num_labels": 2,
         },
     ),
+    "mpnet": partial(bert_like, kind="mpnet"),
+    "deberta": partial(deberta, position_buckets=32),
+    "deberta-c2p": partial(
+        deberta,
+        pos_att_type=["c2p"],
+        share_att_key=False,
+        position_buckets=-1,
+        norm_rel_ebd="none",
+        max_relative_positions=24,
+    ),
+    "deberta-p2c": partial(
+        deberta,
+        pos_att_type=["p2c"],
+        share_att_key=False,
+        position_biased_input=True,
+        type_vocab_size=2,
+        pooler_hidden_act="tanh",
+    ),
+    "gte": partial(gte, type_vocab_size=0, **WIDER),
 }

@@ -168,7 +168,8 @@ def _packed(source: ModelFolder, family: Family, device: str, precision: Resolve
     how = numerics(precision)
     attention = _attention(device, how.dtype, head_dim)
     compiled = library()
-    is_compiled = isinstance(attention, CompiledAttention) or precision == "int8"
+    attends_compiled = isinstance(attention, CompiledAttention) and not family.has_own_attention
+    is_compiled = attends_compiled or precision == "int8"
 
     def exact() -> Forward:
         fp32 = numerics("fp32")

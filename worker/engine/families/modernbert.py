@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.families.family import Family, Kernels
 from worker.engine.kernels.heads import Head, classifier
-from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Norm, fused
-from worker.engine.kernels.rotary import Rotary, Turn
+from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Gated, Norm, fused
+from worker.engine.kernels.rotary import Rotary, Turn, paired
 
 _LOCAL = "sliding_attention"
 
@@ -78,16 +77,20 @@ class _Layer:
         self._heads = config.num_attention_heads
         self._attention = kernels.attention
         self._attention_norm = None if first else Norm(module.attn_norm, dtype=dtype)
-        self._qkv = fused(linear, _paired(module.attn.Wqkv, self._heads))
+        self._qkv = fused(
+            linear, paired(module.attn.Wqkv.weight, module.attn.Wqkv.bias, self._heads)
+        )
         self._mix = fused(linear, module.attn.Wo)
         self._mlp_norm = Norm(module.mlp_norm, dtype=dtype)
         # The hidden and the gate half of a gated layer, each with a contiguous output.
         gated = module.mlp.Wi
         weights = gated.weight.chunk(2)
         biases = (None, None) if gated.bias is None else gated.bias.chunk(2)
-        self._hidden = linear(weights[0], biases[0], activation=config.hidden_activation)
-        self._gate = linear(weights[1], biases[1])
-        self._narrow = fused(linear, module.mlp.Wo)
+        self._feed_forward = Gated(
+            hidden=linear(weights[0], biases[0], activation=config.hidden_activation),
+            gate=linear(weights[1], biases[1]),
+            narrow=fused(linear, module.mlp.Wo),
+        )
 
     def every_token(self, x: torch.Tensor, batch: TokenBatch, turns: _Turns) -> torch.Tensor:
         qkv = self._project(x, turns)
@@ -103,24 +106,7 @@ class _Layer:
 
     def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         x, normed = self._mlp_norm.with_sum(x, self._mix(attended))
-        return x + self._narrow(self._hidden(normed).mul_(self._gate(normed)))
-
-
-def _paired(module: Any, heads: int) -> nn.Linear:
-    """Return Wqkv with the two numbers that a rotation turns next to each other.
-
-    Query and key are permuted alike, which leaves their product unchanged.
-    """
-    n_out, n_in = module.weight.shape
-    head_dim = n_out // (3 * heads)
-    places = torch.arange(n_out).view(3, heads, 2, head_dim // 2)
-    places[:2] = places[:2].transpose(2, 3).reshape(2, heads, 2, head_dim // 2)
-    order = places.flatten()
-    paired = nn.Linear(n_in, n_out, bias=module.bias is not None, device="meta")
-    paired.weight = nn.Parameter(module.weight.detach()[order], requires_grad=False)
-    if module.bias is not None:
-        paired.bias = nn.Parameter(module.bias.detach()[order], requires_grad=False)
-    return paired
+        return x + self._feed_forward(normed)
 
 
 FAMILY = Family(

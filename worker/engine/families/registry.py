@@ -11,10 +11,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.engine.families import albert, bert, distilbert, modernbert
+from worker.engine.families import albert, bert, deberta, distilbert, gte, modernbert, mpnet
 from worker.engine.families.family import Family
 
-FAMILIES = (bert.FAMILY, distilbert.FAMILY, albert.FAMILY, modernbert.FAMILY)
+FAMILIES = (
+    bert.FAMILY,
+    distilbert.FAMILY,
+    albert.FAMILY,
+    mpnet.FAMILY,
+    deberta.FAMILY,
+    gte.FAMILY,
+    modernbert.FAMILY,
+)
 
 
 def family_of(config: Any) -> Family | None:

@@ -6,6 +6,7 @@ and dtype, never by the number of pairs in a batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
@@ -26,11 +27,6 @@ _SDPA_QUERIES = 32
 
 # Up to this many tokens, a mask over all scores is cheaper than blocks of a sliding window.
 _SLIDING_MIN_LENGTH = 256
-
-# PyTorch sends a product of b matrices (m, k) x (k, n) to oneDNN when b * m * k * n is above this
-# (mkldnn_gemm_min_size in aten/native/mkldnn/Matmul.cpp), and another kernel rounds differently.
-# One pair alone must be above it, or the number of pairs would decide its bits.
-_ONEDNN_MIN_PRODUCT = 16 * 16 * 16
 
 # Queries in a block of sliding-window attention; work is proportional to it plus two windows.
 _BLOCK = 128
@@ -58,6 +54,10 @@ class Attention(Protocol):
 class GroupedAttention:
     """The `Attention` of CPUs, and of fp32 on any device."""
 
+    def __init__(self, bias: Callable[[int], torch.Tensor] | None = None) -> None:
+        """Take what is added to the scores of texts of a length, (heads, queries, keys)."""
+        self._bias = bias
+
     def every_token(
         self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
     ) -> torch.Tensor:
@@ -67,7 +67,13 @@ class GroupedAttention:
             rows = slice(group.start, group.start + group.n_pairs * group.length)
             by_bmm = qkv.dtype != torch.float32 and group.length <= _BMM_MAX_LENGTH
             query, key, value = _heads(qkv[rows].float() if by_bmm else qkv[rows], group)
-            attended = _attend(query, key, value, window, by_bmm=by_bmm)
+            mask = self._mask(query, window)
+            if mask is None and window is not None and group.length > window + 1:
+                attended = _sliding(query, key, value, window)
+            elif by_bmm:
+                attended = _bmm(query, key, value, mask)
+            else:
+                attended = _sdpa(query, key, value, mask)
             shaped = out[rows].view(group.n_pairs, group.length, *qkv.shape[2:])
             shaped.copy_(attended.transpose(1, 2))
         return out
@@ -80,14 +86,26 @@ class GroupedAttention:
         for group in batch.groups:
             rows = slice(group.start, group.start + group.n_pairs * group.length)
             query, key, value = _heads(qkv[rows].float(), group)
+            bias = None if self._bias is None else self._bias(group.length)
             if window is None and qkv.dtype == torch.float32:
                 block = query[:, :, :_SDPA_QUERIES]
-                attended = F.scaled_dot_product_attention(block, key, value)[:, :, :1]
+                mask = None if bias is None else bias[:, :_SDPA_QUERIES]
+                attended = _sdpa(block, key, value, mask)[:, :, :1]
             else:
                 reach = slice(None) if window is None else slice(window + 1)
-                attended = _bmm(query[:, :, :1], key[:, :, reach], value[:, :, reach])
+                mask = None if bias is None else bias[:, :1, reach]
+                attended = _bmm(query[:, :, :1], key[:, :, reach], value[:, :, reach], mask)
             outs.append(attended.reshape(group.n_pairs, -1))
         return torch.cat(outs).to(qkv.dtype)
+
+    def _mask(self, query: torch.Tensor, window: int | None) -> torch.Tensor | None:
+        """Return what to add to the scores of every query; None where a window has blocks."""
+        length = query.shape[2]
+        if self._bias is not None:
+            return self._bias(length).to(query.dtype)
+        if window is None or not window + 1 < length <= _SLIDING_MIN_LENGTH:
+            return None
+        return _reach(length, window, query.dtype, query.device)
 
 
 def _heads(rows: torch.Tensor, group: LengthGroup) -> tuple[torch.Tensor, ...]:
@@ -96,22 +114,11 @@ def _heads(rows: torch.Tensor, group: LengthGroup) -> tuple[torch.Tensor, ...]:
     return tuple(part.transpose(1, 2) for part in shaped.unbind(2))
 
 
-def _attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    window: int | None,
-    *,
-    by_bmm: bool,
+def _sdpa(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    length = query.shape[2]
-    mask = None
-    if window is not None and length > window + 1:
-        if length > _SLIDING_MIN_LENGTH:
-            return _sliding(query, key, value, window)
-        mask = _reach(length, window, query.dtype, query.device)
-    if by_bmm:
-        return _bmm(query, key, value, mask)
+    # With a mask of three axes torch takes a kernel whose sums depend on the number of pairs.
+    mask = None if mask is None else mask[None]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
@@ -125,6 +132,8 @@ def _bmm(
     shape = query.shape
     query, key, value = (part.reshape(-1, part.shape[2], shape[3]) for part in (query, key, value))
     added = query.new_zeros(1, 1, 1) if mask is None else mask
+    if len(added) > 1:  # a head's own
+        added = added.repeat(shape[0], 1, 1)
     beta = 0 if mask is None else 1
     weights = torch.baddbmm(added, query, key.transpose(1, 2), beta=beta, alpha=shape[3] ** -0.5)
     return torch.bmm(weights.softmax(-1), value).view(shape)

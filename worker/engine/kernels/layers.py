@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -134,6 +135,19 @@ def _can_pack(weight: torch.Tensor) -> bool:
     if not all(hasattr(torch.ops.mkldnn, name) for name in names):
         return False
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # not without AVX512
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A feed-forward part whose hidden numbers, activated, are multiplied by those of a gate."""
+
+    hidden: Linear
+    gate: Linear
+    narrow: Linear
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (rows, out) for (rows, in)."""
+        return self.narrow(self.hidden(x).mul_(self.gate(x)))
 
 
 class Embedding:

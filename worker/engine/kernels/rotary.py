@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
+from worker.engine.batches.batching import TokenBatch
+from worker.engine.kernels.attention import Attention
 from worker.engine.kernels.compiled_rows import rotate, rows_kernels
 
 # Turns queries and keys of (tokens, 3, heads, head_dim), in place where it can.
@@ -54,3 +57,47 @@ class Rotary:
             return qkv
 
         return turn
+
+
+def paired(weight: torch.Tensor, bias: torch.Tensor | None, heads: int) -> nn.Linear:
+    """Return the layer of query, key and value that puts the two numbers of a turn side by side.
+
+    Query and key are permuted alike, which leaves their product unchanged.
+
+    Args:
+        weight: (3 * heads * head_dim, in), query first.
+        bias: (3 * heads * head_dim,).
+        heads: the number of attention heads.
+    """
+    n_out, n_in = weight.shape
+    head_dim = n_out // (3 * heads)
+    places = torch.arange(n_out).view(3, heads, 2, head_dim // 2)
+    places[:2] = places[:2].transpose(2, 3).reshape(2, heads, 2, head_dim // 2)
+    order = places.flatten()
+    made = nn.Linear(n_in, n_out, bias=bias is not None, device="meta")
+    made.weight = nn.Parameter(weight.detach()[order], requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach()[order], requires_grad=False)
+    return made
+
+
+class RotaryAttention:
+    """The `Attention` of another one, after the turns; `qkv` is of `paired` weights."""
+
+    def __init__(self, attention: Attention, rotary: Rotary) -> None:
+        self._attention = attention
+        self._rotary = rotary
+
+    def every_token(
+        self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
+    ) -> torch.Tensor:
+        """Return the output as `Attention.every_token`."""
+        turned = self._rotary.at(batch.positions)(qkv)
+        return self._attention.every_token(turned, batch, window)
+
+    def first_token(
+        self, qkv: torch.Tensor, batch: TokenBatch, window: int | None = None
+    ) -> torch.Tensor:
+        """Return the output as `Attention.first_token`."""
+        turned = self._rotary.at(batch.positions)(qkv)
+        return self._attention.first_token(turned, batch, window)

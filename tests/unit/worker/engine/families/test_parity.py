@@ -29,7 +29,7 @@ PACKED = (
     "demo",
     *FAMILIES,
 )
-LONG = ("xlm-roberta", "modernbert-local-last", "modernbert-mean")
+LONG = ("xlm-roberta", "modernbert-local-last", "modernbert-mean", "gte")
 # Of logits up to 1. Larger ones have fewer digits after the point, in the reference, too.
 TOLERANCE = 1e-5
 
