@@ -10,9 +10,9 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from producer.cli.fact_lines import count_text, facts_text
+from producer.cli.fact_lines import count_text, facts_text, price_text
 from producer.estimates.estimate import Estimate
-from producer.estimates.forecast import LengthBin, Pace, Tokens
+from producer.estimates.forecast import Cost, LengthBin, Pace, Tokens
 from rankmill.contract.estimate import FasterPrecision
 
 _BAR_COLUMNS = 48
@@ -50,6 +50,8 @@ def _facts(estimate: Estimate) -> list[tuple[str, str]]:
     facts += _token_facts(estimate.tokens)
     pace = estimate.pace
     facts.append(("time", _time(pace) if pace else "calibrate, or give --pairs-per-s"))
+    if estimate.cost:
+        facts.append(("cost", _cost(estimate.cost)))
     if estimate.faster:
         facts.append(("faster", _faster(estimate.faster)))
     return facts
@@ -98,6 +100,13 @@ def _time(pace: Pace) -> str:
     if pace.tokens_per_s:
         text += f", {pace.tokens_per_s:,.0f} tokens/s (calibrated)"
     return text
+
+
+def _cost(cost: Cost) -> str:
+    return (
+        f"{price_text(cost.total)}; {price_text(cost.per_million_pairs)} per million pairs, at "
+        f"{cost.price_per_hour:,g} an hour and device"
+    )
 
 
 def _faster(faster: FasterPrecision) -> str:

@@ -41,6 +41,11 @@ def clock_text(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+def price_text(price: float) -> str:
+    """Return a price with two decimals, or with two digits where it is small."""
+    return f"{price:,.2f}" if price >= 1 else f"{price:.2g}"
+
+
 def p_value_text(p_value: float) -> str:
     """Return a p-value with four digits."""
     return "<0.0001" if p_value < 0.0001 else f"{p_value:.4f}"

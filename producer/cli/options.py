@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -19,6 +20,27 @@ from rankmill.settings import settings
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="The job's output folder or its id")
+]
+
+
+def positive(
+    context: typer.Context, parameter: typer.CallbackParam, value: float | None
+) -> float | None:
+    """Return an option's value, a positive number.
+
+    Raises:
+        InputError: it is 0, negative, infinite or not a number.
+    """
+    if value is not None and not 0 < value < math.inf:
+        raise InputError(f"{parameter.opts[0]} {value:g}: give a positive number")
+    return value
+
+
+PriceFlag = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-hour", callback=positive, help="Price of a device for an hour, for the cost"
+    ),
 ]
 
 

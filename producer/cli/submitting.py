@@ -10,7 +10,7 @@ import typer
 from producer.cli.console import Console, stderr, warn
 from producer.cli.estimate_view import estimate_view
 from producer.cli.following import finish, follow, say_already_done
-from producer.cli.options import DeviceFlag, JsonFlag, takes_job
+from producer.cli.options import DeviceFlag, JsonFlag, PriceFlag, positive, takes_job
 from producer.estimates.estimate import SAMPLE_PAIRS
 from producer.estimates.estimate import estimate as estimated
 from producer.jobs import control
@@ -82,8 +82,9 @@ def estimate(
     ] = True,
     pairs_per_s: Annotated[
         float | None,
-        typer.Option(min=1e-9, help="Speed of a device, instead of measuring it"),
+        typer.Option(callback=positive, help="Speed of a device, instead of measuring it"),
     ] = None,
+    price_per_hour: PriceFlag = None,
     devices: Annotated[
         int | None,
         typer.Option(
@@ -104,6 +105,7 @@ def estimate(
             n_devices=devices,
             pairs_per_s=pairs_per_s,
             calibrate=calibrate,
+            price_per_hour=price_per_hour,
         )
     if as_json:
         print(facts.model_dump_json())

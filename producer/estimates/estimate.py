@@ -15,7 +15,7 @@ from pathlib import Path
 
 from producer.cluster.local import devices
 from producer.estimates.engine import measure
-from producer.estimates.forecast import Facts, Pace, SeenRows, Spread, Tokens, tokens_of
+from producer.estimates.forecast import Cost, Facts, Pace, SeenRows, Spread, Tokens, tokens_of
 from producer.estimates.groups import GroupSizes, group_sizes
 from producer.estimates.sample import Sample, read_sample
 from producer.inputs.columns import resolve_columns
@@ -28,6 +28,7 @@ from producer.prepare.prepare import prepare
 from rankmill.contract.estimate import FasterPrecision, MeasureRequest
 from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.contract.plan import Columns, InputFile
+from rankmill.errors import InputError
 from rankmill.models.locate import locate_model
 from rankmill.models.names import is_null_model, null_rate
 from rankmill.models.scoring_settings import check_lengths
@@ -50,6 +51,7 @@ class Estimate(Facts):
         pace: None if it was neither calibrated nor given.
         title_col: the column that is put before each document's text, if any.
         faster: int8 where `auto` is fp32, since the CPU has no bf16; None elsewhere.
+        cost: None without a price or a pace.
     """
 
     input_uri: str
@@ -73,6 +75,7 @@ class Estimate(Facts):
     pace: Pace | None
     title_col: str | None = None
     faster: FasterPrecision | None = None
+    cost: Cost | None = None
 
 
 def estimate(
@@ -83,6 +86,7 @@ def estimate(
     n_devices: int | None = None,
     pairs_per_s: float | None = None,
     calibrate: bool = True,
+    price_per_hour: float | None = None,
 ) -> Estimate:
     """Read the input's footers, keys and a sample, and measure the sample with the engine.
 
@@ -95,6 +99,7 @@ def estimate(
         n_devices: how many will score; by default those of this machine.
         pairs_per_s: the known rate of a device, which is then not calibrated.
         calibrate: measure the rate of a device.
+        price_per_hour: of a device, to estimate the cost.
 
     Raises:
         InputError: bad input or options, or a model that cannot be loaded.
@@ -103,6 +108,8 @@ def estimate(
     given = pairs_per_s
     if given is None and is_null_model(options.model_id):
         given = null_rate(options.model_id)
+    if price_per_hour is not None and not calibrate and given is None:
+        raise InputError("--price-per-hour and --no-calibrate: a cost needs a speed; leave one out")
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings().scratch) as scratch:
         files, source, columns = _files_and_pairs(options, Path(scratch))
         sampled = _sampled(options, source, columns, n_sample)
@@ -143,6 +150,7 @@ def estimate(
         pace=pace,
         title_col=sampled.columns.title or sampled.columns.corpus_title,
         faster=measurement.faster,
+        cost=Cost.of(pace, price_per_hour) if pace and price_per_hour is not None else None,
     )
 
 

@@ -98,6 +98,39 @@ class Pace(Facts):
         )
 
 
+class Cost(Facts):
+    """The price of scoring, in the unit of `price_per_hour`.
+
+    Attributes:
+        price_per_hour: of one device.
+        per_million_pairs: of a million input rows.
+        total: of the whole input.
+    """
+
+    price_per_hour: float
+    per_million_pairs: float
+    total: float
+
+    @classmethod
+    def of(cls, pace: Pace, price_per_hour: float) -> Cost:
+        """Return the cost of a job at this pace."""
+        return cls(
+            price_per_hour=price_per_hour,
+            per_million_pairs=price_of_million(pace.pairs_per_s, price_per_hour),
+            total=price_per_hour * pace.device_hours,
+        )
+
+
+def price_of_million(pairs_per_s: float, price_per_hour: float) -> float:
+    """Return the price of a million pairs.
+
+    Args:
+        pairs_per_s: the speed of one device.
+        price_per_hour: the price of that device.
+    """
+    return price_per_hour / 3600 * 1e6 / pairs_per_s
+
+
 @dataclass(frozen=True)
 class SeenRows:
     """A sample's rows as the engine measured them.

@@ -90,10 +90,12 @@ def test_a_calibrated_estimate_gives_the_time(tmp_path: Path) -> None:
 def test_time_at_a_given_pace_is_arithmetic(tmp_path: Path) -> None:
     write(pairs(10, 10), tmp_path / "in.parquet")
     for options in (("demo", "--pairs-per-s", 50), ("null:50",)):
-        arguments = ("in.parquet", "--device", "cpu", "--model", *options)
+        arguments = ("in.parquet", "--device", "cpu", "--model", *options, "--price-per-hour", 9)
         found = estimated(*arguments, folder=tmp_path)
         assert found["pace"]["device_hours"] == pytest.approx(100 / 50 / 3600)
         assert found["pace"]["n_calibrated_pairs"] is None
+        assert found["cost"]["total"] == pytest.approx(9 * 100 / 50 / 3600)
+        assert found["cost"]["per_million_pairs"] == pytest.approx(9 * 1e6 / 50 / 3600)
         assert (found["tokens"] is None) == (options[0] == "null:50")
 
 
@@ -168,6 +170,8 @@ def test_an_empty_input_comes_to_nothing(tmp_path: Path) -> None:
         (["in.parquet", "--layout", "lists"], "looks like"),
         (["in.parquet", "--max-length", "1"], "--max-length 1 should"),
         (["in.parquet", "--sample", "0"], "--sample"),
+        (["in.parquet", "--price-per-hour", "0"], "--price-per-hour 0: give a positive number"),
+        (["in.parquet", "--no-calibrate", "--price-per-hour", "1"], "a cost needs a speed"),
         (["in.parquet", "--precision", "fp8"], "fp8 needs a Hopper GPU"),
         (["nothing.parquet"], "nothing.parquet: no such file"),
         (["in.parquet", "out"], "unexpected extra argument"),
