@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rankmill.contract.job import JobSpec
+from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.contract.results import Scoring
 from rankmill.devices.choice import check_torch, choose
 from rankmill.devices.cores import n_usable_cores
@@ -24,10 +24,13 @@ from rankmill.models.folder_files import setting_files
 from rankmill.models.locate import locate_model
 from rankmill.models.names import is_null_model, null_rate
 from rankmill.models.permission import check_model_allowed, is_code_allowed
+from rankmill.models.scoring_settings import check_passage_lengths
 from rankmill.models.weights import weight_files
 from rankmill.settings import settings
 from worker.device_errors import device_errors
 from worker.engine.folder.refusal import UnusableFolder
+from worker.engine.passages.limits import TextLimits
+from worker.engine.passages.passage_scorer import PassageScorer
 from worker.engine.scorer import BatchRun, Scorer
 from worker.liveness.heartbeat import task_heartbeat
 from worker.metrics.counters import meters
@@ -42,11 +45,14 @@ _HASHED_BYTES = 8 * 2**20
 _VERSIONED = ("torch", "transformers", "tokenizers", "pyarrow")
 
 
+AnyScorer = Scorer | PassageScorer | NullScorer
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A scorer, and how it scores as shard reports and the manifest record it."""
 
-    scorer: Scorer | NullScorer
+    scorer: AnyScorer
     scoring: Scoring
 
 
@@ -81,7 +87,7 @@ def load(spec: JobSpec) -> LoadedModel:
     """
     check_model_allowed(spec.model_id)
     may_run_code, weights = is_code_allowed(spec.model_id), weights_of(spec)
-    options = (spec.max_length, spec.max_batch_tokens, spec.activation)
+    options = (spec.max_length, spec.max_batch_tokens, spec.activation, limits_of(spec))
     if any(each.scorer.have_weights_changed() for each in _scorers(weights)):
         release()
     if weights in _held and options in _held[weights].scorers:
@@ -175,7 +181,18 @@ def _digests(folder: Path, may_run_code: bool) -> tuple[str, str]:
     return _sha256(weight_files(folder), folder), _sha256(others, folder)
 
 
-def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer:
+def limits_of(options: JobOptions) -> TextLimits:
+    """Return the cuts of texts that a job asks for, besides its max_length."""
+    return TextLimits(
+        long_docs=options.long_docs,
+        passage_tokens=options.passage_tokens,
+        passage_stride=options.passage_stride,
+        max_query_tokens=options.max_query_tokens,
+        max_document_tokens=options.max_document_tokens,
+    )
+
+
+def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer | PassageScorer:
     options: dict[str, Any] = {
         "max_length": spec.max_length,
         "max_batch_tokens": spec.max_batch_tokens,
@@ -187,8 +204,10 @@ def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer:
         meters().batch(run)
 
     with loading(spec.model_id), device_errors():
-        if other is not None and isinstance(other.scorer, Scorer):
-            scorer = other.scorer.with_settings(**options)
+        if other is not None and not isinstance(other.scorer, NullScorer):
+            over = other.scorer
+            over = over.scorer if isinstance(over, PassageScorer) else over
+            scorer = over.with_settings(**options)
         else:
             use_cores()
             scorer = Scorer.load(
@@ -202,7 +221,12 @@ def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer:
     limit = scorer.info.max_length
     if spec.max_length is not None and spec.max_length > limit:
         log.warning("max_length is more than the model takes", asked=spec.max_length, used=limit)
-    return scorer
+    check_passage_lengths(spec, limit)
+    limits = limits_of(spec)
+    if limits == TextLimits():
+        return scorer
+    with loading(spec.model_id):
+        return PassageScorer(scorer, limits)
 
 
 @contextmanager
@@ -218,7 +242,7 @@ def loading(model_id: str) -> Iterator[None]:
 
 
 def _scoring(
-    scorer: Scorer | NullScorer, spec: JobSpec, weights_sha256: str, tokenizer_sha256: str
+    scorer: AnyScorer, spec: JobSpec, weights_sha256: str, tokenizer_sha256: str
 ) -> Scoring:
     info = scorer.info
     return Scoring(

@@ -9,7 +9,7 @@ import pyarrow as pa
 from producer.tables.column_kinds import NO_TITLE, find_title, is_text
 from producer.tables.keys import key_type
 from rankmill.contract.job import JobOptions
-from rankmill.contract.plan import CANDIDATES_COLUMN, RESULT_COLUMNS, STATUS_COLUMNS, Columns
+from rankmill.contract.plan import CANDIDATES_COLUMN, STATUS_COLUMNS, Columns
 from rankmill.errors import InputError
 from rankmill.tables.schema import folded
 
@@ -96,7 +96,7 @@ def resolve_columns(
         document=spec.document_col,
         query_id=query_id,
         doc_id=doc_id,
-        kept=_names_in_parts(kept),
+        kept=_names_in_parts(kept, spec.result_columns),
         candidates=candidates,
         title=title,
     )
@@ -121,17 +121,17 @@ def _id_column(wanted: str | None, usual: str, schema: pa.Schema) -> str | None:
     return name
 
 
-def _names_in_parts(kept: Sequence[str]) -> dict[str, str]:
+def _names_in_parts(kept: Sequence[str], result_columns: Sequence[str]) -> dict[str, str]:
     """Return input column to output column; one named like a result column gets `input_` in front.
 
     Names are compared as `folded` returns them, since most readers of parts ignore case.
     """
-    results = set(map(folded, RESULT_COLUMNS))
+    results = set(map(folded, result_columns))
     names = {column: f"input_{column}" if folded(column) in results else column for column in kept}
     if len(names) < len(kept):
         raise _written_twice(next(c for c in kept if list(kept).count(c) > 1))
     seen: dict[str, str] = {}
-    for name in (*RESULT_COLUMNS, *names.values()):
+    for name in (*result_columns, *names.values()):
         same = seen.setdefault(folded(name), name)
         if same == name and list(names.values()).count(name) > 1:
             raise _written_twice(name)

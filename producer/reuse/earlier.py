@@ -14,7 +14,7 @@ from rankmill import storage
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import Columns, InputFile
 from rankmill.contract.results import Manifest, Scoring
-from rankmill.contract.reuse import fingerprint
+from rankmill.contract.reuse import fingerprint, text_difference
 from rankmill.errors import InputError, StorageRefused
 from rankmill.output.output import Output
 from rankmill.output.uris import part_name
@@ -33,6 +33,7 @@ def find_earlier(spec: JobSpec) -> tuple[JobSpec, str | None]:
     """Return the spec with the earlier output's URI, and why nothing can be reused, or None.
 
     For `latest`, such a reason is not an error, since a schedule's first job has no earlier one.
+    Nor is it one that the earlier job cut its texts in another way.
 
     Raises:
         InputError: the named output is not a finished job's, or its scores are damaged or cannot
@@ -44,12 +45,15 @@ def find_earlier(spec: JobSpec) -> tuple[JobSpec, str | None]:
         uri = _resolved(spec, spec.reuse_from)
         if storage.lies_in(spec.output_uri, uri):
             raise InputError(f"--reuse-from {uri}: that is the output itself")
-        Earlier.open(uri)
+        earlier = Earlier.open(uri)
     except (InputError, StorageRefused) as error:
         if spec.reuse_from != LATEST:
             raise
         return spec, str(error)
-    return spec.model_copy(update={"reuse_from": uri}), None
+    refused = text_difference(earlier.manifest.spec, spec)
+    if spec.has_passages and refused is None:
+        refused = "scores of passages are not kept for reuse"
+    return spec.model_copy(update={"reuse_from": uri}), refused
 
 
 def _resolved(spec: JobSpec, wanted: str) -> str:

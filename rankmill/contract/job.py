@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from rankmill.contract.base import Contract, JobId, OutputUri, Revision, Since
-from rankmill.contract.plan import InputFile
+from rankmill.contract.plan import PASSAGE_COLUMNS, RESULT_COLUMNS, InputFile
 from rankmill.placeholders import check_input_template
 
 Activation = Literal["auto", "none", "sigmoid"]
@@ -238,6 +238,16 @@ class JobOptions(Contract):
         False, description="Keep every score for later reuse, about 22 bytes a row"
     )
 
+    @property
+    def result_columns(self) -> tuple[str, ...]:
+        """The columns that a part adds to those it keeps, in this order."""
+        return RESULT_COLUMNS + (PASSAGE_COLUMNS if self.has_passages else ())
+
+    @property
+    def has_passages(self) -> bool:
+        """Whether documents are scored in passages."""
+        return self.long_docs != "truncate"
+
     @field_validator("*")
     @classmethod
     def _check_text(cls, value: Any) -> Any:
@@ -270,7 +280,7 @@ class JobOptions(Contract):
     @model_validator(mode="after")
     def _check_passages(self) -> Self:
         """Refuse options of passages that contradict each other."""
-        if self.long_docs == "truncate":
+        if not self.has_passages:
             for flag, value in (
                 ("--passage-tokens", self.passage_tokens),
                 ("--passage-stride", self.passage_stride),

@@ -19,6 +19,9 @@ Partition = dict[str, int | str | None]
 
 # The columns that a part adds to those it keeps, in this order.
 RESULT_COLUMNS = ("logit", "score", "rank", "n_tokens", "truncated")
+# Those after them where documents are scored in passages: their number, and the characters of the
+# best one in the text that the model got.
+PASSAGE_COLUMNS = ("n_passages", "best_passage_start", "best_passage_end")
 # The column of a part that holds a query's ranked candidates, with --layout lists.
 CANDIDATES_COLUMN = "candidates"
 

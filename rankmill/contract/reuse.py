@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rankmill.contract.base import Contract
+from rankmill.contract.job import JobOptions
 from rankmill.contract.results import Scoring
 
 # What decides a score besides the texts. The tokenizer's digest covers the model's configuration
@@ -18,6 +19,10 @@ _FINGERPRINT = {
     "path": "the engine path",
     "device": "the kind of device",
 }
+_CUTS = (
+    *("long_docs", "passage_tokens", "passage_stride"),
+    *("max_query_tokens", "max_document_tokens"),
+)
 _SHOWN = ("max_length", "precision", "path", "device")
 
 
@@ -48,6 +53,15 @@ def difference(then: Scoring, now: Scoring) -> str | None:
         for name in names
     ]
     return f"the earlier job differs in {', '.join(differences)}"
+
+
+def text_difference(then: JobOptions, now: JobOptions) -> str | None:
+    """Return why two jobs cut texts in other ways, for people; None if they do not."""
+    names = [name for name in _CUTS if getattr(then, name) != getattr(now, name)]
+    if not names:
+        return None
+    values = (f"{name} ({getattr(then, name)} then, {getattr(now, name)} now)" for name in names)
+    return f"the earlier job differs in {', '.join(values)}"
 
 
 def remarks(then: Scoring, now: Scoring) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ tokenizes ahead of the device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from worker.engine.device.faults import (
 )
 from worker.engine.device.memory import PAUSES_S, default_budget, release
 from worker.engine.device.runner import PairTooLargeError, Runner
-from worker.engine.encoding.encoder import encoder_for
+from worker.engine.encoding.encoder import Encoder, encoder_for
 from worker.engine.families.loader import PathName
 from worker.engine.folder.model_folder import Activation, ModelFolder
 from worker.engine.kernels.layers import Forward
@@ -38,6 +39,9 @@ from worker.engine.prefetch import ahead
 from worker.engine.resident import ResidentModel
 from worker.engine.stats import BatchRun, OnBatch, ScorerStats, ignore_batch
 from worker.engine.values import PairWindow, WindowScores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "Activation",
@@ -190,6 +194,16 @@ class Scorer:
         return replace(self._totals, device_busy_s=self._runner.busy_s)
 
     @property
+    def encoder(self) -> Encoder:
+        """Return what encodes its pairs, truncated to `info.max_length`."""
+        return self._encoder
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the model's tokenizer."""
+        return self._model.source.tokenizer
+
+    @property
     def max_batch_tokens(self) -> int:
         """The present budget of a batch in tokens; a longer pair makes a batch by itself."""
         return self._runner.max_batch_tokens
@@ -203,8 +217,18 @@ class Scorer:
             DeviceFaultError: the device has failed.
             ForwardError: the model's forward failed by itself.
         """
+        return self.score_encoded(map(self._encoder.encode, windows))
+
+    def score_encoded(
+        self, windows: Iterable[EncodedWindow]
+    ) -> Generator[WindowScores, None, None]:
+        """Yield the scores of each encoded window in order; one or two are encoded ahead.
+
+        Raises:
+            PairTooLargeError, DeviceFullError, DeviceFaultError, ForwardError: as `score`.
+        """
         mark = asked = time.perf_counter()
-        with closing(ahead(map(self._encoder.encode, windows))) as encoded:
+        with closing(ahead(windows)) as encoded:
             for window in encoded:
                 ready = time.perf_counter()
                 scores = self._score_encoded(window)
@@ -222,12 +246,15 @@ class Scorer:
         Raises:
             DeviceFullError: the device has no room for a second model in fp32.
         """
-        encoded = self._encoder.encode(window)
+        return self.compare(window.queries, self._encoder.encode(window))
+
+    def compare(self, queries: Sequence[str], encoded: EncodedWindow) -> Agreement:
+        """Return the `agreement` of an encoded window; `queries` has the query of each row."""
         pairs = np.arange(len(encoded.lengths))
         reduced = self._score_encoded(encoded).logits
         exact = self._in_fp32(encoded, pairs, None)[encoded.pair_of_row]
         release(self.info.device)
-        return measure_agreement(window.queries, reduced, exact)
+        return measure_agreement(queries, reduced, exact)
 
     def have_weights_changed(self) -> bool:
         """Return whether the files of weights in use were written to since they were loaded."""

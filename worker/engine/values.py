@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,17 +31,41 @@ class PairWindow:
 
 
 @dataclass(frozen=True)
+class Passages:
+    """The passages of some documents, an entry for each document.
+
+    Attributes:
+        n_passages: int32 (n,), the passages that were scored.
+        starts: int32 (n,), the first character of the passage with the highest logit.
+        stops: int32 (n,), the character behind its last one.
+    """
+
+    n_passages: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Passages:
+        """Return those of some documents, by their positions or by a mask."""
+        return Passages(self.n_passages[rows], self.starts[rows], self.stops[rows])
+
+
+@dataclass(frozen=True)
 class WindowScores:
     """The scores of a window, one entry for each pair in its order.
 
     Attributes:
         logits: float32 (n,), the model's raw output; of two labels the log-odds of the second.
         n_tokens: int32 (n,), tokens of the pair in the model, special tokens included.
-        truncated: bool (n,), whether text was truncated to `max_length`.
+        truncated: bool (n,), whether the model did not get all of the text.
         no_rescue: the reason why non-finite logits were not computed again in fp32, if so.
+        passages: the passages of the documents, if they were scored in passages.
+        refused: position of a pair without a score to the reason, where more is known than that
+            its logit is not finite.
     """
 
     logits: np.ndarray
     n_tokens: np.ndarray
     truncated: np.ndarray
     no_rescue: str | None = None
+    passages: Passages | None = None
+    refused: dict[int, str] = field(default_factory=dict)

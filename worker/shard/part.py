@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill import storage
-from rankmill.contract.plan import CANDIDATES_COLUMN, RESULT_COLUMNS
+from rankmill.contract.plan import CANDIDATES_COLUMN
 from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.tables.row_bytes import stops
@@ -21,7 +21,7 @@ from worker.shard.spill import Rows
 _ROW_GROUP_ROWS = 64 * 1024
 # Arrow counts the bytes of a list column's values in 32 bits.
 _MAX_LISTS_BYTES = 2**31 - 1
-_RESULT_TYPES = (pa.float32(), pa.float32(), pa.int32(), pa.int32(), pa.bool_())
+_RESULT_TYPES = {"logit": pa.float32(), "score": pa.float32(), "truncated": pa.bool_()}
 
 
 def write_part(
@@ -57,8 +57,8 @@ def part_schema(job: Job) -> pa.Schema:
         column: pa.field(name, job.plan.schema.field(column).type)
         for column, name in columns.kept.items()
     }
-    types = zip(RESULT_COLUMNS, _RESULT_TYPES, strict=True)
-    results = [pa.field(name, kind) for name, kind in types]
+    names = job.spec.result_columns
+    results = [pa.field(name, _RESULT_TYPES.get(name, pa.int32())) for name in names]
     if columns.candidates is None:
         return pa.schema([*kept.values(), *results])
     of_query = [field for column, field in kept.items() if column not in columns.candidates]

@@ -25,8 +25,8 @@ from rankmill.errors import RankmillError, is_memory_shortage
 from rankmill.ledger.claims import Claims
 from rankmill.logs import get_logger
 from worker.engine.device.faults import DeviceFaultError, ForwardError, fault_of
-from worker.engine.scorer import PairTooLargeError, PairWindow, Scorer
-from worker.null_scorer import NullScorer
+from worker.engine.scorer import PairTooLargeError, PairWindow
+from worker.models import AnyScorer
 from worker.shard.rejects import REFUSED, TOO_LARGE
 
 log = get_logger(__name__)
@@ -47,7 +47,7 @@ def may_blame_rows(error: Exception) -> bool:
     return not (is_memory_shortage(error) or fault_of(error))
 
 
-def refused_pairs(scorer: Scorer | NullScorer, pairs: PairWindow) -> dict[int, str]:
+def refused_pairs(scorer: AnyScorer, pairs: PairWindow) -> dict[int, str]:
     """Return the positions of the pairs that cannot be scored even alone, with the reasons.
 
     There are none where even the plainest pair cannot be scored: then the model is broken.
@@ -69,7 +69,7 @@ def refused_pairs(scorer: Scorer | NullScorer, pairs: PairWindow) -> dict[int, s
     return refused
 
 
-def _refusal(scorer: Scorer | NullScorer, pairs: PairWindow) -> str | None:
+def _refusal(scorer: AnyScorer, pairs: PairWindow) -> str | None:
     """Return why pairs cannot be scored, or None where they can."""
     try:
         list(scorer.score([pairs]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from rankmill.contract.plan import Columns, ShardSpec
+from rankmill.contract.plan import PASSAGE_COLUMNS, Columns, ShardSpec
 from rankmill.contract.reuse import unpack
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
@@ -69,14 +69,15 @@ class Scored:
     """The rows of a shard that were scored, in input order, and those that were rejected.
 
     Attributes:
-        kept: the kept columns with `logit`, `n_tokens` and `truncated`.
+        kept: the kept columns with `logit`, `n_tokens` and `truncated`, and PASSAGE_COLUMNS where
+            documents are scored in passages.
         checks: what the shard's query groups are checked by.
         hashed: PAIR_HASH_COLUMN, `logit`, `n_tokens` and `truncated`, where a later job may reuse
             them.
         no_reuse: why no earlier job's score was taken although the job asks for it.
         logits: float32, a piece for each window, of the rows of `kept`.
         groups: int64, the query groups of these rows.
-        lengths: int32, the tokens of these rows.
+        lengths: int32, the tokens of these rows, or of their passages on average.
         rejected: row number to reason.
     """
 
@@ -273,14 +274,11 @@ class _Attempt:
         not_finite = (
             NOT_FINITE if scores.no_rescue is None else f"{NOT_FINITE}, and {scores.no_rescue}"
         )
-        for at in good[~finite].tolist():
-            scored.rejected[rows.first_row + at] = not_finite
+        for at in np.flatnonzero(~finite).tolist():
+            reason = scores.refused.get(at, not_finite)
+            scored.rejected[rows.first_row + int(good[at])] = reason
         results = pa.table(
-            {
-                "logit": scores.logits[finite],
-                "n_tokens": scores.n_tokens[finite],
-                "truncated": scores.truncated[finite],
-            }
+            {name: values[finite] for name, values in _result_columns(scores).items()}
         )
         kept = _taken(rows.table.select(list(columns.kept)), good[finite])
         names = [*columns.kept.values(), *results.column_names]
@@ -295,12 +293,24 @@ class _Attempt:
             scored.hashed.add(results.add_column(0, PAIR_HASH_COLUMN, hashes))
         scored.logits.append(scores.logits[finite])
         scored.groups.append(rows.groups[good[finite]])
-        scored.lengths.append(scores.n_tokens[finite])
+        lengths = scores.n_tokens[finite]
+        if scores.passages is not None:
+            lengths = lengths // np.maximum(1, scores.passages.n_passages[finite])
+        scored.lengths.append(lengths)
         scored.n_rows += rows.table.num_rows
         scored.n_tokens += int(scores.n_tokens.sum())
         scored.n_truncated += int(scores.truncated[finite].sum())
         scored.n_groups = int(rows.groups[-1]) + 1
         scored.n_reused += len(window.known)
+
+
+def _result_columns(scores: WindowScores) -> dict[str, np.ndarray]:
+    """Return what a window's scores say of each row, by the names of the columns in a part."""
+    columns = {"logit": scores.logits, "n_tokens": scores.n_tokens, "truncated": scores.truncated}
+    if scores.passages is not None:
+        found = scores.passages
+        columns |= zip(PASSAGE_COLUMNS, (found.n_passages, found.starts, found.stops), strict=True)
+    return columns
 
 
 def _taken(table: pa.Table, positions: np.ndarray) -> pa.Table:

@@ -1,0 +1,1 @@
+"""Cut documents into passages, and score a document by its passages."""
