@@ -40,7 +40,7 @@ $(VENV)/installed: $(BUILT_FROM) | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/installed-dev: $(BUILT_FROM) | $(VENV)/bin/python
-	$(PIP_INSTALL) -e '.[worker,prepare,eval,report,flower,local,delta,iceberg,docs,dev]'
+	$(PIP_INSTALL) -e '.[worker,convert,prepare,eval,report,flower,local,delta,iceberg,docs,dev]'
 	@touch $@ $(VENV)/installed
 
 programs:

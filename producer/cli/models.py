@@ -1,8 +1,9 @@
-"""`rankmill models`: fetch, list and verify models of the store."""
+"""`rankmill models`: fetch, convert, list and verify models."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +13,10 @@ from rich.table import Table
 from producer.cli.console import Console
 from producer.cli.help import example
 from producer.cli.options import JsonFlag
+from producer.conversion import convert_folder
 from producer.pull import pull, store
-from rankmill.errors import ModelUnavailable
+from rankmill.errors import InputError, ModelUnavailable
+from rankmill.models.names import is_model_folder
 from rankmill.models.store import StoredModel, how_to_pull
 
 app = typer.Typer(
@@ -48,6 +51,43 @@ def pull_model(
         print(json.dumps(facts))
     else:
         print(f"{model} {pulled.stored.commit} {decimal(pulled.stored.n_bytes)} {pulled.folder}")
+
+
+@app.command("convert", epilog=example("models convert castorini/monot5-base-msmarco"))
+def convert_model(
+    model: Annotated[str, typer.Argument(metavar="FOLDER_OR_MODEL", help="Model folder or hub id")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OUT]", help="Folder for the result", show_default="in place"),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a hub id", show_default="main")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn pickled weights into safetensors.
+
+    Also makes a tokenizer.json where there is none. A process of its own reads tensors alone, and
+    loads the result. A hub id is fetched into the model store first.
+    """
+    if is_model_folder(model):
+        if revision is not None:
+            raise InputError(f"--revision {revision}: {model} is a folder, which has no revisions")
+        converted = convert_folder(Path(model), out, force=force)
+        facts = {"folder": str(converted.folder), "files": list(converted.files)}
+    else:
+        if out is not None or force:
+            option = "--force" if out is None else f"OUT {out}"
+            raise InputError(
+                f"{option}: {model} is a hub id, which is converted in the model store"
+            )
+        pulled = pull(model, revision, pickled=True)
+        facts = {"folder": str(pulled.folder), "files": [each.name for each in pulled.stored.files]}
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        print(f"{facts['folder']}: {', '.join(facts['files'])}")
 
 
 @app.command("list", epilog=example("models list"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rankmill.errors import ModelUnavailable
+from rankmill.models.convertible import tokenizer_sources
 from rankmill.models.folder_files import (
     check_modules,
     check_places,
@@ -16,11 +17,8 @@ from rankmill.models.folder_files import (
 from rankmill.models.own_code import check_own_code
 from rankmill.models.weights import WEIGHTS, check_head, check_weight_names, read_tensors
 
-# Each of these alone makes a tokenizer, the last two with merges.txt.
-TOKENIZERS = (
-    *("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "tokenizer.model", "spm.model"),
-    *("spiece.model", "vocab.json"),
-)
+# Each of these alone makes a tokenizer.
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
 
 _SIZES = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
@@ -45,7 +43,7 @@ def check_checkpoint(folder: Path, *, may_run_code: bool = False) -> None:
         names = {path.name for path in folder.iterdir()}
     except OSError as error:
         raise ModelUnavailable(f"{folder}: {error.strerror}") from error
-    check_names(str(folder), names)
+    check_names(str(folder), names, runs_code=may_run_code)
     check_places(folder, with_code=may_run_code)
     config = read_json(folder / "config.json")
     for path in setting_files(folder):
@@ -61,8 +59,13 @@ def check_checkpoint(folder: Path, *, may_run_code: bool = False) -> None:
         check_head(folder, config, tensors)
 
 
-def check_names(where: str, names: set[str]) -> None:
+def check_names(where: str, names: set[str], *, runs_code: bool = False) -> None:
     """Refuse a folder or a repository by the names of its files.
+
+    Args:
+        where: the folder or the hub id.
+        names: the files of the top folder.
+        runs_code: whether the model's own code may run, which may read any tokenizer.
 
     Raises:
         ModelUnavailable: no config, tokenizer or weights, or only pickled or partial weights.
@@ -75,10 +78,17 @@ def check_names(where: str, names: set[str]) -> None:
             "merge_and_unload() and save that"
         )
     check_weight_names(where, names)
-    if not names & set(TOKENIZERS):
-        raise ModelUnavailable(f"{where}: no tokenizer ({', '.join(TOKENIZERS)})")
-    if names & set(TOKENIZERS) == {"vocab.json"} and "merges.txt" not in names:
-        raise ModelUnavailable(f"{where}: no tokenizer: vocab.json is there, merges.txt is not")
+    if names & set(TOKENIZERS):
+        return
+    sources = tokenizer_sources(names)
+    if not sources:
+        missing = "; vocab.json is there, merges.txt is not" if "vocab.json" in names else ""
+        raise ModelUnavailable(f"{where}: no tokenizer ({', '.join(TOKENIZERS)}){missing}")
+    if not runs_code:
+        raise ModelUnavailable(
+            f"{where}: no tokenizer.json, but {' and '.join(sources)}; "
+            f"`rankmill models convert {where}` makes one of it"
+        )
 
 
 def _check_config(path: Path, config: dict[str, Any]) -> None:

@@ -123,14 +123,19 @@ def check_places(folder: Path, *, with_code: bool) -> None:
     """
     patterns = (*SAFE_FILES, CODE) if with_code else SAFE_FILES
     top = [path for pattern in patterns for path in folder.glob(pattern)]
-    _check_files(top, folder)  # modules.json, which the next line opens, is one of them
+    check_files(top, folder)  # modules.json, which the next line opens, is one of them
     below = [folder / name for name in (*module_folders(folder), TEMPLATES)]
-    _check_files([path for sub in below for name in patterns for path in sub.glob(name)], folder)
+    check_files([path for sub in below for name in patterns for path in sub.glob(name)], folder)
     if with_code:
-        _check_files(list(folder.rglob(CODE)), folder)
+        check_files(list(folder.rglob(CODE)), folder)
 
 
-def _check_files(paths: list[Path], folder: Path) -> None:
+def check_files(paths: list[Path], folder: Path) -> None:
+    """Refuse paths that are not readable plain files in the folder.
+
+    Raises:
+        ModelUnavailable: naming the first one.
+    """
     root = os.path.realpath(folder)
     roots = [root]
     parent = Path(root).parent

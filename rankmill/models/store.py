@@ -2,7 +2,7 @@
 
 ROOT/BAAI--bge-reranker-v2-m3/
     model.json   the stored commits, the size and digest of each file, and the pinned commit
-    COMMIT/      the files of a commit: safetensors, configuration, tokenizer
+    COMMIT/      the files of a commit: safetensors, configuration, tokenizer, code that may run
 
 A job without a revision uses the pinned commit, so that its model never changes by itself.
 """
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
-from rankmill.contract.base import Contract, parse
+from rankmill.contract.base import Contract, Since, parse
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.settings import settings
 
@@ -43,10 +43,15 @@ class StoredFile(Contract):
 
 
 class StoredCommit(Contract):
-    """A commit whose files are all in the store."""
+    """A commit whose files are all in the store.
+
+    Attributes:
+        code: the repositories that keep the model's code, and the commit of each.
+    """
 
     commit: str
     files: tuple[StoredFile, ...]
+    code: Annotated[dict[str, str], Field(default_factory=dict), Since(minor=1)]
 
     @property
     def n_bytes(self) -> int:

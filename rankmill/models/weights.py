@@ -16,6 +16,8 @@ from rankmill.models.safetensors_header import Tensor, read_header
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 # Files of torch's distributed checkpoints, which transformers prefers to model.safetensors.
 _DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
@@ -51,7 +53,7 @@ def check_weight_names(where: str, names: set[str]) -> None:
     if pickled:
         raise ModelUnavailable(
             f"{where}: only pickled weights ({', '.join(pickled[:3])}), which can run code; "
-            "convert them with model.save_pretrained(folder)"
+            f"`rankmill models convert {where}` turns them into safetensors"
         )
     others = sorted(name for name in names if name.endswith(".safetensors"))
     if others:

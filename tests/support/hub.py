@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    import pytest
 
 Files = dict[str, bytes]
 
@@ -69,6 +73,25 @@ def running_hub(host: str = "127.0.0.1", port: int = 0) -> Iterator[Hub]:
         hub.stop.set()
         server.shutdown()
         server.server_close()
+
+
+def use_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client ask this hub, in this process and in those that it starts."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+
+
+def files_of(folder: Path) -> Files:
+    """Return the files of a folder by their paths in it, to publish or to compare."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -84,7 +84,12 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
     },
     StoredModel: {
         **{"model_id": "m", "pinned": "c", "revisions": {}},
-        "commits": [{"commit": "c", "files": [{"name": "f", "n_bytes": 1, "sha256": "s"}]}],
+        "commits": [
+            {
+                **{"commit": "c", "files": [{"name": "f", "n_bytes": 1, "sha256": "s"}]},
+                **{"code": {"owner/code": "d"}, "minor": 1},
+            }
+        ],
     },
     Firing: {"schedule": "n", "due": AT, "state": "running", "noted_at": AT},
     Latest: {

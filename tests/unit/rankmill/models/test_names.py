@@ -36,10 +36,18 @@ def test_what_is_missing_is_said(names: tuple[str, ...], message: str) -> None:
         check_names("here", set(names))
 
 
-@pytest.mark.parametrize("name", ["spm.model", "spiece.model", "tokenizer.model", "vocab.txt"])
-def test_a_tokenizer_has_many_names(name: str) -> None:
-    check_names("here", {"config.json", "model.safetensors", name})
-    check_names("here", {"config.json", "model.safetensors", "vocab.json", "merges.txt"})
+@pytest.mark.parametrize(
+    "names", [["spm.model"], ["spiece.model"], ["tokenizer.model"], ["vocab.json", "merges.txt"]]
+)
+def test_older_tokenizers_are_converted_first_unless_the_models_code_reads_them(
+    names: list[str],
+) -> None:
+    files = {"config.json", "model.safetensors", *names}
+    with pytest.raises(ModelUnavailable, match=rf"{names[0]}.*`rankmill models convert here`"):
+        check_names("here", files)
+    check_names("here", files, runs_code=True)
+    for whole in ("tokenizer.json", "vocab.txt"):
+        check_names("here", files | {whole})
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "feature/x", "a" * 40, "é"])

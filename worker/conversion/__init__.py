@@ -1,0 +1,1 @@
+"""Files of a model that a load refuses, converted to files that it takes."""
