@@ -24,7 +24,7 @@ from worker.engine.folder.modules import kinds, load_head
 from worker.engine.folder.refusal import UnusableFolder
 from worker.engine.folder.weights import load_weights, map_weights
 from worker.engine.kernels.attention import Attention, GroupedAttention
-from worker.engine.kernels.compiled_attention import CompiledAttention, compiled_attention
+from worker.engine.kernels.compiled_attention import compiled_attention
 from worker.engine.kernels.exact import keep_rows_of_head
 from worker.engine.kernels.heads import Head
 from worker.engine.kernels.layers import Forward
@@ -168,8 +168,7 @@ def _packed(source: ModelFolder, family: Family, device: str, precision: Resolve
     how = numerics(precision)
     attention = _attention(device, how.dtype, head_dim)
     compiled = library()
-    attends_compiled = isinstance(attention, CompiledAttention) and not family.has_own_attention
-    is_compiled = attends_compiled or precision == "int8"
+    is_compiled = compiled and device == "cpu" and compiled.has(how.dtype)
 
     def exact() -> Forward:
         fp32 = numerics("fp32")
