@@ -97,7 +97,7 @@ def _model_row(row: dict[str, str]) -> tuple[str, ...]:
     if "refused" in row:
         return name, "", "refused", "", "", row["refused"]
     facts = (f"`{row['architecture']}`", row["path"], row["activation"], str(row["max_length"]))
-    return name, *facts, "equal"
+    return name, *facts, f"recipe `{row['recipe']}`" if "recipe" in row else "equal"
 
 
 def rights_table() -> str:
