@@ -147,7 +147,7 @@ def test_a_wrong_column_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_hash_tells_prompts_apart() -> None:
+def test_pairs_with_other_prompts_have_other_hashes() -> None:
     def hashed(*rows: tuple[str | None, str, str]) -> list[bytes]:
         prompts, queries, documents = (
             pa.chunked_array([list(each)], pa.string()) for each in zip(*rows, strict=True)
