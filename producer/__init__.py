@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from producer.estimates.estimate import estimate
+    from producer.inspection.model_check import check_model
     from producer.jobs.control import cancel, resume, retry_rejects
     from producer.jobs.handle import JobHandle, find_job
     from producer.jobs.listing import list_jobs
@@ -22,6 +23,7 @@ __all__ = [
     "JobHandle",
     "JobStatus",
     "cancel",
+    "check_model",
     "diff",
     "estimate",
     "evaluate",
@@ -37,6 +39,7 @@ _MODULES = {
     "JobHandle": "producer.jobs.handle",
     "JobStatus": "producer.jobs.status",
     "cancel": "producer.jobs.control",
+    "check_model": "producer.inspection.model_check",
     "diff": "producer.quality.drift.diff",
     "estimate": "producer.estimates.estimate",
     "evaluate": "producer.quality.evaluate",

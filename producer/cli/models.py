@@ -1,4 +1,4 @@
-"""`rankmill models`: fetch, convert, list and verify models."""
+"""`rankmill models`: fetch, convert, list, check and verify models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from producer.cli.console import Console
+from producer.cli.console import Console, stderr
 from producer.cli.help import example
-from producer.cli.options import JsonFlag
+from producer.cli.model_view import check_facts
+from producer.cli.options import DeviceFlag, JsonFlag
 from producer.conversion import convert_folder
+from producer.inspection.model_check import check_model
 from producer.pull import pull, store
-from rankmill.errors import InputError, ModelUnavailable
+from rankmill.contract.job import Precision
+from rankmill.errors import GateFailed, InputError, ModelUnavailable
 from rankmill.models.names import is_model_folder
 from rankmill.models.store import StoredModel, how_to_pull
 
@@ -101,6 +104,39 @@ def list_models(as_json: JsonFlag = False) -> None:
         print(json.dumps([model.model_dump(mode="json") for model in stored]))
     else:
         Console().print(_table(stored))
+
+
+@app.command("check", epilog=example("models check demo"))
+def check(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, model folder, or demo")],
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, branch or tag", show_default="pinned commit")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Number format of the forward")] = "auto",
+    calibrate: Annotated[bool, typer.Option(help="Measure speed for about 5 s")] = True,
+    parity: Annotated[
+        bool, typer.Option(help="Compare with sentence-transformers, if it is installed")
+    ] = True,
+    device: DeviceFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Load a model and show how it scores.
+
+    Exits with 2 if it is refused, with 1 if its scores differ from CrossEncoder's.
+    """
+    with stderr.status("loading the model"):
+        checked = check_model(
+            model, revision, precision=precision, calibrate=calibrate, compares=parity
+        )
+    if as_json:
+        print(checked.model_dump_json())
+    else:
+        Console().print(check_facts(checked))
+    if checked.parity and not checked.parity.is_equal:
+        raise GateFailed(
+            f"{model}: scores differ from CrossEncoder's by up to "
+            f"{checked.parity.max_difference:.2g}; do not use them before you know why"
+        )
 
 
 @app.command("verify", epilog=example("models verify"))

@@ -1,4 +1,4 @@
-"""Measure a sample with the engine, in a child process: a producer has no torch."""
+"""Ask the engine in a child process: a producer has no torch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,26 @@ def measure(request: MeasureRequest, sample: pa.Table, device: Device) -> Measur
     Raises:
         InputError: the model cannot be loaded with these options.
     """
+    answer = ask("worker.estimate", request.with_sample(sample), device)
+    return parse(Measurement, answer, "worker.estimate")
+
+
+def ask(module: str, request: bytes, device: Device) -> bytes:
+    """Run a module of the worker's side on a device of this machine, and return what it prints.
+
+    Args:
+        module: it takes the request on stdin. It prints its answer, or the line of an error with
+            whose code it exits.
+        request: what it reads.
+        device: where it computes.
+
+    Raises:
+        InputError: the module refuses the request.
+        RankmillError: it failed.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "worker.estimate"],
-        input=request.with_sample(sample),
+        [sys.executable, "-m", module],
+        input=request,
         capture_output=True,
         cwd=CHECKOUT,
         env={**os.environ, **device.environment},
@@ -31,6 +48,8 @@ def measure(request: MeasureRequest, sample: pa.Table, device: Device) -> Measur
     if done.returncode == InputError.exit_code:
         raise InputError(done.stdout.decode().strip())
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
-        raise RankmillError(f"measuring the sample failed (exit {done.returncode}): {said[-1]}")
-    return parse(Measurement, done.stdout, "worker.estimate")
+        said = (done.stdout or done.stderr).decode(errors="replace").strip().splitlines()
+        raise RankmillError(
+            f"{module} failed (exit {done.returncode}): {said[-1] if said else 'no output'}"
+        )
+    return done.stdout

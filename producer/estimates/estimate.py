@@ -198,9 +198,7 @@ def _model_folder(options: JobOptions) -> str | None:
     if is_null_model(options.model_id):
         check_lengths(options, None)
         return None
-    folder = locate_model(
-        options.model_id, options.model_revision, has_template=options.has_template
-    )
+    folder = locate_model(options.model_id, options.model_revision)
     check_lengths(options, folder)
     return str(folder.absolute())
 

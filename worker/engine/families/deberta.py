@@ -106,4 +106,5 @@ FAMILY = Family(
     why_unsupported=_why_unsupported,
     forward=_forward,
     own_head=_own_head,
+    has_own_attention=True,
 )

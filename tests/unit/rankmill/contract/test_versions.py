@@ -14,6 +14,7 @@ from producer.schedules.spec import Firing, Latest, ScheduleSpec
 from rankmill.contract.base import Contract, Part, Since, parse, parse_given
 from rankmill.contract.drift import Drift
 from rankmill.contract.estimate import Measurement, MeasureRequest
+from rankmill.contract.inspection import CheckRequest, ModelCheck
 from rankmill.contract.job import (
     JobMessage,
     JobOptions,
@@ -114,6 +115,16 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
             "calibration": SPEED,
             "faster": {"times": 2.7, "agreement": AGREEMENT},
         },
+    },
+    CheckRequest: {"spec": SPEC, "calibrate_s": 1, "compares": True},
+    ModelCheck: {
+        **{"folder": "/m", "license": None, "scoring": stored("shards/00000.json")["scoring"]},
+        **{"memory_bytes": 1, "device_name": "cpu", "calibration": SPEED, "agreement": None},
+        "parity": {
+            **{"peer": "6", "n_pairs": 1, "max_difference": 0.0, "max_score_difference": 0.0},
+            **{"scale": 1.0, "kendall_tau": 1.0},
+        },
+        "no_parity": "",
     },
 }
 UNKNOWN = {"minor": 7, "of_a_newer_release": {"numbers": [1, None, 0.5]}}

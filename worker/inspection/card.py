@@ -1,0 +1,33 @@
+"""Read the license that a model's card states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rankmill.errors import ModelUnavailable
+from rankmill.models.folder_files import check_files
+
+_CARD = "README.md"
+_MAX_CARD_BYTES = 1_000_000
+
+
+def license_of(folder: Path) -> str | None:
+    """Return the license in the front matter of README.md; None if it states none.
+
+    A license that the hub has no name for is under `license_name`.
+    """
+    from huggingface_hub import ModelCard
+
+    card = folder / _CARD
+    try:
+        check_files([card], folder)
+        if card.stat().st_size > _MAX_CARD_BYTES:
+            return None
+        stated = ModelCard(card.read_text(errors="replace"), ignore_metadata_errors=True).data
+    except ModelUnavailable:  # no card, or a link out of the folder
+        return None
+    except Exception:  # its YAML may be anything, and decides no score
+        return None
+    names = stated.get("license"), stated.get("license_name")
+    chosen = names[1] if names[0] == "other" and names[1] else names[0]
+    return str(chosen) if chosen else None
