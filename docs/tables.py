@@ -22,6 +22,7 @@ from producer.cli.options import flag, meaning_unset
 from rankmill import metrics
 from rankmill.contract.job import JobSpec
 from rankmill.metrics import Metric
+from rankmill.models.recipes import Published, registry
 from rankmill.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +98,29 @@ def _model_row(row: dict[str, str]) -> tuple[str, ...]:
     if "refused" in row:
         return name, "", "refused", "", "", row["refused"]
     facts = (f"`{row['architecture']}`", row["path"], row["activation"], str(row["max_length"]))
-    return name, *facts, "equal"
+    return name, *facts, f"recipe `{row['recipe']}`" if "recipe" in row else "equal"
+
+
+def recipes_table() -> str:
+    """Return the table of rankmill/models/recipes.toml, with the input of each recipe."""
+    header = ("recipe", "models", "input", "score", "`max_length`")
+    return _table(header, map(_recipe_row, registry()))
+
+
+def _recipe_row(each: Published) -> tuple[str, ...]:
+    recipe = each.recipe
+    shown = "".join(recipe.prompted or recipe.pieces).replace("\n", "↵")
+    answers = f"logit of `{recipe.yes}`" if recipe.yes else "logit"
+    if recipe.no:
+        answers += f" minus `{recipe.no}`"
+    if recipe.divide_by != 1:
+        answers += f", divided by {recipe.divide_by:g}"
+    if recipe.activation == "sigmoid":
+        answers = f"sigmoid of the {answers}"
+    what = {"texts": " for both texts", "all": ""}[recipe.counts]
+    length = f"{recipe.max_length}{what}" if recipe.max_length else "the model's"
+    models = ", ".join(f"`{pattern}`" for pattern in each.models)
+    return recipe.name, models, f"`{shown}`", answers, length
 
 
 def rights_table() -> str:
@@ -173,6 +196,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cluster metrics": lambda: metrics_table(metrics.OF_CLUSTER),
     "recorded metrics": lambda: metrics_table(metrics.OF_RULES),
     "models": models_table,
+    "recipes": recipes_table,
     "redis rights": rights_table,
 }
 

@@ -8,6 +8,8 @@ from typing import overload
 import numpy as np
 import pyarrow as pa
 
+from rankmill.contract.plan import Columns
+
 
 def joined(column: pa.ChunkedArray) -> pa.Array:
     """Return the column as one array; Arrow's `combine_chunks` would copy even a single chunk."""
@@ -26,6 +28,14 @@ def text_bytes(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(1, np.int64), np.empty(0, np.uint8)
     bounds = np.frombuffer(bounds, np.int64)[texts.offset :][: len(texts) + 1]
     return bounds, np.frombuffer(content or b"", np.uint8)
+
+
+def prompts_of(table: pa.Table, columns: Columns) -> list[str | None] | None:
+    """Return the prompt of each row, None for one that is missing or blank; None without any."""
+    if columns.prompt is None:
+        return None
+    prompts = table[columns.prompt].cast(pa.large_string()).to_pylist()
+    return [prompt if prompt and prompt.strip() else None for prompt in prompts]
 
 
 class Texts(Sequence[str]):

@@ -26,8 +26,10 @@ from rankmill.contract.estimate import (
 from rankmill.contract.results import Agreement
 from rankmill.errors import RankmillError
 from rankmill.models.permission import is_code_allowed
+from rankmill.models.recipes import recipe_for
 from rankmill.settings import settings
 from rankmill.tables.titles import scored_documents
+from worker.arrow_text import prompts_of
 from worker.device_errors import device_errors
 from worker.engine.values import PairWindow
 from worker.shard.rejects import refusals
@@ -66,7 +68,8 @@ def measure(request: MeasureRequest, sample: pa.Table) -> Measurement:
     Raises:
         ModelUnavailable: the model cannot be loaded.
     """
-    refused = refusals(sample, request.columns)
+    needs_prompt = request.options.needs_prompt
+    refused = refusals(sample, request.columns, needs_prompt=needs_prompt)
     if request.model_folder is None:
         return Measurement(
             refused=refused,
@@ -84,7 +87,8 @@ def measure(request: MeasureRequest, sample: pa.Table) -> Measurement:
     for start in range(0, good.num_rows, size):
         rows = good.slice(start, size)
         documents = scored_documents(rows, request.columns).to_pylist()
-        windows.append(PairWindow(rows[request.columns.query].to_pylist(), documents))
+        queries = rows[request.columns.query].to_pylist()
+        windows.append(PairWindow(queries, documents, prompts_of(rows, request.columns)))
     return _measured(request, Path(request.model_folder), refused, windows)
 
 
@@ -93,7 +97,7 @@ def _measured(
 ) -> Measurement:
     import torch
 
-    from worker.engine.encoding.encoder import encoder_for
+    from worker.engine.encoding.encoder import encoder_for, pair_length
     from worker.engine.families.loader import check_scoring, path_of
     from worker.engine.folder.model_folder import ModelFolder
     from worker.engine.kernels.precision import resolve_precision
@@ -102,13 +106,14 @@ def _measured(
 
     options, device = request.options, chosen_device().name
     may_run_code = is_code_allowed(options.model_id)
-    source = ModelFolder(folder, may_run_code=may_run_code)
+    recipe = recipe_for(folder, options)
+    source = ModelFolder(folder, may_run_code=may_run_code, recipe=recipe)
     use_cores()
     with loading(options.model_id):
         check_scoring(source)
         path, reason = path_of(source)
         precision = resolve_precision(options.precision, device)
-        limit = min(options.max_length or source.length_limit, source.length_limit)
+        limit = pair_length(source, options.max_length)
         encoder = encoder_for(source, max_length=limit)
     encoded = [encoder.encode(window) for window in windows]
     calibration = faster = None
@@ -125,13 +130,14 @@ def _measured(
                     precision=precision,
                     may_run_code=may_run_code,
                     activation=None if options.activation == "auto" else options.activation,
+                    recipe=recipe,
                 )
 
         calibration = calibrate(scorer_in(options.precision), order, request.calibrate_s)
         if (options.precision, precision, path, device) == ("auto", "fp32", "packed", "cpu"):
             scorer = scorer_in("int8")
             other = calibrate(scorer, order, request.calibrate_s / 2)
-            first = PairWindow(windows[0].queries[:_COMPARED], windows[0].documents[:_COMPARED])
+            first = windows[0].between(0, _COMPARED)
             faster = FasterPrecision(
                 times=other.tokens_per_s / calibration.tokens_per_s,
                 agreement=Agreement(precision="int8", **asdict(scorer.agreement(first))),
@@ -165,14 +171,15 @@ class LengthOrder:
     @classmethod
     def of(cls, windows: list[PairWindow], encoded: list[EncodedWindow]) -> LengthOrder:
         """Sort the distinct pairs of some windows and their encodings."""
-        texts: list[tuple[int, str, str]] = []
+        texts: list[tuple[int, str, str, str | None]] = []
         for window, part in zip(windows, encoded, strict=True):
             _, rows = np.unique(part.pair_of_row, return_index=True)
             for length, row in zip(part.lengths.tolist(), rows.tolist(), strict=True):
-                texts.append((length, window.queries[row], window.documents[row]))
+                prompt = None if window.prompts is None else window.prompts[row]
+                texts.append((length, window.queries[row], window.documents[row], prompt))
         texts.sort(key=lambda pair: pair[0])
-        lengths, queries, documents = zip(*texts, strict=True)
-        return cls(np.cumsum(lengths), PairWindow(list(queries), list(documents)))
+        lengths, queries, documents, prompts = zip(*texts, strict=True)
+        return cls(np.cumsum(lengths), PairWindow(list(queries), list(documents), list(prompts)))
 
     @property
     def n_tokens(self) -> int:
@@ -195,8 +202,11 @@ class LengthOrder:
         stop = np.searchsorted(self.ends, begins + n_tokens / n_runs, "right")
         runs = zip(first, np.maximum(stop, first + 1), strict=True)
         chosen = np.unique(np.concatenate([np.arange(*run) for run in runs]))
+        prompts = self.pairs.prompts
         return PairWindow(
-            [self.pairs.queries[at] for at in chosen], [self.pairs.documents[at] for at in chosen]
+            [self.pairs.queries[at] for at in chosen],
+            [self.pairs.documents[at] for at in chosen],
+            None if prompts is None else [prompts[at] for at in chosen],
         )
 
 

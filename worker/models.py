@@ -18,17 +18,18 @@ from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.contract.results import Scoring
 from rankmill.devices.choice import check_torch, choose
 from rankmill.devices.cores import n_usable_cores
-from rankmill.errors import ModelUnavailable
+from rankmill.errors import InputError, ModelUnavailable
 from rankmill.logs import get_logger
 from rankmill.models.folder_files import setting_files
 from rankmill.models.locate import locate_model
 from rankmill.models.names import is_null_model, null_rate
 from rankmill.models.permission import check_model_allowed, is_code_allowed
+from rankmill.models.recipes import recipe_for
 from rankmill.models.scoring_settings import check_passage_lengths
 from rankmill.models.weights import weight_files
 from rankmill.settings import settings
 from worker.device_errors import device_errors
-from worker.engine.folder.refusal import UnusableFolder
+from worker.engine.folder.refusal import UnusableFolder, UnusableOption
 from worker.engine.passages.limits import TextLimits
 from worker.engine.passages.passage_scorer import PassageScorer
 from worker.engine.scorer import BatchRun, Scorer
@@ -72,6 +73,12 @@ class _Held:
 # The loaded weights, by the options that decide them; one entry at most.
 _held: dict[tuple[object, ...], _Held] = {}
 
+# The options of a scorer that need no other weights.
+_WITHOUT_WEIGHTS = (
+    *("max_length", "max_batch_tokens", "activation", "prompt", "prompt_col", "chat_template"),
+    *("input_template", "query_prefix", "document_prefix"),
+)
+
 # The most scorers over the loaded weights; each takes little memory of its own.
 _MOST_SCORERS = 8
 
@@ -79,7 +86,7 @@ _MOST_SCORERS = 8
 def load(spec: JobSpec) -> LoadedModel:
     """Return the model of a job; its weights are kept until a shard needs others.
 
-    Jobs that differ only in max_length, max_batch_tokens or activation share them.
+    Jobs that differ only in lengths, activation, prompts or templates share them.
 
     Raises:
         ModelUnavailable: it is not here, not allowed, or cannot be loaded.
@@ -87,7 +94,7 @@ def load(spec: JobSpec) -> LoadedModel:
     """
     check_model_allowed(spec.model_id)
     may_run_code, weights = is_code_allowed(spec.model_id), weights_of(spec)
-    options = (spec.max_length, spec.max_batch_tokens, spec.activation, limits_of(spec))
+    options = (*(getattr(spec, name) for name in _WITHOUT_WEIGHTS), limits_of(spec))
     if any(each.scorer.have_weights_changed() for each in _scorers(weights)):
         release()
     if weights in _held and options in _held[weights].scorers:
@@ -118,7 +125,14 @@ def _scorers(weights: tuple[object, ...]) -> list[LoadedModel]:
 def weights_of(spec: JobSpec) -> tuple[object, ...]:
     """Return the options of a job that decide which weights it needs."""
     may_run_code = is_code_allowed(spec.model_id)
-    return (spec.model_id, spec.model_revision, spec.precision, may_run_code)
+    # A language model keeps the rows of its answer tokens alone, and not every model is loaded
+    # without a template, or with a prompt.
+    answers = (spec.yes_token, spec.no_token)
+    has_prompt = spec.prompt is not None or spec.prompt_col is not None
+    return (
+        *(spec.model_id, spec.model_revision, spec.precision, may_run_code),
+        *(*answers, spec.has_template, has_prompt),
+    )
 
 
 def held_weights() -> tuple[object, ...] | None:
@@ -140,7 +154,7 @@ def _folder(spec: JobSpec) -> Path | None:
     """Return the model's folder, checked; None for the null model."""
     if is_null_model(spec.model_id):
         return None
-    return locate_model(spec.model_id, spec.model_revision)
+    return locate_model(spec.model_id, spec.model_revision, has_template=spec.has_template)
 
 
 def _files(folder: Path | None, may_run_code: bool) -> tuple[object, ...]:
@@ -197,6 +211,7 @@ def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer | 
         "max_length": spec.max_length,
         "max_batch_tokens": spec.max_batch_tokens,
         "activation": None if spec.activation == "auto" else spec.activation,
+        "recipe": recipe_for(folder, spec),
     }
 
     def on_batch(run: BatchRun) -> None:
@@ -231,9 +246,11 @@ def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer | 
 
 @contextmanager
 def loading(model_id: str) -> Iterator[None]:
-    """Raise the engine's refusals of a model's folder as ModelUnavailable, in one line."""
+    """Raise the engine's refusals of a folder or of an option for it, in one line."""
     try:
         yield
+    except UnusableOption as error:
+        raise InputError(str(error)) from error
     except UnusableFolder as error:  # it names the folder
         raise ModelUnavailable(str(error)) from error
     except (OSError, ValueError) as error:
@@ -259,6 +276,8 @@ def _scoring(
         device_reason=None if is_null_model(spec.model_id) else chosen_device().reason,
         max_length=info.max_length,
         activation=info.activation if spec.activation == "auto" else spec.activation,
+        recipe=info.recipe,
+        recipe_sha256=info.recipe_sha256,
         versions={name: version(name) for name in _VERSIONED} | {"kernels": info.kernels},
     )
 

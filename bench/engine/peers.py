@@ -24,16 +24,14 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchPeer:
-    """`CrossEncoder.predict` with SDPA."""
+    """`CrossEncoder.predict`, with SDPA where the model supports it, as by default."""
 
     def __init__(self, folder: Path, device: str, precision: Precision) -> None:
         from sentence_transformers import CrossEncoder
 
         self.name = f"torch {precision}"
         self._model: Any = CrossEncoder(
-            str(folder),
-            device=device,
-            model_kwargs={"dtype": _DTYPES[precision], "attn_implementation": "sdpa"},
+            str(folder), device=device, model_kwargs={"dtype": _DTYPES[precision]}
         )
 
     def predict(self, pairs: Pairs, batch: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class Shape:
         like: the model's hub id.
         ffn_matrices: hidden x ffn matrices of a layer.
         window: tokens that a local layer reaches to each side; None without local layers.
+        settings: more of its config, by name.
     """
 
     like: str
@@ -34,6 +36,7 @@ class Shape:
     max_length: int
     ffn_matrices: int = 2
     window: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 SHAPES = {
@@ -112,7 +115,7 @@ def make_checkpoint(shape: Shape, folder: Path, sentences: list[str]) -> Path:
 
 
 def _config(shape: Shape) -> Any:
-    from transformers import BertConfig, ModernBertConfig, XLMRobertaConfig
+    from transformers import AutoConfig, ModernBertConfig, XLMRobertaConfig
 
     common: dict[str, Any] = {
         "vocab_size": shape.vocabulary,
@@ -123,28 +126,27 @@ def _config(shape: Shape) -> Any:
         "num_labels": 1,
         "pad_token_id": 0,
     }
-    if shape.model_type == "bert":
-        return BertConfig(**common)
     if shape.model_type == "xlm-roberta":
         return XLMRobertaConfig(**common, max_position_embeddings=8193, type_vocab_size=1)
-    return ModernBertConfig(**common)
+    if shape.model_type == "modernbert":
+        return ModernBertConfig(**common)
+    return AutoConfig.for_model(shape.model_type, **(common | shape.settings))
 
 
 def _tokenizer(model_type: str, sentences: list[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer, trainer, pair = {
-        "bert": _wordpiece,
-        "xlm-roberta": _unigram,
-        "modernbert": _byte_bpe,
-    }[model_type]()
+    kinds = {"xlm-roberta": _unigram, "modernbert": _byte_bpe}
+    tokenizer, trainer, pair = kinds.get(model_type, _wordpiece)()
     tokenizer.train_from_iterator(sentences, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair=f"[CLS] $A [SEP] {pair}",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in _SPECIAL],
     )
-    inputs = ["input_ids", "attention_mask"] + ["token_type_ids"] * (model_type == "bert")
+    inputs = ["input_ids", "attention_mask"] + ["token_type_ids"] * (
+        model_type in ("bert", "electra", "albert")
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",

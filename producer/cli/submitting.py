@@ -46,7 +46,7 @@ def run(
 
     job = check(spec)  # bad input is reported before anything is started
     if not is_null_model(spec.model_id):
-        folder = locate_model(spec.model_id, spec.model_revision)
+        folder = locate_model(spec.model_id, spec.model_revision, has_template=spec.has_template)
         check_lengths(spec, folder)
     control.check_not_elsewhere(job.output)
     before = job.output.read_manifest()

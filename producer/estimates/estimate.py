@@ -198,7 +198,9 @@ def _model_folder(options: JobOptions) -> str | None:
     if is_null_model(options.model_id):
         check_lengths(options, None)
         return None
-    folder = locate_model(options.model_id, options.model_revision)
+    folder = locate_model(
+        options.model_id, options.model_revision, has_template=options.has_template
+    )
     check_lengths(options, folder)
     return str(folder.absolute())
 

@@ -20,7 +20,9 @@ def key_columns(options: JobOptions) -> tuple[str, ...]:
     """Return the names of texts and ids, whether they are there or not."""
     title = "title" if options.title_col is None else options.title_col
     texts = (options.query_col, options.document_col)
-    return (*texts, *id_columns(options), *([title] if title not in (NO_TITLE, "") else []))
+    prompts = [] if options.prompt_col is None else [options.prompt_col]
+    titles = [title] if title not in (NO_TITLE, "") else []
+    return (*texts, *id_columns(options), *titles, *prompts)
 
 
 def id_columns(options: JobOptions) -> tuple[str, str]:
@@ -58,7 +60,10 @@ def resolve_columns(
     """
     for column in schema.names:
         _field(column, schema)  # also those left out, since a rejected row has them
-    for column, flag in ((spec.query_col, "--query-col"), (spec.document_col, "--document-col")):
+    flags = [(spec.query_col, "--query-col"), (spec.document_col, "--document-col")]
+    if spec.prompt_col is not None:
+        flags.append((spec.prompt_col, "--prompt-col"))
+    for column, flag in flags:
         kind = _field(column, schema, flag).type
         if not is_text(kind):
             columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -99,6 +104,7 @@ def resolve_columns(
         kept=_names_in_parts(kept, spec.result_columns),
         candidates=candidates,
         title=title,
+        prompt=spec.prompt_col,
     )
 
 

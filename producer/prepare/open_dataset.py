@@ -54,11 +54,16 @@ def open_dataset(
     if only_beginning and detect_format(rows.files[0].stat) == FileFormat.JSONL:
         spec = spec.model_copy(update={"keep_cols": None})  # later lines may have these columns
     if spec.layout == "run":
-        queries = opener.texts("queries", spec.query_id_col, _QUERY_IDS, spec.query_col, NO_TITLE)
+        of_queries: tuple[InputRole, str | None, tuple[str, ...]]
+        of_queries = ("queries", spec.query_id_col, _QUERY_IDS)
+        queries = opener.texts(*of_queries, (spec.query_col, *_TEXTS), NO_TITLE)
         corpus = opener.texts(
-            "corpus", spec.doc_id_col, _DOC_IDS, spec.document_col, spec.title_col
+            "corpus", spec.doc_id_col, _DOC_IDS, (spec.document_col, *_TEXTS), spec.title_col
         )
-        return JoinedRun(spec, rows, queries, corpus)
+        prompts = None
+        if spec.prompt_col is not None:
+            prompts = opener.texts(*of_queries, (spec.prompt_col,), NO_TITLE)
+        return JoinedRun(spec, rows, queries, corpus, prompts)
     if spec.layout == "lists":
         rows = exploded_rows(spec, rows)
     return Pairs(spec, with_job_ids(rows, id_columns(spec)))
@@ -83,6 +88,8 @@ class _Opener:
             texts = {"query": spec.query_col, "document": spec.document_col}
             if spec.layout == "pairs" and spec.title_col not in (NO_TITLE, ""):
                 texts["title"] = spec.title_col or "title"
+            if spec.prompt_col is not None:
+                texts["prompt"] = spec.prompt_col
             return self._json(files, texts)
         if spec.layout == "run":
             return run_rows(files)
@@ -99,10 +106,10 @@ class _Opener:
         role: InputRole,
         id_col: str | None,
         usual_ids: tuple[str, ...],
-        text_col: str,
+        text_cols: tuple[str, ...],
         title_col: str | None,
     ) -> Texts:
-        """Return the texts of a role, in the wanted columns if present, else in usual ones."""
+        """Return the texts of a role, in the first columns of each kind that are there."""
         files = self._of_role(role)
         file_format = detect_format(files[0].stat)
         if file_format == FileFormat.PARQUET:
@@ -112,7 +119,7 @@ class _Opener:
         else:
             rows = tsv_rows(files)
         ids = usual_ids if id_col is None else (id_col, *usual_ids)
-        return Texts.of(f"--{role}", rows, ids, (text_col, *_TEXTS), title_col)
+        return Texts.of(f"--{role}", rows, ids, text_cols, title_col)
 
     def _of_role(self, role: InputRole) -> tuple[InputFile, ...]:
         return tuple(file for file in self.files if file.role == role)

@@ -91,7 +91,9 @@ class Texts:
         kind: pa.DataType = self.rows.schema.field(self.id_column).type
         return kind
 
-    def join(self, workspace: Workspace, key: str, order: np.ndarray) -> Iterator[pa.Table]:
+    def join(
+        self, workspace: Workspace, key: str, order: np.ndarray, label: str | None = None
+    ) -> Iterator[pa.Table]:
         """Yield the text of each of the run's rows in their order, by a hash join on disk.
 
         The run's ids are held; the texts only pass by.
@@ -100,6 +102,7 @@ class Texts:
             workspace: its database has the run's ids, as `load_keys` loads them.
             key: the ids' column in the database.
             order: int64 (n_rows,), the position of each row.
+            label: names its files in the workspace; the key by default.
 
         Returns:
             Tables of `text` large_binary and `is_there` bool, null where no text has the id.
@@ -112,9 +115,9 @@ class Texts:
             f"select {ROW_NUMBER}, id, text, hash(text) as hash "
             f"from feed join {TABLE} on id = {key}"
         )
-        feed = Feed(schema, self._keyed(workspace, schema))
-        hashes = workspace.array(f"{key}-hashes", np.uint64, len(order))  # 0: no text yet
-        with Shuffle(workspace.folder / f"{key}-texts", _SCHEMA, len(order)) as shuffle:
+        feed, label = Feed(schema, self._keyed(workspace, schema)), label or key
+        hashes = workspace.array(f"{label}-hashes", np.uint64, len(order))  # 0: no text yet
+        with Shuffle(workspace.folder / f"{label}-texts", _SCHEMA, len(order)) as shuffle:
             for table in workspace.database.tables(query, feed):
                 rows, new = table[ROW_NUMBER].to_numpy(), table["hash"].to_numpy() | np.uint64(1)
                 before = hashes[rows]

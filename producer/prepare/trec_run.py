@@ -29,7 +29,14 @@ class JoinedRun:
         columns: the role of each column.
     """
 
-    def __init__(self, spec: JobSpec, run: Rows, queries: Texts, corpus: Texts) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        run: Rows,
+        queries: Texts,
+        corpus: Texts,
+        prompts: Texts | None = None,
+    ) -> None:
         """Choose the columns.
 
         Raises:
@@ -48,6 +55,7 @@ class JoinedRun:
                     f"{texts.rows.files[0].uri} is {texts.id_type}; ids must be of one type"
                 )
         self._spec, self._run, self._queries, self._corpus = spec, run, queries, corpus
+        self._prompts = prompts
         self._others = [
             name
             for name in run.schema.names
@@ -58,6 +66,7 @@ class JoinedRun:
             field(self._doc_id).with_name(spec.doc_id_col or "doc_id"),
             pa.field(spec.query_col, pa.string()),
             pa.field(spec.document_col, pa.string()),
+            *([pa.field(spec.prompt_col, pa.string())] if spec.prompt_col is not None else []),
             *map(field, self._others),
         ]
         self.schema = schema_with_status(pa.schema(own))
@@ -85,12 +94,14 @@ class JoinedRun:
         names = [self._query_id, self._doc_id, *self._others]
         run = workspace.watch("reading the run", self._run.tables(names))
         schema = schema_with_status(pa.schema([self._run.schema.field(name) for name in names]))
-        in_order = (
+        in_order = [
             shuffled(workspace.folder / "run", schema, run, order),
             self._queries.join(workspace, "query", order),
             self._corpus.join(workspace, "document", order),
-        )
-        for own, query, document in _side_by_side(in_order):
+        ]
+        if self._prompts is not None:
+            in_order.append(self._prompts.join(workspace, "query", order, "prompt"))
+        for own, query, document, *prompts in _side_by_side(in_order):
             refusal = pc.coalesce(
                 own[REFUSAL_COLUMN],
                 _refusal_if_missing(query, "query is not in --queries"),
@@ -101,6 +112,7 @@ class JoinedRun:
                 own[self._doc_id],
                 _as_string(query["text"]),
                 _as_string(document["text"]),
+                *(_as_string(prompt["text"]) for prompt in prompts),
                 *(own[name] for name in self._others),
                 refusal,
                 *(own[name] for name in STATUS_COLUMNS[1:]),

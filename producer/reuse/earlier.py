@@ -19,8 +19,8 @@ from rankmill.errors import InputError, StorageRefused
 from rankmill.output.output import Output
 from rankmill.output.uris import part_name
 from rankmill.tables import parquet
-from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, SAVED_SCHEMA, pair_hashes
-from rankmill.tables.titles import scored_documents
+from rankmill.tables.hashed_pairs import hashed_pairs
+from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, SAVED_SCHEMA
 
 LATEST = "latest"
 _POINTER = "latest.json"
@@ -149,8 +149,7 @@ class Earlier:
         for file in self.files:
             for table in parquet.read_rows(file.stat, names, 0, _BATCH_ROWS):
                 if self.texts is not None:
-                    documents = scored_documents(table, self.texts)
-                    hashes = pair_hashes(table[self.texts.query], documents)
+                    hashes = hashed_pairs(table, self.texts)
                     table = table.drop_columns(texts).add_column(0, PAIR_HASH_COLUMN, hashes)
                 yield table
 
@@ -164,7 +163,7 @@ def _kept_texts(output: Output) -> Columns:
             f"--reuse-from {output.uri}: its job kept neither hashes nor all texts of its pairs; "
             "run it again with --for-reuse"
         )
-    parts = ("query", "document", "title")
+    parts = ("query", "document", "title", "prompt")
     names = {part: columns.kept.get(getattr(columns, part)) for part in parts}
     return columns.model_copy(update=names)
 

@@ -23,8 +23,8 @@ from rankmill.contract.plan import Plan
 from rankmill.contract.reuse import KnownScores, pack
 from rankmill.output.output import Output
 from rankmill.tables.files import read_files
-from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, as_integers, pair_hashes
-from rankmill.tables.titles import scored_documents
+from rankmill.tables.hashed_pairs import hashed_pairs
+from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, as_integers
 
 _BATCH_ROWS = 16 * 1024
 _WRITTEN_ROWS = 2**20
@@ -97,8 +97,7 @@ def _known_scores(
         rows = read_files(plan.files, plan.schema, columns.texts, 0, _BATCH_ROWS, spec.damaged)
         row = 0
         for table in workspace.watch("looking up scores", rows):
-            documents = scored_documents(table, columns)
-            keys = as_integers(pair_hashes(table[columns.query], documents))
+            keys = as_integers(hashed_pairs(table, columns))
             numbers = np.arange(row, row + table.num_rows)
             hashes[row : row + table.num_rows] = keys
             yield pa.table([keys[:, 0], keys[:, 1], numbers], _ROWS)

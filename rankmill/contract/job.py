@@ -248,6 +248,16 @@ class JobOptions(Contract):
         """Whether documents are scored in passages."""
         return self.long_docs != "truncate"
 
+    @property
+    def has_template(self) -> bool:
+        """Whether the job says how a pair becomes the model's input."""
+        return self.chat_template is not None or self.input_template is not None
+
+    @property
+    def needs_prompt(self) -> bool:
+        """Whether a row must have a prompt of its own, since its template shows one."""
+        return self.input_template is not None and self.prompt_col is not None and not self.prompt
+
     @field_validator("*")
     @classmethod
     def _check_text(cls, value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from rankmill.contract.base import Contract, JobId, OutputUri
+from rankmill.contract.base import Contract, JobId, OutputUri, Since
 from rankmill.errors import InputError
 from rankmill.storage import FileStat
 
@@ -73,6 +73,7 @@ class Columns(Contract):
             None if a part has a row for each candidate.
         title: the column that is placed before each document's text.
         corpus_title: the corpus's column that was placed there while a run was prepared.
+        prompt: the column with each query's own prompt.
     """
 
     query: str
@@ -83,11 +84,14 @@ class Columns(Contract):
     candidates: tuple[str, ...] | None = None
     title: str | None = None
     corpus_title: str | None = None
+    prompt: Annotated[str | None, Since(major=2)] = None
 
     @property
     def texts(self) -> list[str]:
         """The columns that the model reads."""
-        return list(filter(None, dict.fromkeys((self.query, self.document, self.title))))
+        return list(
+            filter(None, dict.fromkeys((self.query, self.document, self.title, self.prompt)))
+        )
 
     @property
     def group_key(self) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from rankmill.contract.base import Contract
+from rankmill.contract.base import Contract, Since
 from rankmill.contract.job import JobSpec
 from rankmill.errors import RankmillError
 
@@ -18,6 +18,8 @@ class Scoring(Contract):
         path_reason: why the path is not the packed one.
         deterministic: whether a pair's score has the same bits in any batch.
         device_reason: why `auto` chose no GPU, or not all of them.
+        recipe: the name of the recipe that the pairs went through; None for the folder's own.
+        recipe_sha256: its digest, with the job's prompt and templates.
     """
 
     model_id: str
@@ -34,6 +36,8 @@ class Scoring(Contract):
     activation: Literal["none", "sigmoid"]
     versions: dict[str, str]
     device_reason: str | None = None
+    recipe: Annotated[str | None, Since(minor=1)] = None
+    recipe_sha256: Annotated[str | None, Since(minor=1)] = None
 
 
 class Agreement(Contract):

@@ -14,6 +14,7 @@ _FINGERPRINT = {
     "weights_sha256": "the weights",
     "tokenizer_sha256": "the tokenizer, configuration or template",
     "architecture": "the architecture",
+    "recipe_sha256": "the recipe: prompt, template or answer tokens",
     "max_length": "max_length",
     "precision": "the precision",
     "path": "the engine path",

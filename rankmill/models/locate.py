@@ -16,16 +16,22 @@ from rankmill.models.names import (
     null_rate,
 )
 from rankmill.models.permission import allowed_files, check_model_allowed, is_code_allowed
+from rankmill.models.recipes import published_recipe
 from rankmill.models.scoring_settings import check_causal, check_lengths
 from rankmill.models.store import model_store
 from rankmill.models.weights import check_layers
 from rankmill.settings import CHECKOUT
 
 
-def locate_model(model_id: str, revision: str | None = None) -> Path:
+def locate_model(model_id: str, revision: str | None = None, *, has_template: bool = False) -> Path:
     """Return the checked local folder of a model: in the model store, else in the hub's cache.
 
     If a store is configured, nothing is fetched: a model that it lacks was not pulled.
+
+    Args:
+        model_id: the model's name.
+        revision: a commit, a branch or a tag.
+        has_template: whether the job brings a template, which not all models do.
 
     Raises:
         ModelUnavailable: the model is absent, unsafe or damaged; the message says what to do.
@@ -44,7 +50,8 @@ def locate_model(model_id: str, revision: str | None = None) -> Path:
         folder = hub.cached(model_id, revision, allowed_files(model_id))
     check_checkpoint(folder, may_run_code=is_code_allowed(model_id))
     if not is_code_allowed(model_id):
-        check_causal(folder)
+        if not has_template and not published_recipe(folder, model_id).pieces:
+            check_causal(folder)
         check_layers(folder)
     return folder
 
@@ -65,4 +72,5 @@ def check_model_if_here(options: JobOptions) -> None:
     stored = store.read(model_id) if store is not None else None
     is_stored = stored is not None and stored.resolve(revision) is not None
     if is_stored or model_id == DEMO or is_model_folder(model_id):
-        check_lengths(options, locate_model(model_id, revision))
+        folder = locate_model(model_id, revision, has_template=options.has_template)
+        check_lengths(options, folder)

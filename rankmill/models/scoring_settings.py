@@ -114,10 +114,15 @@ def check_causal(folder: Path) -> None:
         has_prompt = len(read_json(folder / MODULES)) > 1 or takes_messages(transformer)
     if is_causal and not has_prompt:
         raise ModelUnavailable(
-            f"{folder}: a causal language model without a chat template and a LogitScore "
-            "module, so that nothing says how it reranks; add a chat template that shows "
-            "roles query and document, and a LogitScore module, to the folder"
+            f"{folder}: a causal language model without a recipe, a chat template or a LogitScore "
+            "module, so that nothing says how it reranks; give its prompt with --chat-template or "
+            "--input-template, and its answers with --yes-token and --no-token"
         )
+
+
+def states_scoring(folder: Path) -> bool:
+    """Return whether the folder has settings of Sentence Transformers for a CrossEncoder."""
+    return _transformer(folder) is not None
 
 
 def _transformer(folder: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Hash a pair by its texts: 128 bits that are equal exactly if query and document are."""
+"""Hash a pair by its texts: 128 bits that are equal exactly if the texts are."""
 
 from __future__ import annotations
 
@@ -21,18 +21,28 @@ SAVED_SCHEMA = pa.schema(
 )
 
 
-def pair_hashes(queries: pa.ChunkedArray, documents: pa.ChunkedArray) -> pa.FixedSizeBinaryArray:
+def pair_hashes(
+    queries: pa.ChunkedArray, documents: pa.ChunkedArray, prompts: pa.ChunkedArray | None = None
+) -> pa.FixedSizeBinaryArray:
     """Return BLAKE2b of the query's length in 8 bytes, the query and the document, in UTF-8.
 
-    The length marks the end of the query, so that no other pair has the same bytes. A missing text
-    counts as an empty one: neither is ever scored.
+    Lengths mark the ends of texts, so that no other pair has the same bytes. A missing query or
+    document counts as an empty one: neither is ever scored. A prompt comes before the query, with
+    its own length; a missing one counts as empty.
     """
     digests = []
-    last_query, begun = b"", _begun(b"")
-    for query, document in zip(_texts(queries), _texts(documents), strict=True):
-        if (query or b"") != last_query:  # most rows have the query of the row before
-            last_query = query or b""
-            begun = _begun(last_query)
+    heads = _texts(queries)
+    if prompts is not None:
+        heads = [
+            _sized(prompt or b"") + (query or b"")
+            for prompt, query in zip(_texts(prompts), heads, strict=True)
+        ]
+    person = b"" if prompts is None else b"prompt"
+    last_head, begun = b"", _begun(b"", person)
+    for head, document in zip(heads, _texts(documents), strict=True):
+        if (head or b"") != last_head:  # most rows have the query of the row before
+            last_head = head or b""
+            begun = _begun(last_head, person)
         digest = begun.copy()
         digest.update(document or b"")
         digests.append(digest.digest())
@@ -47,8 +57,12 @@ def as_integers(hashes: pa.Array) -> np.ndarray:
     return content[begin : begin + size].view("<i8").reshape(-1, 2)
 
 
-def _begun(query: bytes) -> blake2b:
-    return blake2b(len(query).to_bytes(8, "little") + query, digest_size=_N_BYTES)
+def _begun(head: bytes, person: bytes) -> blake2b:
+    return blake2b(_sized(head), digest_size=_N_BYTES, person=person)
+
+
+def _sized(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
 
 
 def _texts(column: pa.ChunkedArray) -> list[bytes | None]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rankmill.models.recipe import Recipe
 from worker.engine.agreement import Agreement, measure_agreement
 from worker.engine.batches.batching import packed_batches, padded_batches
 from worker.engine.batches.pairs import EncodedWindow
@@ -30,8 +31,8 @@ from worker.engine.device.faults import (
 )
 from worker.engine.device.memory import PAUSES_S, default_budget, release
 from worker.engine.device.runner import PairTooLargeError, Runner
-from worker.engine.encoding.encoder import Encoder, encoder_for
-from worker.engine.families.loader import PathName
+from worker.engine.encoding.encoder import Encoder, encoder_for, pair_length
+from worker.engine.families.loader import PathName, check_scoring
 from worker.engine.folder.model_folder import Activation, ModelFolder
 from worker.engine.kernels.layers import Forward
 from worker.engine.kernels.precision import Precision, Resolved, resolve_precision
@@ -76,6 +77,8 @@ class ScorerInfo:
         path_reason: the reason why the path is not packed; empty if it is.
         deterministic: a pair gets the same bits with any other pairs.
         kernels: the compiled kernels in use, by their digest, or `torch`.
+        recipe: the recipe's name for people; None where the folder alone says how pairs score.
+        recipe_sha256: its digest.
     """
 
     architecture: str
@@ -87,6 +90,8 @@ class ScorerInfo:
     path_reason: str
     deterministic: bool
     kernels: str = "torch"
+    recipe: str | None = None
+    recipe_sha256: str | None = None
 
 
 class Scorer:
@@ -100,11 +105,14 @@ class Scorer:
         max_batch_tokens: int | None,
         activation: Activation | None,
         on_batch: OnBatch,
+        recipe: Recipe | None = None,
     ) -> None:
-        source = model.source
+        source = model.source if recipe is None else model.source.with_recipe(recipe)
+        check_scoring(source)
         activation = activation or source.activation
-        limit = min(max_length or source.length_limit, source.length_limit)
+        limit = pair_length(source, max_length)
         self._model = model
+        self._divide_by = np.float32(source.recipe.divide_by)
         self._max_batch_tokens = max_batch_tokens
         self._on_batch = on_batch
         # Before the weights are loaded, since it refuses some folders and lengths.
@@ -120,6 +128,8 @@ class Scorer:
             path_reason=loaded.path_reason,
             deterministic=loaded.is_batch_invariant,
             kernels=loaded.kernels,
+            recipe=source.recipe.title,
+            recipe_sha256=source.recipe.sha256,
         )
         self._runner = self._runner_of(loaded.forward, model.precision, PAUSES_S)
         release(model.device)
@@ -141,6 +151,7 @@ class Scorer:
         on_batch: OnBatch = ignore_batch,
         may_run_code: bool = False,
         activation: Activation | None = None,
+        recipe: Recipe | None = None,
     ) -> Scorer:
         """Load a model from a local folder of safetensors weights; never use the network.
 
@@ -152,13 +163,14 @@ class Scorer:
             precision: `auto` is the fastest of the device with 16 bits or more.
             on_batch: called with each batch, also with those computed again in fp32.
             may_run_code: whether Python code of the folder may run.
-            activation: overrides the folder's activation.
+            activation: overrides the activation of recipe and folder.
+            recipe: how pairs are scored, where the folder does not say it.
 
         Raises:
             UnusableFolder: the folder is not a cross-encoder that the engine can load whole.
             ValueError: the device or the model does not support the precision.
         """
-        source = ModelFolder(Path(folder), may_run_code=may_run_code)
+        source = ModelFolder(Path(folder), may_run_code=may_run_code, recipe=recipe)
         resolved = resolve_precision(precision, device)
         return cls(
             ResidentModel(source, device=device, precision=resolved),
@@ -174,11 +186,12 @@ class Scorer:
         max_length: int | None = None,
         max_batch_tokens: int | None = None,
         activation: Activation | None = None,
+        recipe: Recipe | None = None,
     ) -> Scorer:
         """Return a scorer with other settings over the same weights and tokenizer.
 
         It has its own totals and its own budget of a batch. The arguments and errors are those of
-        `load`.
+        `load`. The recipe must have the same answer tokens.
         """
         return Scorer(
             self._model,
@@ -186,6 +199,7 @@ class Scorer:
             max_batch_tokens=max_batch_tokens,
             activation=activation,
             on_batch=self._on_batch,
+            recipe=recipe,
         )
 
     @property
@@ -252,7 +266,7 @@ class Scorer:
         """Return the `agreement` of an encoded window; `queries` has the query of each row."""
         pairs = np.arange(len(encoded.lengths))
         reduced = self._score_encoded(encoded).logits
-        exact = self._in_fp32(encoded, pairs, None)[encoded.pair_of_row]
+        exact = self._in_fp32(encoded, pairs, None)[encoded.pair_of_row] / self._divide_by
         release(self.info.device)
         return measure_agreement(queries, reduced, exact)
 
@@ -286,7 +300,7 @@ class Scorer:
                 release(self.info.device)
         row = window.pair_of_row
         return WindowScores(
-            logits=logits[row],
+            logits=logits[row] / self._divide_by,
             n_tokens=window.lengths[row].astype(np.int32),
             truncated=window.truncated[row],
             no_rescue=self._no_rescue,

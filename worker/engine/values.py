@@ -10,7 +10,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PairWindow:
-    """Pairs to score: `queries[i]` with `documents[i]`.
+    """Pairs to score: `queries[i]` with `documents[i]`, and maybe a prompt of their own.
+
+    Without a prompt, or where it is None, a pair has that of the model's recipe.
 
     The engine sorts by length and finds equal pairs within a window. A few thousand pairs are
     enough for full batches.
@@ -21,6 +23,7 @@ class PairWindow:
 
     queries: Sequence[str]
     documents: Sequence[str]
+    prompts: Sequence[str | None] | None = None
 
     def __post_init__(self) -> None:
         if len(self.queries) != len(self.documents):
@@ -28,6 +31,11 @@ class PairWindow:
                 f"a window pairs each query with one document, "
                 f"not {len(self.queries)} with {len(self.documents)}"
             )
+
+    def between(self, start: int, stop: int) -> PairWindow:
+        """Return some consecutive pairs."""
+        prompts = None if self.prompts is None else self.prompts[start:stop]
+        return PairWindow(self.queries[start:stop], self.documents[start:stop], prompts)
 
 
 @dataclass(frozen=True)

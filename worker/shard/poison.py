@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rankmill.contract.plan import ShardSpec
 from rankmill.devices.choice import EXIT_DEVICE_LOST
@@ -52,12 +52,13 @@ def refused_pairs(scorer: AnyScorer, pairs: PairWindow) -> dict[int, str]:
 
     There are none where even the plainest pair cannot be scored: then the model is broken.
     """
-    if _refusal(scorer, _PLAIN_PAIR) is not None:
+    has_prompts = pairs.prompts is not None
+    if _refusal(scorer, replace(_PLAIN_PAIR, prompts=["a"] if has_prompts else None)) is not None:
         return {}
     ranges, refused = [(0, len(pairs.queries))], {}
     while ranges:
         start, stop = ranges.pop()
-        some = PairWindow(pairs.queries[start:stop], pairs.documents[start:stop])
+        some = pairs.between(start, stop)
         reason = _refusal(scorer, some)
         if reason is None:
             continue

@@ -27,25 +27,28 @@ TOO_LARGE = "too long for the device's memory"
 _FIRST_NOT_ASCII = 0x80
 
 
-def refusals(table: pa.Table, columns: Columns) -> dict[int, str]:
+def refusals(table: pa.Table, columns: Columns, *, needs_prompt: bool = False) -> dict[int, str]:
     """Return the rows of a table that cannot be scored: their positions and the first reasons.
 
     Args:
         table: rows with the texts, the query id and REFUSAL_COLUMN.
         columns: which columns these are.
+        needs_prompt: whether a row without a prompt of its own has none.
     """
     refused = {}
     before = table[REFUSAL_COLUMN]
     if before.null_count < len(before):
         refused = {at: reason for at, reason in enumerate(before.to_pylist()) if reason}
-    documents = scored_documents(table, columns)
-    for name, column in (("query", table[columns.query]), ("document", documents)):
+    parts = {"query": table[columns.query], "document": scored_documents(table, columns)}
+    if columns.prompt is not None:
+        parts["prompt"] = table[columns.prompt]
+    for name, column in parts.items():
         texts, not_text = _texts(joined(column.cast(pa.large_binary())))
-        for reason, positions in (
-            (f"{name} is not UTF-8", not_text),
-            (f"{name} is null", _positions(pc.is_null(texts)) if texts.null_count else []),
-            (f"{name} is empty", _blank(texts)),
-        ):
+        found = {f"{name} is not UTF-8": not_text}
+        if name != "prompt" or needs_prompt:
+            found[f"{name} is null"] = _positions(pc.is_null(texts)) if texts.null_count else []
+            found[f"{name} is empty"] = _blank(texts)
+        for reason, positions in found.items():
             for at in positions:
                 refused.setdefault(at, reason)
     if columns.query_id is not None:

@@ -15,9 +15,10 @@ from rankmill.contract.reuse import unpack
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
 from rankmill.output.output import Job
-from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, pair_hashes
+from rankmill.tables.hashed_pairs import hashed_pairs
+from rankmill.tables.pair_hash import PAIR_HASH_COLUMN
 from rankmill.tables.titles import scored_documents
-from worker.arrow_text import Texts
+from worker.arrow_text import Texts, prompts_of
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
 from worker.models import LoadedModel
 from worker.shard.group_checks import GroupChecks
@@ -164,7 +165,8 @@ class Window:
     def pairs(self, columns: Columns) -> PairWindow:
         """Return the texts that the scorer gets."""
         texts = _taken(self.rows.table.select(columns.texts), self.good[self.is_new])
-        return PairWindow(Texts(texts[columns.query]), Texts(scored_documents(texts, columns)))
+        documents = Texts(scored_documents(texts, columns))
+        return PairWindow(Texts(texts[columns.query]), documents, prompts_of(texts, columns))
 
     def all_scores(self, new: WindowScores) -> WindowScores:
         """Return the scores of all good rows, from those of the scorer and the known ones."""
@@ -256,7 +258,7 @@ class _Attempt:
         """Check some rows, note their window as waiting, and return the pairs to score."""
         first, stop, suspects = rows.first_row, rows.stop_row, self._work.suspects
         self._scored.checks.add(rows)
-        refused = refusals(rows.table, self._columns)
+        refused = refusals(rows.table, self._columns, needs_prompt=self._job.spec.needs_prompt)
         for row, reason in self._unfit.items():
             if first <= row < stop:
                 refused.setdefault(row - first, reason)
@@ -287,8 +289,7 @@ class _Attempt:
         if scored.hashed is not None:
             hashes = self._known.hashes(rows.first_row, rows.stop_row)
             if hashes is None:
-                documents = scored_documents(rows.table, columns)
-                hashes = pair_hashes(rows.table[columns.query], documents)
+                hashes = hashed_pairs(rows.table, columns)
             hashes = hashes.take(pa.array(good[finite]))
             scored.hashed.add(results.add_column(0, PAIR_HASH_COLUMN, hashes))
         scored.logits.append(scores.logits[finite])

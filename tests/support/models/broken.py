@@ -329,7 +329,7 @@ CASES: list[tuple[str, str, Break, str]] = [
     ("template not UTF-8", "qwen3-chat", raw("chat_template.jinja", b"\xff\xfe"), "tokenizer"),
     (
         *("no template, no LogitScore", "qwen3-chat", removed("chat_template.jinja")),
-        "add a chat template.*LogitScore",
+        "without a recipe, a chat template or a LogitScore",
     ),
     (
         "LogitScore lost",

@@ -11,14 +11,12 @@ import torch
 from transformers import AutoModel
 
 from tests.support.models.decoders import (
-    CHAT,
-    language_model,
-    qwen3_classifier,
     qwen3_classifier_st,
     qwen3_st,
     zerank,
 )
 from tests.support.models.own_code import gte_published, jina_v1, jina_v2, layerwise, nemotron
+from tests.support.models.published import PUBLISHED
 from tests.support.models.zoo import (
     IDENTITY,
     bert_like,
@@ -63,13 +61,14 @@ def mono_t5(folder: Path) -> Path:
     return folder
 
 
+CONTEXTUAL = "ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b"
+MINIATURES = {each.model_id: each.write for each in PUBLISHED}
+
 # The keys are the names in docs/models.json.
 ZOO: dict[str, Callable[[Path], Path]] = {
     "BAAI/bge-reranker-base": partial(xlm_roberta, positions=514),
     "BAAI/bge-reranker-v2-m3": partial(xlm_roberta, positions=8194),
-    "BAAI/bge-reranker-v2-gemma": partial(
-        language_model, kind="gemma", answers=("yes", "no", "Yes", "No"), with_bos=True
-    ),
+    "BAAI/bge-reranker-v2-gemma": MINIATURES["BAAI/bge-reranker-v2-gemma"],
     "BAAI/bge-reranker-v2-minicpm-layerwise": partial(
         layerwise, name="LayerWiseMiniCPM", model_type="minicpm"
     ),
@@ -91,18 +90,21 @@ ZOO: dict[str, Callable[[Path], Path]] = {
     "an ALBERT classifier": partial(bert_like, kind="albert"),
     "an MPNet classifier": partial(bert_like, kind="mpnet"),
     "mixedbread-ai/mxbai-rerank-xsmall-v1": deberta,
-    "mixedbread-ai/mxbai-rerank-base-v2": partial(language_model, kind="qwen2", template=CHAT),
+    "mixedbread-ai/mxbai-rerank-base-v2": MINIATURES["mixedbread-ai/mxbai-rerank-base-v2"],
     "Alibaba-NLP/gte-reranker-modernbert-base": partial(modernbert, pooling="mean"),
     "Alibaba-NLP/gte-multilingual-reranker-base": gte_published,
     "the same in transformers' own gte": gte,
     "ibm-granite/granite-embedding-reranker-english-r2": partial(modernbert, config=IDENTITY),
     "jinaai/jina-reranker-v1-tiny-en": jina_v1,
     "jinaai/jina-reranker-v2-base-multilingual": jina_v2,
-    "Qwen/Qwen3-Reranker-0.6B": partial(language_model, template=CHAT),
+    "Qwen/Qwen3-Reranker-0.6B": MINIATURES["Qwen/Qwen3-Reranker-0.6B"],
     "Qwen/Qwen3-Reranker-0.6B with Sentence Transformers' files": qwen3_st,
-    "tomaarsen/Qwen3-Reranker-0.6B-seq-cls": partial(qwen3_classifier, template=CHAT),
+    "tomaarsen/Qwen3-Reranker-0.6B-seq-cls": MINIATURES["tomaarsen/Qwen3-Reranker-0.6B-seq-cls"],
     "the same with Sentence Transformers' files": qwen3_classifier_st,
-    "zeroentropy/zerank-2": zerank,
+    "zeroentropy/zerank-2 with Sentence Transformers' files": zerank,
+    "zeroentropy/zerank-2": MINIATURES["zeroentropy/zerank-2"],
+    "zeroentropy/zerank-1-small": MINIATURES["zeroentropy/zerank-1-small"],
+    CONTEXTUAL: MINIATURES[CONTEXTUAL],
     "nvidia/llama-nemotron-rerank-1b-v2": nemotron,
     "castorini/monot5-base-msmarco": mono_t5,
 }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from worker.engine.batches.ragged import exclusive_cumsum
 from worker.engine.values import PairWindow
+
+KeyT = TypeVar("KeyT")
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,14 @@ class EncodedWindow:
 
 @dataclass(frozen=True)
 class DistinctPairs:
-    """A window without repetition: its texts, and its pairs as indices into them."""
+    """A window without repetition: its texts, and its pairs as indices into them.
+
+    Attributes:
+        prompts: the prompt of each query; a query with two prompts is there twice.
+    """
 
     queries: list[str]
+    prompts: list[str | None]
     documents: list[str]
     query_of_pair: np.ndarray
     document_of_pair: np.ndarray
@@ -59,12 +67,19 @@ class DistinctPairs:
     @classmethod
     def of(cls, window: PairWindow) -> DistinctPairs:
         """Find the distinct texts and pairs of a window."""
-        queries, query_of_row = _distinct(window.queries)
+        prompts: list[str | None]
+        if window.prompts is None:
+            queries, query_of_row = _distinct(window.queries)
+            prompts = [None] * len(queries)
+        else:
+            both, query_of_row = _distinct(list(zip(window.queries, window.prompts, strict=True)))
+            queries, prompts = [query for query, _ in both], [prompt for _, prompt in both]
         documents, document_of_row = _distinct(window.documents)
         keys = query_of_row * max(1, len(documents)) + document_of_row
         _, first, pair_of_row = np.unique(keys, return_index=True, return_inverse=True)
         return cls(
             queries=queries,
+            prompts=prompts,
             documents=documents,
             query_of_pair=query_of_row[first],
             document_of_pair=document_of_row[first],
@@ -72,7 +87,7 @@ class DistinctPairs:
         )
 
 
-def _distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    index: dict[str, int] = {}
+def _distinct(texts: Sequence[KeyT]) -> tuple[list[KeyT], np.ndarray]:
+    index: dict[KeyT, int] = {}
     rows = np.fromiter((index.setdefault(text, len(index)) for text in texts), np.int64, len(texts))
     return list(index), rows

@@ -1,13 +1,15 @@
 """Encode pairs through a chat template, the prompt of LLM rerankers.
 
 The rules are those of Sentence Transformers 6. A pair is one message of role `query` and one of
-role `document`; a default prompt is the system message. The template's end replaces the last tokens
-of a truncated pair, because the score is read there.
+role `document`; the prompt is the system message. The template's end replaces the last tokens
+of a truncated pair, because the score is read there. Where the query comes after the document, it
+belongs to the end.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +40,7 @@ class ChatEncoder:
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_length: int,
+        template: str | None = None,
         system_prompt: str | None = None,
         options: dict[str, Any] | None = None,
         message_format: str = "auto",
@@ -48,7 +51,8 @@ class ChatEncoder:
         Args:
             tokenizer: a tokenizer with a chat template.
             max_length: tokens that a pair is truncated to.
-            system_prompt: content of a system message before the pair.
+            template: in place of the tokenizer's own.
+            system_prompt: content of a system message before a pair that has no prompt of its own.
             options: further arguments of the template.
             message_format: `structured` for content as a list of parts, `flat` for a string, `auto`
                 to decide by the template's text.
@@ -62,15 +66,23 @@ class ChatEncoder:
         self._max_length = max_length
         self._system_prompt = system_prompt
         self._options = options or {}
-        template = str(tokenizer.chat_template)
+        if template is not None:
+            self._options = {**self._options, "chat_template": template}
+        template = template or str(tokenizer.chat_template)
         self._takes_parts = message_format == "structured" or (
             message_format == "auto" and any(sign in template for sign in _PART_SIGNS)
+        )
+        is_own = "chat_template" not in self._options
+        self._named = "the model's chat template" if is_own else "--chat-template"
+        self._advice = (
+            "; name its prompt with --chat-template or --input-template" if is_own else ""
         )
         self._is_limited = not takes_linear_time(template)
         self._limit_s = limit_s
         with self._limit():
             self._end = self._learn_end()
-            shortest = self._render(_FILLERS[0], _FILLERS[0])
+            self._ends_alike = len(self._end) == len(self._end_after(_FILLERS[0], system_prompt))
+            shortest = self._render(_FILLERS[0], _FILLERS[0], system_prompt)
         n_shortest = len(self._tokenize([shortest])[0])
         if n_shortest > max_length:
             raise UnusableFolder(
@@ -85,14 +97,21 @@ class ChatEncoder:
             TimeoutError: the template does not end for some pair.
         """
         pairs = DistinctPairs.of(window)
+        prompts = [self._system_prompt if each is None else each for each in pairs.prompts]
         rows = self._tokenize(
             [
-                self._render(pairs.queries[query], pairs.documents[document])
+                self._render(pairs.queries[query], pairs.documents[document], prompts[query])
                 for query, document in zip(pairs.query_of_pair, pairs.document_of_pair, strict=True)
             ]
         )
         uncut = row_lengths(rows)
-        kept = [self._cut(row) for row in rows]
+        end_of = cache(lambda query: self._end_after(pairs.queries[query], prompts[query]))
+        kept = [
+            self._cut(row, end_of(query) if not self._ends_alike else self._end)
+            if len(row) > self._max_length
+            else row
+            for row, query in zip(rows, pairs.query_of_pair.tolist(), strict=True)
+        ]
         lengths = row_lengths(kept)
         return EncodedWindow(
             ids=flatten(kept, int(lengths.sum()), np.int32),
@@ -102,12 +121,17 @@ class ChatEncoder:
             pair_of_row=pairs.pair_of_row,
         )
 
-    def _cut(self, row: list[int]) -> list[int]:
-        if len(row) <= self._max_length:
-            return row
+    def shows_prompt(self) -> bool:
+        """Return whether a system message is part of what the template renders."""
+        with self._limit():
+            texts = {self._render(_FILLERS[0], _FILLERS[0], each) for each in (None, *_FILLERS)}
+        return len(texts) == len(_FILLERS) + 1
+
+    def _cut(self, row: list[int], end: list[int]) -> list[int]:
         if self._tokenizer.truncation_side == "left":
             return row[-self._max_length :]
-        end = self._end[-self._max_length :]
+        if len(end) > self._max_length:
+            raise ValueError(f"the query leaves no room for text in max_length {self._max_length}")
         return row[: self._max_length - len(end)] + end
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
@@ -117,10 +141,10 @@ class ChatEncoder:
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
-    def _render(self, query: str, document: str) -> str:
+    def _render(self, query: str, document: str, prompt: str | None) -> str:
         messages = [self._message("query", query), self._message("document", document)]
-        if self._system_prompt is not None:
-            messages.insert(0, self._message("system", self._system_prompt))
+        if prompt is not None:
+            messages.insert(0, self._message("system", prompt))
         # The limit takes longer than the rendering, so it is set only where it is needed.
         with self._limit() if self._is_limited else nullcontext():
             return str(
@@ -136,13 +160,21 @@ class ChatEncoder:
 
     def _learn_end(self) -> list[int]:
         """Return the tokens after the last text: the end that two renderings share."""
-        short, long = (self._render(filler, filler) for filler in _FILLERS)
+        short, long = (self._render(each, each, self._system_prompt) for each in _FILLERS)
         if short.count(_FILLERS[0]) < 2 or long.count(_FILLERS[1]) < 2:
             raise UnusableFolder(
-                f"{self._tokenizer.name_or_path}: the model's chat template does not render "
+                f"{self._tokenizer.name_or_path}: {self._named} does not render "
                 "messages of role query and document; a reranker's template must show both texts"
+                f"{self._advice}"
             )
-        first, second = self._tokenize([short, long])
+        return self._shared_end(short, long)
+
+    def _end_after(self, query: str, prompt: str | None) -> list[int]:
+        """Return the tokens after the document: with the query, if that comes behind it."""
+        return self._shared_end(*(self._render(query, filler, prompt) for filler in _FILLERS))
+
+    def _shared_end(self, one: str, other: str) -> list[int]:
+        first, second = self._tokenize([one, other])
         n_shared = 0
         while n_shared < len(first) and first[-1 - n_shared] == second[-1 - n_shared]:
             n_shared += 1

@@ -6,18 +6,22 @@ tokenizer's own pair encoding, which is used directly where halves cannot be joi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from rankmill.models.recipe import Recipe
 from worker.engine.batches.pairs import DistinctPairs, EncodedWindow
 from worker.engine.batches.ragged import flatten, row_lengths
+from worker.engine.encoding.answers import check_recipe
 from worker.engine.encoding.chat import ChatEncoder
 from worker.engine.encoding.joining import JoinEncoder, untruncated
 from worker.engine.encoding.pair_template import PairTemplate
+from worker.engine.encoding.pieces import PieceEncoder
 from worker.engine.folder.model_folder import ModelFolder
-from worker.engine.folder.refusal import reading
+from worker.engine.folder.refusal import UnusableOption, reading
 from worker.engine.values import PairWindow
 
 if TYPE_CHECKING:
@@ -91,38 +95,105 @@ def pair_encoder(tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Enco
     return join if _agree(join, pairwise, max_length=max_length) else pairwise
 
 
-class PromptedEncoder:
-    """An `Encoder` that puts a prompt before each query, as Sentence Transformers does."""
+class PreparedEncoder:
+    """An `Encoder` of texts that a recipe changes first: strips them, puts prefixes before them.
 
-    def __init__(self, encoder: Encoder, prompt: str) -> None:
+    Where the model's input has no place for a prompt, it comes before the query, as in Sentence
+    Transformers.
+    """
+
+    def __init__(self, encoder: Encoder, recipe: Recipe, before_queries: str | None = None) -> None:
+        """Wrap an encoder.
+
+        Args:
+            encoder: encodes the changed texts.
+            recipe: says how to change them.
+            before_queries: the prompt to put before each query without one of its own; None to pass
+                prompts on.
+        """
         self._encoder = encoder
-        self._prompt = prompt
+        self._recipe = recipe
+        self._before_queries = before_queries
 
     def encode(self, window: PairWindow) -> EncodedWindow:
         """Encode a window as `Encoder.encode`."""
-        queries = [self._prompt + query for query in window.queries]
-        return self._encoder.encode(PairWindow(queries, window.documents))
+        recipe, prompts = self._recipe, window.prompts
+        queries: Sequence[str] = window.queries
+        documents: Sequence[str] = window.documents
+        if recipe.strip:
+            queries = [text.strip() for text in queries]
+            documents = [text.strip() for text in documents]
+        if recipe.query_prefix:
+            queries = [recipe.query_prefix + text for text in queries]
+        if recipe.document_prefix:
+            documents = [recipe.document_prefix + text for text in documents]
+        if self._before_queries is not None:
+            before = [None] * len(queries) if prompts is None else prompts
+            queries = [
+                (self._before_queries if prompt is None else prompt) + query
+                for prompt, query in zip(before, queries, strict=True)
+            ]
+            prompts = None
+        return self._encoder.encode(PairWindow(queries, documents, prompts))
 
 
 def encoder_for(source: ModelFolder, *, max_length: int) -> Encoder:
-    """Return the encoder that a model's folder asks for: template, prompt and tokenizer.
+    """Return the encoder that a model's recipe or folder asks for.
 
     Raises:
-        ValueError: `max_length` leaves no room for text, or the chat template shows no pair.
+        UnusableOption: the job's prompt would have no effect.
+        ValueError: `max_length` leaves no room for text, or the template shows no pair.
     """
-    prompt = source.default_prompt
-    if source.uses_template:
+    recipe, prompt = source.recipe, source.default_prompt
+    check_recipe(source)
+    asks_prompt = recipe.has_prompt_col or (recipe.has_options and recipe.prompt is not None)
+    if recipe.pieces:
+        if asks_prompt and not has_place_for_prompt(recipe):
+            raise UnusableOption(
+                f"--prompt: recipe {recipe.title} of {source.path} has no place for a prompt; "
+                "leave it out, or give --input-template"
+            )
+        with reading(source.path, "the tokenizer"):
+            return PreparedEncoder(PieceEncoder(source, max_length=max_length), recipe)
+    if recipe.chat_template is not None or source.uses_template:
         with reading(source.path, "the chat template"):
-            return ChatEncoder(
+            chat = ChatEncoder(
                 source.tokenizer,
                 max_length=max_length,
+                template=recipe.chat_template,
                 system_prompt=prompt,
                 options=dict(source.settings.template_options),
                 message_format=source.settings.message_format,
             )
+            if asks_prompt and not chat.shows_prompt():
+                raise UnusableOption(
+                    f"--prompt: the chat template of {source.path} shows no message of role "
+                    "system; leave the prompt out, or give --chat-template"
+                )
+        return PreparedEncoder(chat, recipe)
     with reading(source.path, "the tokenizer"):
         encoder = pair_encoder(source.tokenizer, max_length=max_length)
-    return encoder if prompt is None else PromptedEncoder(encoder, prompt)
+    return PreparedEncoder(encoder, recipe, prompt or "")
+
+
+def has_place_for_prompt(recipe: Recipe) -> bool:
+    """Return whether a prompt is part of the input that a recipe makes."""
+    return any("{prompt}" in piece for piece in recipe.input_of(has_prompt=True))
+
+
+def pair_length(source: ModelFolder, max_length: int | None) -> int:
+    """Return the tokens that a pair is truncated to.
+
+    Args:
+        source: the model's folder and recipe.
+        max_length: the job's; None for the recipe's default, else the model's limit.
+    """
+    limit, recipe = source.length_limit, source.recipe
+    if max_length is None and recipe.max_length is not None:
+        max_length = recipe.max_length
+        if recipe.counts == "texts":
+            max_length += PieceEncoder(source, max_length=limit).outer_tokens()
+    return min(max_length or limit, limit)
 
 
 # Models without a limit are not truncated, so nothing needs a probe beyond this.

@@ -57,7 +57,6 @@ class Family:
         own_head: returns the head of the family's `*ForSequenceClassification`.
         modules: makes the empty modules of that class without importing it; None if only
             transformers can. They have the attributes `config`, `architecture` and `base_model`.
-        has_own_attention: its layers do not use the attention of the kernels.
     """
 
     model_types: tuple[str, ...]
@@ -65,4 +64,3 @@ class Family:
     forward: MakeForward
     own_head: Callable[[Any], Head]
     modules: Callable[[Any], Any] | None = None
-    has_own_attention: bool = False

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from worker.engine.compiled.library import library
+from worker.engine.encoding.answers import stated_answers
 from worker.engine.families.causal import CausalForward, answer_ids
 from worker.engine.families.family import Family, Kernels
 from worker.engine.families.padded import PaddedForward, PooledForward
@@ -21,10 +22,10 @@ from worker.engine.families.stack import Stacks
 from worker.engine.folder.mapped import MappedWeights, stored_dtype
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.modules import kinds, load_head
-from worker.engine.folder.refusal import UnusableFolder
+from worker.engine.folder.refusal import UnusableFolder, UnusableOption
 from worker.engine.folder.weights import load_weights, map_weights
 from worker.engine.kernels.attention import Attention, GroupedAttention
-from worker.engine.kernels.compiled_attention import CompiledAttention, compiled_attention
+from worker.engine.kernels.compiled_attention import compiled_attention
 from worker.engine.kernels.exact import keep_rows_of_head
 from worker.engine.kernels.heads import Head
 from worker.engine.kernels.layers import Forward
@@ -106,6 +107,12 @@ def check_scoring(source: ModelFolder) -> None:
     """
     settings = source.settings
     modules = kinds(source)
+    architecture = str((source.config.architectures or [""])[0])
+    if source.recipe.yes is not None and architecture.endswith("ForSequenceClassification"):
+        raise UnusableOption(
+            f"--yes-token {source.recipe.yes}: {source.path} is a {architecture}, which has a "
+            "classification head in place of answer tokens; leave it out"
+        )
     if source.has_head_modules:
         wanted = "feature-extraction"
         if source.config.is_encoder_decoder:
@@ -119,13 +126,15 @@ def check_scoring(source: ModelFolder) -> None:
                 f"{source.path}: modules.json adds {', '.join(modules) or 'nothing'} to a causal "
                 "language model; one LogitScore is what is supported"
             )
-        if not modules and not source.uses_template:
+        if not modules and not source.shows_pair:
             raise UnusableFolder(
-                f"{source.path}: a causal language model without a chat template and a LogitScore "
-                "module, so that nothing says how it reranks; add a chat template that shows "
-                "roles query and document, and a LogitScore module, to the folder"
+                f"{source.path}: a causal language model without a recipe, a chat template or a "
+                "LogitScore module, so that nothing says how it reranks; give its prompt with "
+                "--chat-template or --input-template, and its answers with --yes-token and "
+                "--no-token"
             )
         wanted = "text-generation"
+        stated_answers(source)
     elif modules:
         raise UnusableFolder(
             f"{source.path}: modules.json adds {', '.join(modules)} to a transformer whose task is "
@@ -168,8 +177,7 @@ def _packed(source: ModelFolder, family: Family, device: str, precision: Resolve
     how = numerics(precision)
     attention = _attention(device, how.dtype, head_dim)
     compiled = library()
-    attends_compiled = isinstance(attention, CompiledAttention) and not family.has_own_attention
-    is_compiled = attends_compiled or precision == "int8"
+    is_compiled = compiled and device == "cpu" and compiled.has(how.dtype)
 
     def exact() -> Forward:
         fp32 = numerics("fp32")
@@ -221,11 +229,11 @@ def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) 
     model, head = _body_and_head(source, device, numerics(precision).dtype, exact_head=True)
     # A decoder that was never saved as a CrossEncoder: only its card says how to join the texts.
     is_decoder = head is None and isinstance(model, GenericForSequenceClassification)
-    if is_decoder and not source.uses_template and not source.states_cross_encoder:
+    if is_decoder and not source.shows_pair and not source.states_cross_encoder:
         raise UnusableFolder(
-            f"{source.path}: a language model with a classification head and without a chat "
-            "template, so that nothing says how it joins a query and a document; add a chat "
-            "template that shows roles query and document to the folder"
+            f"{source.path}: a language model with a classification head, without a recipe or a "
+            "chat template, so that nothing says how it joins a query and a document; give that "
+            "with --chat-template or --input-template"
         )
     left = source.tokenizer.padding_side == "left"
     padding: Any = {"pad_id": source.tokenizer.pad_token_id or 0, "pads_left": left}
@@ -245,7 +253,7 @@ def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) 
 def _causal(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
     from transformers import AutoModelForCausalLM
 
-    answers = answer_ids(source)
+    answers = stated_answers(source) or answer_ids(source)
     dtype = numerics(precision).dtype
     model = load_weights(AutoModelForCausalLM, source, dtype)
     keep_rows_of_head(model, answers, dtype)

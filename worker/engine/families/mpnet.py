@@ -79,5 +79,4 @@ FAMILY = Family(
     why_unsupported=_why_unsupported,
     forward=_forward,
     own_head=_own_head,
-    has_own_attention=True,
 )

@@ -1,4 +1,7 @@
-"""Try a padded model on two short pairs: its forward must run and must not read padding."""
+"""Try a padded model on two short pairs, together and alone.
+
+Its forward must run, must not read padding, and must score a pair alike in both batches.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,15 @@ _PAIRS = (("a a a a", "a a a"), ("a", "a"))
 # Masked tokens have no weight at all, so that no bit of a logit may depend on them.
 _SEEN = 1e-6
 
+# A pair by itself has sums in another order, which matters more in 16 bits.
+_NEAR, _NEAR_IN_16_BITS = 1e-3, 0.1
+
 
 @torch.inference_mode()
 def check_forward(
     source: ModelFolder, model: Any, forward: Forward, *, device: str, precision: str, left: bool
 ) -> None:
-    """Refuse a model whose forward fails or whose scores depend on a batch's padding.
+    """Refuse a model whose forward fails or whose scores depend on the batch of a pair.
 
     Raises:
         UnusableFolder: naming the reason.
@@ -34,8 +40,13 @@ def check_forward(
     """
     name = type(model).__name__
     try:
-        batch = _two_pairs(source).to(device)
+        window = _two_pairs(source)
+        batch = TokenBatch.of(window, np.arange(2)).to(device)
         logits = forward.forward(batch)
+        alone = [
+            forward.forward(TokenBatch.of(window, np.array([place])).to(device))
+            for place in range(2)
+        ]
         hook = model.get_input_embeddings().register_forward_hook(_noise(batch, left))
         try:
             noisy = forward.forward(batch)
@@ -54,22 +65,29 @@ def check_forward(
             f"{source.path}: {name} reads the padding of its batches, so that a pair's score "
             "would depend on the pairs that it is scored with; it is not supported"
         )
+    advice = '; in config.json, "is_causal": false has both directions in every batch'
+    near = _NEAR if precision == "fp32" else _NEAR_IN_16_BITS
+    if ((logits - torch.cat(alone)).abs() > near * logits.abs().clamp_min(1)).any():
+        raise UnusableFolder(
+            f"{source.path}: {name} scores a pair by itself otherwise than next to a shorter one, "
+            "so that its score would depend on its batch; it is not supported"
+            + (advice if getattr(source.config, "use_bidirectional_attention", False) else "")
+        )
 
 
-def _two_pairs(source: ModelFolder) -> TokenBatch:
+def _two_pairs(source: ModelFolder) -> EncodedWindow:
     encoded = [source.tokenizer(*pair) for pair in _PAIRS]
     rows = [pair["input_ids"] for pair in encoded]
     types = [pair.get("token_type_ids") for pair in encoded]
     lengths = row_lengths(rows)
     n_tokens = int(lengths.sum())
-    window = EncodedWindow(
+    return EncodedWindow(
         ids=flatten(rows, n_tokens, np.int32),
         types=None if None in types else flatten(types, n_tokens, np.uint8),
         lengths=lengths,
         truncated=np.zeros(2, dtype=bool),
         pair_of_row=np.arange(2),
     )
-    return TokenBatch.of(window, np.arange(2))
 
 
 def _noise(batch: TokenBatch, left: bool) -> Callable[..., torch.Tensor]:

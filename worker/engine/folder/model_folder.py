@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from rankmill.models.input_length import usable_positions
+from rankmill.models.recipe import Recipe
 from worker.engine.folder.refusal import UnusableFolder, reading, silent
 from worker.engine.folder.st_settings import StSettings, read_st_settings
 from worker.engine.lean_loading import lean_loading
@@ -37,16 +39,26 @@ class ModelFolder:
 
     Attributes:
         path: the folder.
+        recipe: how pairs are scored, where the folder does not say it or a job does.
         loading: arguments for the `from_pretrained` of transformers.
     """
 
-    def __init__(self, path: Path, *, may_run_code: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, may_run_code: bool = False, recipe: Recipe | None = None
+    ) -> None:
         self.path = path
+        self.recipe = recipe or Recipe()
         # Without trust_remote_code, transformers would ask on the terminal.
         self.loading: dict[str, Any] = {
             "local_files_only": True,
             "trust_remote_code": may_run_code,
         }
+
+    def with_recipe(self, recipe: Recipe) -> Self:
+        """Return the same folder with another recipe; both share what was read."""
+        other = copy.copy(self)
+        other.recipe = recipe
+        return other
 
     @cached_property
     def config(self) -> Any:
@@ -130,6 +142,11 @@ class ModelFolder:
         return self.settings.takes_messages
 
     @property
+    def shows_pair(self) -> bool:
+        """True if a recipe or a chat template says how a query and a document are joined."""
+        return bool(self.recipe.pieces or self.recipe.chat_template) or self.uses_template
+
+    @property
     def length_limit(self) -> int:
         """The longest input of the model, in tokens; 2**31 - 1 if it has no limit."""
         config = self.config
@@ -142,14 +159,17 @@ class ModelFolder:
 
     @property
     def activation(self) -> Activation:
-        """The function that `CrossEncoder.predict` applies by default; sigmoid if none is stated.
+        """The function of the recipe, else the one that `CrossEncoder.predict` applies by default.
 
+        It is sigmoid if none is stated.
         Sentence Transformers keeps it as the import path of a torch module, in one of three places
         by its version.
 
         Raises:
             UnusableFolder: `--activation` does not know the function.
         """
+        if self.recipe.activation is not None:
+            return self.recipe.activation
         config = self.config
         in_config = getattr(config, "sentence_transformers", None) or {}
         if not isinstance(in_config, dict):
@@ -172,8 +192,8 @@ class ModelFolder:
 
     @property
     def default_prompt(self) -> str | None:
-        """The text that Sentence Transformers puts before every query, if any."""
-        return self.settings.prompt
+        """The recipe's prompt, else the text that Sentence Transformers puts before every query."""
+        return self.settings.prompt if self.recipe.prompt is None else self.recipe.prompt
 
     def json(self, name: str) -> dict[str, Any]:
         """Read a JSON object of the folder; empty without that file."""

@@ -16,6 +16,10 @@ class UnusableFolder(ValueError):
     """The folder is not the cross-encoder that its files promise; the message is one line."""
 
 
+class UnusableOption(UnusableFolder):
+    """A job's option does not fit the folder; another host would refuse it, too."""
+
+
 _LONGEST_MESSAGE = 300
 _CODE = re.compile("trust_remote_code|execute the (configuration|modeling|tokenization) file")
 

@@ -111,7 +111,7 @@ class PassagePlanner:
         queries, is_query_cut = cut_texts(
             self._tokenizer, pairs.queries, self._limits.max_query_tokens
         )
-        rooms = self._rooms(queries)
+        rooms = self._rooms(queries, pairs.prompts)
         n_pairs = len(pairs.query_of_pair)
         start, is_last = 0, False
         while not is_last:
@@ -129,6 +129,7 @@ class PassagePlanner:
             )
             of_pairs = _Pairs(
                 [queries[at] for at in query_of_pair],
+                [pairs.prompts[at] for at in query_of_pair],
                 rooms[query_of_pair],
                 [documents[at] for at in document_of_pair],
                 self._tokens(documents, document_of_pair),
@@ -150,11 +151,12 @@ class PassagePlanner:
             )
             start = stop
 
-    def _rooms(self, queries: list[str]) -> np.ndarray:
+    def _rooms(self, queries: list[str], prompts: list[str | None]) -> np.ndarray:
         """Return the tokens of a passage that fit next to each query, int64 (queries,)."""
         if not self._limits.has_passages:
             return np.zeros(len(queries), np.int64)
-        encoded = self._encoder.encode(PairWindow(queries, [_FILLER] * len(queries)))
+        window = PairWindow(queries, [_FILLER] * len(queries), prompts)
+        encoded = self._encoder.encode(window)
         row = encoded.pair_of_row
         free = self._max_length - encoded.lengths[row] + self._n_filler
         return np.where(encoded.truncated[row], 0, free)
@@ -213,18 +215,20 @@ class _Pairs:
     """
 
     queries: list[str]
+    prompts: list[str | None]
     rooms: np.ndarray
     documents: list[str]
     tokens: list[TokenStarts]
 
     def window(self, spans: list[Spans]) -> PairWindow:
         """Return the passages with their queries."""
-        queries, texts = [], []
-        for query, document, each in zip(self.queries, self.documents, spans, strict=True):
+        queries, prompts, texts = [], [], []
+        for at, each in enumerate(spans):
             for start, stop in zip(each.starts, each.stops, strict=True):
-                queries.append(query)
-                texts.append(document[start:stop])
-        return PairWindow(queries, texts)
+                queries.append(self.queries[at])
+                prompts.append(self.prompts[at])
+                texts.append(self.documents[at][start:stop])
+        return PairWindow(queries, texts, prompts)
 
 
 def _chunk_end(pairs: DistinctPairs, start: int) -> int:

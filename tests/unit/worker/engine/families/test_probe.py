@@ -40,6 +40,14 @@ def test_a_model_that_reads_its_padding_is_refused(
         Scorer.load(build(tmp_path / "model"), precision="fp32")
 
 
+def test_a_model_that_scores_a_pair_otherwise_alone_is_refused(tmp_path: Path) -> None:
+    """Gemma of transformers attends to later tokens only in batches without padding."""
+    sizes = {"num_labels": 1, "use_bidirectional_attention": True}
+    folder = decoders.qwen3_classifier_st(tmp_path / "model", kind="gemma", sizes=sizes)
+    with pytest.raises(ValueError, match=r'scores a pair by itself otherwise.*"is_causal": false'):
+        Scorer.load(folder, precision="fp32")
+
+
 def test_a_precision_that_a_model_does_not_support_is_refused(tmp_path: Path) -> None:
     folder = zoo.bert_like(tmp_path / "model", kind="deberta", sizes=SMALL_DEBERTA)
     line = r"DebertaForSequenceClassification cannot score pairs in bf16 \(RuntimeError: .*fp32$"
