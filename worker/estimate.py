@@ -27,11 +27,13 @@ from rankmill.contract.results import Agreement
 from rankmill.errors import RankmillError
 from rankmill.models.permission import is_code_allowed
 from rankmill.models.recipes import recipe_for
+from rankmill.models.scoring_settings import check_passage_lengths
 from rankmill.settings import settings
 from rankmill.tables.titles import scored_documents
 from worker.arrow_text import prompts_of
 from worker.device_errors import device_errors
 from worker.engine.values import PairWindow
+from worker.sample_tokens import SampleTokens
 from worker.shard.rejects import refusals
 
 # `null` needs no torch, which takes seconds to load.
@@ -101,8 +103,11 @@ def _measured(
     from worker.engine.families.loader import check_scoring, path_of
     from worker.engine.folder.model_folder import ModelFolder
     from worker.engine.kernels.precision import resolve_precision
+    from worker.engine.passages.limits import TextLimits
+    from worker.engine.passages.passage_scorer import NO_ROOM
+    from worker.engine.passages.planning import PassagePlanner
     from worker.engine.scorer import Scorer
-    from worker.models import chosen_device, loading, use_cores
+    from worker.models import chosen_device, limits_of, loading, use_cores
 
     options, device = request.options, chosen_device().name
     may_run_code = is_code_allowed(options.model_id)
@@ -115,10 +120,19 @@ def _measured(
         precision = resolve_precision(options.precision, device)
         limit = pair_length(source, options.max_length)
         encoder = encoder_for(source, max_length=limit)
-    encoded = [encoder.encode(window) for window in windows]
+        check_passage_lengths(options, limit)
+        limits = limits_of(options)
+        if limits == TextLimits():
+            found = SampleTokens.of_pairs(windows, encoder)
+        else:
+            planner = PassagePlanner(encoder, source.tokenizer, limits, limit)
+            found = SampleTokens.of_passages(windows, planner)
+    windows = found.windows
+    rows = np.delete(np.arange(len(found.n_tokens) + len(refused)), list(refused))
+    refused = refused | {int(rows[at]): NO_ROOM for at in found.without_room}
     calibration = faster = None
-    if request.calibrate_s and windows:
-        order = LengthOrder.of(windows, encoded)
+    if request.calibrate_s and any(len(window.queries) for window in windows):
+        order = LengthOrder.of(windows, found.encoded)
 
         def scorer_in(precision: Precision) -> Scorer:
             with loading(options.model_id):
@@ -144,8 +158,9 @@ def _measured(
             )
     return Measurement(
         refused=refused,
-        n_tokens=[n for part in encoded for n in part.lengths[part.pair_of_row].tolist()],
-        truncated=[cut for part in encoded for cut in part.truncated[part.pair_of_row].tolist()],
+        n_tokens=found.scored(found.n_tokens),
+        truncated=found.scored(found.truncated),
+        n_passages=found.scored(found.n_passages) if limits.has_passages else [],
         path=path,
         path_reason=reason,
         precision=precision,

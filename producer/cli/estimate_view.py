@@ -64,11 +64,16 @@ def _token_facts(tokens: Tokens | None) -> list[tuple[str, str]]:
     spread = tokens.lengths
     lengths = f"{spread.min:,} to {spread.max:,} a pair (median {spread.median:,g})"
     cut, padding = tokens.truncated_share, tokens.padding_share
-    return [
+    facts = [
         ("tokens", f"{tokens.n_tokens:,}{error}; {lengths}"),
         ("truncated", f"{cut:.1%} of the sample, at {tokens.max_length:,} tokens"),
-        ("padding", f"{padding:.1%} of what a loop round CrossEncoder.predict would compute"),
     ]
+    if tokens.n_passages is not None:
+        facts.append(("passages", f"{tokens.n_passages:,} in all documents"))
+    if padding is not None:
+        loop = "of what a loop round CrossEncoder.predict would compute"
+        facts.append(("padding", f"{padding:.1%} {loop}"))
+    return facts
 
 
 def _queries(estimate: Estimate) -> str:

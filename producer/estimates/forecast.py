@@ -54,8 +54,9 @@ class Tokens(Facts):
             sample's places; 0 if the sample is the whole input, None if it has one place.
         lengths: of the sample's pairs, cut to `max_length`.
         truncated_share: share of the sample's pairs that are truncated.
+        n_passages: of the whole input; None where documents are not scored in passages.
         padding_share: share of padding among the tokens that CrossEncoder.predict would put through
-            the model for the sample.
+            the model for the sample; None where documents are scored in passages.
     """
 
     n_tokens: int
@@ -64,7 +65,8 @@ class Tokens(Facts):
     lengths: Spread
     histogram: tuple[LengthBin, ...]
     truncated_share: float
-    padding_share: float
+    padding_share: float | None
+    n_passages: int | None = None
 
 
 class Pace(Facts):
@@ -187,14 +189,17 @@ def tokens_of(sample: Sample, seen: SeenRows, measurement: Measurement) -> Token
     if not measurement.n_tokens:
         return None
     lengths = seen.n_tokens[seen.is_scored]
+    n_passages, scale = sum(measurement.n_passages), sample.n_rows / len(seen.n_tokens)
+    padding = None if n_passages else padding_share(lengths, seen.n_chars[seen.is_scored])
     return Tokens(
-        n_tokens=round(int(lengths.sum()) * sample.n_rows / len(seen.n_tokens)),
+        n_tokens=round(int(lengths.sum()) * scale),
         error_share=_error_share(sample, seen.n_tokens),
         max_length=measurement.max_length,
         lengths=Spread.of(lengths),
         histogram=histogram(lengths),
         truncated_share=float(np.mean(measurement.truncated)),
-        padding_share=padding_share(lengths, seen.n_chars[seen.is_scored]),
+        padding_share=padding,
+        n_passages=round(n_passages * scale) if n_passages else None,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import pyarrow as pa
+from pydantic import Field
 
 from rankmill.contract.base import Contract, Since, parse
 from rankmill.contract.job import JobOptions
@@ -78,6 +79,7 @@ class Measurement(Contract):
         refused: row of the sample to the reason why it cannot be scored.
         n_tokens: tokens of each other row in order, after truncation; empty for `null`.
         truncated: whether the text was truncated, for the same rows.
+        n_passages: the passages of each of these rows, where documents are scored in passages.
         faster: int8 where `auto` is fp32; None elsewhere, or if nothing was calibrated.
     """
 
@@ -91,3 +93,4 @@ class Measurement(Contract):
     device: str
     calibration: Calibration | None
     faster: Annotated[FasterPrecision | None, Since(minor=1)] = None
+    n_passages: Annotated[list[int], Since(minor=2)] = Field(default_factory=list)

@@ -22,6 +22,11 @@ from tests.support.models.checkpoints import bert
         (("--max-reject-rate", "1.5"), "--max-reject-rate 1.5 should be less than or equal to 1"),
         (("--revision", "../x"), "--revision '../x' is not a commit, a branch or a tag"),
         (("--query-col", "q"), "column 'q' is missing; the columns there are: query_id, doc_id,"),
+        (("--passage-tokens", "64"), "--passage-tokens 64 needs --long-docs max-passage"),
+        (
+            ("--long-docs", "mean-top3", "--passage-tokens", "160"),
+            "--passage-tokens 160: a pair has at most 160 tokens",
+        ),
         (("--doc-id-col", "d"), "; --doc-id-col names another"),
     ],
 )

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from rankmill.contract.estimate import MeasureRequest
 from rankmill.contract.job import JobOptions
 from rankmill.contract.plan import Columns
-from rankmill.errors import ModelUnavailable
+from rankmill.errors import InputError, ModelUnavailable
 from tests.support.models import checkpoints
 from worker.engine import kernels
+from worker.engine.passages.limits import TextLimits
+from worker.engine.passages.passage_scorer import NO_ROOM, PassageScorer
 from worker.engine.scorer import PairWindow, Scorer
 from worker.estimate import LengthOrder, _timed, calibrate, measure
 
@@ -170,3 +172,23 @@ def test_a_request_and_its_sample_arrive_as_they_were_sent() -> None:
     assert received == sent
     assert table.equals(texts)
     assert np.array_equal(table["_refusal"].to_pylist(), [None] * 5)
+
+
+def test_passages_and_their_tokens_are_those_of_the_scorer(folders: dict[str, Path]) -> None:
+    texts = sample().set_column(0, "query", pa.array(["q"] * 59 + ["query " * 30]))
+    options = {"long_docs": "max-passage", "passage_tokens": 8, "max_length": 20}
+    found = measure(request(folders["packed"], **options), texts)
+    scorer = PassageScorer(
+        Scorer.load(folders["packed"], max_length=20), TextLimits("max-passage", passage_tokens=8)
+    )
+    [scores] = scorer.score([PairWindow(*(texts[at].to_pylist() for at in range(2)))])
+    assert scores.passages is not None and scores.passages.n_passages.max() > 1
+    assert found.refused == scores.refused == {59: NO_ROOM}
+    assert found.n_tokens == scores.n_tokens[:59].tolist()
+    assert found.n_passages == scores.passages.n_passages[:59].tolist()
+    assert found.truncated == scores.truncated[:59].tolist()
+    cut = measure(request(folders["packed"], max_document_tokens=3), texts)
+    assert max(cut.n_tokens[:59]) == 7 and not cut.n_passages and any(cut.truncated)
+    refused = request(folders["packed"], long_docs="max-passage", passage_tokens=9, max_length=9)
+    with pytest.raises(InputError, match=r"--passage-tokens 9: a pair has at most 9 tokens"):
+        measure(refused, texts)

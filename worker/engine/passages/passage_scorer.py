@@ -126,27 +126,24 @@ class PassageScorer:
 
 def _of_documents(piece: Piece, scores: WindowScores, limits: TextLimits) -> WindowScores:
     """Return the scores of a piece's pairs from those of their passages."""
-    n_pairs, bounds = len(piece.is_cut), piece.bounds.tolist()
-    logits = np.full(n_pairs, np.nan, np.float32)
-    n_tokens, starts, stops = (np.zeros(n_pairs, np.int32) for _ in range(3))
-    truncated, refused = piece.is_cut.copy(), {}
-    for pair, (first, stop) in enumerate(pairwise(bounds)):
+    n_pairs = len(piece.is_cut)
+    logits, refused = np.full(n_pairs, np.nan, np.float32), {}
+    starts, stops = np.zeros(n_pairs, np.int32), np.zeros(n_pairs, np.int32)
+    for pair, (first, stop) in enumerate(pairwise(piece.bounds.tolist())):
         if first == stop:
             refused[piece.first_pair + pair] = NO_ROOM
             continue
         of_pair = scores.logits[first:stop]
         logits[pair] = document_logit(of_pair, limits.long_docs)
-        n_tokens[pair] = scores.n_tokens[first:stop].sum()
-        truncated[pair] |= scores.truncated[first:stop].any()
         best = first + int(np.argmax(of_pair))
         starts[pair], stops[pair] = piece.starts[best], piece.stops[best]
         if stop - first > 1 and not np.isfinite(logits[pair]):
             refused[piece.first_pair + pair] = NOT_FINITE
-    passages = Passages(np.diff(piece.bounds).astype(np.int32), starts, stops)
+    passages = Passages(piece.n_passages.astype(np.int32), starts, stops)
     return WindowScores(
         logits,
-        n_tokens,
-        truncated,
+        piece.n_tokens.astype(np.int32),
+        piece.truncated,
         no_rescue=scores.no_rescue,
         passages=passages if limits.has_passages else None,
         refused=refused,

@@ -60,6 +60,26 @@ class Piece:
     is_last: bool
 
     @property
+    def n_passages(self) -> np.ndarray:
+        """The passages of each pair, int64 (pairs,); 0 where its query leaves no room."""
+        return np.diff(self.bounds)
+
+    @property
+    def n_tokens(self) -> np.ndarray:
+        """The tokens of each pair in all of its passages, int64 (pairs,)."""
+        return self._sums(self.encoded.lengths)
+
+    @property
+    def truncated(self) -> np.ndarray:
+        """Whether the model does not get all of a pair's text, bool (pairs,)."""
+        return self.is_cut | (self._sums(self.encoded.truncated) > 0)
+
+    def _sums(self, of_encoded: np.ndarray) -> np.ndarray:
+        of_passages = of_encoded[self.encoded.pair_of_row]
+        sums = np.bincount(self.pair_of_passage, of_passages, minlength=len(self.is_cut))
+        return sums.astype(np.int64)
+
+    @property
     def bounds(self) -> np.ndarray:
         """The first passage of each pair, and behind them the number of passages."""
         return np.searchsorted(self.pair_of_passage, np.arange(len(self.is_cut) + 1))

@@ -114,6 +114,7 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
             "device": "cpu",
             "calibration": SPEED,
             "faster": {"times": 2.7, "agreement": AGREEMENT},
+            "n_passages": [1, 3],
         },
     },
     CheckRequest: {"spec": SPEC, "calibrate_s": 1, "compares": True},
