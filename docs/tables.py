@@ -97,7 +97,8 @@ def _model_row(row: dict[str, str]) -> tuple[str, ...]:
     name = row["model"] + (", its code allowed" if "code" in row else "")
     if "refused" in row:
         return name, "", "refused", "", "", row["refused"]
-    facts = (f"`{row['architecture']}`", row["path"], row["activation"], str(row["max_length"]))
+    path = f"{row['path']}: {row['reason']}" if "reason" in row else row["path"]
+    facts = (f"`{row['architecture']}`", path, row["activation"], str(row["max_length"]))
     return name, *facts, f"recipe `{row['recipe']}`" if "recipe" in row else "equal"
 
 

@@ -251,5 +251,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
         type_vocab_size=2,
         pooler_hidden_act="tanh",
     ),
+    "nomic": partial(bert_like, kind="nomic_bert"),
+    "jina-v3": partial(bert_like, kind="jina_embeddings_v3", sizes={"type_vocab_size": 2}),
     "gte": partial(gte, type_vocab_size=0, **WIDER),
 }

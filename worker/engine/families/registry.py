@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.engine.families import albert, bert, deberta, distilbert, gte, modernbert, mpnet
+from worker.engine.families import albert, bert, deberta, distilbert, modernbert, mpnet, rotary_bert
 from worker.engine.families.family import Family
 
 FAMILIES = (
@@ -20,7 +20,7 @@ FAMILIES = (
     albert.FAMILY,
     mpnet.FAMILY,
     deberta.FAMILY,
-    gte.FAMILY,
+    rotary_bert.FAMILY,
     modernbert.FAMILY,
 )
 

@@ -82,6 +82,7 @@ def test_a_model_matches_its_row_of_the_table(row: dict[str, Any], tmp_path: Pat
     info = scorer.info
     facts = (info.architecture, info.path, info.activation, info.max_length)
     assert facts == (row["architecture"], row["path"], row["activation"], row["max_length"])
+    assert info.path != "padded" or info.path_reason == row["reason"]
     assert info.recipe == row.get("recipe")
     if recipe.name:
         return  # the test of recipes compares it with its card

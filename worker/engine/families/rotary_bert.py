@@ -1,4 +1,4 @@
-"""gte cross-encoders of transformers without padding: BERT with rotary positions, gated layers."""
+"""BERTs with rotary positions, without padding: gte, Nomic BERT and Jina's XLM-RoBERTa."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from worker.engine.families.family import Family, Kernels
 from worker.engine.families.post_norm import PostNormEmbeddings, PostNormForward, PostNormLayer
 from worker.engine.kernels.heads import Head, classifier
-from worker.engine.kernels.layers import ACTIVATIONS, Gated, Norm, fused
+from worker.engine.kernels.layers import ACTIVATIONS, Gated, Linear, Norm, fused
 from worker.engine.kernels.rotary import Rotary, RotaryAttention, paired
 
 
@@ -18,8 +18,9 @@ def _why_unsupported(config: Any) -> str | None:
         return f"the activation is {config.hidden_act}"
     if config.rope_parameters["rope_type"] != "default":
         return f"rotary positions are scaled ({config.rope_parameters['rope_type']})"
-    if getattr(config, "head_dim", None) is not None:
-        return "its config states head_dim"
+    width = config.hidden_size // config.num_attention_heads
+    if (getattr(config, "head_dim", None) or width) != width:
+        return "its heads have another width"
     return None
 
 
@@ -29,22 +30,18 @@ def _forward(base: Any, head: Head, kernels: Kernels) -> PostNormForward:
     attention = RotaryAttention(kernels.attention, rotary)
 
     def layer(module: Any) -> PostNormLayer:
-        own, mlp = module.self_attn, module.mlp
+        own = module.self_attn
         projections = (own.q_proj, own.k_proj, own.v_proj)
         weight = torch.cat([each.weight.detach() for each in projections])
-        bias = torch.cat([each.bias.detach() for each in projections])
-        gate, up, down = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        biases = [each.bias.detach() for each in projections if each.bias is not None]
+        bias = torch.cat(biases) if biases else None
         return PostNormLayer(
             heads=config.num_attention_heads,
             qkv=fused(linear, paired(weight, bias, config.num_attention_heads)),
             attention=attention,
             mix=fused(linear, own.o_proj),
             mix_norm=Norm(module.post_attention_layernorm, dtype=dtype),
-            feed_forward=Gated(
-                hidden=linear(gate.weight, gate.bias, activation=config.hidden_act),
-                gate=linear(up.weight, up.bias),
-                narrow=linear(down.weight, down.bias),
-            ),
+            feed_forward=_feed_forward(module.mlp, config.hidden_act, kernels),
             out_norm=Norm(module.post_mlp_layernorm, dtype=dtype),
         )
 
@@ -52,12 +49,26 @@ def _forward(base: Any, head: Head, kernels: Kernels) -> PostNormForward:
     return PostNormForward(embeddings, kernels.stack(base.layers, layer), head)
 
 
+def _feed_forward(mlp: Any, activation: str, kernels: Kernels) -> Linear:
+    linear = kernels.linear
+    if hasattr(mlp, "gate_proj"):
+        return Gated(
+            hidden=fused(linear, mlp.gate_proj, activation=activation),
+            gate=fused(linear, mlp.up_proj),
+            narrow=fused(linear, mlp.down_proj),
+        )
+    widen, narrow = fused(linear, mlp.fc1, activation=activation), fused(linear, mlp.fc2)
+    return lambda x: narrow(widen(x))
+
+
 def _own_head(model: Any) -> Head:
-    return classifier("cls", model.gte.pooler.dense, "tanh", model.classifier)
+    if model.config.model_type == "jina_embeddings_v3":
+        return classifier("cls", model.classifier.dense, "tanh", model.classifier.out_proj)
+    return classifier("cls", model.base_model.pooler.dense, "tanh", model.classifier)
 
 
 FAMILY = Family(
-    model_types=("gte",),
+    model_types=("gte", "nomic_bert", "jina_embeddings_v3"),
     why_unsupported=_why_unsupported,
     forward=_forward,
     own_head=_own_head,
