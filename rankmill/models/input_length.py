@@ -19,8 +19,11 @@ _SETTINGS_FILES = tuple(
 # Model types whose position embeddings start after the padding id.
 _OFFSET_POSITIONS = (
     *("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm"),
-    *("data2vec-text", "ibert", "xmod"),
+    *("data2vec-text", "ibert", "xmod", "mpnet"),
 )
+
+# MPNet of transformers counts from this padding id, whatever its config says.
+_MPNET_PAD_ID = 1
 
 
 def settings_file(folder: Path) -> Path:
@@ -54,6 +57,8 @@ def stated_lengths(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def usable_positions(model_type: str | None, n_positions: int, pad_token_id: int) -> int:
     """Return the tokens that a table of `n_positions` position embeddings can number."""
+    if model_type == "mpnet":
+        pad_token_id = _MPNET_PAD_ID
     return n_positions - pad_token_id - 1 if model_type in _OFFSET_POSITIONS else n_positions
 
 

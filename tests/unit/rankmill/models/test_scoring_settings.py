@@ -17,6 +17,7 @@ from rankmill.models.scoring_settings import check_causal, check_lengths, length
 from rankmill.models.weights import check_layers
 from rankmill.settings import CHECKOUT
 from tests.support.models.checkpoints import BUILDERS, write_json
+from tests.support.models.zoo import bert_like
 from worker.engine.folder.model_folder import ModelFolder
 
 # Above this, a tokenizer has no limit.
@@ -42,6 +43,14 @@ def test_the_limit_is_the_engines(tmp_path: Path, name: str) -> None:
     for tokens in (48, 10**30):
         change(folder / "tokenizer_config.json", model_max_length=tokens)
         assert length_limit(folder) == engine_limit(folder)
+
+
+def test_mpnet_counts_positions_from_a_padding_id_of_its_own(tmp_path: Path) -> None:
+    folder = bert_like(tmp_path / "model", kind="mpnet")
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["max_position_embeddings"], config["pad_token_id"]) == (514, 0)
+    change(folder / "tokenizer_config.json", model_max_length=10**30)
+    assert length_limit(folder) == engine_limit(folder) == 512
 
 
 @pytest.mark.parametrize("task", ["sequence-classification", "text-generation"])
