@@ -22,6 +22,7 @@ def check_facts(checked: ModelCheck) -> Text:
         ("license", checked.license or "not stated: the folder has no README.md that names one"),
         ("path", scoring.path + reason),
         ("precision", _precision(checked)),
+        ("recipe", scoring.recipe or "the folder's own"),
         ("length", f"at most {scoring.max_length:,} tokens a pair"),
         ("scores", "sigmoid of the logit" if scoring.activation == "sigmoid" else "the logit"),
         ("memory", f"{decimal(checked.memory_bytes)} at the peak"),

@@ -109,6 +109,8 @@ def _memory(loaded: LoadedModel) -> tuple[int, str]:
 def _parity(spec: JobSpec, folder: Path, loaded: LoadedModel, logits: np.ndarray) -> Parity:
     """Compare the logits with the peer's; in another precision than fp32, score again in fp32."""
     check_comparable()
+    if loaded.scoring.recipe is not None:
+        raise NoParity(f"CrossEncoder does not know recipe {loaded.scoring.recipe}")
     if loaded.scoring.precision != "fp32":
         exact = load(spec.model_copy(update={"precision": "fp32"}))
         (scores,) = exact.scorer.score([sample_pairs()])
