@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
@@ -131,7 +132,13 @@ def _fetched(model_id: str, commit: HubCommit, folder: Path, *, pickled: bool) -
         for name in [name for name in files if name.endswith(".bin")]:
             (folder / name).unlink()
             del files[name]
-    return StoredCommit(commit=commit.commit, files=tuple(files.values()), code=code)
+    return StoredCommit(
+        commit=commit.commit,
+        files=tuple(files.values()),
+        code=code,
+        pulled_at=datetime.now(UTC).replace(microsecond=0),
+        license=commit.license,
+    )
 
 
 def _fetch_code(folder: Path, taken: set[str]) -> tuple[dict[str, str], list[str]]:

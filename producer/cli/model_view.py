@@ -1,16 +1,38 @@
-"""The facts of `rankmill models check`."""
+"""The views of `rankmill models`: the stored models, and the facts of a check."""
 
 from __future__ import annotations
 
 from textwrap import fill
 
 from rich.filesize import decimal
+from rich.table import Table
 from rich.text import Text
 
 from producer.cli.fact_lines import facts_text
+from producer.inspection.stored_models import ListedModel
 from rankmill.contract.inspection import ModelCheck, Parity
 
 _VALUE_COLUMNS = 68
+
+
+def stored_table(models: list[ListedModel]) -> Table:
+    """Return a line for each commit; a column is as wide as its longest value."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "revision", "commit", "size", "path", "length", "license", "pulled"):
+        is_number = name in ("size", "length")
+        table.add_column(name, no_wrap=True, justify="right" if is_number else "left")
+    for model in models:
+        table.add_row(
+            model.model_id,
+            ",".join([*model.revisions, *(["pinned"] if model.is_pinned else [])]) or "-",
+            model.commit[:12],
+            decimal(model.n_bytes),
+            "refused" if model.refused else model.path or "unknown",
+            f"{model.max_length:,}" if model.max_length else "-",
+            model.license or "-",
+            f"{model.pulled_at:%Y-%m-%d %H:%M}" if model.pulled_at else "-",
+        )
+    return table
 
 
 def check_facts(checked: ModelCheck) -> Text:

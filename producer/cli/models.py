@@ -8,19 +8,21 @@ from typing import Annotated
 
 import typer
 from rich.filesize import decimal
-from rich.table import Table
 
-from producer.cli.console import Console, stderr
+from producer.cli.console import Console, stderr, warn
 from producer.cli.help import example
-from producer.cli.model_view import check_facts
+from producer.cli.model_view import check_facts, stored_table
 from producer.cli.options import DeviceFlag, JsonFlag
 from producer.conversion import convert_folder
 from producer.inspection.model_check import check_model
+from producer.inspection.stored_models import stored_models
 from producer.pull import pull, store
 from rankmill.contract.job import Precision
 from rankmill.errors import GateFailed, InputError, ModelUnavailable
 from rankmill.models.names import is_model_folder
-from rankmill.models.store import StoredModel, how_to_pull
+from rankmill.models.store import how_to_pull
+
+_NO_LIMIT = 100_000  # columns of a table that is cut nowhere
 
 app = typer.Typer(
     help="Manage the model store.\n\nThe store is the folder RANKMILL_MODELS.",
@@ -97,13 +99,17 @@ def convert_model(
 def list_models(as_json: JsonFlag = False) -> None:
     """List the pulled models.
 
-    A job without --revision uses the pinned commit.
+    Shows the path and the longest pair of each. A job without --revision uses the pinned commit.
     """
-    stored = store().models()
+    with stderr.status("reading the store"):
+        listed = stored_models()
     if as_json:
-        print(json.dumps([model.model_dump(mode="json") for model in stored]))
-    else:
-        Console().print(_table(stored))
+        print(json.dumps([each.model_dump(mode="json") for each in listed]))
+        return
+    Console(width=_NO_LIMIT).print(stored_table(listed))
+    for each in listed:
+        if each.refused:
+            warn(f"{each.model_id} {each.commit[:12]}: {each.refused}")
 
 
 @app.command("check", epilog=example("models check demo"))
@@ -156,18 +162,3 @@ def verify_models() -> None:
                 f"{how_to_pull(model.model_id, None)}"
             )
         print(f"{model.model_id}: whole")
-
-
-def _table(stored: list[StoredModel]) -> Table:
-    table = Table("model", "commit", "revision", "size", "")
-    for model in stored:
-        for each in model.commits:
-            names = [name for name, commit in model.revisions.items() if commit == each.commit]
-            table.add_row(
-                model.model_id,
-                each.commit,
-                ", ".join(names),
-                decimal(each.n_bytes),
-                "pinned" if each.commit == model.pinned else "",
-            )
-    return table

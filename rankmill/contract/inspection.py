@@ -1,4 +1,4 @@
-"""The request and the answer of a model's check, between the producer and an engine process."""
+"""The requests and answers of `models list` and `check`, between the producer and the engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,40 @@ from rankmill.contract.base import Contract
 from rankmill.contract.estimate import Calibration
 from rankmill.contract.job import JobSpec
 from rankmill.contract.results import Agreement, Scoring
+
+
+class DescribeRequest(Contract):
+    """The models to describe without loading their weights.
+
+    Attributes:
+        specs: their names and revisions; inputs and outputs are not used.
+    """
+
+    specs: tuple[JobSpec, ...]
+
+
+class Description(Contract):
+    """How a model would score, by its files.
+
+    Attributes:
+        path: None if it is refused.
+        path_reason: why the path is not the packed one.
+        max_length: tokens of a pair.
+        recipe: the recipe's name; None where the folder says how its pairs score.
+        refused: the reason; None if it is not refused.
+    """
+
+    path: str | None = None
+    path_reason: str = ""
+    max_length: int | None = None
+    recipe: str | None = None
+    refused: str | None = None
+
+
+class Descriptions(Contract):
+    """The descriptions of the models of a request, in its order."""
+
+    found: tuple[Description, ...]
 
 
 class CheckRequest(Contract):

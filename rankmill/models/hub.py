@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rankmill.errors import ModelUnavailable, StorageRefused
 
@@ -26,10 +27,15 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubCommit:
-    """A commit and all files of the repository at it."""
+    """A commit and all files of the repository at it.
+
+    Attributes:
+        license: of its card; None if it states none.
+    """
 
     commit: str
     files: tuple[HubFile, ...]
+    license: str | None = None
 
 
 def cached(model_id: str, revision: str | None, patterns: Sequence[str]) -> Path:
@@ -70,7 +76,19 @@ def look_up(model_id: str, revision: str | None) -> HubCommit:
             )
             for file in info.siblings or []
         ),
+        license=stated_license(info.card_data.get) if info.card_data else None,
     )
+
+
+def stated_license(value_of: Callable[[str], Any]) -> str | None:
+    """Return the license of a card; one without a short name has `license_name`.
+
+    Args:
+        value_of: returns a value of the card's front matter, or None.
+    """
+    names = value_of("license"), value_of("license_name")
+    chosen = names[1] if names[0] == "other" and names[1] else names[0]
+    return str(chosen) if chosen else None
 
 
 def download(model_id: str, commit: str, file: HubFile, target: Path) -> None:

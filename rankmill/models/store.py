@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -47,11 +48,15 @@ class StoredCommit(Contract):
 
     Attributes:
         code: the repositories that keep the model's code, and the commit of each.
+        pulled_at: when its files were fetched; None for a pull of an earlier release.
+        license: of its card; None if it states none, or for a pull of an earlier release.
     """
 
     commit: str
     files: tuple[StoredFile, ...]
     code: Annotated[dict[str, str], Field(default_factory=dict), Since(minor=1)]
+    pulled_at: Annotated[datetime | None, Since(minor=1)] = None
+    license: Annotated[str | None, Since(minor=1)] = None
 
     @property
     def n_bytes(self) -> int:

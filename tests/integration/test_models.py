@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,33 @@ def test_a_pulled_model_scores_without_the_hub(hub: Hub, models: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert len(read_output(tmp_path / "out")) == 20
     listed = json.loads(rankmill("models", "list", "--json").stdout)
-    assert [(each["model_id"], each["pinned"]) for each in listed] == [(MODEL, commit)]
+    found = [(each["model_id"], each["commit"], each["is_pinned"]) for each in listed]
+    assert found == [(MODEL, commit, True)]
     assert "whole" in rankmill("models", "verify").stdout
+
+
+def test_a_list_has_the_path_of_each_commit_and_when_it_was_pulled(
+    hub: Hub, models: Path, tmp_path: Path
+) -> None:
+    hub.card = {"license": "other", "license_name": "acme-1"}
+    first = hub.publish(MODEL, DEMO)
+    pulled(MODEL, "--revision", "main")
+    labels = {str(n): f"LABEL_{n}" for n in range(3)}
+    config = json.loads(DEMO["config.json"])
+    config |= {"id2label": labels, "label2id": {name: n for n, name in labels.items()}}
+    second = hub.publish(MODEL, {**DEMO, "config.json": json.dumps(config).encode()})
+    pulled(MODEL)
+    done = rankmill("models", "list")
+    assert done.returncode == 0, done.stderr
+    title, *lines = [line.split() for line in done.stdout.splitlines()]
+    assert title == "model revision commit size path length license pulled".split()
+    today = datetime.now(UTC).date()
+    for line, commit, names in zip(lines, (first, second), (["main"], ["pinned"]), strict=True):
+        assert line[:3] == [MODEL, *names, commit[:12]]
+        assert today - datetime.fromisoformat(line[-2]).date() <= timedelta(days=1)
+    assert lines[0][5:8] == ["packed", "160", "acme-1"]
+    assert lines[1][5:7] == ["refused", "-"]
+    assert f"{MODEL} {second[:12]}: " in done.stderr and "3 labels" in done.stderr
 
 
 def test_a_pull_fetches_the_folders_of_the_modules(hub: Hub, models: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class Hub:
         stall_after: bytes of a large file after which the server sends no more and keeps silent.
         cut_after: bytes of a large file after which it hangs up, once.
         garble: large files arrive with other bytes of the same length.
+        card: the front matter of every model's card.
         asked: the path and the Range of every request for a file.
     """
 
@@ -38,6 +39,7 @@ class Hub:
     stall_after: int | None = None
     cut_after: int | None = None
     garble: bool = False
+    card: dict[str, str] = field(default_factory=lambda: {"license": "mit"})
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     stop: Event = field(default_factory=Event)
 
@@ -117,7 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         files = self.served.commits[model_id][commit]
         siblings = [_sibling(name, content) for name, content in files.items()]
-        self._answer(json.dumps({"id": model_id, "sha": commit, "siblings": siblings}).encode())
+        described = {"id": model_id, "sha": commit, "siblings": siblings}
+        self._answer(json.dumps({**described, "cardData": self.served.card}).encode())
 
     def _send_file(self, model_id: str, parts: list[str]) -> None:
         is_large_path = parts[0] == "large"

@@ -20,7 +20,9 @@ from rankmill.contract.job import JobSpec
 from rankmill.contract.results import Agreement
 from rankmill.errors import RankmillError
 from rankmill.models.locate import locate_model
+from rankmill.models.names import is_built_in_model, is_model_folder
 from rankmill.models.permission import is_code_allowed
+from rankmill.models.store import model_store
 from worker.device_errors import device_errors
 from worker.engine.scorer import Scorer
 from worker.engine.values import PairWindow
@@ -74,7 +76,7 @@ def check(request: CheckRequest) -> ModelCheck:
             no_parity = str(error)
     return ModelCheck(
         folder=str(folder),
-        license=license_of(folder),
+        license=license_of(folder) or _pulled_license(spec),
         scoring=loaded.scoring,
         memory_bytes=memory_bytes,
         device_name=name,
@@ -83,6 +85,16 @@ def check(request: CheckRequest) -> ModelCheck:
         parity=same,
         no_parity=no_parity,
     )
+
+
+def _pulled_license(spec: JobSpec) -> str | None:
+    """Return the license that the hub named when the model was pulled."""
+    if is_built_in_model(spec.model_id) or is_model_folder(spec.model_id):
+        return None
+    kept = model_store()
+    model = kept.read(spec.model_id) if kept is not None else None
+    commit = model.resolve(spec.model_revision) if model is not None else None
+    return commit.license if commit is not None else None
 
 
 def _order(n_tokens: np.ndarray) -> LengthOrder:

@@ -14,7 +14,12 @@ from producer.schedules.spec import Firing, Latest, ScheduleSpec
 from rankmill.contract.base import Contract, Part, Since, parse, parse_given
 from rankmill.contract.drift import Drift
 from rankmill.contract.estimate import Measurement, MeasureRequest
-from rankmill.contract.inspection import CheckRequest, ModelCheck
+from rankmill.contract.inspection import (
+    CheckRequest,
+    DescribeRequest,
+    Descriptions,
+    ModelCheck,
+)
 from rankmill.contract.job import (
     JobMessage,
     JobOptions,
@@ -89,6 +94,7 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
             {
                 **{"commit": "c", "files": [{"name": "f", "n_bytes": 1, "sha256": "s"}]},
                 **{"code": {"owner/code": "d"}, "minor": 1},
+                **{"pulled_at": AT, "license": "mit"},
             }
         ],
     },
@@ -116,6 +122,10 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
             "faster": {"times": 2.7, "agreement": AGREEMENT},
             "n_passages": [1, 3],
         },
+    },
+    DescribeRequest: {"specs": [SPEC]},
+    Descriptions: {
+        "found": [{"path": "packed", "path_reason": "", "max_length": 9, "recipe": None}],
     },
     CheckRequest: {"spec": SPEC, "calibrate_s": 1, "compares": True},
     ModelCheck: {
