@@ -148,7 +148,8 @@ def _measured(
                 )
 
         calibration = calibrate(scorer_in(options.precision), order, request.calibrate_s)
-        if (options.precision, precision, path, device) == ("auto", "fp32", "packed", "cpu"):
+        is_ours = path in ("packed", "prefix")
+        if is_ours and (options.precision, precision, device) == ("auto", "fp32", "cpu"):
             scorer = scorer_in("int8")
             other = calibrate(scorer, order, request.calibrate_s / 2)
             first = windows[0].between(0, _COMPARED)

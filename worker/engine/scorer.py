@@ -20,7 +20,12 @@ import numpy as np
 
 from rankmill.models.recipe import Recipe
 from worker.engine.agreement import Agreement, measure_agreement
-from worker.engine.batches.batching import packed_batches, padded_batches
+from worker.engine.batches.batch_cuts import (
+    CutBatches,
+    packed_batches,
+    padded_batches,
+    prefix_batches,
+)
 from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.device.faults import (
     DeviceFaultError,
@@ -32,6 +37,7 @@ from worker.engine.device.faults import (
 from worker.engine.device.memory import PAUSES_S, default_budget, release
 from worker.engine.device.runner import PairTooLargeError, Runner
 from worker.engine.encoding.encoder import Encoder, encoder_for, pair_length
+from worker.engine.encoding.shared_prefix import SharingEncoder
 from worker.engine.families.loader import PathName, check_scoring
 from worker.engine.folder.model_folder import Activation, ModelFolder
 from worker.engine.kernels.layers import Forward
@@ -62,6 +68,13 @@ __all__ = [
 
 _PROOF_LENGTH = 128
 
+_CUTS: dict[PathName, CutBatches] = {
+    "packed": packed_batches,
+    "prefix": prefix_batches,
+    "padded": padded_batches,
+    "causal": padded_batches,
+}
+
 
 @dataclass(frozen=True)
 class ScorerInfo:
@@ -69,12 +82,12 @@ class ScorerInfo:
 
     Attributes:
         architecture: the class of transformers that the model was loaded as.
-        path: `packed`, `padded` or `causal`.
+        path: `packed`, `prefix`, `padded` or `causal`.
         precision: the precision in use; never `auto`.
         device: a device of torch.
         max_length: tokens that a pair is truncated to.
         activation: the function that turns logits into scores, outside the engine.
-        path_reason: the reason why the path is not packed; empty if it is.
+        path_reason: the reason why the path is padded or causal; empty if it is neither.
         deterministic: a pair gets the same bits with any other pairs.
         kernels: the compiled kernels in use, by their digest, or `torch`.
         recipe: the recipe's name for people; None where the folder alone says how pairs score.
@@ -116,8 +129,10 @@ class Scorer:
         self._max_batch_tokens = max_batch_tokens
         self._on_batch = on_batch
         # Before the weights are loaded, since it refuses some folders and lengths.
-        self._encoder = encoder_for(source, max_length=limit)
+        self._encoder: Encoder = encoder_for(source, max_length=limit)
         loaded = model.loaded
+        if loaded.path == "prefix":
+            self._encoder = SharingEncoder(self._encoder, unread=loaded.unread)
         self.info = ScorerInfo(
             architecture=loaded.architecture,
             path=loaded.path,
@@ -336,7 +351,7 @@ class Scorer:
     def _runner_of(
         self, forward: Forward, precision: Resolved, pauses_s: Sequence[float]
     ) -> Runner:
-        device, is_packed = self.info.device, self.info.path == "packed"
+        device = self.info.device
         budget = self._max_batch_tokens or default_budget(
             forward,
             model=str(self._model.source.path),
@@ -347,7 +362,7 @@ class Scorer:
         return Runner(
             forward,
             device=device,
-            cut=packed_batches if is_packed else padded_batches,
+            cut=_CUTS[self.info.path],
             max_batch_tokens=budget,
             on_batch=self._on_batch,
             pauses_s=pauses_s,

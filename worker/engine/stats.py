@@ -44,7 +44,7 @@ class BatchRun:
     """One batch that has run on the device.
 
     Attributes:
-        n_tokens: without padding.
+        n_tokens: computed tokens, without padding; a shared prefix counts once.
         max_tokens: the budget of a batch.
         busy_s: seconds on the device.
     """

@@ -84,19 +84,17 @@ def language_model(
         tokenizer.bos_token = "<bos>"
     tokenizer.padding_side = "left"
     tokenizer.chat_template = template
-    config = hf.AutoConfig.for_model(
-        kind,
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=512,
-        pad_token_id=0,
-        **(sizes or {}),
-    )
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "pad_token_id": 0,
+    }
+    config = hf.AutoConfig.for_model(kind, vocab_size=len(tokenizer), **(small | (sizes or {})))
     files = dict(files or {})
     if score is not None:
         ids = [None if token is None else tokenizer.convert_tokens_to_ids(token) for token in score]

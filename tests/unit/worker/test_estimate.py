@@ -15,7 +15,7 @@ from rankmill.contract.estimate import MeasureRequest
 from rankmill.contract.job import JobOptions
 from rankmill.contract.plan import Columns
 from rankmill.errors import InputError, ModelUnavailable
-from tests.support.models import checkpoints
+from tests.support.models import checkpoints, decoders
 from worker.engine import kernels
 from worker.engine.passages.limits import TextLimits
 from worker.engine.passages.passage_scorer import NO_ROOM, PassageScorer
@@ -48,13 +48,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "packed": checkpoints.bert(root / "bert", num_labels=1),
         "padded": checkpoints.megatron_bert(root / "megatron-bert"),
-        "causal": checkpoints.qwen3(root / "qwen3", checkpoints.CHAT_TEMPLATE),
+        "prefix": checkpoints.qwen3(root / "qwen3", checkpoints.CHAT_TEMPLATE),
+        "causal": decoders.language_model(
+            root / "gemma2", "gemma2", template=checkpoints.CHAT_TEMPLATE
+        ),
     }
 
 
-@pytest.mark.parametrize("path", ["packed", "padded", "causal"])
+@pytest.mark.parametrize("path", ["packed", "prefix", "padded", "causal"])
 def test_tokens_and_path_are_those_of_the_scorer(path: str, folders: dict[str, Path]) -> None:
-    max_length = 64 if path == "causal" else 9
+    max_length = 64 if path in ("prefix", "causal") else 9
     scorer = Scorer.load(folders[path], max_length=max_length)
     texts = sample()
     window = PairWindow(texts["query"].to_pylist(), texts["document"].to_pylist())

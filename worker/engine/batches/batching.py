@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.batches.ragged import exclusive_cumsum, ragged_arange
+from worker.engine.batches.segments import Prefixes, Segments
 
 # oneDNN compiles a kernel for each number of rows that it meets; multiples keep those few.
 ROW_STEP = 64
@@ -35,6 +35,7 @@ class TokenBatch:
         positions: int32 (tokens,), counted from 0 within each pair.
         starts: int32 (pairs + 1,), the first token of each pair, and the number of tokens.
         groups: the runs of equal length, on the host.
+        segments: where prefixes are shared; they come before the pairs, whose tokens are the rest.
     """
 
     ids: torch.Tensor
@@ -42,6 +43,7 @@ class TokenBatch:
     positions: torch.Tensor
     starts: torch.Tensor
     groups: tuple[LengthGroup, ...]
+    segments: Segments | None = None
 
     @classmethod
     def of(cls, window: EncodedWindow, pairs: np.ndarray) -> TokenBatch:
@@ -49,25 +51,49 @@ class TokenBatch:
 
         Args:
             window: the encoded pairs.
-            pairs: int64 (pairs,), indices into the window, longest pair first.
+            pairs: int64 (pairs,), indices into the window, as the window's batches are cut.
         """
+        if window.prefixes is not None:
+            return cls._sharing(window, window.prefixes, pairs)
         lengths = window.lengths[pairs]
         tokens = ragged_arange(window.starts[pairs], lengths)
         types = None if window.types is None else window.types[tokens].astype(np.int32)
         pair_starts = exclusive_cumsum(lengths)
         starts = np.append(pair_starts, lengths.sum()).astype(np.int32)
         positions = ragged_arange(np.zeros_like(lengths), lengths).astype(np.int32)
-        edges = np.flatnonzero(np.diff(lengths)) + 1
-        runs = np.split(np.arange(len(lengths)), edges)
         return cls(
             ids=torch.from_numpy(window.ids[tokens]),
             types=None if types is None else torch.from_numpy(types),
             positions=torch.from_numpy(positions),
             starts=torch.from_numpy(starts),
-            groups=tuple(
-                LengthGroup(int(pair_starts[run[0]]), len(run), int(lengths[run[0]]))
-                for run in runs
-            ),
+            groups=_groups(lengths, pair_starts),
+        )
+
+    @classmethod
+    def _sharing(cls, window: EncodedWindow, prefixes: Prefixes, pairs: np.ndarray) -> TokenBatch:
+        """Gather each prefix once, then the rest of each pair."""
+        shared, own = prefixes.shared[pairs], (prefixes.used - prefixes.shared)[pairs]
+        with_prefix = np.flatnonzero(shared)
+        _, first, numbers = np.unique(
+            prefixes.of_pair[pairs][with_prefix], return_index=True, return_inverse=True
+        )
+        # Longest prefix first: a run is of one length.
+        order = np.argsort(-shared[with_prefix][first], kind="stable")
+        holders = with_prefix[first][order]
+        prefix_of = np.full(len(pairs), -1)
+        prefix_of[with_prefix] = np.argsort(order)[numbers]
+        begins = window.starts[pairs]
+        lengths = np.concatenate([shared[holders], own])
+        starts = np.concatenate([begins[holders], begins + shared])
+        firsts = np.concatenate([np.zeros_like(holders), shared])
+        pair_starts = exclusive_cumsum(lengths)[len(holders) :]
+        return cls(
+            ids=torch.from_numpy(window.ids[ragged_arange(starts, lengths)]),
+            types=None,
+            positions=torch.from_numpy(ragged_arange(firsts, lengths).astype(np.int32)),
+            starts=torch.from_numpy(np.append(pair_starts, lengths.sum()).astype(np.int32)),
+            groups=_groups(own, pair_starts),
+            segments=Segments.of(shared[holders], prefix_of, own),
         )
 
     @property
@@ -111,31 +137,11 @@ class TokenBatch:
             positions=move(self.positions),
             starts=move(self.starts),
             groups=self.groups,
+            segments=None if self.segments is None else self.segments.to(device),
         )
 
 
-def packed_batches(lengths: np.ndarray, max_batch_tokens: int) -> Iterator[np.ndarray]:
-    """Yield the pairs of each batch, longest first; one pair may exceed the budget by itself.
-
-    Args:
-        lengths: int64 (pairs,), tokens.
-        max_batch_tokens: the budget of a batch.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    ends = np.cumsum(lengths[order])
-    start = 0
-    while start < len(order):
-        budget = max_batch_tokens + (ends[start - 1] if start else 0)
-        stop = max(start + 1, int(np.searchsorted(ends, budget, side="right")))
-        yield order[start:stop]
-        start = stop
-
-
-def padded_batches(lengths: np.ndarray, max_batch_tokens: int) -> Iterator[np.ndarray]:
-    """Yield the pairs of each batch as `packed_batches`; padding counts towards the budget."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, max_batch_tokens // max(1, int(lengths[order[start]])))
-        yield order[start : start + size]
-        start += size
+def _groups(lengths: np.ndarray, starts: np.ndarray) -> tuple[LengthGroup, ...]:
+    edges = np.flatnonzero(np.diff(lengths)) + 1
+    runs = np.split(np.arange(len(lengths)), edges)
+    return tuple(LengthGroup(int(starts[run[0]]), len(run), int(lengths[run[0]])) for run in runs)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from worker.engine.batches.ragged import exclusive_cumsum
+from worker.engine.batches.segments import Prefixes
 from worker.engine.values import PairWindow
 
 KeyT = TypeVar("KeyT")
@@ -24,6 +25,7 @@ class EncodedWindow:
         lengths: int64 (distinct pairs,).
         truncated: bool (distinct pairs,).
         pair_of_row: int64 (rows of the window,), the distinct pair of each row.
+        prefixes: what pairs share, for a model that computes it once.
     """
 
     ids: np.ndarray
@@ -31,11 +33,18 @@ class EncodedWindow:
     lengths: np.ndarray
     truncated: np.ndarray
     pair_of_row: np.ndarray
+    prefixes: Prefixes | None = None
 
     @property
     def starts(self) -> np.ndarray:
         """The first token of each pair, int64 (distinct pairs,)."""
         return exclusive_cumsum(self.lengths)
+
+    def n_computed(self, pairs: np.ndarray) -> int:
+        """Return the tokens that a batch of some pairs computes, without padding."""
+        if self.prefixes is not None:
+            return self.prefixes.n_computed(pairs)
+        return int(self.lengths[pairs].sum())
 
     @classmethod
     def of_ones(cls, n_pairs: int, length: int) -> EncodedWindow:

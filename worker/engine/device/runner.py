@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from worker.engine.batches.batch_cuts import CutBatches
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.device.budget import BatchBudget
@@ -25,8 +26,6 @@ from worker.engine.device.faults import (
 from worker.engine.device.memory import PAUSES_S, asks_too_much, is_ours_alone, release
 from worker.engine.kernels.layers import Forward
 from worker.engine.stats import BatchRun, OnBatch, ignore_batch
-
-CutBatches = Callable[[np.ndarray, int], Iterator[np.ndarray]]
 
 
 class PairTooLargeError(RuntimeError):
@@ -68,7 +67,7 @@ class Runner:
         Args:
             forward: the model on its device.
             device: a device of torch, such as "cpu" or "cuda:1".
-            cut: cuts pairs into batches by their lengths and a budget in tokens.
+            cut: cuts pairs of a window into batches.
             max_batch_tokens: the first budget.
             on_batch: called with each batch after its result has arrived.
             pauses_s: pauses before the attempts at a batch that should fit, then it is given up.
@@ -111,7 +110,7 @@ class Runner:
             if isinstance(started, str):  # nothing holds the activations now
                 release(self._device)
                 if len(batch_pairs) > 1:
-                    self._budget.halve(int(window.lengths[batch_pairs].sum()))
+                    self._budget.halve(window.n_computed(batch_pairs))
                 else:
                     self._wait(window, batch_pairs, n_pauses, started)
                     n_pauses += 1
@@ -140,8 +139,7 @@ class Runner:
         self.logits(window, np.arange(n_pairs))
 
     def _batches(self, window: EncodedWindow, pairs: np.ndarray) -> Iterator[np.ndarray]:
-        for places in self._cut(window.lengths[pairs], self.max_batch_tokens):
-            yield pairs[places]
+        return self._cut(window, pairs, self.max_batch_tokens)
 
     def _try(self, window: EncodedWindow, pairs: np.ndarray) -> _Run | str:
         """Return a started batch, or the error message if the device has no room for it."""
@@ -158,7 +156,7 @@ class Runner:
         with _faults(), self._current_device():
             out[run.pairs] = run.result()
         self.busy_s += run.busy_s
-        n_tokens = int(window.lengths[run.pairs].sum())
+        n_tokens = window.n_computed(run.pairs)
         self._on_batch(BatchRun(len(run.pairs), n_tokens, self.max_batch_tokens, run.busy_s))
 
     def _wait(self, window: EncodedWindow, pairs: np.ndarray, n_pauses: int, message: str) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from worker.engine.families.stack import MakeStack
 from worker.engine.kernels.attention import Attention
+from worker.engine.kernels.causal_attention import CausalAttention
 from worker.engine.kernels.heads import Head
 from worker.engine.kernels.layers import Forward, MakeLinear
 
@@ -22,12 +23,14 @@ class Kernels:
         dtype: dtype of activations, norms and embeddings.
         linear: makes the linear layers of the precision.
         attention: the attention of the device and dtype.
+        causal: the same for decoders.
         stack: makes the layers of a body.
     """
 
     dtype: torch.dtype
     linear: MakeLinear
     attention: Attention
+    causal: CausalAttention
     stack: MakeStack
 
 
@@ -57,6 +60,8 @@ class Family:
         own_head: returns the head of the family's `*ForSequenceClassification`.
         modules: makes the empty modules of that class without importing it; None if only
             transformers can. They have the attributes `config`, `architecture` and `base_model`.
+        shares_prefixes: it is a decoder: what pairs have in common before their documents is
+            computed once, and the score is read from a pair's last token.
     """
 
     model_types: tuple[str, ...]
@@ -64,3 +69,4 @@ class Family:
     forward: MakeForward
     own_head: Callable[[Any], Head]
     modules: Callable[[Any], Any] | None = None
+    shares_prefixes: bool = False

@@ -1,6 +1,6 @@
-"""Load a model on the fastest path that it can take: packed, padded or causal.
+"""Load a model on the fastest path that it can take: packed, prefix, padded or causal.
 
-The packed path has a forward of this engine; the other two run the model's own.
+The packed and the prefix path have a forward of this engine; the other two run the model's own.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from worker.engine.folder.modules import kinds, load_head
 from worker.engine.folder.refusal import UnusableFolder, UnusableOption
 from worker.engine.folder.weights import load_weights, map_weights
 from worker.engine.kernels.attention import Attention, GroupedAttention
+from worker.engine.kernels.causal_attention import GroupedCausalAttention
 from worker.engine.kernels.compiled_attention import compiled_attention
-from worker.engine.kernels.exact import keep_rows_of_head
-from worker.engine.kernels.heads import Head
+from worker.engine.kernels.exact import keep_rows_of_head, rows_of_head
+from worker.engine.kernels.heads import Head, linear_head
 from worker.engine.kernels.layers import Forward
 from worker.engine.kernels.precision import Resolved, numerics
-from worker.engine.kernels.varlen import VarlenAttention, has_varlen
+from worker.engine.kernels.varlen import VarlenAttention, VarlenCausalAttention, has_varlen
 from worker.engine.lean_loading import lean_loading
 
 # Held by tests/unit/worker/engine/families/test_determinism.py.
@@ -39,7 +40,7 @@ _INVARIANT_ON_CPU = ("fp32", "bf16", "int8")
 # With more than one thread SDPA rounded narrower heads (8, measured) by the place in the batch.
 _MIN_INVARIANT_HEAD_DIM = 16
 
-PathName = Literal["packed", "padded", "causal"]
+PathName = Literal["packed", "prefix", "padded", "causal"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class LoadedModel:
     Attributes:
         architecture: the class of transformers that it was loaded as.
         path: the layout of its batches.
-        path_reason: the reason why it is not on the packed path; empty if it is.
+        path_reason: the reason why it is padded or causal; empty if it is neither.
         is_batch_invariant: a pair's bits do not depend on the pairs that it shares a batch with.
         kernels: the compiled kernels in use, by their digest, or torch.
         exact: makes a forward in fp32 of the same weights, which casts one layer at a time; None
             where fp32 has to be loaded.
         mapped: the files that the weights stay in, if they do.
+        unread: on the prefix path, the token that is not read where a pair ends in it.
     """
 
     forward: Forward
@@ -65,6 +67,7 @@ class LoadedModel:
     kernels: str = "torch"
     exact: Callable[[], Forward] | None = None
     mapped: MappedWeights | None = None
+    unread: int | None = None
 
 
 @lean_loading()
@@ -81,7 +84,7 @@ def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> Load
         return _packed(source, family, device, precision)
     if precision in ("int8", "fp8"):
         raise ValueError(
-            f"precision {precision} needs a model on the packed path; "
+            f"precision {precision} needs a model on the packed or the prefix path; "
             f"{source.path} is not: {family}"
         )
     load = _causal if source.is_causal else _padded
@@ -89,13 +92,13 @@ def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> Load
 
 
 def path_of(source: ModelFolder) -> tuple[PathName, str]:
-    """Return a model's path, and the reason why it is not packed; empty if it is.
+    """Return a model's path, and the reason why it is padded or causal; empty if it is neither.
 
     Reads the config only, not the weights.
     """
     family = _packed_family(source)
     if isinstance(family, Family):
-        return "packed", ""
+        return _path(family), ""
     return ("causal" if source.is_causal else "padded"), family
 
 
@@ -151,14 +154,18 @@ def check_scoring(source: ModelFolder) -> None:
 
 def _packed_family(source: ModelFolder) -> Family | str:
     """Return the family whose forward computes the model, or the reason why none does."""
-    if source.is_causal:
-        return "a causal language model"
     if source.runs_code:
         return "it brings Python code of its own"
     family = family_of(source.config)
-    if family is None:
+    if family is None or (source.is_causal and not family.shares_prefixes):
         return f"no packed forward for {source.config.model_type}"
+    if family.shares_prefixes and source.has_head_modules:
+        return "a decoder under a head of modules"
     return family.why_unsupported(source.config) or family
+
+
+def _path(family: Family) -> PathName:
+    return "prefix" if family.shares_prefixes else "packed"
 
 
 def _packed(source: ModelFolder, family: Family, device: str, precision: Resolved) -> LoadedModel:
@@ -169,28 +176,37 @@ def _packed(source: ModelFolder, family: Family, device: str, precision: Resolve
         model = map_weights(source, family.modules)
     if model is None:
         dtype = stored or torch.float32
-        model, own_head = _body_and_head(source, device, dtype, exact_head=False)
+        load = _language_model if source.is_causal else _body_and_head
+        model, own_head = load(source, device, dtype, exact_head=False)
     mapped = MappedWeights(source, model) if stays else None
     stacks = Stacks(mapped)
     head = own_head or family.own_head(model)
-    head_dim = model.config.hidden_size // model.config.num_attention_heads
+    config = model.config
+    head_dim = getattr(config, "head_dim", 0) or config.hidden_size // config.num_attention_heads
     how = numerics(precision)
     attention = _attention(device, how.dtype, head_dim)
+    causal = (
+        VarlenCausalAttention()
+        if has_varlen(device, how.dtype, head_dim)
+        else GroupedCausalAttention()
+    )
     compiled = library()
     is_compiled = compiled and device == "cpu" and compiled.has(how.dtype)
 
     def exact() -> Forward:
         fp32 = numerics("fp32")
         attention = _attention(device, fp32.dtype, head_dim)
-        kernels = Kernels(fp32.dtype, fp32.linear, attention, stacks.passing)
+        kernels = Kernels(
+            fp32.dtype, fp32.linear, attention, GroupedCausalAttention(), stacks.passing
+        )
         return family.forward(model.base_model, head, kernels)
 
     return LoadedModel(
         forward=family.forward(
-            model.base_model, head, Kernels(how.dtype, how.linear, attention, stacks.kept)
+            model.base_model, head, Kernels(how.dtype, how.linear, attention, causal, stacks.kept)
         ),
         architecture=getattr(model, "architecture", type(model).__name__),
-        path="packed",
+        path=_path(family),
         path_reason="",
         is_batch_invariant=(
             device == "cpu"
@@ -200,6 +216,7 @@ def _packed(source: ModelFolder, family: Family, device: str, precision: Resolve
         kernels=compiled.name if compiled and is_compiled else "torch",
         exact=exact if stays else None,
         mapped=mapped,
+        unread=None if source.is_causal else config.pad_token_id,
     )
 
 
@@ -219,22 +236,38 @@ def _body_and_head(
     exact_head = exact_head and not source.has_head_modules
     model = load_weights(auto, source, dtype, exact_head=exact_head).to(device)
     if not source.has_head_modules:
+        _check_joining(source, model)
         return model, None
     return model, load_head(source, model.config.get_text_config().hidden_size, device)
 
 
-def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
+def _check_joining(source: ModelFolder, model: Any) -> None:
+    """Refuse a decoder that was never saved as a CrossEncoder: only its card says how it joins."""
     from transformers.modeling_layers import GenericForSequenceClassification
 
-    model, head = _body_and_head(source, device, numerics(precision).dtype, exact_head=True)
-    # A decoder that was never saved as a CrossEncoder: only its card says how to join the texts.
-    is_decoder = head is None and isinstance(model, GenericForSequenceClassification)
+    is_decoder = isinstance(model, GenericForSequenceClassification)
     if is_decoder and not source.shows_pair and not source.states_cross_encoder:
         raise UnusableFolder(
             f"{source.path}: a language model with a classification head, without a recipe or a "
             "chat template, so that nothing says how it joins a query and a document; give that "
             "with --chat-template or --input-template"
         )
+
+
+def _language_model(
+    source: ModelFolder, device: str, dtype: torch.dtype, *, exact_head: bool
+) -> tuple[Any, Head]:
+    """Return a language model of transformers and the rows of its head for the answer tokens."""
+    from transformers import AutoModelForCausalLM
+
+    answers = stated_answers(source) or answer_ids(source)
+    model = load_weights(AutoModelForCausalLM, source, dtype, exact_head=exact_head).to(device)
+    # Of two labels, the second is the one that means relevant.
+    return model, linear_head(*rows_of_head(model, answers[::-1]))
+
+
+def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
+    model, head = _body_and_head(source, device, numerics(precision).dtype, exact_head=True)
     left = source.tokenizer.padding_side == "left"
     padding: Any = {"pad_id": source.tokenizer.pad_token_id or 0, "pads_left": left}
     forward: Forward = (

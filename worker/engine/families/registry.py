@@ -11,7 +11,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.engine.families import albert, bert, deberta, distilbert, modernbert, mpnet, rotary_bert
+from worker.engine.families import (
+    albert,
+    bert,
+    deberta,
+    decoder,
+    distilbert,
+    modernbert,
+    mpnet,
+    rotary_bert,
+)
 from worker.engine.families.family import Family
 
 FAMILIES = (
@@ -22,6 +31,7 @@ FAMILIES = (
     deberta.FAMILY,
     rotary_bert.FAMILY,
     modernbert.FAMILY,
+    decoder.FAMILY,
 )
 
 

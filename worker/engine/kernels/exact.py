@@ -40,31 +40,41 @@ def keep_rows_of_head(model: Any, rows: list[int], dtype: torch.dtype) -> None:
     If the model caps or scales its logits after the head, it does so in fp32, too.
 
     Raises:
+        ValueError: as `rows_of_head`.
+    """
+    model.set_output_embeddings(_Rows(*rows_of_head(model, rows)))
+    model.get_input_embeddings().to(dtype)
+
+
+def rows_of_head(model: Any, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return some rows of a language model's head and of its bias, in fp32.
+
+    Raises:
         ValueError: the model has no head of that kind, or it has fewer rows.
     """
-    name = type(model).__name__
     full = model.get_output_embeddings()
     if not isinstance(full, nn.Linear):
         raise ValueError(
-            f"{name} has no linear language model head to read the answer's logits from"
+            f"{type(model).__name__} has no linear language model head to read the answer's "
+            "logits from"
         )
     if not all(0 <= row < len(full.weight) for row in rows):
         raise ValueError(
             f"the answer tokens {rows} are not all among the {len(full.weight)} of the model's head"
         )
-    model.set_output_embeddings(_Rows(full, rows))
-    del full
-    model.get_input_embeddings().to(dtype)
+    bias = None if full.bias is None else full.bias.detach()[rows].float()
+    return full.weight.detach()[rows].float(), bias
 
 
 class _Rows(nn.Linear):
     """Some rows of a linear layer, in fp32; its inputs may have any precision."""
 
-    def __init__(self, full: nn.Linear, rows: list[int]) -> None:
-        super().__init__(full.in_features, len(rows), bias=full.bias is not None, device="meta")
-        self.weight = nn.Parameter(full.weight.detach()[rows].float(), requires_grad=False)
-        if full.bias is not None:
-            self.bias = nn.Parameter(full.bias.detach()[rows].float(), requires_grad=False)
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        n_rows, width = weight.shape
+        super().__init__(width, n_rows, bias=bias is not None, device="meta")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        if bias is not None:
+            self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x.float(), self.weight, self.bias)

@@ -50,14 +50,15 @@ class Head:
     """A chain of steps that ends in the scores.
 
     Attributes:
-        reads_every_token: it needs (tokens, width); otherwise the first tokens, (pairs, width).
+        reads_every_token: it needs (tokens, width); otherwise one token a pair, (pairs, width).
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
         first, *rest = steps
         pools_first = isinstance(first, Pooling) and first.modes == ("cls",)
-        self.reads_every_token = not pools_first or any(step.reads == TOKENS for step in rest)
-        self._steps = list(steps) if self.reads_every_token else rest
+        pools_first = pools_first and all(step.reads != TOKENS for step in rest)
+        self._steps = rest if pools_first else list(steps)
+        self.reads_every_token = any(step.reads == TOKENS for step in self._steps)
 
     def __call__(self, hidden: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
         """Return fp32 logits (pairs,) for hidden states of any precision."""
@@ -83,6 +84,11 @@ def classifier(
     if norm is not None:
         steps.append(Normed(Norm(norm, dtype=torch.float32)))
     return Head([*steps, Dense.of(out, None, writes=SCORES)])
+
+
+def linear_head(weight: torch.Tensor, bias: torch.Tensor | None) -> Head:
+    """Return the head that is one linear layer, (1 or 2, width), on a pair's last token."""
+    return Head([Dense(weight, bias, None, writes=SCORES)])
 
 
 @dataclass(frozen=True)

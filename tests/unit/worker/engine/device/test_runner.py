@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from tests.support.models.checkpoints import bert
 from tests.support.models.failing import Failing, out_of_memory
 from tests.support.models.vocabularies import CORPUS
-from worker.engine.batches.batching import TokenBatch, packed_batches
+from worker.engine.batches.batch_cuts import packed_batches
+from worker.engine.batches.batching import TokenBatch
 from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.device import memory, runner
 from worker.engine.device.runner import Runner

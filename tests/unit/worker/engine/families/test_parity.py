@@ -117,7 +117,7 @@ def test_language_models_equal_cross_encoder_predict(
     peer = CrossEncoder(str(checkpoints[name]), device="cpu", max_length=max_length)
     expected = peer.predict(list(zip(window.queries, window.documents, strict=True)))
     scores = torch.sigmoid(torch.from_numpy(score(scorer, window)))
-    assert (scorer.info.path, scorer.info.activation) == ("causal", "sigmoid")
+    assert (scorer.info.path, scorer.info.activation) == ("prefix", "sigmoid")
     assert_equal(scores.numpy(), expected)
 
 

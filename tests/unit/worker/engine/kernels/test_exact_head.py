@@ -36,10 +36,10 @@ PATHS: dict[str, tuple[str, Builder]] = {
     "mpnet": ("packed", partial(zoo.bert_like, kind="mpnet")),
     "deberta": ("packed", zoo.deberta),
     "gte": ("packed", zoo.gte),
-    "qwen3-classifier": ("padded", decoders.qwen3_classifier_st),
-    "qwen3": ("causal", decoders.qwen3_st),
-    "qwen3-tied": ("causal", partial(decoders.qwen3_st, sizes={"tie_word_embeddings": True})),
-    "zerank": ("causal", decoders.zerank),
+    "qwen3-classifier": ("prefix", decoders.qwen3_classifier_st),
+    "qwen3": ("prefix", decoders.qwen3_st),
+    "qwen3-tied": ("prefix", partial(decoders.qwen3_st, sizes={"tie_word_embeddings": True})),
+    "zerank": ("prefix", decoders.zerank),
     "gemma2-capped": ("causal", partial(decoders.qwen3_st, kind="gemma2")),
     "granite-scaled": (
         "causal",
@@ -75,7 +75,10 @@ def lift(folder: Path, by: float) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-CAUSAL = [name for name, (path, _) in PATHS.items() if path == "causal"]
+CAUSAL = [
+    *(name for name, (path, _) in PATHS.items() if path == "causal"),
+    *("qwen3", "qwen3-tied", "zerank"),
+]
 HEADS = {
     "megatron-bert": {"bert.pooler.dense", "classifier"},
     "prelayernorm": {"classifier.dense", "classifier.out_proj"},
@@ -85,9 +88,9 @@ IN_FP16 = ("bert", "megatron-bert", "deberta", "qwen3-classifier", "qwen3")
 
 def build(name: str, folder: Path) -> Path:
     torch.manual_seed(0)
-    path, builder = PATHS[name]
+    _, builder = PATHS[name]
     builder(folder)
-    if path == "causal":
+    if name in CAUSAL:
         lift(folder, 18.0)
     return folder
 
@@ -128,16 +131,16 @@ def test_two_rows_of_the_head_give_the_logits_of_the_whole(name: str, tmp_path: 
     np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*HEADS, "qwen3", "qwen3-tied"])
+@pytest.mark.parametrize("name", [*HEADS, "gemma2-capped", "granite-scaled"])
 def test_the_weights_of_the_head_are_those_of_the_file(name: str, tmp_path: Path) -> None:
     folder = build(name, tmp_path / name)
     stored = load_file(folder / "model.safetensors")
     model: Any = Scorer.load(folder, precision="bf16")._runner._forward
     weights = {key: value for key, value in model._model.named_parameters()}
     head = {key for key, value in weights.items() if value.dtype == torch.float32}
-    if name.startswith("qwen3"):
+    if name not in HEADS:
         assert head == {"lm_head.weight"}
-        whole = "lm_head.weight" if name == "qwen3" else "model.embed_tokens.weight"
+        whole = "lm_head.weight" if "lm_head.weight" in stored else "model.embed_tokens.weight"
         assert torch.equal(weights["lm_head.weight"], stored[whole][4:6])
     else:
         assert {key.rpartition(".")[0] for key in head} == HEADS[name]

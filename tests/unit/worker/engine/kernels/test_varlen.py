@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch.nn.attention import varlen
 
 from tests.support.models.checkpoints import bert, modernbert, roberta
+from tests.support.models.decoders import qwen3_st
 from tests.support.models.vocabularies import CORPUS
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.families import loader
@@ -25,8 +26,13 @@ from worker.engine.scorer import PairWindow, Scorer
 
 pytestmark = pytest.mark.slow
 
-BUILDERS = {"bert": bert, "xlm-roberta": roberta, "modernbert": modernbert}
 SHAPE = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 128}
+BUILDERS = {
+    "bert": partial(bert, num_labels=1, **SHAPE),
+    "xlm-roberta": partial(roberta, num_labels=1, **SHAPE),
+    "modernbert": partial(modernbert, num_labels=1, **SHAPE),
+    "llama": partial(qwen3_st, kind="llama"),
+}
 WINDOW = PairWindow(
     ["a fast search"] * 30, [" ".join(CORPUS)[: 14 * i] for i in range(29)] + [" ".join(CORPUS)]
 )
@@ -42,7 +48,12 @@ def attend(
     max_q: int,
     max_k: int,
     window: Window = (-1, -1),
+    enable_gqa: bool = False,
 ) -> torch.Tensor:
+    if enable_gqa:
+        n_sharing = query.shape[1] // key.shape[1]
+        key, value = (part.repeat_interleave(n_sharing, 1) for part in (key, value))
+    assert query.shape[1:] == key.shape[1:] == value.shape[1:]
     for part in (query, key, value):
         assert part.dim() == 3 and part.stride(-1) == 1
         assert part.dtype in (torch.float16, torch.bfloat16)
@@ -68,7 +79,8 @@ def v2_10(
     query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int,
     is_causal: bool = False, return_aux: Any = None,
 ) -> torch.Tensor:  # fmt: skip
-    return attend(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k)
+    window = (-1, 0) if is_causal else (-1, -1)
+    return attend(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window)
 
 
 def v2_11(
@@ -85,7 +97,7 @@ def v2_13(
     num_splits: int | None = None,
 ) -> torch.Tensor:  # fmt: skip
     assert num_splits == 1
-    return attend(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size)
+    return attend(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size, enable_gqa)
 
 
 def v2_13_on_cudnn(
@@ -108,7 +120,7 @@ def test_packed_attention_is_near_fp32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
-    folder = BUILDERS[name](tmp_path / name, num_labels=1, **SHAPE)
+    folder = BUILDERS[name](tmp_path / name)
     (exact,) = Scorer.load(folder, precision="fp32").score([WINDOW])
     calls: list[int] = []
 

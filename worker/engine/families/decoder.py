@@ -1,0 +1,181 @@
+"""Decoders that rerank, without padding: Llama, Mistral, Qwen2, Qwen3 and Gemma.
+
+A prefix that pairs share is computed once, and its keys and values serve all their documents. The
+score is read from a pair's last token, by a classifier's head or by rows of the language model's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from worker.engine.batches.batching import TokenBatch
+from worker.engine.batches.segments import Segments
+from worker.engine.families.family import Family, Kernels
+from worker.engine.kernels.heads import Head, linear_head
+from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Gated, fused
+
+# The kinds of rotary positions whose angles do not depend on the length of a text.
+_FIXED_ROTARIES = ("default", "linear", "llama3", "yarn")
+
+# Angles of this many places are computed at first.
+_FIRST_PLACES = 1024
+
+
+def _why_unsupported(config: Any) -> str | None:
+    if not getattr(config, "is_causal", True) or getattr(
+        config, "use_bidirectional_attention", False
+    ):
+        return "its tokens attend to later ones"
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds - {"full_attention"} or getattr(config, "sliding_window", None) is not None:
+        return "it attends within a sliding window"
+    rotary = (config.rope_parameters or {}).get("rope_type", "default")
+    if rotary not in _FIXED_ROTARIES:
+        return f"its rotary positions are {rotary}"
+    if config.hidden_act not in ACTIVATIONS:
+        return f"the activation is {config.hidden_act}"
+    return None
+
+
+class _Decoder:
+    """The `Forward`; its last layer computes only the rows that the head reads."""
+
+    def __init__(self, base: Any, head: Head, kernels: Kernels) -> None:
+        config = base.config
+        self._dtype = kernels.dtype
+        self._words = Embedding(base.embed_tokens.weight, dtype=kernels.dtype)
+        self._scale = config.hidden_size**0.5 if config.model_type == "gemma" else None
+        self._rotary = _Rotary(base.rotary_emb)
+        self._layers = kernels.stack(base.layers, lambda layer: _Layer(layer, config, kernels))
+        self._norm = _RmsNorm(base.norm, config)
+        self._head = head
+
+    def forward(self, batch: TokenBatch) -> torch.Tensor:
+        """Return logits as `Forward.forward`."""
+        segments = batch.segments or _unshared(batch)
+        longest = max(run.n_keys for run in segments.runs)
+        batch = batch.filled_up()
+        words = self._words(batch.ids)
+        x = F.embedding(words.places, words.table).to(self._dtype)
+        if self._scale is not None:
+            x = x * self._scale
+        turns = self._rotary(batch.positions, longest)
+        for layer in self._layers.body:
+            x = layer.every_token(x, turns, segments)
+        last = (batch.starts[1:] - 1).long()
+        x = self._layers.last.last_token(x, turns, segments, last)
+        return self._head(self._norm(x), batch)
+
+
+def _own_head(model: Any) -> Head:
+    return linear_head(model.score.weight, model.score.bias)
+
+
+def _unshared(batch: TokenBatch) -> Segments:
+    lengths = np.repeat(
+        [group.length for group in batch.groups], [group.n_pairs for group in batch.groups]
+    )
+    without = np.full(len(lengths), -1)
+    return Segments.of(lengths[:0], without, lengths).to(str(batch.ids.device))
+
+
+class _RmsNorm:
+    """Division by the root of the mean square, in fp32 within."""
+
+    def __init__(self, module: Any, config: Any) -> None:
+        weight = module.weight.detach().float()
+        self._weight = weight + 1 if config.model_type == "gemma" else weight.clone()
+        self._eps = config.rms_norm_eps
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x, normalised over its last axis."""
+        return F.rms_norm(x.float(), self._weight.shape, self._weight, self._eps).to(x.dtype)
+
+
+_Turns = tuple[torch.Tensor, torch.Tensor]
+
+
+class _Rotary:
+    """Cosines and sines of the places of tokens, in fp32, from a table that grows as needed."""
+
+    def __init__(self, module: Any) -> None:
+        self._frequencies = module.inv_freq.detach().float()
+        self._scale = module.attention_scaling
+        self._fill(_FIRST_PLACES)
+
+    def __call__(self, positions: torch.Tensor, n_places: int) -> _Turns:
+        """Return cosines and sines of some of the first places, (tokens, 1, head_dim / 2)."""
+        if n_places > len(self._cosines):
+            self._fill(2 * n_places)
+        return self._cosines[positions], self._sines[positions]
+
+    def _fill(self, n_places: int) -> None:
+        # A whole number of blocks: the end of a long tensor takes another code path.
+        places = torch.arange(n_places + -n_places % 64, device=self._frequencies.device)
+        angles = (places[:, None].float() * self._frequencies)[:, None]
+        self._cosines, self._sines = angles.cos() * self._scale, angles.sin() * self._scale
+
+
+def _turned(x: torch.Tensor, turns: _Turns) -> torch.Tensor:
+    """Return fp32 (tokens, heads, head_dim), with the halves of each head turned."""
+    cosines, sines = turns
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
+
+
+class _Layer:
+    def __init__(self, module: Any, config: Any, kernels: Kernels) -> None:
+        linear, own = kernels.linear, module.self_attn
+        self._head_dim = own.head_dim
+        self._n_heads = (config.num_attention_heads, config.num_key_value_heads)
+        self._attention = kernels.causal
+        self._attention_norm = _RmsNorm(module.input_layernorm, config)
+        self._qkv = fused(linear, own.q_proj, own.k_proj, own.v_proj)
+        has_norms = hasattr(own, "q_norm")
+        self._query_norm = _RmsNorm(own.q_norm, config) if has_norms else None
+        self._key_norm = _RmsNorm(own.k_norm, config) if has_norms else None
+        self._mix = fused(linear, own.o_proj)
+        self._mlp_norm = _RmsNorm(module.post_attention_layernorm, config)
+        self._feed_forward = Gated(
+            hidden=fused(linear, module.mlp.gate_proj, activation=config.hidden_act),
+            gate=fused(linear, module.mlp.up_proj),
+            narrow=fused(linear, module.mlp.down_proj),
+        )
+
+    def every_token(self, x: torch.Tensor, turns: _Turns, segments: Segments) -> torch.Tensor:
+        query, key, value = self._project(x)
+        query, key = _turned(query, turns), _turned(key, turns)
+        return self._rest(x, self._attention.every_token(query, key, value, segments))
+
+    def last_token(
+        self, x: torch.Tensor, turns: _Turns, segments: Segments, last: torch.Tensor
+    ) -> torch.Tensor:
+        query, key, value = self._project(x)
+        query = _turned(query[last], (turns[0][last], turns[1][last]))
+        key = _turned(key, turns)
+        return self._rest(x[last], self._attention.last_token(query, key, value, segments))
+
+    def _project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        n_query, n_key = self._n_heads
+        heads = self._qkv(self._attention_norm(x)).view(len(x), -1, self._head_dim)
+        query, key, value = heads.tensor_split([n_query, n_query + n_key], dim=1)
+        if self._query_norm is not None and self._key_norm is not None:
+            query, key = self._query_norm(query), self._key_norm(key)
+        return query, key, value
+
+    def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        x = x + self._mix(attended)
+        return x + self._feed_forward(self._mlp_norm(x))
+
+
+FAMILY = Family(
+    model_types=("llama", "mistral", "qwen2", "qwen3", "gemma"),
+    why_unsupported=_why_unsupported,
+    forward=_Decoder,
+    own_head=_own_head,
+    shares_prefixes=True,
+)
