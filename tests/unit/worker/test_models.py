@@ -15,6 +15,7 @@ from rankmill.errors import ModelNotAllowed, ModelUnavailable
 from rankmill.models import permission
 from rankmill.settings import settings
 from tests.support.models.checkpoints import BUILDERS
+from tests.support.models.published import PUBLISHED
 from worker import models
 from worker.engine.scorer import Agreement, PairWindow, Scorer
 from worker.metrics.counters import meters
@@ -90,6 +91,30 @@ def test_jobs_of_one_model_share_its_weights_and_score_as_if_alone(
             assert agreements[at] == agreement_of(alone)
     assert n_loads() == before + 1 + len(jobs)
     assert len({(model.scoring.max_length, model.scoring.activation) for model in shared}) == 4
+
+
+def test_jobs_with_other_prompts_share_weights_and_no_recipe(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    write = next(each.write for each in PUBLISHED if each.recipe == "qwen3-reranker")
+    folder = write(tmp_path / "Qwen3-Reranker-0.6B")
+    options: list[dict[str, Any]] = [
+        {"prompt": "Find prose"},
+        {"prompt": "Find code"},
+        {"prompt": "Find code", "query_prefix": "q: "},
+        {"yes_token": "yes"},
+    ]
+    jobs = [spec(folder, precision="fp32", **each) for each in options]
+    before = n_loads()
+    shared = [load(job) for job in jobs[:3]]
+    assert n_loads() == before + 1
+    scores = [scores_of(model)[0].tolist() for model in shared]
+    scores.append(scores_of(load(jobs[3]))[0].tolist())
+    assert n_loads() == before + 2
+    assert len({tuple(each) for each in scores}) == len(jobs)
+    alone = load(jobs[1])
+    assert n_loads() == before + 3
+    assert scores_of(alone)[0].tolist() == scores[1] and alone.scoring == shared[1].scoring
+    assert len({model.scoring.recipe_sha256 for model in shared}) == 3
 
 
 def test_other_weights_are_loaded(folder: Path, tmp_path: Path) -> None:

@@ -236,6 +236,7 @@ class PieceEncoder:
         for at, span in queries:
             n_counted = span.size if cells[at].document else len(cells[at].ids)
             cut = min(max(0, n_counted - most), span.size)
+            cut = min(cut, max(0, over)) if share is None else cut
             removed.append((at, Span(span.stop - cut, span.stop)))
             left.append((at, Span(span.start, span.stop - cut)))
             over -= cut

@@ -14,6 +14,7 @@ from rankmill.contract.job import JobOptions
 from rankmill.models.recipes import recipe_for
 from tests.support.models.published import PUBLISHED, Published, ids_of
 from tests.support.models.vocabularies import CORPUS
+from worker.engine.encoding.encoder import pair_length
 from worker.engine.scorer import PairWindow, Scorer
 from worker.shard.part import activate
 
@@ -66,7 +67,11 @@ def test_a_published_model_scores_as_its_card_says(model: tuple[Published, Path]
     _, found, actual = scores(folder, job, PAIRS, **loading, max_length=length)
     assert found.truncated.sum() == 2 and found.n_tokens.max() == length
     assert_as_the_card(actual, published.card(folder, PAIRS, length - outer))
-    if scorer._model.source.recipe.query_share == 0.75:
+    source = scorer._model.source
+    source.tokenizer.model_max_length = source.config.max_position_embeddings = 100_000
+    assert pair_length(source, None) == (source.recipe.max_length or 100_000) + outer
+    assert pair_length(source, 99) == 99
+    if source.recipe.query_share == 0.75:
         pairs = [(LONG, "a"), (LONG, LONG)]
         _, found, actual = scores(folder, job, pairs, max_length=100 + outer)
         assert found.truncated.all()
