@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,51 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import processors
 
+from tests.support.models.random_texts import TOKENIZERS, pairs, rows, window_of
 from tests.support.models.vocabularies import (
     CORPUS,
-    modernbert_tokenizer,
-    qwen_tokenizer,
-    unigram,
     wordpiece,
 )
-from worker.engine.batches.pairs import DistinctPairs, EncodedWindow
+from worker.engine.batches.pairs import DistinctPairs
 from worker.engine.encoding.encoder import Encoder, PairwiseEncoder, pair_encoder
 from worker.engine.encoding.joining import JoinEncoder
 from worker.engine.encoding.pair_template import longest_first
 from worker.engine.values import PairWindow
 
-TOKENIZERS: dict[str, Callable[[], Any]] = {
-    "bert": wordpiece,
-    "xlm-roberta": unigram,
-    "modernbert": modernbert_tokenizer,
-    "qwen": qwen_tokenizer,
-}
 tokenizer_of = cache(lambda name: TOKENIZERS[name]())
 
 LENGTHS = (8, 9, 13, 32, 64, 512, 8192)
-
-words = st.sampled_from([*" ".join(CORPUS).split(), "<pad>", "[SEP]", "</s>", "yes", "🙂"])
-texts = st.one_of(
-    st.lists(words, max_size=60).map(" ".join),
-    st.text(max_size=30),
-    st.sampled_from(["", " ", "a", "  two  spaces "]),
-)
-pairs = st.lists(st.tuples(texts, texts), min_size=1, max_size=8)
 
 
 @cache
 def encoder_of(name: str, max_length: int) -> Encoder:
     return pair_encoder(tokenizer_of(name), max_length=max_length)
-
-
-def rows(window: EncodedWindow) -> list[list[int]]:
-    """Return the ids of each input row."""
-    distinct = np.split(window.ids, window.starts[1:])
-    return [distinct[pair].tolist() for pair in window.pair_of_row]
-
-
-def window_of(pairs: list[tuple[str, str]]) -> PairWindow:
-    return PairWindow([query for query, _ in pairs], [document for _, document in pairs])
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -19,8 +19,8 @@ from rankmill.models.recipes import recipe_for
 from tests.support.models.checkpoints import BUILDERS
 from tests.support.models.decoders import CHAT, language_model
 from tests.support.models.published import decoder, ids_of, last_logits
+from tests.support.models.random_texts import TOKENIZERS, pairs, rows, window_of
 from tests.support.models.vocabularies import CORPUS
-from tests.unit.worker.engine.encoding.test_encoder import TOKENIZERS, pairs, rows, window_of
 from worker.engine.encoding.pieces import PieceEncoder
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.refusal import UnusableFolder, UnusableOption
