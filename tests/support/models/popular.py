@@ -88,6 +88,7 @@ ZOO: dict[str, Callable[[Path], Path]] = {
     "cross-encoder/ettin-reranker-17m-v1": ettin,
     "a DistilBERT classifier": partial(bert_like, kind="distilbert"),
     "an ALBERT classifier": partial(bert_like, kind="albert"),
+    "a EuroBERT classifier": partial(bert_like, kind="eurobert"),
     "an MPNet classifier": partial(bert_like, kind="mpnet"),
     "mixedbread-ai/mxbai-rerank-xsmall-v1": deberta,
     "mixedbread-ai/mxbai-rerank-base-v2": MINIATURES["mixedbread-ai/mxbai-rerank-base-v2"],

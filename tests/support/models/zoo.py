@@ -55,7 +55,7 @@ def cross_encoder(
 
 def bert_like(folder: Path, kind: str = "bert", max_length: int = 512, **written: Any) -> Path:
     tokenizer = wordpiece()
-    if kind in ("distilbert", "mpnet"):
+    if kind in ("distilbert", "mpnet", "eurobert"):
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
     sizes: dict[str, Any] = {"num_hidden_layers": 2, "max_position_embeddings": 512} | SMALL
     sizes |= {
@@ -253,5 +253,11 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     ),
     "nomic": partial(bert_like, kind="nomic_bert"),
     "jina-v3": partial(bert_like, kind="jina_embeddings_v3", sizes={"type_vocab_size": 2}),
+    "eurobert": partial(
+        bert_like,
+        kind="eurobert",
+        sizes={"num_attention_heads": 4, "num_key_value_heads": 2, **WIDER},
+    ),
+    "eurobert-bos": partial(bert_like, kind="eurobert", sizes={"classifier_pooling": "bos"}),
     "gte": partial(gte, type_vocab_size=0, **WIDER),
 }

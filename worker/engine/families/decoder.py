@@ -30,6 +30,11 @@ def _why_unsupported(config: Any) -> str | None:
         config, "use_bidirectional_attention", False
     ):
         return "its tokens attend to later ones"
+    return why_unlike_llama(config)
+
+
+def why_unlike_llama(config: Any) -> str | None:
+    """Return the setting by which a config's layers are unlike those computed here, or None."""
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds - {"full_attention"} or getattr(config, "sliding_window", None) is not None:
         return "it attends within a sliding window"
@@ -51,7 +56,7 @@ class _Decoder:
         self._scale = config.hidden_size**0.5 if config.model_type == "gemma" else None
         self._rotary = _Rotary(base.rotary_emb)
         self._layers = kernels.stack(base.layers, lambda layer: _Layer(layer, config, kernels))
-        self._norm = _RmsNorm(base.norm, config)
+        self._norm = RmsNorm(base.norm, config)
         self._head = head
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
@@ -83,7 +88,7 @@ def _unshared(batch: TokenBatch) -> Segments:
     return Segments.of(lengths[:0], without, lengths).to(str(batch.ids.device))
 
 
-class _RmsNorm:
+class RmsNorm:
     """Division by the root of the mean square, in fp32 within."""
 
     def __init__(self, module: Any, config: Any) -> None:
@@ -133,13 +138,13 @@ class _Layer:
         self._head_dim = own.head_dim
         self._n_heads = (config.num_attention_heads, config.num_key_value_heads)
         self._attention = kernels.causal
-        self._attention_norm = _RmsNorm(module.input_layernorm, config)
+        self._attention_norm = RmsNorm(module.input_layernorm, config)
         self._qkv = fused(linear, own.q_proj, own.k_proj, own.v_proj)
         has_norms = hasattr(own, "q_norm")
-        self._query_norm = _RmsNorm(own.q_norm, config) if has_norms else None
-        self._key_norm = _RmsNorm(own.k_norm, config) if has_norms else None
+        self._query_norm = RmsNorm(own.q_norm, config) if has_norms else None
+        self._key_norm = RmsNorm(own.k_norm, config) if has_norms else None
         self._mix = fused(linear, own.o_proj)
-        self._mlp_norm = _RmsNorm(module.post_attention_layernorm, config)
+        self._mlp_norm = RmsNorm(module.post_attention_layernorm, config)
         self._feed_forward = Gated(
             hidden=fused(linear, module.mlp.gate_proj, activation=config.hidden_act),
             gate=fused(linear, module.mlp.up_proj),

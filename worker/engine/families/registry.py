@@ -20,6 +20,7 @@ from worker.engine.families import (
     modernbert,
     mpnet,
     rotary_bert,
+    two_way,
 )
 from worker.engine.families.family import Family
 
@@ -30,11 +31,17 @@ FAMILIES = (
     mpnet.FAMILY,
     deberta.FAMILY,
     rotary_bert.FAMILY,
+    two_way.FAMILY,
     modernbert.FAMILY,
     decoder.FAMILY,
 )
 
 
 def family_of(config: Any) -> Family | None:
-    """Return the packed family of a config of transformers; None if it has none."""
-    return next((each for each in FAMILIES if config.model_type in each.model_types), None)
+    """Return the packed family of a config of transformers; None if it has none.
+
+    Of several families of one model type it is the one that computes the config, else the last.
+    """
+    families = [each for each in FAMILIES if config.model_type in each.model_types]
+    able = (each for each in families if each.why_unsupported(config) is None)
+    return next(able, families[-1] if families else None)

@@ -71,14 +71,19 @@ def paired(weight: torch.Tensor, bias: torch.Tensor | None, heads: int) -> nn.Li
     """
     n_out, n_in = weight.shape
     head_dim = n_out // (3 * heads)
-    places = torch.arange(n_out).view(3, heads, 2, head_dim // 2)
-    places[:2] = places[:2].transpose(2, 3).reshape(2, heads, 2, head_dim // 2)
+    places = torch.arange(n_out).view(3, heads, head_dim)
+    places[:2] = places[:2, :, paired_places(head_dim)]
     order = places.flatten()
     made = nn.Linear(n_in, n_out, bias=bias is not None, device="meta")
     made.weight = nn.Parameter(weight.detach()[order], requires_grad=False)
     if bias is not None:
         made.bias = nn.Parameter(bias.detach()[order], requires_grad=False)
     return made
+
+
+def paired_places(head_dim: int) -> torch.Tensor:
+    """Return the places in a head of the numbers that are turned together, one after the other."""
+    return torch.arange(head_dim).view(2, head_dim // 2).t().flatten()
 
 
 class RotaryAttention:
