@@ -62,6 +62,8 @@ def result_facts(manifest: Manifest, status: JobStatus, report_uri: str | None) 
     for scoring in manifest.scoring:
         how = f"{scoring.path} {scoring.precision} on {scoring.device}"
         facts.append(("model", f"{scoring.model_id}, {scoring.architecture}, {how}"))
+        if scoring.recipe is not None:
+            facts.append(("recipe", scoring.recipe))
         asked = manifest.spec.max_length
         if asked is not None and asked > scoring.max_length > 0:  # `null` reads no tokens
             limit = f"{scoring.max_length:,} tokens, all that the model takes, not {asked:,}"

@@ -22,6 +22,11 @@ from rankmill.models.input_length import (
 # The padding id of a config that states none, where positions are counted from it.
 _DEFAULT_PAD_ID = 1
 
+_PROMPTS = (
+    *("prompt", "prompt_col", "chat_template", "input_template", "yes_token"),
+    *("query_prefix", "document_prefix"),
+)
+
 
 def check_lengths(options: JobOptions, folder: Path | None) -> None:
     """Refuse lengths that the model cannot take.
@@ -54,6 +59,10 @@ def _refuse_any_cut(options: JobOptions) -> None:
     ):
         if value is not None:
             raise InputError(f"{flag} {value}: {options.model_id} reads no tokens; leave it out")
+    for name in _PROMPTS:
+        if getattr(options, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag}: {options.model_id} reads no text; leave it out")
 
 
 def check_passage_lengths(options: JobOptions, limit: int | None) -> None:

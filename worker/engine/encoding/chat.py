@@ -29,6 +29,9 @@ _PART_SIGNS = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.
 # A template is a program: it may run forever, for any text or for some.
 _RENDERING_S = 5.0
 
+# Beyond these, a template multiplies its texts, and tokenizing them takes hours.
+_MOST_CHARS, _MOST_TIMES = 1_000_000, 10
+
 _FILLERS = ("0", "1 2 3 4")
 
 
@@ -147,9 +150,16 @@ class ChatEncoder:
             messages.insert(0, self._message("system", prompt))
         # The limit takes longer than the rendering, so it is set only where it is needed.
         with self._limit() if self._is_limited else nullcontext():
-            return str(
+            text = str(
                 self._tokenizer.apply_chat_template(messages, tokenize=False, **self._options)
             )
+        most = _MOST_CHARS + _MOST_TIMES * (len(query) + len(document) + len(prompt or ""))
+        if len(text) > most:
+            raise UnusableFolder(
+                f"{self._tokenizer.name_or_path}: {self._named} makes {len(text):,} characters of "
+                f"texts of {len(query) + len(document):,}"
+            )
+        return text
 
     def _limit(self) -> AbstractContextManager[None]:
         return time_limit(self._limit_s, "the chat template")

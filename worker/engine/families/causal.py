@@ -63,6 +63,6 @@ def answer_ids(source: ModelFolder) -> list[int]:
     if "yes" not in vocabulary or "no" not in vocabulary:
         raise UnusableFolder(
             f"{source.path}: a causal language model whose tokenizer has no tokens 'yes' and "
-            f"'no' to score with"
+            "'no' to score with; name its answers with --yes-token and --no-token"
         )
     return [vocabulary["yes"], vocabulary["no"]]

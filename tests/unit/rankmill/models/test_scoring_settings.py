@@ -111,6 +111,9 @@ def test_a_model_without_a_tokenizer_has_no_passages() -> None:
     job = JobOptions(input_uri="in", model_id="null", max_document_tokens=9)
     with pytest.raises(InputError, match=r"^--max-document-tokens 9: null reads no tokens"):
         check_lengths(job, None)
+    job = JobOptions(input_uri="in", model_id="null", prompt_col="ask")
+    with pytest.raises(InputError, match=r"^--prompt-col: null reads no text"):
+        check_lengths(job, None)
 
 
 def test_a_language_model_that_does_not_say_how_it_reranks_is_refused(tmp_path: Path) -> None:

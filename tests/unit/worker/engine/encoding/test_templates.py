@@ -185,6 +185,7 @@ def test_options_without_effect_are_refused(causal: Path, bert: Path, tmp_path: 
         ({"yes_token": "yes"}, r"without a recipe.*--chat-template or --input-template"),
         ({"chat_template": CHAT}, "--chat-template does not render messages of role query"),
         ({"chat_template": "{{ messages[0] }"}, "chat template cannot be read: TemplateSyntaxErr"),
+        ({"chat_template": "{% for m in messages %}{{ m.content * 10**7 }}{% endfor %}"}, "makes"),
         ({"input_template": "word " * 600 + "{query}{document}"}, "leaves no room for text"),
     ],
 )
