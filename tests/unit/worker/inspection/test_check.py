@@ -27,6 +27,6 @@ def test_a_model_with_a_recipe_is_not_compared(
     found = check(CheckRequest(spec=spec, calibrate_s=0, compares=True))
     release()
     settings.cache_clear()
-    assert (found.scoring.path, found.scoring.recipe) == ("causal", "qwen3-reranker")
+    assert (found.scoring.path, found.scoring.recipe) == ("prefix", "qwen3-reranker")
     assert (found.parity, found.agreement) == (None, None)
     assert found.no_parity == "CrossEncoder does not know recipe qwen3-reranker"

@@ -71,18 +71,20 @@ def encode(scorer: Scorer, window: PairWindow = WINDOW) -> EncodedWindow:
     return encoded
 
 
-def assert_scores_as_transformers(folder: Path, max_length: int = 128) -> EncodedWindow:
-    """Score the mixed window in batches that split groups and hold them; return it encoded."""
+def assert_scores_as_transformers(
+    folder: Path, max_length: int = 128, window: PairWindow = WINDOW
+) -> EncodedWindow:
+    """Score a window in batches that split groups and hold them; return it encoded."""
     expected = None
     for budget in (300, 100_000):
         scorer = Scorer.load(
             folder, precision="fp32", max_length=max_length, max_batch_tokens=budget
         )
         assert (scorer.info.path, scorer.info.path_reason) == ("prefix", "")
-        encoded = encode(scorer)
+        encoded = encode(scorer, window)
         if expected is None:
             expected = padded_scores(folder, encoded)
-        (scores,) = scorer.score([WINDOW])
+        (scores,) = scorer.score([window])
         assert np.ptp(expected) > 0.01
         bound = 1e-5 * max(1.0, float(np.abs(expected).max()))
         np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=bound)
@@ -112,6 +114,15 @@ def test_each_kind_scores_as_transformers(kind: str, classifies: bool, tmp_path:
 )
 def test_each_size_scores_as_transformers(sizes: dict[str, Any], tmp_path: Path) -> None:
     assert_scores_as_transformers(decoder(tmp_path / "model", sizes=sizes))
+
+
+def test_pairs_of_one_query_with_two_prompts_have_two_prefixes(tmp_path: Path) -> None:
+    prompts = ["Find passages", None, "Find the opposite"]
+    window = PairWindow(["a query"] * 6, CORPUS[:2] * 3, [each for each in prompts for _ in "ab"])
+    encoded = assert_scores_as_transformers(decoder(tmp_path / "model"), window=window)
+    assert encoded.prefixes is not None
+    of_row = encoded.prefixes.of_pair[encoded.pair_of_row].reshape(3, 2)
+    assert (of_row[:, 0] == of_row[:, 1]).all() and len(set(of_row[:, 0].tolist())) == 3
 
 
 def test_a_document_before_the_query_shares_the_beginning_with_all(tmp_path: Path) -> None:
