@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from producer.estimates.estimate import estimate
+    from producer.inspection.comparison import compare_models
     from producer.inspection.model_check import check_model
     from producer.jobs.control import cancel, resume, retry_rejects
     from producer.jobs.handle import JobHandle, find_job
@@ -24,6 +25,7 @@ __all__ = [
     "JobStatus",
     "cancel",
     "check_model",
+    "compare_models",
     "diff",
     "estimate",
     "evaluate",
@@ -40,6 +42,7 @@ _MODULES = {
     "JobStatus": "producer.jobs.status",
     "cancel": "producer.jobs.control",
     "check_model": "producer.inspection.model_check",
+    "compare_models": "producer.inspection.comparison",
     "diff": "producer.quality.drift.diff",
     "estimate": "producer.estimates.estimate",
     "evaluate": "producer.quality.evaluate",

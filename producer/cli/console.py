@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from rich import console as rich_console
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
 from rankmill.shown import escaped_lines
+
+_NO_LIMIT = 100_000  # columns
 
 
 class Console(rich_console.Console):
@@ -23,6 +26,11 @@ class Console(rich_console.Console):
                 yield segment
             else:
                 yield Segment(escaped_lines(segment.text), segment.style)
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout; a cell is cut or folded nowhere."""
+    Console(width=_NO_LIMIT).print(table)
 
 
 stderr = Console(stderr=True)

@@ -1,4 +1,4 @@
-"""`rankmill models`: fetch, convert, list, check and verify models."""
+"""`rankmill models`: fetch, convert, list, check, compare and verify models."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from producer.cli.console import Console, stderr, warn
-from producer.cli.help import example
+from producer.cli.comparing import compare
+from producer.cli.console import Console, print_table, stderr, warn
+from producer.cli.help import PanelCommand, example
 from producer.cli.model_view import check_facts, stored_table
 from producer.cli.options import DeviceFlag, JsonFlag
 from producer.conversion import convert_folder
@@ -21,8 +22,6 @@ from rankmill.contract.job import Precision
 from rankmill.errors import GateFailed, InputError, ModelUnavailable
 from rankmill.models.names import is_model_folder
 from rankmill.models.store import how_to_pull
-
-_NO_LIMIT = 100_000  # columns of a table that is cut nowhere
 
 app = typer.Typer(
     help="Manage the model store.\n\nThe store is the folder RANKMILL_MODELS.",
@@ -106,7 +105,7 @@ def list_models(as_json: JsonFlag = False) -> None:
     if as_json:
         print(json.dumps([each.model_dump(mode="json") for each in listed]))
         return
-    Console(width=_NO_LIMIT).print(stored_table(listed))
+    print_table(stored_table(listed))
     for each in listed:
         if each.refused:
             warn(f"{each.model_id} {each.commit[:12]}: {each.refused}")
@@ -162,3 +161,10 @@ def verify_models() -> None:
                 f"{how_to_pull(model.model_id, None)}"
             )
         print(f"{model.model_id}: whole")
+
+
+app.command(
+    "compare",
+    cls=PanelCommand,
+    epilog=example("models compare in.parquet --models demo,./mine --qrels judgments.qrels"),
+)(compare)

@@ -111,7 +111,7 @@ def estimate(
     if price_per_hour is not None and not calibrate and given is None:
         raise InputError("--price-per-hour and --no-calibrate: a cost needs a speed; leave one out")
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings().scratch) as scratch:
-        files, source, columns = _files_and_pairs(options, Path(scratch))
+        files, source, columns = files_and_pairs(options, Path(scratch))
         sampled = _sampled(options, source, columns, n_sample)
         found = devices(device or settings().device)
         request = MeasureRequest(
@@ -154,7 +154,7 @@ def estimate(
     )
 
 
-def _files_and_pairs(
+def files_and_pairs(
     options: JobOptions, scratch: Path
 ) -> tuple[tuple[InputFile, ...], Source, Columns]:
     """Return the input's files, and its pairs: those files, or what a job would prepare from them.

@@ -80,9 +80,9 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
     """
     if min(recall_at, default=1) < 1:
         raise InputError(f"recall at {min(recall_at)}: a cutoff is at least 1")
-    measures = _measures([_CUTOFF], [_CUTOFF], dict.fromkeys(recall_at))
+    wanted = measures([_CUTOFF], [_CUTOFF], dict.fromkeys(recall_at))
     job = job_with_ids(output)
-    judged = _with_relevant(qrels)
+    judged = with_relevant(qrels)
     depth = max((_CUTOFF, *recall_at))
     before_by = order_before(job.plan.schema)
     before = top(ranked_before(job, before_by, judged), depth)
@@ -101,7 +101,7 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
         n_queries=len(judged),
         n_in_input=len(before),
         n_in_parts=len(after),
-        comparisons=_compare(measures, judged, before, after),
+        comparisons=_compare(wanted, judged, before, after),
     )
 
 
@@ -114,8 +114,8 @@ def compare_ndcg(
         InputError: as in `evaluate`, or neither job has any of the judged queries.
         JobUnknown: no job was submitted there.
     """
-    measures = _measures(cutoffs)
-    judged = _with_relevant(qrels)
+    wanted = measures(cutoffs)
+    judged = with_relevant(qrels)
     before, after = (
         top(ranked_after(output, job_with_ids(output), judged), max(cutoffs))
         for output in (old, new)
@@ -125,7 +125,7 @@ def compare_ndcg(
             f"{old.uri} and {new.uri} have none of the {len(judged):,} queries that have relevant "
             "documents; do the judgments name other queries?"
         )
-    return _compare(measures, judged, before, after)
+    return _compare(wanted, judged, before, after)
 
 
 def sign_flip_test(differences: np.ndarray, n_flips: int = _N_FLIPS, seed: int = 0) -> list[float]:
@@ -157,9 +157,14 @@ def sign_flip_test(differences: np.ndarray, n_flips: int = _N_FLIPS, seed: int =
     return p_values
 
 
-def _measures(
+def measures(
     ndcg_at: Iterable[int], rr_at: Iterable[int] = (), recall_at: Iterable[int] = ()
 ) -> list[Measure]:
+    """Return nDCG, reciprocal rank and recall at these cutoffs.
+
+    Raises:
+        InputError: ir-measures is not installed.
+    """
     try:
         from ir_measures import RR, R, nDCG  # an extra, and nothing else needs it
     except ImportError as error:
@@ -168,8 +173,12 @@ def _measures(
     return [measure @ cutoff for measure, those in cutoffs for cutoff in those]
 
 
-def _with_relevant(qrels: Qrels) -> Qrels:
-    """Return the queries that have a relevant document."""
+def with_relevant(qrels: Qrels) -> Qrels:
+    """Return the queries that have a relevant document.
+
+    Raises:
+        InputError: there are none.
+    """
     judged = {query: docs for query, docs in qrels.items() if any(g > 0 for g in docs.values())}
     if not judged:
         raise InputError("the judgments have no relevant document: every grade is below 1")

@@ -23,7 +23,7 @@ from rankmill.tables.ids import as_text
 Run = dict[str, dict[str, float]]
 FileT = TypeVar("FileT")
 
-_SCORE = "score"
+SCORE = "score"
 _N_FILES_AT_ONCE = 8
 _BATCH_ROWS = 64 * 1024
 _ROWS = pa.schema(
@@ -70,9 +70,9 @@ def job_with_ids(output: Output) -> Job:
 
 def order_before(schema: pa.Schema) -> Literal["score", "rows"]:
     """Return what orders the input: its numeric column `score` if there is one, else its rows."""
-    if _SCORE not in schema.names:
+    if SCORE not in schema.names:
         return "rows"
-    kind = schema.field(_SCORE).type
+    kind = schema.field(SCORE).type
     is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
     return "score" if is_number else "rows"
 
@@ -80,7 +80,7 @@ def order_before(schema: pa.Schema) -> Literal["score", "rows"]:
 def ranked_before(job: Job, by: Literal["score", "rows"], judged: Qrels) -> pa.Table:
     """Return the input's rows of judged queries, best first."""
     columns = job.plan.columns
-    names = [str(columns.query_id), str(columns.doc_id), *([_SCORE] if by == "score" else [])]
+    names = [str(columns.query_id), str(columns.doc_id), *([SCORE] if by == "score" else [])]
 
     def read(file: InputFile) -> Iterator[pa.Table]:
         return read_files([file], job.plan.schema, names, 0, _BATCH_ROWS, job.spec.damaged)
