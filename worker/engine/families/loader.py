@@ -157,8 +157,10 @@ def _packed_family(source: ModelFolder) -> Family | str:
     if source.runs_code:
         return "it brings Python code of its own"
     family = family_of(source.config)
-    if family is None or (source.is_causal and not family.shares_prefixes):
+    if family is None:
         return f"no packed forward for {source.config.model_type}"
+    if source.is_causal and not family.shares_prefixes:
+        return "a causal language model without a packed forward"
     if family.shares_prefixes and source.has_head_modules:
         return "a decoder under a head of modules"
     return family.why_unsupported(source.config) or family
