@@ -15,7 +15,7 @@ from worker.engine.families.post_norm import (
 )
 from worker.engine.kernels.disentangled import DisentangledAttention, Distances
 from worker.engine.kernels.heads import Head, classifier
-from worker.engine.kernels.layers import ACTIVATIONS, exact
+from worker.engine.kernels.layers import ACTIVATIONS, Norm, exact
 
 
 def _why_unsupported(config: Any) -> str | None:
@@ -34,7 +34,7 @@ def _why_unsupported(config: Any) -> str | None:
 
 def _forward(base: Any, head: Head, kernels: Kernels) -> PostNormForward:
     config = base.config
-    embedded = base.encoder.get_rel_embedding().detach().float()
+    embedded = _embedded(base.encoder)
     rows = _rows(config)
 
     def layer(module: Any) -> PostNormLayer:
@@ -59,6 +59,14 @@ def _forward(base: Any, head: Head, kernels: Kernels) -> PostNormForward:
 
     embeddings = PostNormEmbeddings(base.embeddings, kernels)
     return PostNormForward(embeddings, kernels.stack(base.encoder.layer, layer), head)
+
+
+def _embedded(encoder: Any) -> torch.Tensor:
+    """Return the embeddings of distances in fp32, whatever the dtype of their file."""
+    embedded: torch.Tensor = encoder.rel_embeddings.weight.detach().float()
+    if "layer_norm" not in encoder.norm_rel_ebd:
+        return embedded
+    return Norm(encoder.LayerNorm, dtype=torch.float32)(embedded)
 
 
 def _rows(config: Any) -> torch.Tensor:

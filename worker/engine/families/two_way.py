@@ -66,8 +66,7 @@ class _Layer:
         self._attention = kernels.attention
         self._attention_norm = RmsNorm(module.input_layernorm, config)
         # A turn takes the two numbers next to each other, in every head.
-        order = paired_places(own.head_dim)
-        self._order = order
+        self._order = paired_places(own.head_dim).to(own.q_proj.weight.device)
         self._qkv = fused(linear, own.q_proj, own.k_proj, own.v_proj)
         self._query_norm, self._key_norm = (
             RmsNorm(getattr(own, name), config) if hasattr(own, name) else None

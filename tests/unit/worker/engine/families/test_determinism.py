@@ -26,7 +26,6 @@ PACKED = (
     "gte",
     "mpnet",
     "deberta",
-    "albert",
 )
 
 

@@ -21,12 +21,13 @@ from transformers import (
 
 from tests.support.models.checkpoints import bert, modernbert, roberta
 from tests.support.models.windows import mixed_window
-from tests.support.models.zoo import bert_like
+from tests.support.models.zoo import FAMILIES, bert_like
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.encoding.encoder import encoder_for
 from worker.engine.families.bert_modules import BertModules
 from worker.engine.families.family import Family, Kernels
 from worker.engine.families.loader import load_model
+from worker.engine.families.padded import PaddedForward
 from worker.engine.families.registry import family_of
 from worker.engine.families.stack import Stacks
 from worker.engine.folder import weights as folder_weights
@@ -100,6 +101,19 @@ def test_mapped_weights_give_the_bits_of_copied_ones(folder: Path) -> None:
             exact = logits_of(copied(source, "fp32"), batch)
             assert torch.equal(logits_of(loaded.exact(), batch), exact), precision
         assert loaded.architecture == type(transformers_model(source)).__name__
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_weights_in_16_bits_score_as_transformers_in_fp32(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    folder = FAMILIES[name](tmp_path / "model")
+    in_one_dtype(folder, torch.float16)
+    source = ModelFolder(folder)
+    batch = batch_of(source)
+    logits = logits_of(load_model(source, device="cpu", precision="fp32").forward, batch)
+    model = transformers_model(source)
+    expected = logits_of(PaddedForward(model, pad_id=0, pads_left=False), batch)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_pages_of_a_loaded_model_are_released(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ PACKED = (
     "modernbert-local-last",
     "modernbert-mean",
     "demo",
-    *FAMILIES,
 )
 LONG = ("xlm-roberta", "modernbert-local-last", "modernbert-mean", "gte")
 # Of logits up to 1. Larger ones have fewer digits after the point, in the reference, too.
@@ -65,11 +64,12 @@ def packed_folder(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) 
     return checkpoints[request.param]
 
 
-def test_equals_transformers(packed_folder: Path) -> None:
-    scorer = Scorer.load(packed_folder, precision="fp32")
+@pytest.mark.parametrize("name", [*PACKED, *FAMILIES])
+def test_equals_transformers(name: str, checkpoints: dict[str, Path]) -> None:
+    scorer = Scorer.load(checkpoints[name], precision="fp32")
     window = mixed_window()
     assert (scorer.info.path, scorer.info.path_reason) == ("packed", "")
-    assert_equal(score(scorer, window), reference(packed_folder, window))
+    assert_equal(score(scorer, window), reference(checkpoints[name], window))
 
 
 def test_is_as_near_to_double_precision_as_transformers(packed_folder: Path) -> None:
