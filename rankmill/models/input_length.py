@@ -25,6 +25,9 @@ _OFFSET_POSITIONS = (
 # MPNet of transformers counts from this padding id, whatever its config says.
 _MPNET_PAD_ID = 1
 
+# Model types whose decoder can answer whether a pair is relevant, as monoT5's.
+SEQ2SEQ = ("t5", "mt5")
+
 
 def settings_file(folder: Path) -> Path:
     """Return the file with the settings of the Transformer module; it may be missing."""

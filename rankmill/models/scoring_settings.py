@@ -18,6 +18,7 @@ from rankmill.models.input_length import (
     takes_messages,
     usable_positions,
 )
+from rankmill.models.weights import is_seq2seq
 
 # The padding id of a config that states none, where positions are counted from it.
 _DEFAULT_PAD_ID = 1
@@ -106,11 +107,16 @@ def length_limit(folder: Path) -> int | None:
 
 
 def check_causal(folder: Path) -> None:
-    """Refuse a language model that does not say how it reranks.
+    """Refuse a language model or a T5 that does not say how it reranks.
 
     Raises:
         ModelUnavailable: it has neither a chat template nor a LogitScore module.
     """
+    if is_seq2seq(read_json(folder / "config.json")):
+        raise ModelUnavailable(
+            f"{folder}: a T5 without a recipe, so that nothing says how it reranks; give its input "
+            "with --input-template, and its answers with --yes-token and --no-token"
+        )
     transformer = _transformer(folder)
     if transformer is None:
         architecture = str((read_json(folder / "config.json").get("architectures") or [""])[0])

@@ -12,6 +12,7 @@ from typing import Any
 
 from rankmill.errors import ModelUnavailable
 from rankmill.models.folder_files import module_folders, read_json
+from rankmill.models.input_length import SEQ2SEQ
 from rankmill.models.safetensors_header import Tensor, read_header
 
 WEIGHTS = "model.safetensors"
@@ -50,7 +51,8 @@ def check_weight_names(where: str, names: set[str]) -> None:
         )
     if names & {WEIGHTS, INDEX}:
         return
-    pickled = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")))
+    suffixes = (".bin", ".pt", ".pth", ".ckpt", ".pkl", PICKLED_INDEX)
+    pickled = sorted(name for name in names if name.endswith(suffixes))
     if pickled:
         raise ModelUnavailable(
             f"{where}: only pickled weights ({', '.join(pickled[:3])}), which can run code; "
@@ -62,7 +64,10 @@ def check_weight_names(where: str, names: set[str]) -> None:
             f"{where}: weights under other names ({', '.join(others[:3])}) and no {INDEX}; "
             f"transformers loads {WEIGHTS} or the files that {INDEX} names"
         )
-    raise ModelUnavailable(f"{where}: no weights (*.safetensors)")
+    raise ModelUnavailable(
+        f"{where}: no weights (*.safetensors); where the hub has only pickled ones, run "
+        "`rankmill models convert` with the model's hub id"
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -109,6 +114,12 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def is_seq2seq(config: dict[str, Any]) -> bool:
+    """Return whether a config is that of a T5, whose decoder answers."""
+    architecture = str((config.get("architectures") or [""])[0])
+    return config.get("model_type") in SEQ2SEQ and architecture.endswith("ForConditionalGeneration")
+
+
 def check_head(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Refuse an embedding model or another task's, by its config and its tensors.
 
@@ -116,12 +127,12 @@ def check_head(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor])
         ModelUnavailable: its scores would be random.
     """
     architecture = str((config.get("architectures") or [""])[0])
-    if architecture.endswith("ForCausalLM"):
+    if architecture.endswith("ForCausalLM") or is_seq2seq(config):
         return
     if "For" in architecture and not architecture.endswith("ForSequenceClassification"):
         raise ModelUnavailable(
-            f"{folder}: a {architecture}; a reranker is a *ForSequenceClassification or a "
-            "*ForCausalLM"
+            f"{folder}: a {architecture}; a reranker is a *ForSequenceClassification, a "
+            "*ForCausalLM, or a T5 that answers"
         )
     if not any(_HEADS & set(name.split(".")) for name in tensors):
         raise ModelUnavailable(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rankmill.errors import ModelUnavailable
 from rankmill.models.checkpoint import check_checkpoint
@@ -43,8 +44,29 @@ def convert(
 
 
 def _load(folder: Path, may_run_code: bool) -> None:
-    from worker.engine.scorer import Scorer
+    """Load every weight; how a pair is scored does not matter yet."""
+    import torch
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+    )
+
+    from worker.engine.folder.model_folder import ModelFolder
+    from worker.engine.folder.modules import load_head
+    from worker.engine.folder.weights import load_weights
 
     check_checkpoint(folder, may_run_code=may_run_code)
+    source = ModelFolder(folder, may_run_code=may_run_code)
     with loading(str(folder)):
-        Scorer.load(folder, device="cpu", precision="fp32", may_run_code=may_run_code)
+        auto: Any = AutoModelForSequenceClassification
+        if source.has_head_modules:
+            auto = AutoModel
+        elif source.is_causal:
+            auto = AutoModelForCausalLM
+        elif source.is_seq2seq:
+            auto = AutoModelForSeq2SeqLM
+        model = load_weights(auto, source, torch.float32)
+        if source.has_head_modules:
+            load_head(source, model.config.get_text_config().hidden_size, "cpu")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
 from transformers import AutoModel
 
 from tests.support.models.decoders import (
@@ -17,6 +15,7 @@ from tests.support.models.decoders import (
 )
 from tests.support.models.own_code import gte_published, jina_v1, jina_v2, layerwise, nemotron
 from tests.support.models.published import PUBLISHED
+from tests.support.models.seq2seq import YES_NO, mono_t5
 from tests.support.models.zoo import (
     IDENTITY,
     bert_like,
@@ -48,17 +47,6 @@ def embedder(folder: Path) -> Path:
             "sentence_bert_config.json": {"max_seq_length": 512, "do_lower_case": True},
         },
     )
-
-
-def mono_t5(folder: Path) -> Path:
-    """Write a folder of pickled weights and a SentencePiece vocabulary."""
-    folder.mkdir()
-    (folder / "config.json").write_text(
-        json.dumps({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]})
-    )
-    torch.save({"shared.weight": torch.ones(4, 4)}, folder / "pytorch_model.bin")
-    (folder / "spiece.model").write_bytes(b"\x0a")
-    return folder
 
 
 CONTEXTUAL = "ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b"
@@ -108,4 +96,5 @@ ZOO: dict[str, Callable[[Path], Path]] = {
     CONTEXTUAL: MINIATURES[CONTEXTUAL],
     "nvidia/llama-nemotron-rerank-1b-v2": nemotron,
     "castorini/monot5-base-msmarco": mono_t5,
+    "unicamp-dl/mt5-base-mmarco-v2": partial(mono_t5, model_type="mt5", answers=YES_NO),
 }

@@ -18,6 +18,7 @@ from worker.engine.families.family import Family, Kernels
 from worker.engine.families.padded import PaddedForward, PooledForward
 from worker.engine.families.probe import check_forward
 from worker.engine.families.registry import family_of
+from worker.engine.families.seq2seq import Seq2SeqForward, start_token
 from worker.engine.families.stack import Stacks
 from worker.engine.folder.mapped import MappedWeights, stored_dtype
 from worker.engine.folder.model_folder import ModelFolder
@@ -87,7 +88,7 @@ def load_model(source: ModelFolder, *, device: str, precision: Resolved) -> Load
             f"precision {precision} needs a model on the packed or the prefix path; "
             f"{source.path} is not: {family}"
         )
-    load = _causal if source.is_causal else _padded
+    load = _causal if source.is_causal else _seq2seq if source.is_seq2seq else _padded
     return load(source, device, precision, family)
 
 
@@ -123,6 +124,18 @@ def check_scoring(source: ModelFolder) -> None:
                 f"{source.path}: a head of modules on {source.config.model_type}, an encoder with "
                 "a decoder, is not supported"
             )
+    elif source.is_seq2seq:
+        if settings.applied:
+            raise UnusableFolder(
+                f"{source.path}: settings of Sentence Transformers for a T5 that answers, which "
+                "Sentence Transformers does not have; remove modules.json"
+            )
+        if not source.shows_pair or stated_answers(source) is None:
+            raise UnusableFolder(
+                f"{source.path}: a T5 without a recipe, so that nothing says how it reranks; give "
+                "its input with --input-template, and its answers with --yes-token and --no-token"
+            )
+        return
     elif source.is_causal:
         if settings.applied and modules != ["LogitScore"]:
             raise UnusableFolder(
@@ -154,6 +167,8 @@ def check_scoring(source: ModelFolder) -> None:
 
 def _packed_family(source: ModelFolder) -> Family | str:
     """Return the family whose forward computes the model, or the reason why none does."""
+    if source.is_seq2seq:
+        return "its decoder answers"
     if source.runs_code:
         return "it brings Python code of its own"
     family = family_of(source.config)
@@ -276,6 +291,27 @@ def _padded(source: ModelFolder, device: str, precision: Resolved, reason: str) 
         PaddedForward(model, **padding) if head is None else PooledForward(model, head, **padding)
     )
     check_forward(source, model, forward, device=device, precision=precision, left=left)
+    return LoadedModel(
+        forward=forward,
+        architecture=type(model).__name__,
+        path="padded",
+        path_reason=reason,
+        is_batch_invariant=False,
+    )
+
+
+def _seq2seq(source: ModelFolder, device: str, precision: Resolved, reason: str) -> LoadedModel:
+    from transformers import AutoModelForSeq2SeqLM
+
+    answers = stated_answers(source)
+    assert answers is not None  # check_scoring has refused it
+    dtype = numerics(precision).dtype
+    model = load_weights(AutoModelForSeq2SeqLM, source, dtype)
+    keep_rows_of_head(model, answers, dtype)
+    forward = Seq2SeqForward(
+        model.to(device), pad_id=source.tokenizer.pad_token_id or 0, start_id=start_token(source)
+    )
+    check_forward(source, model, forward, device=device, precision=precision, left=False)
     return LoadedModel(
         forward=forward,
         architecture=type(model).__name__,
