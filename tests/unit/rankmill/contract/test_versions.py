@@ -43,6 +43,7 @@ FILE = {"uri": "/in", "n_rows": 3, "size_bytes": 4, "state": "5"}
 SHARD = {"job_id": "j", "output_uri": "/out", "shard_index": 0, "n_shards": 1}
 SHARD |= {"start_row": 0, "stop_row": 9}
 COLUMNS = {"query": "q", "document": "d", "query_id": None, "doc_id": None, "kept": {}}
+COLUMNS |= {"version": 2, "prompt": "p"}
 EVENT = {"event_id": "e", "kind": "failed", "occurred_at": AT, "job_id": "j", "state": None}
 EVENT |= {"output_uri": "/out"}
 COUNTS = {"n_rows": 1, "n_done": 1, "n_rejected": 0, "n_tokens": 1}
@@ -77,7 +78,8 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
     Failure: {"job_id": "j", "message": "m", "exit_code": 1, "shard_index": 0, "failed_at": AT},
     KnownScores: {
         **{"job_id": "j", "source_uri": "/s", "source_job_id": "i", "n_known": 2},
-        "scoring": stored("shards/00000.json")["scoring"],
+        "scoring": stored("shards/00000.json")["scoring"]
+        | {"minor": 1, "recipe": "a", "recipe_sha256": "b"},
     },
     Event: {**EVENT, "counts": COUNTS},
     NotifyMessage: {"event": EVENT},
