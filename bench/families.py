@@ -57,6 +57,9 @@ SHAPES = {
         "mixedbread-ai/mxbai-rerank-xsmall-v1", "deberta-v2", _SMALL, **_DEBERTA
     ),
     "deberta": _shape("mixedbread-ai/mxbai-rerank-base-v1", "deberta-v2", **_DEBERTA),
+    "eurobert": _shape(
+        "EuroBERT/EuroBERT-210m", "eurobert", bos_token_id=1, eos_token_id=2, mask_token_id=3
+    ),
     "gte": _shape("Alibaba-NLP/gte-multilingual-reranker-base", "gte"),
 }
 
