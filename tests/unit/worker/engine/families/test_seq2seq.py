@@ -48,6 +48,12 @@ def published(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[s
     return request.param, mono_t5(tmp_path_factory.mktemp("t5") / "model", model_type, answers)
 
 
+@pytest.fixture(scope="module")
+def mono(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    torch.manual_seed(0)
+    return "castorini/monot5-base-msmarco", mono_t5(tmp_path_factory.mktemp("t5") / "model")
+
+
 def expected(
     folder: Path, answers: list[int], window: PairWindow, max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -87,8 +93,8 @@ def test_a_published_model_scores_as_in_its_paper(published: tuple[str, Path]) -
         np.testing.assert_allclose(activate(found.logits, "sigmoid"), scores, rtol=0, atol=1e-5)
 
 
-def test_the_end_of_the_input_is_never_cut(published: tuple[str, Path]) -> None:
-    model_id, folder = published
+def test_the_end_of_the_input_is_never_cut(mono: tuple[str, Path]) -> None:
+    model_id, folder = mono
     recipe = recipe_of(folder, model_id)
     encoder = encoder_for(ModelFolder(folder, recipe=recipe), max_length=64)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -101,8 +107,8 @@ def test_the_end_of_the_input_is_never_cut(published: tuple[str, Path]) -> None:
     assert encoded.truncated.all()
 
 
-def test_two_bytes_a_number_rank_as_four(published: tuple[str, Path]) -> None:
-    model_id, folder = published
+def test_two_bytes_a_number_rank_as_four(mono: tuple[str, Path]) -> None:
+    model_id, folder = mono
     recipe = recipe_of(folder, model_id)
     exact, short = (
         next(iter(Scorer.load(folder, precision=each, recipe=recipe).score([WINDOW]))).logits
@@ -113,9 +119,9 @@ def test_two_bytes_a_number_rank_as_four(published: tuple[str, Path]) -> None:
 
 
 def test_a_t5_without_a_recipe_needs_its_input_and_its_answers(
-    published: tuple[str, Path],
+    mono: tuple[str, Path],
 ) -> None:
-    model_id, folder = published
+    model_id, folder = mono
     _, answers, _ = KINDS[model_id]
     with pytest.raises(ModelUnavailable, match=r"a T5 without a recipe.*--input-template"):
         locate_model(str(folder))
