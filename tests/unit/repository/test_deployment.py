@@ -44,6 +44,7 @@ READ_BY_WORKERS = {
     *("threads", "trusted_tries", "max_tries", "window_pairs", "load_s", "model_turn_s"),
     *("webhook_url", "webhook_secret"),
 }
+READ_BY_PULLS = {"remote_code_models"}  # they fetch the code that may run
 NOT_FROM_ENV_FILE = {
     "broker_url": "each service has its own login",
     "device": "by the image or the service",
@@ -91,6 +92,7 @@ def test_every_setting_reaches_the_services_that_read_it() -> None:
     for field in set(Settings.model_fields) - NOT_FROM_ENV_FILE.keys():
         variable = f"RANKMILL_{field.upper()}"
         services = ALL if field in READ_BY_ALL else WORKERS if field in READ_BY_WORKERS else ON_JOBS
+        services = services | ({"models"} if field in READ_BY_PULLS else set())
         got = {name for name, each in SERVICES.items() if variable in each.get("environment", {})}
         assert got == services, variable
 
