@@ -70,16 +70,30 @@ def convert_folder(folder: Path, out: Path | None = None, *, force: bool = False
             f"{folder}: nothing to convert: it has safetensors and a tokenizer, or nothing to make "
             f"them of{advice}"
         )
+    if out == folder:
+        return make_lacking(folder, lacks, folder, may_run_code=is_code_allowed(str(folder)))
+    return _copied(folder, lacks, out, force=force)
+
+
+def copy_model(folder: Path, out: Path, *, force: bool = False) -> Converted:
+    """Copy the files that a load reads to another folder.
+
+    Raises:
+        InputError: a place cannot be written.
+        OutputTaken: `out` holds files already.
+    """
+    return _copied(folder, Lacking(weights=False, tokenizer=False), out, force=force)
+
+
+def _copied(folder: Path, lacks: Lacking, out: Path, *, force: bool) -> Converted:
     try:
-        if (
-            out != folder
-            and out.exists()
-            and not (out.is_dir() and (force or not any(out.iterdir())))
-        ):
+        is_free = not out.exists() or (out.is_dir() and (force or not any(out.iterdir())))
+        if not is_free:
             raise OutputTaken(f"{out}: is not empty; give another folder, or --force")
-        return make_lacking(folder, lacks, out, may_run_code=is_code_allowed(str(folder)))
+        out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{error.filename or out}: {error.strerror}") from error
+    return make_lacking(folder, lacks, out, may_run_code=is_code_allowed(str(folder)))
 
 
 def make_lacking(folder: Path, lacks: Lacking, out: Path, *, may_run_code: bool) -> Converted:
@@ -87,10 +101,18 @@ def make_lacking(folder: Path, lacks: Lacking, out: Path, *, may_run_code: bool)
 
     Raises:
         ModelUnavailable: as `convert_folder`.
+        InputError: a place cannot be written.
     """
-    check_converter(str(folder), lacks)
-    check_places(folder, with_code=may_run_code)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if lacks:
+        check_converter(str(folder), lacks)
+    check_places(folder, with_code=True)
+    try:
+        return _made(folder, lacks, out, may_run_code)
+    except OSError as error:
+        raise InputError(f"{error.filename or out}: {error.strerror}") from error
+
+
+def _made(folder: Path, lacks: Lacking, out: Path, may_run_code: bool) -> Converted:
     with TemporaryDirectory(dir=out.absolute().parent, prefix=".converting-") as made:
         staging = Path(made)
         with_weights = lacks.weights or out != folder
@@ -98,7 +120,7 @@ def make_lacking(folder: Path, lacks: Lacking, out: Path, *, may_run_code: bool)
             target = staging / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        files = _run(folder, staging, lacks, may_run_code)
+        files = _run(folder, staging, lacks, may_run_code) if lacks else []
         moved = files if out == folder else sorted(files_below(staging))
         stale = [*out.glob("*.safetensors"), out / INDEX] if lacks.weights else []
         if out != folder:

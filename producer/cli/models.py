@@ -14,7 +14,7 @@ from producer.cli.console import Console, print_table, stderr, warn
 from producer.cli.help import PanelCommand, example
 from producer.cli.model_view import check_facts, stored_table
 from producer.cli.options import DeviceFlag, JsonFlag
-from producer.conversion import convert_folder
+from producer.conversion import convert_folder, copy_model
 from producer.inspection.model_check import check_model
 from producer.inspection.stored_models import stored_models
 from producer.pull import pull, store
@@ -81,13 +81,16 @@ def convert_model(
         converted = convert_folder(Path(model), out, force=force)
         facts = {"folder": str(converted.folder), "files": list(converted.files)}
     else:
-        if out is not None or force:
-            option = "--force" if out is None else f"OUT {out}"
+        if force and out is None:
             raise InputError(
-                f"{option}: {model} is a hub id, which is converted in the model store"
+                f"--force: {model} is a hub id, whose files in the model store are checked; leave "
+                "it out, or give OUT"
             )
         pulled = pull(model, revision, pickled=True)
-        facts = {"folder": str(pulled.folder), "files": [each.name for each in pulled.stored.files]}
+        folder = (
+            pulled.folder if out is None else copy_model(pulled.folder, out, force=force).folder
+        )
+        facts = {"folder": str(folder), "files": [each.name for each in pulled.stored.files]}
     if as_json:
         print(json.dumps(facts))
     else:

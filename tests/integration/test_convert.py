@@ -93,6 +93,14 @@ def test_a_converted_model_of_the_hub_scores_without_the_hub(
     n_asked = len(hub.asked)
     assert pull(MODEL).folder == stored  # all is there
     assert len(hub.asked) == n_asked
+    convert_model(MODEL, tmp_path / "out")
+    copied = files_of(tmp_path / "out")
+    assert copied == files_of(stored)
+    with pytest.raises(OutputTaken, match="--force"):
+        convert_model(MODEL, tmp_path / "out")
+    (tmp_path / "out" / "modules.json").write_text("[]")
+    convert_model(MODEL, tmp_path / "out", force=True)
+    assert files_of(tmp_path / "out") == copied
     hub.commits.clear()
     assert not store().damaged(store().models()[0])
     (scores,) = Scorer.load(locate_model(MODEL), precision="fp32").score([WINDOW])
@@ -144,7 +152,6 @@ def test_wrong_use_is_one_line(
         ("no such folder", str(tmp_path / "missing"), {}),
         ("no config.json", str(tmp_path), {}),
         ("--revision v1", str(folder), {"revision": "v1"}),
-        ("OUT x: acme/a is a hub id", "acme/a", {"out": Path("x")}),
         ("--force: acme/a is a hub id", "acme/a", {"force": True}),
         ("RANKMILL_MODELS is not set", "acme/a", {}),
         ("is not empty", str(folder), {"out": tmp_path / "file"}),
