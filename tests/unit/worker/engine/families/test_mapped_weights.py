@@ -33,6 +33,7 @@ from worker.engine.families.stack import Stacks
 from worker.engine.folder import weights as folder_weights
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.kernels.attention import GroupedAttention
+from worker.engine.kernels.causal_attention import GroupedCausalAttention
 from worker.engine.kernels.layers import Embedding, Forward, Norm
 from worker.engine.kernels.precision import Resolved, numerics
 from worker.engine.scorer import Scorer
@@ -204,7 +205,8 @@ def copied(source: ModelFolder, precision: Resolved) -> Forward:
     model, how = transformers_model(source), numerics(precision)
     family = family_of(source.config)
     assert isinstance(family, Family)
-    kernels = Kernels(how.dtype, how.linear, GroupedAttention(), Stacks(None).kept)
+    attention, stack = GroupedAttention(), Stacks(None).kept
+    kernels = Kernels(how.dtype, how.linear, attention, GroupedCausalAttention(), stack)
     return family.forward(model.base_model, family.own_head(model), kernels)
 
 
