@@ -9,9 +9,11 @@ from rankmill.errors import ModelUnavailable
 from rankmill.models.checkpoint import check_checkpoint
 from worker.conversion.pickled import convert_weights
 from worker.conversion.vocabulary import convert_tokenizer
+from worker.engine.lean_loading import lean_loading
 from worker.models import loading
 
 
+@lean_loading()
 def convert(
     folder: Path, target: Path, *, weights: bool, tokenizer: bool, may_run_code: bool
 ) -> list[str]:

@@ -18,6 +18,8 @@ from worker.conversion.pickled import convert_weights
 from worker.engine.scorer import Scorer
 from worker.engine.values import PairWindow
 
+pytestmark = pytest.mark.slow
+
 WINDOW = PairWindow(["a fast search"] * 3, ["an engine", "", "naïve café"])
 
 

@@ -14,6 +14,8 @@ from rankmill.errors import ModelUnavailable
 from tests.support.models.pickles import sentencepiece_model, write_byte_level
 from worker.conversion.vocabulary import convert_tokenizer
 
+pytestmark = pytest.mark.slow
+
 XLM_R = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
 DEBERTA = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
 DEBERTA_PIECES = {"bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"}

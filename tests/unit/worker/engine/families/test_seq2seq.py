@@ -28,6 +28,8 @@ from worker.engine.scorer import Scorer
 from worker.engine.values import PairWindow
 from worker.shard.part import activate
 
+pytestmark = pytest.mark.slow
+
 PAIRS = zip(mixed_window().queries, mixed_window().documents, strict=True)
 SHORT = [(query, document) for query, document in PAIRS if len(query) < 40]
 WINDOW = PairWindow([query for query, _ in SHORT], [document for _, document in SHORT])
