@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ir_measures
 import numpy as np
+import pyarrow.parquet as pq
 from ir_measures import ScoredDoc, nDCG
 
 from bench.precision import Candidates, read_candidates
@@ -44,6 +45,9 @@ def main() -> None:
     options = _parse()
     use_cores()
     candidates = read_candidates(options.data, options.queries, options.candidates)
+    pairs = with_titles(candidates, options.data)
+    if options.no_titles:
+        pairs = PairWindow(pairs.queries, pairs.documents)
     short, overlap = options.max_length, options.max_length // 4
     ways = [
         Way(_CUT, TextLimits(), short),
@@ -63,7 +67,7 @@ def main() -> None:
     base = None
     for way in ways:
         scorer = PassageScorer(loaded.with_settings(max_length=way.max_length), way.limits)
-        logits, n_tokens = scored(scorer, candidates)
+        logits, n_tokens = scored(scorer, pairs)
         found = by_query(candidates, logits)
         base = found if base is None else base
         difference = found - base
@@ -76,14 +80,19 @@ def main() -> None:
         )
 
 
-def scored(scorer: PassageScorer, candidates: Candidates) -> tuple[np.ndarray, int]:
-    """Return the logits of all pairs, float32 (n,), and the tokens that the model got."""
+def with_titles(candidates: Candidates, folder: Path) -> PairWindow:
+    """Return the pairs, with the lengths of the titles that their documents begin with."""
+    corpus = pq.read_table(folder / "corpus.parquet", columns=["doc_id", "title"]).to_pylist()
+    lengths = {row["doc_id"]: len(row["title"].strip()) for row in corpus}
     queries, documents = zip(*candidates.pairs, strict=True)
-    windows = (
-        PairWindow(queries[at : at + _WINDOW_PAIRS], documents[at : at + _WINDOW_PAIRS])
-        for at in range(0, len(queries), _WINDOW_PAIRS)
-    )
-    parts = list(scorer.score(windows))
+    titles = [lengths[doc_id] for doc_id in candidates.document_ids]
+    return PairWindow(queries, documents, title_chars=titles)
+
+
+def scored(scorer: PassageScorer, pairs: PairWindow) -> tuple[np.ndarray, int]:
+    """Return the logits of all pairs, float32 (n,), and the tokens that the model got."""
+    starts = range(0, len(pairs.queries), _WINDOW_PAIRS)
+    parts = list(scorer.score(pairs.between(at, at + _WINDOW_PAIRS) for at in starts))
     n_tokens = sum(int(part.n_tokens.sum()) for part in parts)
     return np.concatenate([part.logits for part in parts]), n_tokens
 
@@ -108,6 +117,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=128, help="tokens of a pair (128)")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "int8"])
     parser.add_argument("--queries", type=int, default=225, help="the first ones (default all)")
+    parser.add_argument("--no-titles", action="store_true", help="do not repeat the titles")
     parser.add_argument("--candidates", type=int, default=100, help="a query (default 100)")
     return parser.parse_args()
 

@@ -29,7 +29,7 @@ from rankmill.models.permission import is_code_allowed
 from rankmill.models.recipes import recipe_for
 from rankmill.models.scoring_settings import check_passage_lengths
 from rankmill.settings import settings
-from rankmill.tables.titles import scored_documents
+from rankmill.tables.titles import scored_documents, title_lengths
 from worker.arrow_text import prompts_of
 from worker.device_errors import device_errors
 from worker.engine.values import PairWindow
@@ -90,7 +90,9 @@ def measure(request: MeasureRequest, sample: pa.Table) -> Measurement:
         rows = good.slice(start, size)
         documents = scored_documents(rows, request.columns).to_pylist()
         queries = rows[request.columns.query].to_pylist()
-        windows.append(PairWindow(queries, documents, prompts_of(rows, request.columns)))
+        prompts = prompts_of(rows, request.columns)
+        titles = title_lengths(rows, request.columns)
+        windows.append(PairWindow(queries, documents, prompts, titles))
     return _measured(request, Path(request.model_folder), refused, windows)
 
 

@@ -17,9 +17,10 @@ from producer.tables.keys import as_key, key_type
 from producer.tables.shuffle import Shuffle
 from producer.tables.workspace import Workspace
 from rankmill.errors import InputError
-from rankmill.tables.titles import with_titles
+from rankmill.tables.titles import lengths_of_titles, with_titles
 
-_SCHEMA = pa.schema([("text", pa.large_binary()), ("is_there", pa.bool_())])
+_TEXT = [("text", pa.large_binary()), ("title_chars", pa.int32())]
+_SCHEMA = pa.schema([*_TEXT, ("is_there", pa.bool_())])
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,15 @@ class Texts:
             label: names its files in the workspace; the key by default.
 
         Returns:
-            Tables of `text` large_binary and `is_there` bool, null where no text has the id.
+            Tables of `text` large_binary, the characters of its title as `title_chars` int32, and
+            `is_there` bool, null where no text has the id.
 
         Raises:
             InputError: an id of the run has two texts that differ.
         """
-        schema = pa.schema([("id", key_type(self.id_type, self.id_column)), _SCHEMA.field("text")])
+        schema = pa.schema([("id", key_type(self.id_type, self.id_column)), *_TEXT])
         query = (
-            f"select {ROW_NUMBER}, id, text, hash(text) as hash "
+            f"select {ROW_NUMBER}, id, text, title_chars, hash(text) as hash "
             f"from feed join {TABLE} on id = {key}"
         )
         feed, label = Feed(schema, self._keyed(workspace, schema)), label or key
@@ -131,7 +133,8 @@ class Texts:
                         "more than once, with different texts"
                     )
                 is_there = pa.repeat(True, len(rows))
-                shuffle.add(pa.table([table["text"], is_there], _SCHEMA), order[rows])
+                columns = [table["text"], table["title_chars"], is_there]
+                shuffle.add(pa.table(columns, _SCHEMA), order[rows])
             yield from shuffle.blocks()
 
     def _keyed(self, workspace: Workspace, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -139,7 +142,9 @@ class Texts:
         names = [name for name in (self.id_column, self.text_column, self.title_column) if name]
         for table in workspace.watch(f"reading {self.flag}", self.rows.tables(names)):
             text = table[self.text_column].cast(pa.large_string())
+            title_chars = pa.repeat(pa.scalar(0, pa.int32()), table.num_rows)
             if self.title_column is not None:
                 text = with_titles(table[self.title_column], text)
+                title_chars = lengths_of_titles(table[self.title_column])
             keys = as_key(table[self.id_column], self.id_column)
-            yield pa.table([keys, text.cast(pa.large_binary())], schema)
+            yield pa.table([keys, text.cast(pa.large_binary()), title_chars], schema)

@@ -16,7 +16,12 @@ from producer.tables.keys import id_family
 from producer.tables.shuffle import shuffled
 from producer.tables.workspace import Workspace
 from rankmill.contract.job import JobSpec
-from rankmill.contract.plan import ORIGIN_COLUMNS, REFUSAL_COLUMN, STATUS_COLUMNS
+from rankmill.contract.plan import (
+    ORIGIN_COLUMNS,
+    REFUSAL_COLUMN,
+    STATUS_COLUMNS,
+    TITLE_CHARS_COLUMN,
+)
 from rankmill.errors import InputError
 from rankmill.tables.ids import named
 
@@ -69,6 +74,9 @@ class JoinedRun:
             *([pa.field(spec.prompt_col, pa.string())] if spec.prompt_col is not None else []),
             *map(field, self._others),
         ]
+        self._has_titles = spec.has_passages and corpus.title_column is not None
+        if self._has_titles:
+            own.append(pa.field(TITLE_CHARS_COLUMN, pa.int32()))
         self.schema = schema_with_status(pa.schema(own))
         names = self.schema.names
         twice = [name for name in names if names.count(name) > 1]
@@ -78,7 +86,11 @@ class JoinedRun:
                 "--keep-cols, or name the texts otherwise"
             )
         columns = resolve_columns(spec, self.schema)
-        self.columns = columns.model_copy(update={"corpus_title": corpus.title_column})
+        changes: dict[str, Any] = {"corpus_title": corpus.title_column}
+        if self._has_titles:
+            kept = {name: as_ for name, as_ in columns.kept.items() if name != TITLE_CHARS_COLUMN}
+            changes |= {"kept": kept, "title_chars": TITLE_CHARS_COLUMN}
+        self.columns = columns.model_copy(update=changes)
 
     def tables(self, workspace: Workspace) -> Iterator[pa.Table]:
         """Yield the run's rows with their texts, grouped by query.
@@ -114,6 +126,7 @@ class JoinedRun:
                 _as_string(document["text"]),
                 *(_as_string(prompt["text"]) for prompt in prompts),
                 *(own[name] for name in self._others),
+                *([document["title_chars"]] if self._has_titles else []),
                 refusal,
                 *(own[name] for name in STATUS_COLUMNS[1:]),
             ]

@@ -34,6 +34,8 @@ REJECT_COLUMNS = ("file", "row", "reason")
 REFUSAL_COLUMN = "_refusal"
 ORIGIN_COLUMNS = ("_file", "_row")
 STATUS_COLUMNS = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
+# Another of them: the characters of the title before the text, where passages repeat it.
+TITLE_CHARS_COLUMN = "_title_chars"
 
 
 class InputFile(Contract):
@@ -74,6 +76,8 @@ class Columns(Contract):
         title: the column that is placed before each document's text.
         corpus_title: the corpus's column that was placed there while a run was prepared.
         prompt: the column with each query's own prompt.
+        title_chars: of a run whose documents are scored in passages, the column with the number of
+            characters of the title before each text.
     """
 
     query: str
@@ -85,13 +89,13 @@ class Columns(Contract):
     title: str | None = None
     corpus_title: str | None = None
     prompt: Annotated[str | None, Since(major=2)] = None
+    title_chars: Annotated[str | None, Since(major=2)] = None
 
     @property
     def texts(self) -> list[str]:
         """The columns that the model reads."""
-        return list(
-            filter(None, dict.fromkeys((self.query, self.document, self.title, self.prompt)))
-        )
+        texts = (self.query, self.document, self.title, self.prompt, self.title_chars)
+        return list(filter(None, dict.fromkeys(texts)))
 
     @property
     def group_key(self) -> str:

@@ -14,6 +14,28 @@ def scored_documents(table: pa.Table, columns: Columns) -> pa.ChunkedArray:
     return documents if columns.title is None else with_titles(table[columns.title], documents)
 
 
+def title_lengths(table: pa.Table, columns: Columns) -> list[int] | None:
+    """Return the characters of the title that each scored document begins with.
+
+    It is 0 without a title; None if no document has one.
+    """
+    if columns.title_chars is not None:
+        lengths: list[int] = table[columns.title_chars].to_pylist()
+        return lengths
+    return None if columns.title is None else lengths_of_titles(table[columns.title]).to_pylist()
+
+
+def lengths_of_titles(titles: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the characters of titles as `with_titles` puts them before texts, int32."""
+    titles = pc.fill_null(titles.cast(pa.large_string()), "")
+    try:
+        return pc.utf8_length(pc.utf8_trim_whitespace(titles)).cast(pa.int32())
+    except pa.ArrowInvalid:  # one is not UTF-8 and will be rejected
+        values = titles.cast(pa.large_binary()).to_pylist()
+        lengths = [len(value.decode(errors="surrogateescape").strip()) for value in values]
+        return pa.chunked_array([pa.array(lengths, pa.int32())])
+
+
 def with_titles(titles: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return `(title + " " + text).strip()` as large_string.
 

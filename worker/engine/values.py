@@ -14,6 +14,8 @@ class PairWindow:
 
     Without a prompt, or where it is None, a pair has that of the model's recipe.
 
+    `title_chars` has the characters at the begin of each document that every passage of it repeats.
+
     The engine sorts by length and finds equal pairs within a window. A few thousand pairs are
     enough for full batches.
 
@@ -24,6 +26,7 @@ class PairWindow:
     queries: Sequence[str]
     documents: Sequence[str]
     prompts: Sequence[str | None] | None = None
+    title_chars: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if len(self.queries) != len(self.documents):
@@ -35,7 +38,10 @@ class PairWindow:
     def between(self, start: int, stop: int) -> PairWindow:
         """Return some consecutive pairs."""
         prompts = None if self.prompts is None else self.prompts[start:stop]
-        return PairWindow(self.queries[start:stop], self.documents[start:stop], prompts)
+        title_chars = None if self.title_chars is None else self.title_chars[start:stop]
+        return PairWindow(
+            self.queries[start:stop], self.documents[start:stop], prompts, title_chars
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankmill import storage
-from rankmill.contract.plan import ORIGIN_COLUMNS, REFUSAL_COLUMN, REJECT_COLUMNS, Columns
+from rankmill.contract.plan import (
+    ORIGIN_COLUMNS,
+    REFUSAL_COLUMN,
+    REJECT_COLUMNS,
+    TITLE_CHARS_COLUMN,
+    Columns,
+)
 from rankmill.output.output import Job
 from rankmill.tables.schema import folded
 from rankmill.tables.titles import scored_documents
@@ -156,7 +162,7 @@ def _with_origin(
     Readers take no notice of case, so names are compared as they do. An input column gets `input_`
     before its name where an earlier one has it; one of REJECT_COLUMNS gets `reject_`.
     """
-    there = (REFUSAL_COLUMN, *ORIGIN_COLUMNS)
+    there = (REFUSAL_COLUMN, *ORIGIN_COLUMNS, TITLE_CHARS_COLUMN)
     table = table.drop_columns([name for name in there if name in table.column_names])
     all_names, taken = set(map(folded, table.column_names)), set[str]()
     names = []

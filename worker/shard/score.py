@@ -17,7 +17,7 @@ from rankmill.logs import get_logger
 from rankmill.output.output import Job
 from rankmill.tables.hashed_pairs import hashed_pairs
 from rankmill.tables.pair_hash import PAIR_HASH_COLUMN
-from rankmill.tables.titles import scored_documents
+from rankmill.tables.titles import scored_documents, title_lengths
 from worker.arrow_text import Texts, prompts_of
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
 from worker.models import LoadedModel
@@ -166,7 +166,12 @@ class Window:
         """Return the texts that the scorer gets."""
         texts = _taken(self.rows.table.select(columns.texts), self.good[self.is_new])
         documents = Texts(scored_documents(texts, columns))
-        return PairWindow(Texts(texts[columns.query]), documents, prompts_of(texts, columns))
+        return PairWindow(
+            Texts(texts[columns.query]),
+            documents,
+            prompts_of(texts, columns),
+            title_lengths(texts, columns),
+        )
 
     def all_scores(self, new: WindowScores) -> WindowScores:
         """Return the scores of all good rows, from those of the scorer and the known ones."""

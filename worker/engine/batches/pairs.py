@@ -64,11 +64,13 @@ class DistinctPairs:
 
     Attributes:
         prompts: the prompt of each query; a query with two prompts is there twice.
+        title_chars: those of each document; a document with two titles is there twice.
     """
 
     queries: list[str]
     prompts: list[str | None]
     documents: list[str]
+    title_chars: list[int]
     query_of_pair: np.ndarray
     document_of_pair: np.ndarray
     pair_of_row: np.ndarray
@@ -83,13 +85,22 @@ class DistinctPairs:
         else:
             both, query_of_row = _distinct(list(zip(window.queries, window.prompts, strict=True)))
             queries, prompts = [query for query, _ in both], [prompt for _, prompt in both]
-        documents, document_of_row = _distinct(window.documents)
+        if window.title_chars is None:
+            documents, document_of_row = _distinct(window.documents)
+            title_chars = [0] * len(documents)
+        else:
+            titled, document_of_row = _distinct(
+                list(zip(window.documents, window.title_chars, strict=True))
+            )
+            documents = [document for document, _ in titled]
+            title_chars = [n_chars for _, n_chars in titled]
         keys = query_of_row * max(1, len(documents)) + document_of_row
         _, first, pair_of_row = np.unique(keys, return_index=True, return_inverse=True)
         return cls(
             queries=queries,
             prompts=prompts,
             documents=documents,
+            title_chars=title_chars,
             query_of_pair=query_of_row[first],
             document_of_pair=document_of_row[first],
             pair_of_row=pair_of_row,

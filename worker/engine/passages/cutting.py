@@ -9,7 +9,7 @@ import numpy as np
 from worker.engine.passages.breaks import BREAK, SENTENCE, WORD
 from worker.engine.passages.tokens import TokenStarts
 
-# A sentence that ends in the last quarter of a passage ends it.
+# A passage ends with a sentence that ends within this part of its size from where it would end.
 _NEAR = 4
 
 
@@ -21,11 +21,13 @@ class Spans:
         starts: the first character of each.
         stops: the character behind the last one of each.
         is_cut: whether text of the document is in no passage.
+        title: what the model gets before each passage but the first; empty for nothing.
     """
 
     starts: list[int]
     stops: list[int]
     is_cut: bool
+    title: str = ""
 
 
 def passages(text: str, tokens: TokenStarts, size: int, overlap: int, most: int) -> Spans:
@@ -35,16 +37,19 @@ def passages(text: str, tokens: TokenStarts, size: int, overlap: int, most: int)
         text: the document.
         tokens: its tokens.
         size: the most tokens of a passage.
-        overlap: tokens that it shares with the one before; fewer where a sentence or word begins.
+        overlap: tokens that it shares with the one before, at most half of `size`; fewer where a
+            sentence or word begins.
         most: the number of passages after which the rest of the document is left out.
     """
-    overlap = min(overlap, size // 2)
     n_tokens, begin = len(tokens.starts), 0
     ranges = []
     while True:
-        stop = n_tokens
-        if n_tokens - begin > size:
-            stop = _last_break(tokens.kinds, begin, begin + size)
+        stop, n_left = n_tokens, n_tokens - begin
+        if n_left > size:
+            # Of about equal length, so that none is too short to be judged.
+            n_passages = -(-(n_left - overlap) // (size - overlap))
+            even = overlap - (-(n_left - overlap) // n_passages)
+            stop = _break_near(tokens.kinds, begin, even, size)
         ranges.append((begin, stop))
         if stop >= n_tokens or len(ranges) == most:
             break
@@ -60,7 +65,7 @@ def first_and_last(text: str, tokens: TokenStarts, size: int, overlap: int) -> S
     tokens; else the last one begins with a sentence if one begins near.
     """
     n_tokens = len(tokens.starts)
-    stop = _last_break(tokens.kinds, 0, size)
+    stop = _break_near(tokens.kinds, 0, size, size)
     if stop >= n_tokens:
         return _spans(text, tokens, [(0, n_tokens)], not tokens.is_whole)
     earliest = n_tokens - size
@@ -72,18 +77,25 @@ def first_and_last(text: str, tokens: TokenStarts, size: int, overlap: int) -> S
     return _spans(text, tokens, [(0, stop), (begin, n_tokens)], is_gap or not tokens.is_whole)
 
 
-def _last_break(kinds: np.ndarray, begin: int, latest: int) -> int:
-    """Return the token that a passage from `begin` ends before: `latest`, or one before it.
+def _break_near(kinds: np.ndarray, begin: int, wanted: int, size: int) -> int:
+    """Return the token that a passage ends before.
 
-    It is a later one, or the end, only where nothing before is a place for a cut.
+    It is the nearest sentence's, else word's, to `wanted` tokens from `begin`, not above `size`. It
+    is a later one, or the end, only where nothing before is a place for a cut.
     """
-    near = latest - (latest - begin) // _NEAR
-    for kind, earliest in ((SENTENCE, near), (WORD, near), (BREAK, begin + 1)):
-        found = np.flatnonzero(kinds[earliest : latest + 1] >= kind)
+    aim, most, near = begin + wanted, begin + size, size // _NEAR
+    for kind, first, last in (
+        (SENTENCE, aim - near, aim + near),
+        (WORD, aim - near, aim + near),
+        (BREAK, begin, most),
+    ):
+        first, last = max(first, begin + 1), min(last, most)
+        found = first + np.flatnonzero(kinds[first : last + 1] >= kind)
         if len(found):
-            return earliest + int(found[-1])
-    later = np.flatnonzero(kinds[latest + 1 :])
-    return latest + 1 + int(later[0]) if len(later) else len(kinds)
+            distance = np.abs(found - aim)
+            return int(found[distance == distance.min()][-1])
+    later = np.flatnonzero(kinds[most + 1 :])
+    return most + 1 + int(later[0]) if len(later) else len(kinds)
 
 
 def _first_break(kinds: np.ndarray, earliest: int, stop: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,8 @@ _SLACK = 2
 # Passages that are too long for the encoder are made shorter so many times.
 _ROUNDS = 4
 _STEP = 8
+# A longer title is not repeated, since it would leave too little for the passage.
+_TITLE_SHARE = 4
 _CHUNK_CHARS = 2**19
 _FILLER = "a"
 
@@ -147,11 +149,18 @@ class PassagePlanner:
                 [pairs.documents[number] for number in numbers],
                 self._limits.max_document_tokens,
             )
+            titles = [
+                document[: pairs.title_chars[number]]
+                for number, document in zip(numbers, documents, strict=True)
+            ]
+            title_tokens = self._title_tokens(titles)
             of_pairs = _Pairs(
                 [queries[at] for at in query_of_pair],
                 [pairs.prompts[at] for at in query_of_pair],
                 rooms[query_of_pair],
                 [documents[at] for at in document_of_pair],
+                [titles[at] for at in document_of_pair],
+                title_tokens[document_of_pair],
                 self._tokens(documents, document_of_pair),
             )
             spans, passages_of_pairs, encoded = self._encoded(of_pairs)
@@ -180,6 +189,12 @@ class PassagePlanner:
         row = encoded.pair_of_row
         free = self._max_length - encoded.lengths[row] + self._n_filler
         return np.where(encoded.truncated[row], 0, free)
+
+    def _title_tokens(self, titles: list[str]) -> np.ndarray:
+        """Return the tokens of titles with the space behind them, int64 (titles,)."""
+        if not self._limits.has_passages or not any(titles):
+            return np.zeros(len(titles), np.int64)
+        return np.array(count_tokens(self._tokenizer, titles), np.int64)
 
     def _tokens(self, documents: list[str], document_of_pair: np.ndarray) -> list[TokenStarts]:
         if not self._limits.has_passages:
@@ -219,10 +234,15 @@ class PassagePlanner:
         if room < _LEAST_ROOM:
             return Spans([], [], False)
         size = min(self._limits.passage_tokens or room, room - _SLACK)
+        n_title = int(pairs.title_tokens[at])
+        title = pairs.titles[at] if n_title <= size // _TITLE_SHARE else ""
+        size -= n_title if title else 0
         overlap = min(self._limits.passage_stride, size // 2)
         if self._limits.long_docs == "first-and-last":
-            return first_and_last(text, tokens, size, overlap)
-        return passages(text, tokens, size, overlap, MOST_PASSAGES)
+            spans = first_and_last(text, tokens, size, overlap)
+        else:
+            spans = passages(text, tokens, size, overlap, MOST_PASSAGES)
+        return replace(spans, title=title)
 
 
 @dataclass(frozen=True)
@@ -230,6 +250,8 @@ class _Pairs:
     """Pairs whose documents are cut, with an entry for each.
 
     Attributes:
+        titles: the title that each document begins with; empty without one.
+        title_tokens: int64 (pairs,).
         rooms: int64 (pairs,), the most tokens of a passage; lowered where passages turn out longer.
         tokens: those of the documents; empty where documents have no passages.
     """
@@ -238,16 +260,19 @@ class _Pairs:
     prompts: list[str | None]
     rooms: np.ndarray
     documents: list[str]
+    titles: list[str]
+    title_tokens: np.ndarray
     tokens: list[TokenStarts]
 
     def window(self, spans: list[Spans]) -> PairWindow:
-        """Return the passages with their queries."""
+        """Return the passages with their queries; those after the first begin with the title."""
         queries, prompts, texts = [], [], []
         for at, each in enumerate(spans):
             for start, stop in zip(each.starts, each.stops, strict=True):
                 queries.append(self.queries[at])
                 prompts.append(self.prompts[at])
-                texts.append(self.documents[at][start:stop])
+                text = self.documents[at][start:stop]
+                texts.append(f"{each.title} {text}" if each.title and start else text)
         return PairWindow(queries, texts, prompts)
 
 

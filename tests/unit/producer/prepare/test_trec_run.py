@@ -76,6 +76,13 @@ def test_a_run_gets_its_texts_query_by_query(tmp_path: Path) -> None:
     assert found.schema.field("document").type == pa.string()
 
 
+def test_documents_in_passages_have_the_lengths_of_their_titles(tmp_path: Path) -> None:
+    spec = paths(tmp_path).model_copy(update={"long_docs": "max-passage"})
+    found = prepared(spec, tmp_path)
+    lengths = dict(zip(found["doc_id"].to_pylist(), found["_title_chars"].to_pylist(), strict=True))
+    assert lengths == {"d1": 5, "d2": 0, "d3": 10, "d9": None}
+
+
 def test_texts_as_tsv_in_several_archives(tmp_path: Path) -> None:
     corpus = {"0.tsv.gz": "d1\tfirst\n\nd2\t second \n", "1.tsv.gz": "d3\t\n"}
     for name, text in corpus.items():

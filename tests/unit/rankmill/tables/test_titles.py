@@ -271,6 +271,29 @@ def test_scores_of_other_titles_are_never_reused(tmp_path: Path, for_reuse: bool
     assert n_known(title_col="none") == 1
 
 
+def test_every_layout_repeats_titles_before_passages(tmp_path: Path) -> None:
+    documents: list[dict[str, Any]] = [
+        {"id": f"d{n}", "title": title, "text": "A shared library of headers. " * 8}
+        for n, title in enumerate(("libfoo", " libbar-dev\t", "", None))
+    ]
+    options = {"model_id": "demo", "precision": "fp32", "max_length": 32}
+    found = []
+    for layout in (as_pairs, as_json_lists, as_run):
+        folder = made(tmp_path / layout.__name__)
+        run(folder, {**options, "long_docs": "max-passage", **layout(folder, documents)})
+        rows = read_output(folder / "out")
+        names = ("logit", "n_tokens", "n_passages", "best_passage_start", "best_passage_end")
+        found.append(
+            {row.get("doc_id") or row["id"]: [row[name] for name in names] for row in rows}
+        )
+        assert not {"_title_chars", "input__title_chars"} & set(rows[0])
+    assert found[0] == found[1] == found[2]
+    logits = {key: values[0] for key, values in found[0].items()}
+    assert logits["d2"] == logits["d3"] != logits["d0"] and found[0]["d0"][2] > 2
+    n_tokens = {key: values[1] for key, values in found[0].items()}
+    assert n_tokens["d0"] >= n_tokens["d2"] + found[0]["d0"][2], "each passage has the title"
+
+
 @pytest.mark.parametrize("layout", [as_lists, as_run])
 def test_an_estimate_counts_titles_and_names_them(
     tmp_path: Path, layout: Callable[..., dict[str, Any]]

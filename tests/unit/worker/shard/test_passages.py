@@ -116,3 +116,25 @@ def test_a_length_that_only_the_worker_can_check_is_refused(
     spec = job.spec.model_copy(update={"passage_tokens": 32})
     with pytest.raises(InputError, match=r"^--passage-tokens 32: a pair has at most 32 tokens"):
         models.load(spec)
+
+
+def test_the_titles_of_rows_are_repeated_before_their_passages(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    rows = long_pairs()
+    for name, column in (("a", "title"), ("b", "heading")):
+        titled = [{**row, column: "fast search"} for row in rows]
+        keep = ("doc_id", "query", "document")
+        run_all(planned(titled, tmp_path / name, model_folder, keep_cols=keep, **PASSAGES))
+    plain = Scorer.load(model_folder, precision="fp32", max_length=32)
+    repeated = 0
+    for row in read_output(tmp_path / "a" / "out"):
+        text = f"fast search {row['document']}"
+        best = text[row["best_passage_start"] : row["best_passage_end"]]
+        if row["best_passage_start"]:
+            best, repeated = f"fast search {best}", repeated + 1
+        [scores] = plain.score([PairWindow([row["query"]], [best])])
+        assert row["logit"] == scores.logits[0]
+    assert repeated
+    untitled = read_output(tmp_path / "b" / "out")
+    assert all(row["best_passage_end"] <= len(row["document"]) for row in untitled)

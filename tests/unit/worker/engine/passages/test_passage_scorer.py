@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,33 @@ def test_a_tokenizer_without_places_is_refused(scorers: dict[str, Scorer]) -> No
     slow: Any = Slow()
     with pytest.raises(UnusableFolder, match="--long-docs"):
         PassagePlanner(scorers["bert"].encoder, slow, TextLimits("max-passage"), 48)
+
+
+def test_a_title_is_repeated_before_each_passage(scorers: dict[str, Scorer]) -> None:
+    title, limits = "fast search", TextLimits("max-passage")
+    documents = [f"{title} {TEXT}", f"{title} {TEXT}", f"{TEXT} {TEXT}", f"{title} short"]
+    titles = [len(title), 0, len(TEXT), len(title)]
+    window = PairWindow(["engine"] * 4, documents, title_chars=titles)
+    scorer = PassageScorer(scorers["bert"], limits)
+    [piece] = scorer._planner.pieces(window)
+    bounds = piece.bounds.tolist()
+    texts = [
+        (document[start:stop], text)
+        for document, first, last in zip(documents, bounds, bounds[1:], strict=False)
+        for start, stop, text in zip(
+            piece.starts[first:last],
+            piece.stops[first:last],
+            piece.passages.documents[first:last],
+            strict=True,
+        )
+    ]
+    titled, plain = texts[: bounds[1]], texts[bounds[1] :]
+    assert titled[0][0] == titled[0][1] and len(titled) > 2
+    assert all(text == f"{title} {passage}" for passage, text in titled[1:])
+    assert all(text == passage for passage, text in plain), "no title, or too long a one"
+    assert not piece.encoded.truncated.any()
+    [scores] = scorer.score([window])
+    [alone] = scorers["bert"].score([piece.passages])
+    for row, (first, last) in enumerate(pairwise(bounds)):
+        assert scores.logits[row] == alone.logits[first:last].max()
+    assert scores.logits[0] != scores.logits[1]
