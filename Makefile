@@ -9,6 +9,7 @@
 # make bench-precision CHECKPOINT=… DATA=…   how each precision of a real model ranks Cranfield
 # make bench-fleet   hundreds of workers on one Redis, and one that is idle
 # make bench-reuse   a night that reuses the scores of the one before
+# make bench-prefix   LLM reranking with a shared prefix, against Sentence Transformers
 # make test-unit   the fast tests, in under 90 s: no service, no worker, nothing marked slow
 # make lint    style and the strict build of the documentation; make types: mypy
 # make docs    write the generated parts of the documentation: options, settings, commands, metrics, models
@@ -22,7 +23,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev install-bench programs demo test test-unit test-chaos bench-engine bench-precision bench-gpu bench-system bench-io bench-reuse bench-fleet lint types docs docs-site report-picture flower-pictures data clean
+.PHONY: install install-dev install-bench programs demo test test-unit test-chaos bench-engine bench-precision bench-gpu bench-system bench-io bench-reuse bench-fleet bench-prefix lint types docs docs-site report-picture flower-pictures data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -86,6 +87,9 @@ bench-fleet: install-dev
 
 bench-reuse: install-dev
 	$(BIN)/python -m bench.reuse
+
+bench-prefix: install-dev
+	$(BIN)/python -m bench.prefix
 
 test-chaos: install-dev
 	RANKMILL_CHAOS_TABLE=docs/chaos.md $(BIN)/python -m pytest tests/chaos -m '' -s
