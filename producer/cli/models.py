@@ -121,7 +121,7 @@ def check(
         str | None, typer.Option(help="Commit, branch or tag", show_default="pinned commit")
     ] = None,
     precision: Annotated[Precision, typer.Option(help="Number format of the forward")] = "auto",
-    calibrate: Annotated[bool, typer.Option(help="Measure speed for about 5 s")] = True,
+    calibrate: Annotated[bool, typer.Option(help="Measure speed for about 3 s")] = True,
     parity: Annotated[
         bool, typer.Option(help="Compare with sentence-transformers, if it is installed")
     ] = True,

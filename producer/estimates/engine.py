@@ -47,6 +47,10 @@ def ask(module: str, request: bytes, device: Device) -> bytes:
     )
     if done.returncode == InputError.exit_code:
         raise InputError(done.stdout.decode().strip())
+    if done.returncode < 0:
+        raise RankmillError(
+            f"{module} was killed by signal {-done.returncode}; did this machine's memory run out?"
+        )
     if done.returncode:
         said = (done.stdout or done.stderr).decode(errors="replace").strip().splitlines()
         raise RankmillError(

@@ -21,7 +21,7 @@ from rankmill.models.locate import locate_model
 from rankmill.models.names import is_built_in_model, is_model_folder, is_null_model
 from rankmill.settings import settings
 
-_CALIBRATE_S = 5.0
+_CALIBRATE_S = 3.0
 _UNUSED = "unused"  # a check reads no input and writes no output
 
 
@@ -39,7 +39,7 @@ def check_model(
         model_id: a hub id, a folder, or demo.
         revision: a commit, a branch or a tag.
         precision: as the job option.
-        calibrate: measure the speed, for about five seconds.
+        calibrate: measure the speed, for about three seconds.
         compares: compare with Sentence Transformers, where that is installed.
 
     Raises:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from producer.inspection.model_check import check_model
+from rankmill.errors import InputError
 from rankmill.settings import CHECKOUT
 from tests.support.command import rankmill
 from worker.inspection.parity import NoParity, check_comparable
@@ -77,25 +79,27 @@ def test_scores_that_differ_from_cross_encoder_are_exit_1(
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "message"),
+    ("model", "revision", "message"),
     [
-        ("nowhere/", [], "nowhere: no such model folder"),
-        ("null", [], "null scores nothing"),
-        ("./three", [], "three has 3 labels"),
-        ("demo", ["--revision", "a b"], "--revision 'a b' is not a commit"),
-        ("demo", ["--precision", "fp8"], "precision fp8 needs a Hopper GPU"),
+        ("./nowhere", None, "nowhere: no such model folder"),
+        ("null", None, "null scores nothing"),
+        ("demo", "a b", "--revision 'a b' is not a commit"),
     ],
 )
-def test_a_model_that_cannot_be_used_is_one_line_and_exit_2(
-    tmp_path: Path, model: str, options: list[str], message: str
+def test_a_model_that_is_not_there_is_refused_before_the_engine_starts(
+    model: str, revision: str | None, message: str
 ) -> None:
+    with pytest.raises(InputError, match=message):
+        check_model(model, revision)
+
+
+def test_a_model_that_the_engine_refuses_is_one_line_and_exit_2(tmp_path: Path) -> None:
     labels = {str(n): f"LABEL_{n}" for n in range(3)}
-    (tmp_path / "nowhere").touch()
     changed_demo(tmp_path / "three", id2label=labels, label2id={v: k for k, v in labels.items()})
-    done = rankmill("models", "check", model, *options, folder=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert message in " ".join(done.stderr.split())
-    assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
+    done = rankmill("models", "check", "./three", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "three has 3 labels; a cross-encoder has one or two" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_without_sentence_transformers_the_parity_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
