@@ -28,7 +28,16 @@ _HEADS = {"classifier", "score", "classification_head", "logits_proj", "sequence
 
 # The families whose layers are all alike.
 _UNIFORM = {
-    *("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"),
+    *(
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "electra",
+        "distilbert",
+        "mpnet",
+        "megatron-bert",
+    ),
     *("nomic_bert", "eurobert"),
     *("deberta-v2", "modernbert", "gte", "llama", "mistral", "qwen2", "qwen3", "gemma"),
 }

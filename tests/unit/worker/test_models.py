@@ -101,7 +101,7 @@ def test_jobs_with_other_prompts_share_weights_and_no_recipe(tmp_path: Path) -> 
         {"prompt": "Find prose"},
         {"prompt": "Find code"},
         {"prompt": "Find code", "query_prefix": "q: "},
-        {"yes_token": "yes"},
+        {"prompt": "Find code", "yes_token": "yes"},
     ]
     jobs = [spec(folder, precision="fp32", **each) for each in options]
     before = n_loads()

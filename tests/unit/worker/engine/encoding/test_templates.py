@@ -11,7 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from tokenizers import Tokenizer, models
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from rankmill.contract.job import JobOptions
 from rankmill.models.recipe import Recipe
@@ -206,6 +212,20 @@ def test_a_model_that_is_not_the_one_of_its_recipe_is_refused(tmp_path: Path) ->
     other = language_model(tmp_path / "other" / "mxbai-rerank-base-v2", "qwen2", ("0", "1"))
     with pytest.raises(UnusableFolder, match="recipe mxbai-v2 needs the token '1' to have id 16"):
         scored(other)
+
+
+def test_a_token_of_template_and_document_is_not_cut() -> None:
+    """Most tokenizers of language models merge a sign with the word after it."""
+    vocabulary = {"p": 0, ":": 1, "f": 2, "q": 3, ":f": 4, "fq": 5}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [(":", "f"), ("f", "q")]))
+    source = ModelFolder(Path("any"), recipe=Recipe(pieces=("p:{document}{query}p",)))
+    source.__dict__["tokenizer"] = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    encoded = PieceEncoder(source, max_length=8).encode(PairWindow(["q"] * 2, ["fff", "f" * 9]))
+    assert rows(encoded) == [[0, 4, 2, 5, 0], [0, 4, 2, 2, 2, 2, 5, 0]]
+    short = PieceEncoder(source, max_length=4).encode(PairWindow(["q"], ["f" * 9]))
+    assert rows(short) == [[0, 4, 5, 0]]
+    with pytest.raises(ValueError, match="no room"):
+        PieceEncoder(source, max_length=3).encode(PairWindow(["q"], ["f" * 9]))
 
 
 @cache
