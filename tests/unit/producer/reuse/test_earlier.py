@@ -41,6 +41,22 @@ def test_a_folder_without_a_finished_job_is_refused(tmp_path: Path, earlier: Pat
     assert "only a success is reused" in refusal(tmp_path / "two", earlier)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_document_tokens": 9}, "differs in max_document_tokens (None then, 9 now)"),
+        ({"long_docs": "max-passage"}, "differs in long_docs (truncate then, max-passage now)"),
+    ],
+)
+def test_texts_that_were_cut_in_another_way_share_no_scores(
+    tmp_path: Path, earlier: Path, options: dict[str, Any], reason: str
+) -> None:
+    spec = job_of(pairs(4, 5), tmp_path / "two", "demo", reuse_from=str(earlier), **options)
+    checked = check(spec)
+    assert reason in (checked.record.no_reuse or "") and not checked.record.prepares
+    assert checked.plan is not None
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "shorter", "gone"])
 def test_damaged_scores_are_refused(tmp_path: Path, earlier: Path, damage: str) -> None:
     scores = control(earlier) / "scores"
