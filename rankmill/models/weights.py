@@ -28,18 +28,9 @@ _HEADS = {"classifier", "score", "classification_head", "logits_proj", "sequence
 
 # The families whose layers are all alike.
 _UNIFORM = {
-    *(
-        "bert",
-        "roberta",
-        "xlm-roberta",
-        "camembert",
-        "electra",
-        "distilbert",
-        "mpnet",
-        "megatron-bert",
-    ),
-    *("nomic_bert", "eurobert"),
-    *("deberta-v2", "modernbert", "gte", "llama", "mistral", "qwen2", "qwen3", "gemma"),
+    *("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"),
+    *("mpnet", "megatron-bert", "nomic_bert", "eurobert", "deberta-v2", "modernbert"),
+    *("gte", "llama", "mistral", "qwen2", "qwen3", "gemma"),
 }
 _EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight")
 _LAYER = re.compile(r"(?P<stack>(?:^|.*\.)(?:layers?|h|blocks?))\.(?P<number>\d+)\.(?P<rest>.+)")
