@@ -11,6 +11,7 @@ import torch
 
 from rankmill import metrics
 from rankmill.contract.job import JobSpec
+from rankmill.contract.reuse import difference
 from rankmill.errors import ModelNotAllowed, ModelUnavailable
 from rankmill.models import permission
 from rankmill.settings import settings
@@ -115,6 +116,8 @@ def test_jobs_with_other_prompts_share_weights_and_no_recipe(tmp_path: Path) -> 
     assert n_loads() == before + 3
     assert scores_of(alone)[0].tolist() == scores[1] and alone.scoring == shared[1].scoring
     assert len({model.scoring.recipe_sha256 for model in shared}) == 3
+    why = difference(shared[0].scoring, shared[1].scoring)
+    assert why == "the earlier job differs in the recipe: prompt, template or answer tokens"
 
 
 def test_other_weights_are_loaded(folder: Path, tmp_path: Path) -> None:
