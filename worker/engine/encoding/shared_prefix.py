@@ -47,22 +47,21 @@ class SharingEncoder:
                 else [prompt for _, prompt in numbers for _ in _FILLERS],
             )
         )
+        rows_of_fillers = _rows(fillers)
         starting = [
-            _common(*(_ids(fillers, pair) for pair in fillers.pair_of_row[at : at + 2]))
+            _common(*(rows_of_fillers[pair] for pair in fillers.pair_of_row[at : at + 2]))
             for at in range(0, 2 * len(numbers), 2)
         ]
-        used = np.array([self._n_used(_ids(encoded, pair)) for pair in range(len(row_of_pair))])
+        rows = _rows(encoded)
+        used = np.array([self._n_used(row) for row in rows], dtype=np.int64)
         shared = np.zeros(len(used), dtype=np.int64)
         prefixes: dict[bytes, int] = {}
         of_pair = np.zeros(len(used), dtype=np.int64)
         for pair, query in enumerate(query_of_pair):
-            ids = _ids(encoded, pair)[: used[pair] - 1]
-            prefix = _common(ids, starting[query])
+            prefix = _common(rows[pair][: used[pair] - 1], starting[query])
             shared[pair] = len(prefix)
             of_pair[pair] = prefixes.setdefault(prefix.tobytes(), len(prefixes))
-        return replace(
-            encoded, prefixes=Prefixes(used=used.astype(np.int64), shared=shared, of_pair=of_pair)
-        )
+        return replace(encoded, prefixes=Prefixes(used=used, shared=shared, of_pair=of_pair))
 
     def _n_used(self, ids: np.ndarray) -> int:
         """Return the number of tokens up to the one that is read."""
@@ -72,9 +71,9 @@ class SharingEncoder:
         return int(read[-1]) + 1 if len(read) else 1
 
 
-def _ids(window: EncodedWindow, pair: int) -> np.ndarray:
-    start = window.starts[pair]
-    return window.ids[start : start + window.lengths[pair]]
+def _rows(window: EncodedWindow) -> list[np.ndarray]:
+    """Return the tokens of each pair."""
+    return np.split(window.ids, window.starts[1:]) if len(window.lengths) else []
 
 
 def _common(one: np.ndarray, other: np.ndarray) -> np.ndarray:
