@@ -19,6 +19,8 @@ _SENTENCE_END = re.compile(
 )
 _SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
 _JOINER = 0x200D
+# The combining class of signs that join consonants of Indic scripts.
+_VIRAMA = 9
 # Skin tones, tags of flags, and vowels and finals of conjoining Hangul belong to what they follow.
 _FOLLOWERS = ((0x1F3FB, 0x1F3FF), (0xE0020, 0xE007F), (0x1160, 0x11FF))
 _FLAG_LETTERS = (0x1F1E6, 0x1F1FF)
@@ -60,12 +62,15 @@ def _add_unspaced_words(codes: np.ndarray, kinds: np.ndarray) -> None:
 
 def _join_characters(codes: np.ndarray, kinds: np.ndarray) -> None:
     """Forbid the places inside what Unicode calls a grapheme cluster, by its most common rules."""
-    follows = _within(codes, _FOLLOWERS) | (codes == _JOINER)
+    joins = codes == _JOINER
+    follows = _within(codes, _FOLLOWERS) | joins
     for code in np.unique(codes[codes >= _FIRST_MARK]):
         if unicodedata.category(chr(code))[0] == "M":
             follows |= codes == code
+        if unicodedata.combining(chr(code)) == _VIRAMA:
+            joins |= codes == code
     is_flag = _within(codes, (_FLAG_LETTERS,))
-    follows[1:] |= (codes[:-1] == _JOINER) | (is_flag[:-1] & is_flag[1:])
+    follows[1:] |= joins[:-1] | (is_flag[:-1] & is_flag[1:])
     kinds[1:-1][follows[1:]] = NO_BREAK
 
 

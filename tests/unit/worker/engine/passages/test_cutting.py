@@ -110,6 +110,17 @@ def test_first_and_last_passages() -> None:
     assert not found.is_cut and not visible(short[found.stops[0] : found.starts[1]])
 
 
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_no_place_for_a_cut_is_inside_a_character(tokenizer: Tokenizer, cluster: str) -> None:
+    kinds, _ = find_breaks(f"a{cluster}b")
+    assert kinds[2 : 1 + len(cluster)].tolist() == [NO_BREAK] * (len(cluster) - 1)
+    assert kinds[1] != NO_BREAK and kinds[1 + len(cluster)] != NO_BREAK
+    text = f"{cluster} " * 40
+    found = passages(text, tokens_of(tokenizer, text), 9, 0, 100)
+    texts = [text[start:stop] for start, stop in zip(found.starts, found.stops, strict=True)]
+    assert set(" ".join(texts).split(" ")) == {cluster}
+
+
 def test_sentences_end_in_many_scripts() -> None:
     text = 'One. Two "three." Four! 日本。語\uff1f नमस्ते। दो U.S\n\nNext\nline 3.5 b'
     kinds, _ = find_breaks(text)
