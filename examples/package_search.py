@@ -34,7 +34,7 @@ LICENCE_REMARK = (
     "BM25's top 50. Made by examples/package_search.py."
 )
 
-_STOP_WORDS = frozenset(
+STOP_WORDS = frozenset(
     "a an and are as at be but by for if in into is it no not of on or such that the their then "
     "there these they this to was will with".split()
 )
@@ -43,12 +43,16 @@ _WORD = re.compile(r"[a-z0-9][a-z0-9+.#-]*[a-z0-9+#]|[a-z0-9]")
 
 @dataclass(frozen=True)
 class PackageSearch:
-    """Queries and documents side by side: `queries[i]` is answered by `documents[i]`."""
+    """Queries and documents side by side: `queries[i]` is answered by `documents[i]`.
+
+    A model is chosen on `dev` and measured on `held_out`.
+    """
 
     packages: list[str]
     queries: list[str]
     documents: list[str]
     train: list[int]
+    dev: list[int]
     held_out: list[int]
 
 
@@ -75,13 +79,14 @@ def load(path: Path) -> PackageSearch:
         queries=[row[2] for row in rows],
         documents=[row[3] for row in rows],
         train=train,
+        dev=held_out[N_HELD_OUT_QUERIES:],
         held_out=held_out[:N_HELD_OUT_QUERIES],
     )
 
 
 def words(text: str) -> list[str]:
     """Lower-cased words without stop words, as BM25 sees them."""
-    return [word for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS]
+    return [word for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
 
 
 def bm25_candidates(

@@ -3,85 +3,58 @@
     python models/distill_demo_reranker.py START PACKAGES.parquet TEACHER models/demo-reranker
 
 START is the folder that `train_demo_reranker.py` wrote. TEACHER is the folder of a real reranker:
-its scores of some training pairs are targets, none of its weights are used. The target of a query
-is a softmax over the right answer, BM25's scores and the teacher's. Copies are trained
-with different seeds; the result is the average of START and of them. Every random choice is seeded;
-the schedule counts steps, not seconds.
+its scores of some training pairs are targets, none of its weights are used. Searches are of two
+kinds: a short description looks for its long one, a sentence for the rest of its description. The
+target of a query is a softmax over the right answer, BM25's scores and the teacher's. The result is
+a moving average of the weights. Every random choice is seeded; the schedule counts steps, not
+seconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import math
-import shutil
+import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from distillation.fast_bert import logits
-from distillation.groups import Groups
-from distillation.teacher import N_DOCUMENTS, teacher_scores
+from distillation.bm25 import TokenBm25
+from distillation.dev import dev_ndcg
+from distillation.fast_bert import Ids
+from distillation.groups import Encoded, Groups
+from distillation.searches import descriptions, sentences
+from distillation.teacher import teacher_scores
+from distillation.training import calibrate, distill
 from tokenizers import Tokenizer
 from torch import nn
-from train_demo_reranker import QUERY_TOKENS, SEED, SPECIAL, VOCAB_SIZE, encode
+from train_demo_reranker import SEED, SPECIAL, VOCAB_SIZE, encode, save
 from transformers import BertForSequenceClassification
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-from package_search import bm25_candidates, load
+from package_search import load
 
-DOCUMENT_TOKENS, GROUPS_PER_STEP, WARMUP_STEPS = 129, 14, 50
-
-
-def distill(
-    model: BertForSequenceClassification, groups: Groups, steps: int, peak_lr: float
-) -> None:
-    """Train with the divergence of the softmax of a group's scores from its target's."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, weight_decay=0.01, fused=True)
-    started, smoothed = time.monotonic(), 0.0
-    for step in range(steps):
-        batch = [groups.next() for _ in range(GROUPS_PER_STEP)]
-        target = torch.from_numpy(np.stack([group.target for group in batch])).softmax(-1)
-        decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimizer.param_groups[0]["lr"] = peak_lr * min(1.0, step / WARMUP_STEPS) * max(0.02, decay)
-        scores = logits(model, [pair for group in batch for pair in group.pairs])
-        loss = F.kl_div(scores.view_as(target).log_softmax(-1), target, reduction="batchmean")
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        smoothed += max(0.01, 1 / (step + 1)) * (loss.item() - smoothed)
-        if (step + 1) % 50 == 0:
-            elapsed = time.monotonic() - started
-            print(f"step {step + 1}/{steps} loss {smoothed:.3f} {elapsed:.0f} s", flush=True)
+MAX_LENGTH, QUERY_TOKENS, DOCUMENT_TOKENS, N_DEV = 384, 60, 192, 400
+# Share of the groups, share of these with the teacher's scores, weights of right, BM25, teacher.
+OF_DESCRIPTIONS, OF_SENTENCES = (0.7, 0.3, 4.0, 7.0, 0.4), (0.3, 0.5, 2.0, 10.0, 0.5)
 
 
-def averaged(models: list[BertForSequenceClassification]) -> BertForSequenceClassification:
-    """Return a model whose weights are the means of the models' weights."""
-    average = copy.deepcopy(models[0])
-    states = [model.state_dict() for model in models]
-    means = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
-    average.load_state_dict(means)
-    return average
+def lengthened(start: Path) -> BertForSequenceClassification:
+    """Return the model of `start` with MAX_LENGTH positions; the new ones are a mean of the old."""
+    model = BertForSequenceClassification.from_pretrained(start, dtype=torch.float32).train()
+    embeddings = model.bert.embeddings
+    old = embeddings.position_embeddings.weight.data
+    new = old[len(old) // 2 :].mean(0).expand(MAX_LENGTH - len(old), -1)
+    embeddings.position_embeddings = nn.Embedding.from_pretrained(
+        torch.cat([old, new]), freeze=False
+    )
+    embeddings.register_buffer("position_ids", torch.arange(MAX_LENGTH)[None], persistent=False)
+    model.config.max_position_embeddings = MAX_LENGTH
+    return model
 
 
-@torch.no_grad()
-def calibrate(model: BertForSequenceClassification, groups: Groups) -> None:
-    """Shift the bias so that the mean score is the share of right documents.
-
-    No order changes: a softmax leaves the level of the logits open.
-    """
-    scores = logits(model, [pair for _ in range(100) for pair in groups.next().pairs])
-    shifts = torch.arange(-20, 20, 0.01)
-    means = (scores[:, None] + shifts).sigmoid().mean(0)
-    model.classifier.bias += shifts[(means - 1 / N_DOCUMENTS).abs().argmin()]
-
-
-def frequencies(documents: list[np.ndarray]) -> np.ndarray:
+def frequencies(documents: list[Ids]) -> np.ndarray:
     """Return in how many documents each token is; special tokens are the most frequent ones."""
     counts = np.bincount(
         np.concatenate([np.unique(ids) for ids in documents]), minlength=VOCAB_SIZE
@@ -91,47 +64,58 @@ def frequencies(documents: list[np.ndarray]) -> np.ndarray:
 
 
 def main() -> None:
-    """Distill and save a model."""
+    """Distill and save a model, and print its figures."""
     parser = argparse.ArgumentParser(description="Distill a reranker into the demo reranker.")
     parser.add_argument("start", type=Path)
     parser.add_argument("packages", type=Path)
     parser.add_argument("teacher", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--queries", type=int, default=16000)
-    parser.add_argument("--teacher-queries", type=int, default=3000)
+    parser.add_argument("--sentences", type=int, default=16000)
+    parser.add_argument("--teacher-queries", type=int, nargs=2, default=(3000, 2000))
     parser.add_argument("--cache", type=Path, help="keeps the teacher's scores [a temporary one]")
-    parser.add_argument("--copies", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.manual_seed(SEED)
     torch.set_num_threads(args.threads)
     search = load(args.packages)
-    train = search.train[: args.queries]
-    texts = [search.queries[i] for i in train]
-    candidates, bm25 = bm25_candidates(search.documents, texts)
-    with tempfile.TemporaryDirectory() as temporary:
-        cache = args.cache or Path(temporary)
-        scored = texts[: args.teacher_queries]
-        teacher = teacher_scores(args.teacher, cache, scored, search.documents, train, candidates)
     tokenizer = Tokenizer.from_file(str(args.start / "tokenizer.json"))
     tokenizer.no_truncation()
-    queries = [np.array(ids) for ids in encode(tokenizer, texts, QUERY_TOKENS)]
-    documents = [np.array(ids) for ids in encode(tokenizer, search.documents, DOCUMENT_TOKENS)]
+
+    def encoded(texts: list[str], n_tokens: int) -> list[Ids]:
+        return [np.array(ids) for ids in encode(tokenizer, texts, n_tokens)]
+
+    documents = encoded(search.documents, DOCUMENT_TOKENS)
     frequency = frequencies([documents[i] for i in search.train])
-    model = BertForSequenceClassification.from_pretrained(args.start, dtype=torch.float32).train()
-    copies = [copy.deepcopy(model) for _ in range(args.copies)]
-    for n, trained in enumerate(copies):
-        groups = Groups(queries, documents, train, candidates, bm25, teacher, frequency, SEED + n)
-        distill(trained, groups, args.steps, args.lr)
-    model = averaged([model, *copies])
+    kinds = {
+        "descriptions": (descriptions(search, search.train), OF_DESCRIPTIONS),
+        "sentences": (sentences(search, search.train[::-1], args.sentences), OF_SENTENCES),
+    }
+    tasks = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for (name, (found, weights)), n in zip(kinds.items(), args.teacher_queries, strict=True):
+            cache = (args.cache or Path(temporary)) / name
+            teacher = teacher_scores(args.teacher, cache, found, search.documents, n)
+            queries = encoded(found.queries, QUERY_TOKENS)
+            answers = encoded(found.answers, DOCUMENT_TOKENS)
+            tasks.append(
+                Encoded(queries, answers, found.right, found.candidates, teacher, *weights)
+            )
+    bm25 = TokenBm25(tokenizer, frequency, len(search.train))
+    groups = Groups(tasks, documents, bm25, frequency, MAX_LENGTH, SEED)
+    model = distill(lengthened(args.start), groups, args.steps, args.lr)
     calibrate(model, groups)
-    if not (args.target.exists() and args.start.samefile(args.target)):
-        shutil.copytree(args.start, args.target, dirs_exist_ok=True)
-    model.half().save_pretrained(args.target)
-    for path in args.target.iterdir():
-        path.chmod(0o644)
+    dev = {
+        "descriptions": descriptions(search, search.dev[:N_DEV]),
+        "sentences": sentences(search, search.dev, N_DEV),
+    }
+    figures = {
+        name: dev_ndcg(model, some, search.documents, encoded, bm25, QUERY_TOKENS)
+        for name, some in dev.items()
+    }
+    print(json.dumps({"dev_ndcg@10": figures, "steps": args.steps}))
+    save(model, tokenizer, args.target)
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def save(model: BertForSequenceClassification, tokenizer: Tokenizer, target: Pat
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
-        model_max_length=MAX_LENGTH,
+        model_max_length=model.config.max_position_embeddings,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     ).save_pretrained(target)
     for path in target.iterdir():

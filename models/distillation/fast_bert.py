@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +13,22 @@ from train_demo_reranker import CLS, PAD, SEP
 from transformers import BertForSequenceClassification
 
 Ids = np.ndarray  # int64, one text without special tokens
-Pair = tuple[Ids, Ids]
+
+
+class Pair(NamedTuple):
+    """A query, a document, and by how many positions the document starts later."""
+
+    query: Ids
+    document: Ids
+    shift: int = 0
+
 
 _CHUNK, _WIDTHS = 40, 8
 
 
 def logits(model: BertForSequenceClassification, pairs: list[Pair]) -> Tensor:
     """Return scores in the order of `pairs`; chunks have similar lengths, for little padding."""
-    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].query) + len(pairs[i].document))
     chunks = [order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)]
     scores = torch.cat([_forward(model, [pairs[i] for i in chunk]) for chunk in chunks])
     return scores[torch.tensor(order).argsort()]
@@ -30,13 +39,15 @@ def _forward(model: BertForSequenceClassification, pairs: list[Pair]) -> Tensor:
 
     Widths are multiples of 8, since oneDNN prepares every new shape.
     """
-    rows = [np.concatenate([[CLS], query, [SEP], document, [SEP]]) for query, document in pairs]
+    rows = [np.concatenate([[CLS], pair.query, [SEP], pair.document, [SEP]]) for pair in pairs]
     ids = torch.full((len(rows), -(-max(map(len, rows)) // _WIDTHS) * _WIDTHS), PAD)
     for n, row in enumerate(rows):
         ids[n, : len(row)] = torch.from_numpy(row)
-    n_first = torch.tensor([len(query) + 2 for query, _ in pairs])
+    n_first = torch.tensor([len(pair.query) + 2 for pair in pairs])
     is_second = (torch.arange(ids.shape[1]) >= n_first[:, None]) & (ids > PAD)
-    hidden = model.bert.embeddings(ids, token_type_ids=is_second.long()).bfloat16()
+    types = is_second.long()
+    positions = torch.arange(ids.shape[1]) + types * torch.tensor([[p.shift] for p in pairs])
+    hidden = model.bert.embeddings(ids, token_type_ids=types, position_ids=positions).bfloat16()
     bias = torch.zeros(ids.shape, dtype=torch.bfloat16).masked_fill(ids == PAD, -1e4)
     *layers, last = model.bert.encoder.layer
     for layer in layers:

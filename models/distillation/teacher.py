@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from distillation.searches import Searches
 
 from worker.engine.scorer import PairWindow, Scorer
 
@@ -28,33 +29,32 @@ class TeacherScores:
 
 
 def teacher_scores(
-    teacher: Path,
-    cache: Path,
-    queries: list[str],
-    documents: list[str],
-    right: list[int],
-    candidates: np.ndarray,
+    teacher: Path, cache: Path, searches: Searches, documents: list[str], n_queries: int
 ) -> TeacherScores:
-    """Return scores of each query's right document and of some of its candidates.
+    """Return scores of the answer to each of the first queries and of some of its candidates.
 
     They are kept in files under `cache`, so that an interrupted run continues.
     """
     cache.mkdir(parents=True, exist_ok=True)
     parts = []
     scorer: Scorer | None = None
-    for start in range(0, len(queries), _WINDOW_QUERIES):
+    for start in range(0, n_queries, _WINDOW_QUERIES):
         path = cache / f"{start:06d}.npz"
         if not path.exists():
             scorer = scorer or Scorer.load(teacher, precision="bf16", max_length=_MAX_LENGTH)
-            rows = range(start, min(start + _WINDOW_QUERIES, len(queries)))
-            chosen = [choose(right[n], candidates[n], n) for n in rows]
+            rows = range(start, min(start + _WINDOW_QUERIES, n_queries))
+            chosen = [choose(searches.right[n], searches.candidates[n], n) for n in rows]
             window = PairWindow(
-                [queries[n] for n in rows for _ in range(N_DOCUMENTS)],
-                [documents[j] for some in chosen for j in some],
+                [searches.queries[n] for n in rows for _ in range(N_DOCUMENTS)],
+                [
+                    text
+                    for n, numbers in zip(rows, chosen, strict=True)
+                    for text in (searches.answers[n], *(documents[j] for j in numbers[1:]))
+                ],
             )
             logits = next(iter(scorer.score([window]))).logits.reshape(-1, N_DOCUMENTS)
             np.savez(path, documents=np.array(chosen), logits=logits)
-            print(f"teacher: {rows.stop}/{len(queries)} queries", flush=True)
+            print(f"teacher: {rows.stop}/{n_queries} queries", flush=True)
         parts.append(np.load(path))
     return TeacherScores(
         np.concatenate([part["documents"] for part in parts]),

@@ -47,7 +47,7 @@ def test_a_good_model_is_shown_with_its_parity_and_speed(tmp_path: Path) -> None
     )
     assert lines["license"] == "apache-2.0"
     assert lines["path"] == "packed"
-    assert lines["length"] == "at most 160 tokens a pair"
+    assert lines["length"] == "at most 384 tokens a pair"
     assert lines["parity"].startswith("equal to CrossEncoder of sentence-transformers")
     assert "tau 1.000" in done.stdout
     assert int(lines["speed"].split()[0].replace(",", "")) > 0

@@ -96,7 +96,7 @@ def test_each_model_has_its_own_quality_speed_truncation_and_cost(
         (["demo", "null"], {}, "null scores nothing"),
         (["demo", "./nowhere"], {}, "nowhere: no such model folder"),
         (["demo", "./twin"], {"top_k": 3}, "--top-k: a comparison does not take it"),
-        (["demo", "./twin"], {"max_length": 999}, "--max-length 999: demo takes at most 160"),
+        (["demo", "./twin"], {"max_length": 999}, "--max-length 999: demo takes at most 384"),
         (["demo", "./twin"], {}, "has none of the 1 queries that have relevant documents"),
         (["demo", "./twin"], {"doc_id_col": "document"}, "has none of the 1 queries"),
     ],

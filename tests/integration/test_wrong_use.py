@@ -24,8 +24,8 @@ from tests.support.models.checkpoints import bert
         (("--query-col", "q"), "column 'q' is missing; the columns there are: query_id, doc_id,"),
         (("--passage-tokens", "64"), "--passage-tokens 64 needs --long-docs max-passage"),
         (
-            ("--long-docs", "mean-top3", "--passage-tokens", "160"),
-            "--passage-tokens 160: a pair has at most 160 tokens",
+            ("--long-docs", "mean-top3", "--passage-tokens", "384"),
+            "--passage-tokens 384: a pair has at most 384 tokens",
         ),
         (("--doc-id-col", "d"), "; --doc-id-col names another"),
     ],
@@ -61,11 +61,11 @@ def test_a_length_beyond_the_models_is_refused(
     places = [tmp_path / "in.parquet", tmp_path / "out"][: 1 if command == "estimate" else 2]
     if command == "schedule add":
         places = ["nightly", *places, "--cron", "0 2 * * *"]
-    options = ("--model", "demo", "--max-length", "161")
+    options = ("--model", "demo", "--max-length", "385")
     done = rankmill(*command.split(), *places, *options)
     assert done.returncode == 2 and done.stdout == ""
     [shown] = done.stderr.strip().splitlines()
-    assert "--max-length 161: demo takes at most 160 tokens" in shown
+    assert "--max-length 385: demo takes at most 384 tokens" in shown
     assert everything_under(tmp_path) == before
 
 

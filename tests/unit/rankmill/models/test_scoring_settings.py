@@ -84,17 +84,17 @@ def test_the_limit_of_sentence_transformers_is_the_engines(
 def test_a_longer_pair_than_the_model_takes_is_refused() -> None:
     demo = CHECKOUT / "models" / "demo-reranker"
     check_lengths(JobOptions(input_uri="in", model_id="demo"), demo)
-    check_lengths(JobOptions(input_uri="in", model_id="demo", max_length=160), demo)
-    with pytest.raises(InputError, match="--max-length 161: demo takes at most 160 tokens"):
-        check_lengths(JobOptions(input_uri="in", model_id="demo", max_length=161), demo)
+    check_lengths(JobOptions(input_uri="in", model_id="demo", max_length=384), demo)
+    with pytest.raises(InputError, match="--max-length 385: demo takes at most 384 tokens"):
+        check_lengths(JobOptions(input_uri="in", model_id="demo", max_length=385), demo)
 
 
 @pytest.mark.parametrize(
     ("options", "flag"),
     [
-        ({"long_docs": "mean-top3", "passage_tokens": 160}, "--passage-tokens 160"),
-        ({"long_docs": "max-passage", "passage_stride": 160}, "--passage-stride 160"),
-        ({"max_query_tokens": 200}, "--max-query-tokens 200"),
+        ({"long_docs": "mean-top3", "passage_tokens": 384}, "--passage-tokens 384"),
+        ({"long_docs": "max-passage", "passage_stride": 384}, "--passage-stride 384"),
+        ({"max_query_tokens": 400}, "--max-query-tokens 400"),
     ],
 )
 @pytest.mark.parametrize("max_length", [None, 100])
@@ -102,7 +102,7 @@ def test_passages_that_leave_no_room_are_refused(
     options: dict[str, Any], flag: str, max_length: int | None
 ) -> None:
     job = JobOptions(input_uri="in", model_id="demo", max_length=max_length, **options)
-    with pytest.raises(InputError, match=f"^{flag}: a pair has at most {max_length or 160} tokens"):
+    with pytest.raises(InputError, match=f"^{flag}: a pair has at most {max_length or 384} tokens"):
         check_lengths(job, CHECKOUT / "models" / "demo-reranker")
 
 
