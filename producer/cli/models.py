@@ -169,5 +169,5 @@ def verify_models() -> None:
 app.command(
     "compare",
     cls=PanelCommand,
-    epilog=example("models compare in.parquet --models demo,./mine --qrels judgments.qrels"),
+    epilog=example("models compare in.parquet --models demo,./mine --qrels a.qrels"),
 )(compare)
