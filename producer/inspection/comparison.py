@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -34,6 +35,7 @@ from rankmill.settings import settings
 
 SAMPLE_QUERIES = 200
 _CUTOFF = 10
+_WEBHOOK = "RANKMILL_WEBHOOK_URL"
 
 # Options of a job that a comparison sets itself, or that change only its output.
 _NOT_COMPARED = (
@@ -121,9 +123,10 @@ def compare_models(
     ids = _checked_models(models, options)
     measures([_CUTOFF])  # whether they are installed
     judged = with_relevant(read_qrels(qrels_uri))
-    os.environ.pop("RANKMILL_WEBHOOK_URL", None)  # these jobs are nobody's
-    settings.cache_clear()
-    with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings().scratch) as scratch:
+    with (
+        _without_webhook(),
+        tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings().scratch) as scratch,
+    ):
         sample = judged_sample(options, judged, n_queries, Path(scratch))
         runs = [
             _run(options, sample, model_id, Path(scratch) / f"out-{number}", say)
@@ -148,6 +151,19 @@ def compare_models(
         price_per_hour=price_per_hour,
         models=tuple(found),
     )
+
+
+@contextmanager
+def _without_webhook() -> Iterator[None]:
+    """Post no events of the jobs in the block; later jobs of this process post theirs."""
+    before = os.environ.pop(_WEBHOOK, None)
+    settings.cache_clear()
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[_WEBHOOK] = before
+        settings.cache_clear()
 
 
 def _check_options(options: JobOptions) -> None:

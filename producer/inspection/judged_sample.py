@@ -34,13 +34,11 @@ class JudgedSample:
         options: fields of JobOptions.
         judged: the judgments of these queries.
         n_found: judged queries of the input, of which these are a part.
-        n_rejected: rows of these queries that no job can score, such as those without a text.
     """
 
     options: dict[str, Any]
     judged: Qrels
     n_found: int
-    n_rejected: int
 
 
 def judged_sample(options: JobOptions, judged: Qrels, n_wanted: int, folder: Path) -> JudgedSample:
@@ -85,7 +83,6 @@ def judged_sample(options: JobOptions, judged: Qrels, n_wanted: int, folder: Pat
         options=_as_pairs(columns, path),
         judged={query: judged[query] for query in chosen},
         n_found=len(found),
-        n_rejected=table.num_rows - good.num_rows,
     )
 
 

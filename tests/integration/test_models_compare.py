@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,11 @@ def test_bad_use_is_refused_before_anything_is_scored(
     monkeypatch.chdir(folder)
     write(pairs(2, 2), folder / "in.parquet")
     (folder / "other.qrels").write_text("elsewhere 0 d1 1\n")
+    monkeypatch.setenv("RANKMILL_WEBHOOK_URL", "http://127.0.0.1:9/of-other-jobs")
+    monkeypatch.setenv("RANKMILL_WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef")
     with pytest.raises(InputError, match=message):
         compare_models(JobOptions(input_uri="in.parquet", **options), models, "other.qrels")
+    assert os.environ["RANKMILL_WEBHOOK_URL"] == "http://127.0.0.1:9/of-other-jobs"
 
 
 def test_bad_use_of_the_command_is_one_line_and_exit_2(tmp_path: Path) -> None:
