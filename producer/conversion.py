@@ -51,7 +51,7 @@ def convert_folder(folder: Path, out: Path | None = None, *, force: bool = False
     Raises:
         ModelUnavailable: it cannot be converted, or the result cannot be scored with.
         InputError: there is nothing to convert, or a place cannot be written.
-        OutputTaken: `out` holds files already.
+        OutputTaken: `out` holds files already, and is not a model to replace.
     """
     if not (folder / "config.json").is_file():
         what = "no config.json; is this" if folder.is_dir() else "no such folder; give"
@@ -87,9 +87,11 @@ def copy_model(folder: Path, out: Path, *, force: bool = False) -> Converted:
 
 def _copied(folder: Path, lacks: Lacking, out: Path, *, force: bool) -> Converted:
     try:
-        is_free = not out.exists() or (out.is_dir() and (force or not any(out.iterdir())))
-        if not is_free:
+        is_free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+        if not is_free and not force:
             raise OutputTaken(f"{out}: is not empty; give another folder, or --force")
+        if not is_free and not (out / "config.json").is_file():
+            raise OutputTaken(f"{out}: --force replaces a model's folder, and this is not one")
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{error.filename or out}: {error.strerror}") from error

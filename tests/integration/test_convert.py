@@ -119,6 +119,12 @@ def test_a_folder_is_converted_into_another_or_in_place(folder: Path, tmp_path: 
     with pytest.raises(OutputTaken, match="is not empty; give another folder, or --force"):
         convert_folder(folder, out)
     assert files_of(out) == made
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "own.py").write_text("")
+    with pytest.raises(OutputTaken, match="--force replaces a model's folder, and this is not"):
+        convert_folder(folder, project, force=True)
+    assert files_of(project).keys() == {"own.py"}
 
     shutil.copy(out / "tokenizer.json", folder)
     (folder / "model.safetensors").write_bytes(b"another")
