@@ -38,7 +38,7 @@ class Published:
         """Return whether the recipe is that of a model.
 
         Args:
-            names: the model's names; a pattern's owner counts only where a name has one.
+            names: the model's names; their owners do not count, nor do those of patterns.
             config: its config.json.
         """
         architecture = str((config.get("architectures") or [""])[0])
