@@ -24,6 +24,7 @@ from rankmill.tables.ids import as_text
 from rankmill.tables.schema import with_id_types
 
 _BATCH_ROWS = 64 * 1024
+_TITLE = "_title"  # the column of the sample
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ def judged_sample(options: JobOptions, judged: Qrels, n_wanted: int, folder: Pat
     chosen = [queries[at * len(queries) // n_taken] for at in range(n_taken)]
     table = _of_queries(source, columns, chosen, options)
     good = table.filter(pc.is_null(table[REFUSAL_COLUMN])).drop_columns([REFUSAL_COLUMN])
+    if columns.title_chars is not None:
+        good = _with_titles_apart(good, columns.document, columns.title_chars)
+        columns = columns.model_copy(update={"title": _TITLE})
     path = folder / "sample.parquet"
     pq.write_table(good, path)
     return JudgedSample(
@@ -106,6 +110,19 @@ def _of_queries(
         places.append(place.filter(is_chosen).to_numpy())
     order = np.argsort(np.concatenate(places), kind="stable")
     return pa.concat_tables(tables).take(order)
+
+
+def _with_titles_apart(table: pa.Table, document: str, title_chars: str) -> pa.Table:
+    """Return the table with a column of titles, which a job puts before the texts again."""
+    titles, texts = [], []
+    for text, n_chars in zip(
+        table[document].to_pylist(), table[title_chars].to_pylist(), strict=True
+    ):
+        titles.append(text[:n_chars])
+        texts.append(text[n_chars:].removeprefix(" ") if n_chars else text)
+    table = table.drop_columns([title_chars]).append_column(_TITLE, pa.array(titles, pa.string()))
+    place = table.column_names.index(document)
+    return table.set_column(place, table.schema.field(place), pa.array(texts, pa.string()))
 
 
 def _as_pairs(columns: Columns, path: Path) -> dict[str, Any]:

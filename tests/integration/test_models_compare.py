@@ -21,6 +21,7 @@ from producer.quality.qrels import Qrels, read_qrels
 from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError
 from rankmill.settings import CHECKOUT
+from rankmill.tables.titles import lengths_of_titles, with_titles
 from tests.support.command import rankmill
 from tests.support.inputs import pairs, write
 from worker.engine.scorer import PairWindow, Scorer
@@ -145,3 +146,24 @@ def test_a_sample_has_all_rows_of_its_queries_together_in_their_order(tmp_path: 
     wanted = ("query_id", "doc_id", "query", "document", "score")
     written = pq.read_table(tmp_path / "scratch" / "sample.parquet").to_pylist()
     assert written == [{name: row[name] for name in wanted} for row in expected]
+
+
+def test_a_sample_of_a_run_has_its_titles_apart_where_passages_repeat_them(tmp_path: Path) -> None:
+    corpus = [
+        {"_id": "d1", "title": " Title ", "text": " first"},
+        {"_id": "d2", "title": "", "text": "second"},
+        {"_id": "d3", "title": "Alone", "text": ""},
+    ]
+    (tmp_path / "a.run").write_text("".join(f"q1 Q0 d{n} {n} {9 - n} x\n" for n in (1, 2, 3)))
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "one"}\n')
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)) + "\n")
+    places = {name: str(tmp_path / f"{name}.jsonl") for name in ("queries", "corpus")}
+    options = JobOptions(
+        input_uri=str(tmp_path / "a.run"), layout="run", long_docs="max-passage", **places
+    )
+    (tmp_path / "scratch").mkdir()
+    sample = judged_sample(options, {"q1": {"d1": 1}}, 1, tmp_path / "scratch")
+    table = pq.read_table(tmp_path / "scratch" / "sample.parquet")
+    title, text = (table[sample.options[name]] for name in ("title_col", "document_col"))
+    assert with_titles(title, text).to_pylist() == ["Title   first", "second", "Alone"]
+    assert lengths_of_titles(title).to_pylist() == [5, 0, 5]
