@@ -304,10 +304,11 @@ class JobOptions(Contract):
                 f"--for-reuse: scores of --long-docs {self.long_docs} are not kept for reuse; "
                 "leave it out"
             )
-        if self.passage_tokens is not None and self.passage_stride >= self.passage_tokens:
+        if self.passage_tokens is not None and 2 * self.passage_stride > self.passage_tokens:
             raise ValueError(
                 f"--passage-stride {self.passage_stride}: passages of --passage-tokens "
-                f"{self.passage_tokens} share fewer tokens than they have; give less"
+                f"{self.passage_tokens} share half of their tokens at most; give "
+                f"{self.passage_tokens // 2} or less"
             )
         return self
 

@@ -49,9 +49,9 @@ def test_a_contract_survives_json_and_is_frozen() -> None:
         (
             {
                 **{"input_uri": "a", "output_uri": "b", "long_docs": "max-passage"},
-                **{"passage_tokens": 64, "passage_stride": 64},
+                **{"passage_tokens": 64, "passage_stride": 33},
             },
-            "here: --passage-stride 64: passages of --passage-tokens 64 share fewer",
+            "here: --passage-stride 33: passages of --passage-tokens 64 share half",
         ),
         (
             {"input_uri": "a", "output_uri": "b", "no_token": "no"},
