@@ -101,7 +101,7 @@ def test_a_list_has_the_path_of_each_commit_and_when_it_was_pulled(
     for line, commit, names in zip(lines, (first, second), (["main"], ["pinned"]), strict=True):
         assert line[:3] == [MODEL, *names, commit[:12]]
         assert today - datetime.fromisoformat(line[-2]).date() <= timedelta(days=1)
-    assert lines[0][5:8] == ["packed", "160", "acme-1"]
+    assert lines[0][5:8] == ["packed", "384", "acme-1"]
     assert lines[1][5:7] == ["refused", "-"]
     assert f"{MODEL} {second[:12]}: " in done.stderr and "3 labels" in done.stderr
 
