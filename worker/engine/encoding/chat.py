@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # These show that a template takes a message's content as a list of parts, not as a string.
 _PART_SIGNS = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
 
+# Templates of Llama ask for today's date, unless they are given one as `date_string`.
+_CLOCK = "strftime_now("
+
 # A template is a program: it may run forever, for any text or for some.
 _RENDERING_S = 5.0
 
@@ -62,7 +65,8 @@ class ChatEncoder:
             limit_s: seconds for rendering one pair.
 
         Raises:
-            UnusableFolder: the template does not show both texts, or leaves no room for them.
+            UnusableFolder: the template does not show both texts, leaves no room for them, or asks
+                for the time.
             TimeoutError: the template does not end.
         """
         self._tokenizer = tokenizer
@@ -80,6 +84,11 @@ class ChatEncoder:
         self._advice = (
             "; name its prompt with --chat-template or --input-template" if is_own else ""
         )
+        if _CLOCK in template and "date_string" not in self._options:
+            raise UnusableFolder(
+                f"{tokenizer.name_or_path}: {self._named} asks for the time, so that scores would "
+                "differ from day to day; give --chat-template with the date written out"
+            )
         self._is_limited = not takes_linear_time(template)
         self._limit_s = limit_s
         with self._limit():

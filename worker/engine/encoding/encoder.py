@@ -141,11 +141,14 @@ def encoder_for(source: ModelFolder, *, max_length: int) -> Encoder:
     """Return the encoder that a model's recipe or folder asks for.
 
     Raises:
-        UnusableOption: the job's prompt would have no effect.
+        UnusableOption: the job's prompt would have no effect, or it or a prefix takes the room of
+            the texts.
         ValueError: `max_length` leaves no room for text, or the template shows no pair.
     """
     recipe, prompt = source.recipe, source.default_prompt
     check_recipe(source)
+    if recipe.has_options:
+        _check_room(source, max_length)
     asks_prompt = recipe.has_prompt_col or (recipe.has_options and recipe.prompt is not None)
     if recipe.pieces:
         if asks_prompt and not has_place_for_prompt(recipe):
@@ -174,6 +177,26 @@ def encoder_for(source: ModelFolder, *, max_length: int) -> Encoder:
     with reading(source.path, "the tokenizer"):
         encoder = pair_encoder(source.tokenizer, max_length=max_length)
     return PreparedEncoder(encoder, recipe, prompt or "")
+
+
+def _check_room(source: ModelFolder, max_length: int) -> None:
+    """Refuse a text of the job that would push the query or the document out of the pair."""
+    recipe = source.recipe
+    texts = {
+        "--prompt": source.default_prompt,
+        "--query-prefix": recipe.query_prefix,
+        "--document-prefix": recipe.document_prefix,
+    }
+    for flag, text in texts.items():
+        if text is None:
+            continue
+        with reading(source.path, "the tokenizer"):
+            ids = source.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        if len(ids) > max_length // 2:
+            raise UnusableOption(
+                f"{flag}: it takes {len(ids)} of a pair's {max_length} tokens, so that the texts "
+                "would be cut away; shorten it, or give a longer --max-length"
+            )
 
 
 def has_place_for_prompt(recipe: Recipe) -> bool:

@@ -176,6 +176,10 @@ def test_a_wrong_answer_is_one_line(causal: Path, given: dict[str, str], message
 def test_options_without_effect_are_refused(causal: Path, bert: Path, tmp_path: Path) -> None:
     with pytest.raises(UnusableOption, match=r"--yes-token yes: .* a classification head"):
         scored(bert, yes_token="yes")
+    with pytest.raises(UnusableOption, match=r"--prompt: it takes 300 of a pair's 128 tokens"):
+        scored(bert, prompt="fast " * 300)
+    with pytest.raises(UnusableOption, match=r"--document-prefix: it takes 40 of .* 64 tokens"):
+        scored(bert, 64, document_prefix="fast " * 40)
     with pytest.raises(UnusableOption, match=r"--prompt: the chat template .* role system"):
         scored(causal, chat_template=NO_SYSTEM, prompt="be strict")
     ids = {"yes": 9693, "no": 2152, "Yes": 9454}
@@ -192,6 +196,8 @@ def test_options_without_effect_are_refused(causal: Path, bert: Path, tmp_path: 
         ({"chat_template": CHAT}, "--chat-template does not render messages of role query"),
         ({"chat_template": "{{ messages[0] }"}, "chat template cannot be read: TemplateSyntaxErr"),
         ({"chat_template": "{% for m in messages %}{{ m.content * 10**7 }}{% endfor %}"}, "makes"),
+        ({"chat_template": CHAT + "{{ strftime_now('%d %b %Y') }}"}, "asks for the time"),
+        ({"prompt": "word " * 300, "chat_template": DOCUMENT_FIRST}, "--prompt: it takes 1200 of"),
         ({"input_template": "word " * 600 + "{query}{document}"}, "leaves no room for text"),
     ],
 )
