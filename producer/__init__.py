@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from producer.calls.reranking import free_model, rerank
     from producer.estimates.estimate import estimate
     from producer.inspection.comparison import compare_models
     from producer.inspection.model_check import check_model
@@ -30,7 +31,9 @@ __all__ = [
     "estimate",
     "evaluate",
     "find_job",
+    "free_model",
     "list_jobs",
+    "rerank",
     "resume",
     "retry_rejects",
     "submit",
@@ -47,7 +50,9 @@ _MODULES = {
     "estimate": "producer.estimates.estimate",
     "evaluate": "producer.quality.evaluate",
     "find_job": "producer.jobs.handle",
+    "free_model": "producer.calls.reranking",
     "list_jobs": "producer.jobs.listing",
+    "rerank": "producer.calls.reranking",
     "resume": "producer.jobs.control",
     "retry_rejects": "producer.jobs.control",
     "submit": "producer.jobs.submit",

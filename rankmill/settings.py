@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import difflib
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -248,6 +250,30 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise InputError(wrong_value(error, named=_variable, is_secret=_is_secret)) from error
+
+
+@contextmanager
+def with_variables(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Change variables of this process for the block, and read the settings again.
+
+    Args:
+        changes: the values by the names of the variables; None unsets one.
+    """
+    before = {name: os.environ.get(name) for name in changes}
+
+    def use(values: Mapping[str, str | None]) -> None:
+        for name, value in values.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        settings.cache_clear()
+
+    use(changes)
+    try:
+        yield
+    finally:
+        use(before)
 
 
 def _variable(field: str) -> str:

@@ -76,7 +76,7 @@ def _complete(dispatcher: Dispatcher, job: Job, claim: Claim) -> None:
     with_rejects = [report.shard_index for report in reports if report.n_rejected]
     cleanup.remove_strays(job.output, job.plan.n_shards, with_rejects)
     manifest = make_manifest(job, reports)
-    _check_manifest(job, manifest)
+    check_manifest(job, manifest)
     check_queries(job)
     claim.check()
     if job.spec.trec_run:
@@ -150,7 +150,7 @@ def _reuse(job: Job, reports: list[ShardReport]) -> Reuse | None:
     )
 
 
-def _check_manifest(job: Job, manifest: Manifest) -> None:
+def check_manifest(job: Job, manifest: Manifest) -> None:
     """Check that all rows are accounted for, rejects are few enough and one model scored them.
 
     Raises:

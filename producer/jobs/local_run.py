@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,7 +14,7 @@ from rankmill.ledger import jobs as ledger
 from rankmill.notify import end_event, wait_until_delivered
 from rankmill.output.local_run import Hold
 from rankmill.report import report_ended
-from rankmill.settings import settings
+from rankmill.settings import settings, with_variables
 
 _NOTIFY_S = 15.0
 _VARIABLE = "RANKMILL_BROKER_URL"
@@ -78,18 +77,14 @@ def run_locally(
 @contextmanager
 def _on_broker(url: str) -> Iterator[None]:
     """Use a broker for the block, also where this process has connected to another before."""
-
-    def use(value: str | None) -> None:
-        if value is None:
-            os.environ.pop(_VARIABLE, None)
-        else:
-            os.environ[_VARIABLE] = value
-        for cached in (settings, broker.app, ledger.ledger):
-            cached.cache_clear()
-
-    before = os.environ.get(_VARIABLE)
-    use(url)
     try:
-        yield
+        with with_variables({_VARIABLE: url}):
+            _forget_connections()
+            yield
     finally:
-        use(before)
+        _forget_connections()
+
+
+def _forget_connections() -> None:
+    broker.app.cache_clear()
+    ledger.ledger.cache_clear()

@@ -78,7 +78,7 @@ def _prepare(settings: Settings, record: JobRecord, claim: Claim) -> Plan:
             if output.has_ended():
                 raise ClaimLost(f"{output.uri} no longer waits for job {record.job_id}")
 
-        plan = _plan(settings, record, scratch, progress)
+        plan = plan_of(settings, record, scratch, progress)
         if spec.reuse_from is not None and record.no_reuse is None:
             earlier = Earlier.open(spec.reuse_from)
             known = look_up(spec, plan, earlier, scratch, progress, settings.prepare_memory)
@@ -87,8 +87,12 @@ def _prepare(settings: Settings, record: JobRecord, claim: Claim) -> Plan:
     return plan
 
 
-def _plan(settings: Settings, record: JobRecord, scratch: Path, progress: Progress) -> Plan:
-    """Return the plan over the input's pairs, which are written first if the input has none."""
+def plan_of(settings: Settings, record: JobRecord, scratch: Path, progress: Progress) -> Plan:
+    """Return the plan over the input's pairs, which are written first if the input has none.
+
+    Raises:
+        InputError: the input is bad, or has changed since its job was checked.
+    """
     spec = record.spec
     if not needs_prepare(spec):
         source = read_pairs(spec)

@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from producer.calls.keywords import JobKeywords
+from rankmill.contract.job import JobOptions
 from rankmill.settings import CHECKOUT, Settings, settings
 
 README = CHECKOUT / "README.md"
@@ -70,6 +72,11 @@ def tables() -> ModuleType:
 @pytest.fixture(scope="module")
 def commands(tables: ModuleType) -> dict[str, Any]:
     return dict(tables.commands())
+
+
+def test_each_job_option_is_a_keyword_of_pythons_calls() -> None:
+    fields = {name for name, field in JobOptions.model_fields.items() if field.description}
+    assert JobKeywords.__annotations__.keys() - {"model", "revision"} == fields
 
 
 def test_the_generated_parts_are_those_of_the_code(tables: ModuleType) -> None:

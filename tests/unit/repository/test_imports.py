@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -46,6 +47,29 @@ def test_a_package_imports_only_what_is_below_it(package: str) -> None:
     for path in files:
         wrong = (imported(path.read_text()) & set(MAY_IMPORT)) - MAY_IMPORT[package]
         assert not wrong, f"{path.relative_to(CHECKOUT)} imports {wrong}"
+
+
+# The modules of the worker that a producer runs by their names, as it sends work by a task's name:
+# in a process of their own, and where `rerank` is called in the caller's.
+RUN_BY_NAME = {
+    "producer/calls/in_process.py": {"worker.in_process"},
+    "producer/conversion.py": {"worker.conversion"},
+    "producer/estimates/engine.py": {"worker.estimate"},
+    "producer/inspection/model_check.py": {"worker.inspection.check"},
+    "producer/inspection/stored_models.py": {"worker.inspection.describe"},
+}
+
+
+def test_a_producer_names_only_these_modules_of_the_worker() -> None:
+    found: dict[str, set[str]] = {}
+    for package in ("rankmill", "producer"):
+        for path in (CHECKOUT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                text = node.value if isinstance(node, ast.Constant) else None
+                is_name = isinstance(text, str) and re.fullmatch(r"(worker|tasks)(\.\w+)+", text)
+                if is_name and text != "worker.log":
+                    found.setdefault(str(path.relative_to(CHECKOUT)), set()).add(text)
+    assert found == RUN_BY_NAME
 
 
 def test_the_engine_needs_nothing_but_a_models_own_libraries() -> None:
