@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from producer.estimates.estimate import files_and_pairs
 from producer.inputs.source import Source
 from producer.quality.qrels import Qrels
-from producer.quality.rankings import SCORE, order_before
 from rankmill.contract.job import JobOptions
 from rankmill.contract.plan import REFUSAL_COLUMN, Columns
 from rankmill.errors import InputError
 from rankmill.tables.files import read_files
+from rankmill.tables.first_stage import SCORE, order_before
 from rankmill.tables.ids import as_text
 from rankmill.tables.schema import with_id_types
 

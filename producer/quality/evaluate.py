@@ -17,7 +17,6 @@ from producer.quality.qrels import Qrels
 from producer.quality.rankings import (
     Run,
     job_with_ids,
-    order_before,
     ranked_after,
     ranked_before,
     top,
@@ -25,6 +24,7 @@ from producer.quality.rankings import (
 from rankmill.contract.drift import Comparison
 from rankmill.errors import InputError
 from rankmill.output.output import Output
+from rankmill.tables.first_stage import order_before
 
 if TYPE_CHECKING:
     from ir_measures import Measure

@@ -17,13 +17,13 @@ from rankmill.output.output import Job, Output
 from rankmill.tables import parquet
 from rankmill.tables.casts import Inexact
 from rankmill.tables.files import read_files
+from rankmill.tables.first_stage import SCORE
 from rankmill.tables.ids import as_text
 
 # Query id to document id to a score that falls with the place, without ties.
 Run = dict[str, dict[str, float]]
 FileT = TypeVar("FileT")
 
-SCORE = "score"
 _N_FILES_AT_ONCE = 8
 _BATCH_ROWS = 64 * 1024
 _ROWS = pa.schema(
@@ -66,15 +66,6 @@ def job_with_ids(output: Output) -> Job:
                 "pairs; run it with that among --keep-cols"
             )
     return job
-
-
-def order_before(schema: pa.Schema) -> Literal["score", "rows"]:
-    """Return what orders the input: its numeric column `score` if there is one, else its rows."""
-    if SCORE not in schema.names:
-        return "rows"
-    kind = schema.field(SCORE).type
-    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-    return "score" if is_number else "rows"
 
 
 def ranked_before(job: Job, by: Literal["score", "rows"], judged: Qrels) -> pa.Table:

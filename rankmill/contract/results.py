@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from rankmill.contract.base import Contract, Since
 from rankmill.contract.job import JobSpec
+from rankmill.contract.reordering import Reordering
 from rankmill.errors import RankmillError
 
 
@@ -77,6 +78,8 @@ class ShardReport(Contract):
         n_reused: scored rows that took an earlier job's score.
         no_reuse: why no score was reused although the job asks for it.
         no_agreement: why a reduced precision was not compared with fp32.
+        logits: histogram of the logits of all scored rows.
+        reordering: how its queries were reordered.
     """
 
     job_id: str
@@ -106,6 +109,8 @@ class ShardReport(Contract):
     n_reused: int = 0
     no_reuse: str | None = None
     no_agreement: str | None = None
+    logits: Annotated[Histogram | None, Since(minor=1)] = None
+    reordering: Annotated[Reordering | None, Since(minor=1)] = None
 
 
 class PartSummary(Contract):

@@ -33,7 +33,7 @@ _FIELDS = {
         "JobRecord": "origin: Annotated[str, Since(minor=1)] = ''",
     },
     "rankmill/contract/plan.py": {"ShardSpec": "hint: Annotated[str, Since(minor=1)] = ''"},
-    "rankmill/contract/results.py": {"ShardReport": "joules: Annotated[int, Since(minor=1)] = 0"},
+    "rankmill/contract/results.py": {"ShardReport": "joules: Annotated[int, Since(minor=2)] = 0"},
 }
 _SET = {
     "producer/jobs/check.py": ("JobRecord(", "origin='x'"),

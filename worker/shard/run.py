@@ -24,6 +24,7 @@ from worker.models import release
 from worker.shard.part import activate, write_part
 from worker.shard.reader import owned_rows
 from worker.shard.rejects import write_rejected
+from worker.shard.reordering import RankedRows, summarize
 from worker.shard.reuse import write_scores
 from worker.shard.score import Scored, ShardWork, Window, score_rows
 
@@ -57,9 +58,7 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
         # After the part, since fp32 may take longer than the shard.
         with device_errors():
             agreement, no_agreement = _agreement(job, shard, work, scored.rejected)
-    empty = np.empty(0, dtype=np.float32)
-    scores = activate(np.concatenate([empty, *scored.logits]), scoring.activation)
-    lengths = np.concatenate([empty, *scored.lengths])
+    ranked = _ranked(scored, scoring.activation)
     report = ShardReport(
         job_id=job.job_id,
         shard_index=index,
@@ -84,13 +83,33 @@ def run_shard(job: Job, shard: ShardSpec, work: ShardWork) -> ShardReport:
         n_duplicates=scored.n_duplicates,
         n_deaths=work.n_deaths,
         n_retries=work.n_retries,
-        scores=score_histogram(scores, scoring.activation),
-        lengths=length_histogram(lengths, scoring.max_length),
+        scores=score_histogram(ranked.scores, scoring.activation),
+        lengths=length_histogram(ranked.lengths, scoring.max_length),
+        logits=score_histogram(ranked.logits, "none"),
+        reordering=summarize(ranked),
         n_reused=scored.n_reused,
         no_reuse=scored.no_reuse,
     )
     work.guard()
     return job.output.commit(report)
+
+
+def _ranked(scored: Scored, activation: str) -> RankedRows:
+    """Return the scored rows of a shard as arrays, which may be empty."""
+
+    def joined(pieces: list[np.ndarray], kind: type[np.generic]) -> np.ndarray:
+        return np.concatenate([np.empty(0, kind), *pieces], dtype=kind)
+
+    logits = joined(scored.logits, np.float32)
+    return RankedRows(
+        groups=joined(scored.groups, np.int64),
+        rows=joined(scored.rows, np.int64),
+        logits=logits,
+        scores=activate(logits, activation),
+        lengths=joined(scored.lengths, np.int64),
+        truncated=joined(scored.truncated, np.bool_),
+        first_scores=joined(scored.first_scores, np.float64) if scored.first_scores else None,
+    )
 
 
 def _write_others(job: Job, shard_index: int, scored: Scored) -> storage.Published | None:

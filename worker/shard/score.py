@@ -15,6 +15,7 @@ from rankmill.contract.reuse import unpack
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
 from rankmill.output.output import Job
+from rankmill.tables.first_stage import SCORE, first_scores, order_before
 from rankmill.tables.hashed_pairs import hashed_pairs
 from rankmill.tables.pair_hash import PAIR_HASH_COLUMN
 from rankmill.tables.titles import scored_documents, title_lengths
@@ -79,6 +80,9 @@ class Scored:
         logits: float32, a piece for each window, of the rows of `kept`.
         groups: int64, the query groups of these rows.
         lengths: int32, the tokens of these rows, or of their passages on average.
+        rows: int64, the numbers of these rows.
+        truncated: bool, whether the texts of these rows were cut.
+        first_scores: float64, the first stage's scores of these rows, where the input has them.
         rejected: row number to reason.
     """
 
@@ -89,6 +93,9 @@ class Scored:
     logits: list[np.ndarray] = field(default_factory=list)
     groups: list[np.ndarray] = field(default_factory=list)
     lengths: list[np.ndarray] = field(default_factory=list)
+    rows: list[np.ndarray] = field(default_factory=list)
+    truncated: list[np.ndarray] = field(default_factory=list)
+    first_scores: list[np.ndarray] = field(default_factory=list)
     rejected: dict[int, str] = field(default_factory=dict)
     n_rows: int = 0
     n_tokens: int = 0
@@ -211,6 +218,7 @@ class _Attempt:
         self.waiting: deque[Window] = deque()
         self._job, self._shard, self._work = job, shard, work
         self._columns = job.plan.columns
+        self._has_first_scores = order_before(job.plan.schema) == "score"
         self._known, self._unfit = known, unfit
         self._scored = Scored(
             kept=Spill(stack, work.scratch),
@@ -244,6 +252,7 @@ class _Attempt:
         """Read the shard's rows in windows, set the bad ones aside and yield the others' pairs."""
         columns, suspects = self._columns, self._work.suspects
         names = [*columns.texts, *columns.kept, *filter(None, [columns.doc_id])]
+        names += [SCORE] if self._has_first_scores else []
         stretch, is_first = self._known.stretch, True
         for owned in owned_rows(
             self._job, self._shard, names, stretch * self._work.window_pairs, self._work.reader
@@ -303,6 +312,10 @@ class _Attempt:
         if scores.passages is not None:
             lengths = lengths // np.maximum(1, scores.passages.n_passages[finite])
         scored.lengths.append(lengths)
+        scored.rows.append(rows.first_row + good[finite])
+        scored.truncated.append(scores.truncated[finite])
+        if self._has_first_scores:
+            scored.first_scores.append(first_scores(rows.table)[good[finite]])
         scored.n_rows += rows.table.num_rows
         scored.n_tokens += int(scores.n_tokens.sum())
         scored.n_truncated += int(scores.truncated[finite].sum())

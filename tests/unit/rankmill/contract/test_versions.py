@@ -71,7 +71,27 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
     Plan: stored("plan.json"),
     ShardSpec: SHARD,
     ShardMessage: {"shard": SHARD},
-    ShardReport: stored("shards/00000.json"),
+    ShardReport: {
+        **stored("shards/00000.json"),
+        **{"minor": 1, "logits": {"width": 0.5, "first": -3, "counts": [1, 0, 2]}},
+        "reordering": {
+            **{"first_stage": "score", "n_queries": 2, "n_new_first": 1, "correlations": -0.5},
+            **{"n_deep": 1, "n_new": 3},
+            "by_rank": {"n_rows": [2, 1], "logits": [1.5, -2.0], "squares": [1.25, 4.0]},
+            "slices": [
+                {
+                    **{"max_tokens": 64, "truncated": False, "n_rows": 3},
+                    **{"n_first": 1, "n_deep": 2, "logits": -0.5},
+                }
+            ],
+            "moved": [
+                {
+                    **{"movement": 1.5, "n_rows": 2},
+                    "rows": [{"row": 7, "before": 2, "after": 1, "score": 0.5}],
+                }
+            ],
+        },
+    },
     Manifest: {**stored("manifest.json"), "reuse": REUSE, "agreement": AGREEMENT},
     Times: {"job_id": "j", "started_at": AT, "ended_at": AT, "covered_s": 1.5},
     End: {"file": "cancelled.json", "content": "{}"},
