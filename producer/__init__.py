@@ -1,4 +1,4 @@
-"""The submitting side, and its Python calls: `from producer import submit`.
+"""The submitting side, and its Python calls: `from producer import rerank`.
 
 The calls are imported when they are first asked for, so that a submodule stays light.
 """
@@ -9,19 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from producer.calls.job import Job, find_job
+    from producer.calls.launch import run, submit, submit_spec
+    from producer.calls.measuring import diff, estimate, evaluate
     from producer.calls.reranking import free_model, rerank
-    from producer.estimates.estimate import estimate
     from producer.inspection.comparison import compare_models
     from producer.inspection.model_check import check_model
     from producer.jobs.control import cancel, resume, retry_rejects
-    from producer.jobs.handle import JobHandle, find_job
+    from producer.jobs.handle import JobHandle
     from producer.jobs.listing import list_jobs
     from producer.jobs.status import JobStatus
-    from producer.jobs.submit import submit, submit_spec
-    from producer.quality.drift.diff import diff
-    from producer.quality.evaluate import evaluate
 
 __all__ = [
+    "Job",
     "JobHandle",
     "JobStatus",
     "cancel",
@@ -36,27 +36,30 @@ __all__ = [
     "rerank",
     "resume",
     "retry_rejects",
+    "run",
     "submit",
     "submit_spec",
 ]
 
 _MODULES = {
+    "Job": "producer.calls.job",
     "JobHandle": "producer.jobs.handle",
     "JobStatus": "producer.jobs.status",
     "cancel": "producer.jobs.control",
     "check_model": "producer.inspection.model_check",
     "compare_models": "producer.inspection.comparison",
-    "diff": "producer.quality.drift.diff",
-    "estimate": "producer.estimates.estimate",
-    "evaluate": "producer.quality.evaluate",
-    "find_job": "producer.jobs.handle",
+    "diff": "producer.calls.measuring",
+    "estimate": "producer.calls.measuring",
+    "evaluate": "producer.calls.measuring",
+    "find_job": "producer.calls.job",
     "free_model": "producer.calls.reranking",
     "list_jobs": "producer.jobs.listing",
     "rerank": "producer.calls.reranking",
     "resume": "producer.jobs.control",
     "retry_rejects": "producer.jobs.control",
-    "submit": "producer.jobs.submit",
-    "submit_spec": "producer.jobs.submit",
+    "run": "producer.calls.launch",
+    "submit": "producer.calls.launch",
+    "submit_spec": "producer.calls.launch",
 }
 
 if not TYPE_CHECKING:  # a type checker must refuse names that do not exist

@@ -25,12 +25,12 @@ from producer.calls.bar import Show, progress_bar
 from producer.calls.frames import frame_of
 from producer.calls.in_process import is_used, scoring
 from producer.calls.keywords import JobKeywords, in_python, options_of
+from producer.calls.launch import on_device
 from producer.jobs.check import check
 from producer.jobs.prepare_job import plan_of
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import Plan
 from rankmill.contract.results import Manifest
-from rankmill.devices.choice import check_device
 from rankmill.errors import InputError
 from rankmill.models.locate import locate_model
 from rankmill.models.names import is_null_model
@@ -119,12 +119,7 @@ def _variables(folder: Path, device: str | None) -> Iterator[None]:
     prefixes = settings().allowed_prefixes
     if prefixes is not None:
         changes["RANKMILL_ALLOWED_PREFIXES"] = ",".join((*prefixes, str(folder)))
-    if device is not None:
-        try:
-            changes["RANKMILL_DEVICE"] = check_device(device)
-        except ValueError as error:
-            raise InputError(f"device {error}") from None
-    with with_variables(changes):
+    with with_variables(changes), on_device(device):
         yield
 
 

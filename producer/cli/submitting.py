@@ -13,12 +13,7 @@ from producer.cli.following import finish, follow, say_already_done
 from producer.cli.options import DeviceFlag, JsonFlag, PriceFlag, positive, takes_job
 from producer.estimates.estimate import SAMPLE_PAIRS
 from producer.estimates.estimate import estimate as estimated
-from producer.jobs import control
-from producer.jobs.local_run import run_locally
 from rankmill.contract.job import JobOptions, JobSpec
-from rankmill.models.locate import locate_model
-from rankmill.models.names import is_null_model
-from rankmill.models.scoring_settings import check_lengths
 
 OverwriteFlag = Annotated[
     bool,
@@ -41,21 +36,12 @@ def run(
 
     Starts a private Redis and a worker per device, and stops them at the end.
     """
-    from producer.jobs.check import check
-    from producer.jobs.submit import submit_checked
+    from producer.jobs.run_job import run_job
 
-    job = check(spec)  # bad input is reported before anything is started
-    if not is_null_model(spec.model_id):
-        folder = locate_model(spec.model_id, spec.model_revision, has_template=spec.has_template)
-        check_lengths(spec, folder)
-    control.check_not_elsewhere(job.output)
-    before = job.output.read_manifest()
-    handle, status = run_locally(
-        lambda hold: submit_checked(job, overwrite=overwrite, hold=hold), follow, warn
-    )
-    if before is not None and handle.output.read_manifest() == before and status.state.is_success:
+    done = run_job(spec, overwrite=overwrite, follow=follow, say=warn)
+    if done.was_done:
         say_already_done()
-    finish(handle, status, as_json, with_preview=True)
+    finish(done.handle, done.status, as_json, with_preview=True)
 
 
 @takes_job

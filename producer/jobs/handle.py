@@ -108,13 +108,20 @@ class JobHandle:
             JobFailed: it failed or was cancelled.
             TimeoutError: it did not end in time. It continues.
         """
+        *_, last = self.watch_for(timeout_s)
+        return succeeded(last)
+
+    def watch_for(self, timeout_s: float | None) -> Iterator[JobStatus]:
+        """Yield the status as `watch` does, for at most `timeout_s` seconds.
+
+        Raises:
+            TimeoutError: the job did not end in time. It continues.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for status in self.watch():
-            if status.state.is_final:
-                return succeeded(status)
-            if deadline and time.monotonic() > deadline:
+            yield status
+            if deadline and time.monotonic() > deadline and not status.state.is_final:
                 raise TimeoutError(f"job {self.job_id} is {status.state} after {timeout_s} s")
-        return status
 
 
 def find_job(name: str) -> JobHandle:

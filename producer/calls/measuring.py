@@ -1,0 +1,140 @@
+"""Measure jobs: what one would cost, how well one ranks, what changed between two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Unpack
+
+from producer.calls.job import find_job
+from producer.calls.keywords import JobKeywords, Place, in_python, options_of
+from producer.estimates import estimate as estimates
+from producer.estimates.estimate import SAMPLE_PAIRS, Estimate
+from producer.jobs.handle import JobHandle
+from producer.quality import evaluate as evaluation
+from producer.quality.drift import diff as differences
+from producer.quality.drift.gate import Gate, parse
+from producer.quality.evaluate import Evaluation
+from producer.quality.qrels import Qrels, read_qrels
+from rankmill.contract.drift import Drift
+from rankmill.contract.job import JobOptions
+from rankmill.errors import InputError
+from rankmill.output.output import Output
+
+Result = JobHandle | Output | Place
+
+
+def estimate(
+    input_uri: Place | JobOptions,
+    *,
+    sample: int = SAMPLE_PAIRS,
+    calibrate: bool = True,
+    pairs_per_s: float | None = None,
+    price_per_hour: float | None = None,
+    devices: int | None = None,
+    device: str | None = None,
+    **options: Unpack[JobKeywords],
+) -> Estimate:
+    """Estimate a job's rows, tokens, time and cost from a sample; write nothing.
+
+    Args:
+        input_uri: the input, or the options of a job with it.
+        sample: rows to sample.
+        calibrate: measure the rate of a device, for about ten seconds.
+        pairs_per_s: the known rate of a device, which is then not measured.
+        price_per_hour: of a device, for the cost.
+        devices: how many will score; None for those of this machine.
+        device: where to measure; None for that of the settings.
+        options: job options by the names of the flags.
+
+    Raises:
+        InputError: bad input or options, or a model that cannot be loaded.
+    """
+    with in_python():
+        if isinstance(input_uri, JobOptions):
+            wanted = input_uri
+        else:
+            own = (*("sample", "calibrate", "pairs_per_s", "price_per_hour"), "devices", "device")
+            places = {"input_uri": input_uri}
+            wanted = options_of(JobOptions, "estimate", places, options, own)
+        if sample < 1:
+            raise InputError(f"estimate(): sample {sample} must be 1 or more")
+        return estimates.estimate(
+            wanted,
+            n_sample=sample,
+            device=device,
+            n_devices=devices,
+            pairs_per_s=pairs_per_s,
+            calibrate=calibrate,
+            price_per_hour=price_per_hour,
+        )
+
+
+def evaluate(job: Result, qrels: Qrels | Place, *, recall_at: Sequence[int] = (100,)) -> Evaluation:
+    """Compare the order of a finished job's input with that of its result, by judgments.
+
+    Args:
+        job: the job, its output folder, or its id.
+        qrels: the judgments: a file, or grades by document id by query id.
+        recall_at: the cutoffs of recall, each at least 1.
+
+    Raises:
+        InputError: the job is not finished or has no ids, the judgments cannot be read or have none
+            of its queries, or ir-measures is not installed.
+        JobUnknown: there is no such job.
+    """
+    with in_python():
+        return evaluation.evaluate(output_of(job), judgments(qrels), recall_at)
+
+
+def diff(
+    old: Result,
+    new: Result,
+    *,
+    k: int | Sequence[int] = 10,
+    fail_if: Sequence[str | Gate] = (),
+    qrels: Qrels | Place | None = None,
+    n_queries: int = 5,
+) -> Drift:
+    """Measure what changed from one finished job's result to another's, and check the gates.
+
+    Args:
+        old: the earlier job, its output folder, or its id.
+        new: the later one.
+        k: places for churn and nDCG, each at least 1; those of the gates are added.
+        fail_if: bounds such as `churn@10>0.3`; `gate.passed` of the result says whether they hold.
+        qrels: judgments, to measure nDCG.
+        n_queries: how many of the most changed queries to show.
+
+    Raises:
+        InputError: a job has not succeeded, the two have no common ids or texts, or judgments name
+            none of the queries.
+        JobUnknown: there is no such job.
+    """
+    with in_python():
+        return differences.diff(
+            output_of(old),
+            output_of(new),
+            ks=[k] if isinstance(k, int) else k,
+            gates=[parse(gate) if isinstance(gate, str) else gate for gate in fail_if],
+            qrels=None if qrels is None else judgments(qrels),
+            n_queries=n_queries,
+        )
+
+
+def output_of(job: Result) -> Output:
+    """Return the output folder of a job.
+
+    Raises:
+        JobUnknown: there is no such job.
+    """
+    if isinstance(job, Output):
+        return job
+    if isinstance(job, JobHandle):
+        return job.output
+    return find_job(os.fspath(job)).output
+
+
+def judgments(qrels: Qrels | Place) -> Qrels:
+    """Return judgments as they are, or those of a file."""
+    return qrels if isinstance(qrels, dict) else read_qrels(os.fspath(qrels))
