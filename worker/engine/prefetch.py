@@ -1,4 +1,4 @@
-"""Make the items of an iterable ahead, in a background thread."""
+"""Make the items of an iterable ahead, in background threads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 THREAD = "reading-ahead"
 
@@ -91,4 +92,99 @@ class _Shelf(Generic[_Item]):
         with self._changed:
             self._is_closed = True
             self._items.clear()
+            self._changed.notify_all()
+
+
+class MadeAhead(Generic[_Made]):
+    """What a function makes of items, in their order, several at a time.
+
+    The items are taken one after the other. An error of an item is raised in its place, after
+    those before it. The threads have ended when `close` returns.
+    """
+
+    def __init__(
+        self, make: Callable[[_Item], _Made], items: Iterable[_Item], n_threads: int = 1
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            make: called in several threads at once where `n_threads` is not 1.
+            items: at most `n_threads` + 1 of them are being made or wait.
+            n_threads: items that are made at the same time.
+        """
+        source = iter(items)
+        self._most = n_threads + 1
+        self._made: dict[int, _Made | _Done] = {}
+        self._n_begun = self._n_taken = 0
+        self._is_over = False
+        self._changed = threading.Condition()
+        taking = threading.Lock()
+
+        def fill() -> None:
+            while True:
+                with taking:
+                    number = self._begin()
+                    if number is None:
+                        return
+                    try:
+                        item = next(source)
+                    except BaseException as error:
+                        is_end = isinstance(error, StopIteration)
+                        return self._put(number, _Done(None if is_end else error))
+                try:
+                    made = make(item)
+                except BaseException as error:
+                    return self._put(number, _Done(error))
+                self._put(number, made)
+
+        self._threads = [
+            threading.Thread(target=fill, name=THREAD, daemon=True) for _ in range(n_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __iter__(self) -> MadeAhead[_Made]:
+        return self
+
+    def __next__(self) -> _Made:
+        with self._changed:
+            self._changed.wait_for(lambda: self._n_taken in self._made)
+            made = self._made[self._n_taken]
+            if not isinstance(made, _Done):
+                del self._made[self._n_taken]
+                self._n_taken += 1
+                self._changed.notify_all()
+                return made
+        raise made.error or StopIteration
+
+    def is_ready(self) -> bool:
+        """Return whether the next item, its error or the end is there."""
+        with self._changed:
+            return self._n_taken in self._made
+
+    def close(self) -> None:
+        """End the threads, and drop what was made."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._made.clear()
+
+    def _begin(self) -> int | None:
+        """Wait for room and return the number of the next item; None if no more are wanted."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_over or self._n_begun - self._n_taken < self._most
+            )
+            if self._is_over:
+                return None
+            self._n_begun += 1
+            return self._n_begun - 1
+
+    def _put(self, number: int, made: _Made | _Done) -> None:
+        """Put what was made of an item in its place; after the end, nothing more is begun."""
+        with self._changed:
+            self._made[number] = made
+            self._is_over = self._is_over or isinstance(made, _Done)
             self._changed.notify_all()

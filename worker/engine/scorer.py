@@ -35,14 +35,14 @@ from worker.engine.device.faults import (
     first_line,
 )
 from worker.engine.device.memory import PAUSES_S, default_budget, release
-from worker.engine.device.runner import PairTooLargeError, Runner
+from worker.engine.device.runner import Launched, PairTooLargeError, Runner
 from worker.engine.encoding.encoder import Encoder, encoder_for, pair_length
 from worker.engine.encoding.shared_prefix import SharingEncoder
 from worker.engine.families.loader import PathName, check_scoring
 from worker.engine.folder.model_folder import Activation, ModelFolder
 from worker.engine.kernels.layers import Forward
 from worker.engine.kernels.precision import Precision, Resolved, resolve_precision
-from worker.engine.prefetch import ahead
+from worker.engine.prefetch import MadeAhead
 from worker.engine.resident import ResidentModel
 from worker.engine.stats import BatchRun, OnBatch, ScorerStats, ignore_batch
 from worker.engine.values import PairWindow, WindowScores
@@ -238,7 +238,7 @@ class Scorer:
         return self._runner.max_batch_tokens
 
     def score(self, windows: Iterable[PairWindow]) -> Iterator[WindowScores]:
-        """Yield the scores of each window in order; one or two windows are tokenized ahead.
+        """Yield the scores of each window in order; windows are tokenized ahead.
 
         Raises:
             PairTooLargeError: one pair alone exhausts the device's memory.
@@ -246,7 +246,7 @@ class Scorer:
             DeviceFaultError: the device has failed.
             ForwardError: the model's forward failed by itself.
         """
-        return self.score_encoded(map(self._encoder.encode, windows))
+        return self._scored(MadeAhead(self._encoder.encode, windows))
 
     def score_encoded(
         self, windows: Iterable[EncodedWindow]
@@ -256,16 +256,40 @@ class Scorer:
         Raises:
             PairTooLargeError, DeviceFullError, DeviceFaultError, ForwardError: as `score`.
         """
-        mark = asked = time.perf_counter()
-        with closing(ahead(windows)) as encoded:
-            for window in encoded:
-                ready = time.perf_counter()
-                scores = self._score_encoded(window)
+        return self._scored(MadeAhead(lambda window: window, windows))
+
+    def _scored(self, encoded: MadeAhead[EncodedWindow]) -> Generator[WindowScores, None, None]:
+        """Score windows so that the device has the next one's first batch before it ends one.
+
+        An error of that batch is raised after the scores of the window before.
+        """
+        launched: Launched | None = None
+        failure: Exception | None = None
+        mark = time.perf_counter()
+        with closing(encoded), closing(self._runner):
+            while failure is None:
+                starved_s = 0.0
+                if launched is None:
+                    asked = time.perf_counter()
+                    window = next(encoded, None)
+                    starved_s = time.perf_counter() - asked
+                    if window is None:
+                        return
+                    launched = self._start(window)
+                self._runner.launch(launched)
+                following: Launched | None = None
+                if self._runner.runs_later and encoded.is_ready():
+                    try:
+                        window = next(encoded, None)
+                        following = None if window is None else self._start(window)
+                    except Exception as error:
+                        failure = error
+                scores = self._collect(launched)
                 now = time.perf_counter()
-                self._count(window, now - mark, ready - asked)
-                mark = now
+                self._count(launched.window, now - mark, starved_s)
+                mark, launched = now, following
                 yield scores
-                asked = time.perf_counter()
+            raise failure
 
     def agreement(self, window: PairWindow) -> Agreement:
         """Compare this precision's ranking of the window's pairs with that of fp32.
@@ -280,7 +304,9 @@ class Scorer:
     def compare(self, queries: Sequence[str], encoded: EncodedWindow) -> Agreement:
         """Return the `agreement` of an encoded window; `queries` has the query of each row."""
         pairs = np.arange(len(encoded.lengths))
-        reduced = self._score_encoded(encoded).logits
+        launched = self._start(encoded)
+        self._runner.launch(launched)
+        reduced = self._collect(launched).logits
         exact = self._in_fp32(encoded, pairs, None)[encoded.pair_of_row] / self._divide_by
         release(self.info.device)
         return measure_agreement(queries, reduced, exact)
@@ -301,8 +327,12 @@ class Scorer:
         except ForwardError:
             pass  # the model refuses the batch: the device works
 
-    def _score_encoded(self, window: EncodedWindow) -> WindowScores:
-        logits = self._runner.logits(window, np.arange(len(window.lengths)))
+    def _start(self, window: EncodedWindow) -> Launched:
+        return self._runner.start(window, np.arange(len(window.lengths)))
+
+    def _collect(self, launched: Launched) -> WindowScores:
+        """Return the scores of a window whose batches are launched."""
+        window, logits = launched.window, self._runner.collect(launched)
         broken = np.flatnonzero(~np.isfinite(logits))
         if len(broken) and self.info.precision != "fp32" and self._no_rescue is None:
             try:

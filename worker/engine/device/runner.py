@@ -1,4 +1,8 @@
-"""Run batches on the device: launch without waiting, fetch results one batch late."""
+"""Run batches on the device: launch without waiting, fetch results one batch late.
+
+The batch that is late may be the last of a window when the next window begins, so that the device
+has work between two windows.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,11 +50,29 @@ class PairTooLargeError(RuntimeError):
         self.n_tokens = n_tokens
 
 
+@dataclass
+class Launched:
+    """Some pairs of a window on their way through the device.
+
+    Attributes:
+        window: the encoded pairs.
+        pairs: int64, indices into the window.
+        waiting: the pairs of each batch that is not launched.
+        out: float32, the logits that have arrived, by pair of the window.
+    """
+
+    window: EncodedWindow
+    pairs: np.ndarray
+    waiting: deque[np.ndarray]
+    out: np.ndarray
+
+
 class Runner:
     """A forward with its device, its batch budget and its answer to a full device.
 
     Attributes:
         busy_s: seconds the device has spent in forwards.
+        runs_later: whether a launched batch runs while the caller goes on.
     """
 
     def __init__(
@@ -75,12 +98,14 @@ class Runner:
         self._forward = forward
         self._device = device
         self._cut = cut
-        self._launch = _CudaRun if _is_cuda(device) else _CpuRun
+        self.runs_later = _is_cuda(device)
+        self._launch = _CudaRun if self.runs_later else _CpuRun
         self._budget = BatchBudget(max_batch_tokens)
         self._on_batch = on_batch
         self._pauses_s = pauses_s
         self._longest_fit = 0
         self._shortest_misfit: float = math.inf
+        self._late: tuple[Launched, _Run] | None = None
         self.busy_s = 0.0
 
     @property
@@ -88,7 +113,6 @@ class Runner:
         """The present budget of a batch in tokens."""
         return self._budget.max_tokens
 
-    @torch.inference_mode()
     def logits(self, window: EncodedWindow, pairs: np.ndarray) -> np.ndarray:
         """Return the float32 logits of some distinct pairs of the window, in their order.
 
@@ -98,36 +122,76 @@ class Runner:
             DeviceFaultError: the device has failed.
             ForwardError: the model's forward failed by itself.
         """
+        launched = self.start(window, pairs)
+        self.launch(launched)
+        return self.collect(launched)
+
+    def start(self, window: EncodedWindow, pairs: np.ndarray) -> Launched:
+        """Launch the first batch of some pairs, then collect what is late of the pairs before.
+
+        Where it raises, the pairs before can still be collected.
+
+        Raises:
+            PairTooLargeError, DeviceFullError, DeviceFaultError, ForwardError: as `logits`.
+        """
         out = np.empty(len(window.lengths), dtype=np.float32)
-        waiting = deque(self._batches(window, pairs))
-        late: _Run | None = None
-        n_pauses = 0
-        while waiting:
-            batch_pairs = waiting.popleft()
-            started = self._try(window, batch_pairs)
-            self._collect(window, late, out)
-            late = None
-            if isinstance(started, str):  # nothing holds the activations now
-                release(self._device)
-                if len(batch_pairs) > 1:
-                    self._budget.halve(window.n_computed(batch_pairs))
-                else:
-                    self._wait(window, batch_pairs, n_pauses, started)
-                    n_pauses += 1
-                rest = np.concatenate([batch_pairs, *waiting])
-                waiting = deque(self._batches(window, rest))
-                continue
-            late = started
-            n_pauses = 0
-            longest = int(window.lengths[batch_pairs].max())
-            self._longest_fit = max(self._longest_fit, longest)
-            if self._budget.count_fitting() and waiting:
-                waiting = deque(self._batches(window, np.concatenate(list(waiting))))
-        self._collect(window, late, out)
-        logits: np.ndarray = out[pairs]
+        launched = Launched(window, pairs, deque(self._batches(window, pairs)), out)
+        if launched.waiting:
+            self._launch_next(launched)
+        return launched
+
+    def launch(self, launched: Launched) -> None:
+        """Launch the other batches; each is collected when the next one is launched.
+
+        Raises:
+            PairTooLargeError, DeviceFullError, DeviceFaultError, ForwardError: as `logits`.
+        """
+        while launched.waiting:
+            self._launch_next(launched)
+
+    def collect(self, launched: Launched) -> np.ndarray:
+        """Wait for the last batch and return the logits, in the order of the pairs.
+
+        Raises:
+            DeviceFaultError, ForwardError: as `logits`.
+        """
+        if self._late is not None and self._late[0] is launched:
+            self._collect_late()
+        logits: np.ndarray = launched.out[launched.pairs]
         return logits
 
+    def close(self) -> None:
+        """Forget a late batch that nobody collects; the runner can be used again."""
+        self._late = None
+
     @torch.inference_mode()
+    def _launch_next(self, launched: Launched) -> None:
+        """Launch the next batch, in smaller ones where the device is full."""
+        window, n_pauses = launched.window, 0
+        while True:
+            pairs = launched.waiting.popleft()
+            started = self._try(window, pairs)
+            self._collect_late()
+            if not isinstance(started, str):
+                break
+            release(self._device)  # nothing holds the activations now
+            if len(pairs) > 1:
+                self._budget.halve(window.n_computed(pairs))
+            else:
+                self._wait(window, pairs, n_pauses, started)
+                n_pauses += 1
+            self._cut_again(launched, pairs)
+        self._late = launched, started
+        self._longest_fit = max(self._longest_fit, int(window.lengths[pairs].max()))
+        if self._budget.count_fitting():
+            self._cut_again(launched)
+
+    def _cut_again(self, launched: Launched, *more: np.ndarray) -> None:
+        """Cut what is not launched into batches of the present budget."""
+        rest = [*more, *launched.waiting]
+        if rest:
+            launched.waiting = deque(self._batches(launched.window, np.concatenate(rest)))
+
     def prove(self, length: int) -> None:
         """Run a full batch of pairs of a length on the device.
 
@@ -150,13 +214,14 @@ class Runner:
         except DeviceFullError as error:
             return str(error)
 
-    def _collect(self, window: EncodedWindow, run: _Run | None, out: np.ndarray) -> None:
-        if run is None:
+    def _collect_late(self) -> None:
+        if self._late is None:
             return
+        (launched, run), self._late = self._late, None
         with _faults(), self._current_device():
-            out[run.pairs] = run.result()
+            launched.out[run.pairs] = run.result()
         self.busy_s += run.busy_s
-        n_tokens = window.n_computed(run.pairs)
+        n_tokens = launched.window.n_computed(run.pairs)
         self._on_batch(BatchRun(len(run.pairs), n_tokens, self.max_batch_tokens, run.busy_s))
 
     def _wait(self, window: EncodedWindow, pairs: np.ndarray, n_pauses: int, message: str) -> None:

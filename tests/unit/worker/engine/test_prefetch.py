@@ -1,4 +1,4 @@
-"""Items made ahead wait in bounded memory, and no thread is left behind."""
+"""Items made ahead come in order, wait in bounded memory, and no thread is left behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from worker.engine.prefetch import THREAD, ahead
+from worker.engine.prefetch import THREAD, MadeAhead, ahead
 
 
 class _Counted:
@@ -57,6 +57,67 @@ def test_closing_the_generator_ends_the_thread() -> None:
     next(made)
     made.close()
     assert not _threads() and items.n_made < 1000
+
+
+def test_items_made_in_several_threads_come_in_order_and_at_the_same_time() -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def make(item: int) -> int:
+        both.wait()  # passes only where two items are made at once
+        time.sleep(0.002 * (item % 2 == 0))  # the later one is finished first
+        return item * item
+
+    made = MadeAhead(make, range(20), n_threads=2)
+    assert list(made) == [item * item for item in range(20)]
+    assert list(made) == []
+    made.close()
+    assert not _threads()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_one_item_more_than_there_are_threads_is_made_or_waits(n_threads: int) -> None:
+    items = _Counted(40)
+    made = MadeAhead(lambda item: item, items, n_threads)
+    for n in range(30):
+        items.n_requested = n + 1
+        assert next(made) == n
+        _wait_for(lambda: items.n_made == items.n_requested + n_threads + 1)
+    assert made.is_ready()
+    made.close()
+    assert items.most_ahead == n_threads + 1 and not _threads()
+
+
+def test_an_error_comes_in_the_place_of_its_item_whichever_thread_is_faster() -> None:
+    failed = threading.Event()
+
+    def make(item: int) -> int:
+        if item == 3:
+            failed.set()
+            raise ValueError("item 3")
+        if item == 2:
+            assert failed.wait(30)
+        return item
+
+    made = MadeAhead(make, range(10), n_threads=2)
+    assert [next(made) for _ in range(3)] == [0, 1, 2]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="item 3"):
+            next(made)
+    made.close()
+    assert not _threads()
+
+
+def test_an_error_of_the_source_comes_after_the_items_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise OSError("no more")
+
+    made = MadeAhead(lambda item: item, items(), n_threads=2)
+    assert [next(made) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="no more"):
+        next(made)
+    made.close()
+    assert not _threads()
 
 
 def _threads() -> list[str]:
