@@ -79,7 +79,7 @@ _COMMANDS = (
     (following.cancel, "cancel scored/"),
     (following.resume, "resume scored/"),
     (following.retry_rejects, "retry-rejects scored/"),
-    (following.report, "report scored/"),
+    (following.report, "report scored/ --qrels judgments.qrels"),
     (following.jobs, "jobs"),
     (judging.evaluate_job, "eval scored/ --qrels judgments.qrels"),
     (judging.compare_jobs, 'diff monday/ tuesday/ --fail-if "churn@10>0.3"'),

@@ -12,7 +12,7 @@ import typer
 from producer.cli.console import Console, say, stderr, warn
 from producer.cli.fact_lines import count_text
 from producer.cli.job_view import jobs_table, preview_table, result_facts, status_facts
-from producer.cli.options import DeviceFlag, JobArgument, JsonFlag
+from producer.cli.options import DeviceFlag, JobArgument, JsonFlag, PriceFlag
 from producer.cli.progress import show_progress
 from producer.jobs import control
 from producer.jobs.handle import JobHandle, find_job
@@ -20,10 +20,10 @@ from producer.jobs.listing import list_jobs, list_local_jobs
 from producer.jobs.preview import preview
 from producer.jobs.status import JobStatus, succeeded
 from producer.jobs.submit import check_reject_rate
+from producer.quality.job_page import write_page
 from rankmill import storage
 from rankmill.errors import BrokerUnavailable
 from rankmill.output.local_run import Hold
-from rankmill.report import write_report
 from rankmill.settings import settings
 
 PlaceFlag = Annotated[
@@ -119,12 +119,25 @@ def retry_rejects(
         print(f"{handle.job_id}: {count_text(n_shards, 'shard')} {are} run again")
 
 
-def report(job: JobArgument, as_json: JsonFlag = False) -> None:
+def report(
+    job: JobArgument,
+    qrels: Annotated[
+        str | None, typer.Option("--qrels", help="Judgments, to show nDCG before and after")
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option("--compare", metavar="JOB", help="Earlier job, to show both side by side"),
+    ] = None,
+    price_per_hour: PriceFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Write a job's HTML report again.
 
     Works for finished and unfinished jobs. Prints the path of the page.
     """
-    place = write_report(find_job(job).output)
+    output = find_job(job).output
+    old = find_job(compare).output if compare is not None else None
+    place = write_page(output, qrels=qrels, compare=old, price_per_hour=price_per_hour)
     print(json.dumps({"report_uri": place}) if as_json else place)
 
 

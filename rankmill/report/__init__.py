@@ -9,6 +9,7 @@ from rankmill.contract.results import Manifest, ShardReport
 from rankmill.errors import InputError
 from rankmill.logs import get_logger
 from rankmill.output.output import Output
+from rankmill.report.extras import Extras
 from rankmill.report.gather import gather
 
 log = get_logger(__name__)
@@ -18,6 +19,7 @@ def write_report(
     output: Output,
     reports: Iterable[ShardReport] | None = None,
     manifest: Manifest | None = None,
+    extras: Extras | None = None,
 ) -> str:
     """Write the page of a job from its output, finished or not, and return the page's URI.
 
@@ -25,6 +27,7 @@ def write_report(
         output: the job's output folder.
         reports: the job's shard reports, if the caller has them; each is read once.
         manifest: of a job that is about to be marked as done.
+        extras: judgments, an earlier run and a price, for this page.
 
     Raises:
         JobUnknown: no job was submitted there.
@@ -39,7 +42,8 @@ def write_report(
         raise InputError(f"a report needs {error.name}: pip install 'rankmill[report]'") from error
     if reports is None:
         reports = output.reports(record.job_id)
-    page = render(gather(output, record, reports, manifest or output.read_manifest()))
+    facts = gather(output, record, reports, manifest or output.read_manifest(), extras)
+    page = render(facts)
     storage.write_bytes(output.report_uri, page.encode())
     return output.report_uri
 

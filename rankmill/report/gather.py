@@ -12,6 +12,8 @@ from rankmill.contract.job_state import JobState
 from rankmill.contract.plan import Plan
 from rankmill.contract.results import Failure, Manifest, ShardReport
 from rankmill.output.output import Output
+from rankmill.report.extras import Extras
+from rankmill.report.moved import ShownQuery, shown_queries
 from rankmill.report.rejects import RejectedRow, examples
 from rankmill.report.totals import Tally
 
@@ -23,9 +25,11 @@ class JobFacts:
     Attributes:
         ended_at: the end of the job, else of its last shard; None if not recorded.
         rejected: a few rows of each reason.
+        moved: the queries that moved most, if the input has an order.
         drift: the comparison with an earlier run, if there is one.
     """
 
+    output_uri: str
     record: JobRecord
     state: JobState
     plan: Plan | None
@@ -35,6 +39,14 @@ class JobFacts:
     rejected: dict[str, list[RejectedRow]]
     manifest: Manifest | None
     drift: Drift | None
+    moved: list[ShownQuery]
+    extras: Extras
+
+    @property
+    def cost(self) -> float | None:
+        """The price of the time that devices ran shards; None without a price."""
+        price = self.extras.price_per_hour
+        return None if price is None else price * self.tally.wall_s / 3600
 
     @property
     def wall_s(self) -> float | None:
@@ -49,14 +61,17 @@ def gather(
     record: JobRecord,
     reports: Iterable[ShardReport],
     manifest: Manifest | None,
+    extras: Extras | None = None,
 ) -> JobFacts:
     """Read a job's output; shard reports are added up one by one, and none is kept."""
     tally = Tally()
     for report in reports:
         tally.add(report)
     plan, failure = output.read_plan(), output.read_failure()
-    rejected = {}
+    extras = extras or Extras()
+    rejected, moved = {}, []
     if plan is not None:
+        moved = shown_queries(plan, tally.changes.moved)
         rejected = examples(output, plan.columns, tally.rejecting, tally.rejects)
     if manifest is None:
         state = output.state()
@@ -70,6 +85,7 @@ def gather(
     else:
         ended_at = None if tally.last_at is None else datetime.fromtimestamp(tally.last_at, UTC)
     return JobFacts(
+        output_uri=output.uri,
         record=record,
         state=state,
         plan=plan,
@@ -78,5 +94,7 @@ def gather(
         ended_at=ended_at,
         rejected=rejected,
         manifest=manifest,
-        drift=output.read_drift(),
+        drift=extras.compared.drift if extras.compared else output.read_drift(),
+        moved=moved,
+        extras=extras,
     )

@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from rankmill.contract.job import JobSpec
 from rankmill.contract.job_state import JobState
+from rankmill.report.commands import next_commands
 from rankmill.report.gather import JobFacts
-from rankmill.report.plots import histogram_plot, throughput_plot
+from rankmill.report.plots import histogram_plot, rank_plot, throughput_plot
 
 _MAX_WORKERS = 24
 _SECONDS = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -27,7 +28,7 @@ def render(facts: JobFacts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=_count, share=_share, duration=_duration)
+    environment.filters.update(count=_count, percent="{:.1%}".format)
     badge = "good" if facts.state.is_success else "other"
     if facts.state is JobState.FAILED:
         badge = "bad"
@@ -43,6 +44,10 @@ def render(facts: JobFacts) -> str:
         workers=workers[:_MAX_WORKERS],
         n_more_workers=max(0, len(workers) - _MAX_WORKERS),
         plots=_plots(facts),
+        headline=_headline(facts),
+        has_order=facts.tally.changes.has_order,
+        slices=facts.tally.changes.slices,
+        commands=next_commands(facts),
         has_plots=find_spec("matplotlib") is not None,
     )
 
@@ -52,15 +57,29 @@ def _plots(facts: JobFacts) -> dict[str, Markup]:
     if find_spec("matplotlib") is None:
         return {}
     tally = facts.tally
-    throughput, scores, lengths = tally.throughput(), tally.scores.total(), tally.lengths.total()
+    throughput, lengths = tally.throughput(), tally.lengths.total()
+    logits, scores = tally.logits.total(), tally.scores.total()
+    by_rank = tally.changes.by_rank
     plots: dict[str, Callable[[], str]] = {}
     if throughput is not None:
         plots["throughput"] = lambda: throughput_plot(throughput, list(tally.workers.values()))
-    if scores is not None:
-        plots["scores"] = lambda: histogram_plot("scores", "Scores", "score", scores)
+    if logits is not None:
+        plots["logits"] = lambda: histogram_plot("logits", "Logits", "logit", logits, log=True)
+    elif scores is not None:  # of an earlier release
+        plots["scores"] = lambda: histogram_plot("scores", "Scores", "score", scores, log=True)
+    if len(by_rank) > 1:
+        plots["ranks"] = lambda: rank_plot("ranks", by_rank)
     if lengths is not None:
         plots["lengths"] = lambda: histogram_plot("lengths", "Lengths", "tokens a pair", lengths)
     return {name: Markup(draw()) for name, draw in plots.items()}
+
+
+def _headline(facts: JobFacts) -> list[str]:
+    """Return the news of a job that succeeded; nothing of another, whose state is the news."""
+    if not facts.state.is_success:
+        return []
+    judged = facts.extras.judged
+    return facts.tally.changes.headline(judged.comparisons if judged else ())
 
 
 def _key_figures(facts: JobFacts) -> list[tuple[str, str, str]]:
@@ -89,6 +108,11 @@ def _key_figures(facts: JobFacts) -> list[tuple[str, str, str]]:
     if tally.scoring_s:
         rate = f"{totals['n_rows'] / tally.scoring_s:,.0f} pairs/s"
         figures.append(("scoring", _duration(tally.scoring_s), rate))
+    if facts.cost is not None:
+        hours = f"{tally.wall_s / 3600:,.3g} device hours"
+        figures.append(
+            ("cost", f"{facts.cost:,.2g}", f"{hours} at {facts.extras.price_per_hour:g}")
+        )
     return figures
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from rankmill.contract.histogram import HistogramSum
 from rankmill.contract.results import Agreement, Scoring, ShardReport
+from rankmill.report.changes import Changes
 from rankmill.spans import covered_s
 
 _TIME_BUCKETS = 120
@@ -67,7 +68,9 @@ class Tally:
     agreement: Agreement | None = None
     no_reuse: str | None = None
     scores: HistogramSum = field(default_factory=HistogramSum)
+    logits: HistogramSum = field(default_factory=HistogramSum)
     lengths: HistogramSum = field(default_factory=HistogramSum)
+    changes: Changes = field(default_factory=Changes)
     rejecting: list[int] = field(default_factory=list)
     last_at: float | None = None
     _spans: array[float] = field(default_factory=lambda: array("d"))
@@ -85,6 +88,10 @@ class Tally:
         if report.scores is not None and report.lengths is not None:
             self.scores.add(report.scores)
             self.lengths.add(report.lengths)
+        if report.logits is not None:
+            self.logits.add(report.logits)
+        if report.reordering is not None:
+            self.changes.add(report.reordering)
         if report.n_rejected and len(self.rejecting) < _MAX_REJECTING:
             self.rejecting.append(report.shard_index)
         worker = self.workers.setdefault(

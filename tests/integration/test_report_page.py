@@ -15,8 +15,9 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from rankmill.report import write_report
-from tests.support.browser import chromium
+from tests.support.browser import chromium, lowest_contrast, show_as
 from tests.support.scored import EVIL, scored
+from worker.finalize import make_manifest
 
 PHONE, DESK = 375, 1200
 
@@ -51,6 +52,25 @@ def requested(browser: webdriver.Chrome) -> list[str]:
     ]
 
 
+def test_texts_can_be_read_in_light_and_dark_and_on_paper(tmp_path: Path) -> None:
+    job = scored(tmp_path)
+    reports = list(job.output.reports(job.job_id))
+    write_report(job.output, manifest=make_manifest(job, reports))
+    with chromium(PHONE) as browser:
+        browser.get(Path(job.output.report_uri).as_uri())
+        papers = set()
+        for scheme, media in (("light", "screen"), ("dark", "screen"), ("dark", "print")):
+            show_as(browser, scheme=scheme, media=media)
+            ratio, needed, text = lowest_contrast(browser)
+            assert text and ratio >= needed, (scheme, media, ratio, text)
+            paper = "return getComputedStyle(document.body).backgroundColor"
+            papers.add(browser.execute_script(paper))
+        assert len(papers) == 2  # paper is white, also in the dark
+        browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE
+        assert browser.get_log("browser") == []
+
+
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_a_page_with_awkward_rows_in_a_browser(tmp_path: Path, width: int) -> None:
     job = scored(tmp_path)
@@ -65,7 +85,7 @@ def test_a_page_with_awkward_rows_in_a_browser(tmp_path: Path, width: int) -> No
         assert EVIL in browser.find_element(By.TAG_NAME, "body").text
         assert browser.find_elements(By.TAG_NAME, "script") == []
         plots = browser.find_elements(By.CSS_SELECTOR, "svg[role=img]")
-        assert len(plots) == 3
+        assert len(plots) == 4
         for plot in plots:
             assert plot.size["width"] > 250 and plot.size["height"] > 120
             assert plot.accessible_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from selenium import webdriver
 
@@ -15,6 +16,19 @@ _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+
+
+def show_as(browser: webdriver.Chrome, *, scheme: str = "light", media: str = "screen") -> None:
+    """Show pages as a system in `light` or `dark`, or as printed with the media `print`."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+
+def lowest_contrast(browser: webdriver.Chrome) -> tuple[float, float, str]:
+    """Return the lowest contrast of a text on the page, what WCAG AA needs there, and the text."""
+    script = Path(__file__).with_name("contrast.js").read_text()
+    ratio, needed, text = browser.execute_script(script)
+    return ratio, needed, text
 
 
 @contextmanager
