@@ -234,8 +234,8 @@ class Settings(BaseSettings):
         return [secret for secret in found if secret]
 
 
-# Read by Docker Compose and the image, or passed from a process to those it starts.
-_NOT_SETTINGS = {"RANKMILL_DATA", "RANKMILL_VERSION", "RANKMILL_DEVICE_REASON"}
+# Read by the command line, by Docker Compose and the image, or passed on to started processes.
+_NOT_SETTINGS = {"RANKMILL_PROFILE", "RANKMILL_DATA", "RANKMILL_VERSION", "RANKMILL_DEVICE_REASON"}
 _OF_TESTS = ("RANKMILL_TEST_", "RANKMILL_CHAOS_", "RANKMILL_HOSTILE_")
 
 
@@ -249,7 +249,9 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise InputError(wrong_value(error, named=_variable, is_secret=_is_secret)) from error
+        raise InputError(
+            wrong_value(error, named=lambda field: f"{variable(field)}:", is_secret=is_secret)
+        ) from error
 
 
 @contextmanager
@@ -276,11 +278,12 @@ def with_variables(changes: Mapping[str, str | None]) -> Iterator[None]:
         use(before)
 
 
-def _variable(field: str) -> str:
-    return f"{Settings.model_config['env_prefix']}{field.upper()}:"
+def variable(field: str) -> str:
+    """Return the name of a setting's variable."""
+    return f"{Settings.model_config['env_prefix']}{field.upper()}"
 
 
-def _is_secret(field: str) -> bool:
+def is_secret(field: str) -> bool:
     """Return whether a setting may hold a password or a token."""
     return field == "broker_url" or "SecretStr" in str(Settings.model_fields[field].annotation)
 

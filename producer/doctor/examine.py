@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from producer.doctor.broker import check_redis
-from producer.doctor.finding import Finding, ok, problem, warning
+from producer.doctor.finding import Finding, problem, warning
 from producer.doctor.machine import check_machine
 from producer.doctor.model import check_models
 from producer.doctor.places import check_places
 from producer.doctor.schedules import check_schedules
+from producer.doctor.sources import check_sources
 from rankmill.errors import InputError
 from rankmill.settings import settings, unknown_variables
 
@@ -21,9 +22,8 @@ def examine() -> list[Finding]:
         found = settings()
     except InputError as error:
         return [problem("settings", str(error), "set that variable right, or unset it")]
-    n_set = len(found.model_fields_set)
     return [
-        ok("settings", f"{n_set} set, the others as they are by default"),
+        *check_sources(found),
         *(warning("settings", line, "rename or unset it") for line in unknown_variables()),
         *check_machine(found),
         *check_redis(found),

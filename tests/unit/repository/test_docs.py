@@ -23,7 +23,7 @@ AT_THE_ROOT = [README, *(CHECKOUT / name for name in ("CONTRIBUTING.md", "CHANGE
 PAGES = [*AT_THE_ROOT, *sorted((CHECKOUT / "docs").rglob("*.md"))]
 NOW = [page for page in PAGES if page.name != "CHANGELOG.md"]  # the others speak of this version
 OPTIONS_OF_OTHERS = {"--build-arg", "--profile"}
-VARIABLES_OF_OTHERS = {"RANKMILL_DATA", "RANKMILL_VERSION"}
+VARIABLES_OF_OTHERS = {"RANKMILL_DATA", "RANKMILL_PROFILE", "RANKMILL_VERSION"}
 
 
 def name(page: Path) -> str:
