@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from bench.decoders import make_decoder
 from bench.engine.peers import TorchPeer
 from bench.engine.sides import Pairs, Side, cheapest, engine_side, run_in_turns, timed
 from bench.workload import Corpus, read_corpus
@@ -42,7 +42,6 @@ _PROMPT = (
     "answer the query\n<Query>: {{ messages[-2].content }}\n<Document>: "
     "{{ messages[-1].content }}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 )
-_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "yes", "no"]
 _HEAD = (
     "layers",
     "tokens a document",
@@ -65,7 +64,20 @@ def main() -> None:
     corpus = read_corpus()
     print(f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}", sep="\n")
     with TemporaryDirectory() as work:
-        folder = make_decoder(Path(work, "model"), n_layers, corpus)
+        folder = make_decoder(
+            Path(work, "model"),
+            "qwen3",
+            corpus,
+            max_length=_MAX_LENGTH,
+            chat_template=_PROMPT,
+            vocab_size=151_936,
+            hidden_size=_HIDDEN,
+            intermediate_size=_FFN,
+            num_hidden_layers=n_layers,
+            num_attention_heads=_HEADS,
+            num_key_value_heads=_KEY_HEADS,
+            head_dim=_HEAD_DIM,
+        )
         for n_tokens in options.tokens:
             pairs = pairs_of(corpus, folder, n_tokens, options.documents)
             for precision in options.precision:
@@ -125,53 +137,6 @@ def flops_saved(encoded: EncodedWindow, n_layers: int) -> float:
     body = (n_layers - 1) * (2 * (qkv + rest) * n_computed + a_key * kept_keys)
     last = 2 * qkv * n_computed + 2 * rest * len(lengths) + a_key * lengths.sum()
     return float(whole / (body + last))
-
-
-def make_decoder(folder: Path, n_layers: int, corpus: Corpus) -> Path:
-    """Save random weights in the shape of Qwen3-0.6B, with the files of a reranker."""
-    from transformers import AutoModelForCausalLM, Qwen3Config
-
-    torch.manual_seed(0)
-    tokenizer = _tokenizer(corpus)
-    config = Qwen3Config(
-        vocab_size=151_936,
-        hidden_size=_HIDDEN,
-        intermediate_size=_FFN,
-        num_hidden_layers=n_layers,
-        num_attention_heads=_HEADS,
-        num_key_value_heads=_KEY_HEADS,
-        head_dim=_HEAD_DIM,
-        max_position_embeddings=40_960,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def _tokenizer(corpus: Corpus) -> Any:
-    """Return a byte-level BPE for which the prompt's words are tokens, as they are for Qwen's."""
-    from transformers import PreTrainedTokenizerFast
-
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=16_000,
-        special_tokens=_SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator([*corpus.sentences, *[_PROMPT] * 100], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token=_SPECIAL[0],
-        eos_token=_SPECIAL[2],
-        padding_side="left",
-        model_max_length=_MAX_LENGTH,
-        chat_template=_PROMPT,
-    )
 
 
 def pairs_of(corpus: Corpus, folder: Path, n_tokens: int, n_documents: int) -> Pairs:

@@ -106,7 +106,7 @@ def make_checkpoint(shape: Shape, folder: Path, sentences: list[str]) -> Path:
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(0)
-    tokenizer = _tokenizer(shape.model_type, sentences)
+    tokenizer = tokenizer_of(shape.model_type, sentences)
     tokenizer.model_max_length = shape.max_length
     model = AutoModelForSequenceClassification.from_config(_config(shape))
     model.save_pretrained(folder)
@@ -133,10 +133,10 @@ def _config(shape: Shape) -> Any:
     return AutoConfig.for_model(shape.model_type, **(common | shape.settings))
 
 
-def _tokenizer(model_type: str, sentences: list[str]) -> Any:
+def tokenizer_of(model_type: str, sentences: list[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    kinds = {"xlm-roberta": _unigram, "modernbert": _byte_bpe}
+    kinds = {"xlm-roberta": _unigram, "t5": _unigram, "modernbert": _byte_bpe}
     tokenizer, trainer, pair = kinds.get(model_type, _wordpiece)()
     tokenizer.train_from_iterator(sentences, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
