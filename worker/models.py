@@ -169,6 +169,11 @@ def _files(folder: Path | None, may_run_code: bool) -> tuple[object, ...]:
 def _load(spec: JobSpec, folder: Path | None, other: LoadedModel | None) -> LoadedModel:
     """Return a scorer over the weights of another one, or load them if there is none."""
     if folder is None:
+        if spec.has_passages:
+            raise InputError(
+                f"--long-docs {spec.long_docs}: --model {spec.model_id} has no tokens to cut; "
+                "leave one of them out"
+            )
         if other is None:
             _note_loaded(spec)
         null = NullScorer(null_rate(spec.model_id))

@@ -20,7 +20,7 @@ from rankmill.output.output import Output
 from rankmill.output.uris import part_name
 from rankmill.tables import parquet
 from rankmill.tables.hashed_pairs import hashed_pairs
-from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, SAVED_SCHEMA
+from rankmill.tables.pair_hash import PAIR_HASH_COLUMN, saved_schema
 
 LATEST = "latest"
 _POINTER = "latest.json"
@@ -51,8 +51,6 @@ def find_earlier(spec: JobSpec) -> tuple[JobSpec, str | None]:
             raise
         return spec, str(error)
     refused = text_difference(earlier.manifest.spec, spec)
-    if spec.has_passages and refused is None:
-        refused = "scores of passages are not kept for reuse"
     return spec.model_copy(update={"reuse_from": uri}), refused
 
 
@@ -143,13 +141,14 @@ class Earlier:
         return cls(uri, manifest, scoring, files, texts)
 
     def tables(self) -> Iterator[pa.Table]:
-        """Yield the scores by hash in SAVED_SCHEMA; a pair may occur several times."""
+        """Yield the scores by hash in `saved_schema`; a pair may occur several times."""
+        has_passages = self.manifest.spec.has_passages
         texts = [PAIR_HASH_COLUMN] if self.texts is None else [*self.texts.texts]
-        names = [*texts, *SAVED_SCHEMA.names[1:]]
+        names = [*texts, *saved_schema(has_passages=has_passages).names[1:]]
         for file in self.files:
             for table in parquet.read_rows(file.stat, names, 0, _BATCH_ROWS):
                 if self.texts is not None:
-                    hashes = hashed_pairs(table, self.texts)
+                    hashes = hashed_pairs(table, self.texts, has_passages=has_passages)
                     table = table.drop_columns(texts).add_column(0, PAIR_HASH_COLUMN, hashes)
                 yield table
 

@@ -20,7 +20,7 @@ from producer.tables.workspace import Progress, Workspace
 from rankmill import storage
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import Plan
-from rankmill.contract.reuse import KnownScores, pack
+from rankmill.contract.reuse import KnownScores, known_type, pack
 from rankmill.output.output import Output
 from rankmill.tables.files import read_files
 from rankmill.tables.hashed_pairs import hashed_pairs
@@ -62,11 +62,11 @@ def look_up(
         with Database(folder, memory_limit) as database:
             workspace = Workspace(folder, database, progress)
             hashes = workspace.array("hashes", np.int64, 2 * plan.n_rows).reshape(-1, 2)
-            scores = _known_scores(workspace, spec, plan, earlier, hashes)
+            known = _known_scores(workspace, spec, plan, earlier, hashes)
             output = Output(spec.output_uri)
-            storage.publish(output.known_uri, lambda file: _write(file, scores, "<u8"))
+            storage.publish(output.known_uri, lambda file: _write(file, known))
             if spec.for_reuse:  # workers keep them, and need not hash again
-                storage.publish(output.known_hashes_uri, lambda file: _write(file, hashes, "<i8"))
+                storage.publish(output.known_hashes_uri, lambda file: _write(file, hashes))
     finally:
         shutil.rmtree(folder)
     return KnownScores(
@@ -74,30 +74,38 @@ def look_up(
         source_uri=earlier.uri,
         source_job_id=earlier.manifest.job_id,
         scoring=earlier.scoring,
-        n_known=int(np.count_nonzero(scores)),
+        n_known=int(np.count_nonzero(known["score"])),
     )
 
 
 def _known_scores(
     workspace: Workspace, spec: JobSpec, plan: Plan, earlier: Earlier, hashes: np.ndarray
 ) -> np.ndarray:
-    """Return the packed score of each row, or 0: uint64 (n_rows,), on disk.
+    """Return the record of each row, with score 0 if it is unknown: (n_rows,), on disk.
 
     It fills `hashes`, int64 (n_rows, 2), with the hash of each row.
     """
-    columns = plan.columns
+    columns, has_passages = plan.columns, spec.has_passages
+    record = known_type(has_passages=has_passages)
+    names = record.names or ()
+    schema = pa.schema([*_SCORES, *((name, pa.int32()) for name in names[1:])])
+    taken = ", ".join(names)
+    least = "min(score) as score"
+    if has_passages:  # all of them from one row
+        least = f"unnest(min({{{', '.join(f'{name}: {name}' for name in names)}}}))"
 
     def keyed_scores() -> Iterator[pa.Table]:
         for table in workspace.watch("reading known scores", earlier.tables()):
             keys = as_integers(table[PAIR_HASH_COLUMN].combine_chunks())
             values = (table[name].to_numpy() for name in ("logit", "n_tokens", "truncated"))
-            yield pa.table([keys[:, 0], keys[:, 1], pack(*values)], _SCORES)
+            more = [table[name] for name in names[1:]]
+            yield pa.table([keys[:, 0], keys[:, 1], pack(*values), *more], schema)
 
     def keyed_rows() -> Iterator[pa.Table]:
         rows = read_files(plan.files, plan.schema, columns.texts, 0, _BATCH_ROWS, spec.damaged)
         row = 0
         for table in workspace.watch("looking up scores", rows):
-            keys = as_integers(hashed_pairs(table, columns))
+            keys = as_integers(hashed_pairs(table, columns, has_passages=has_passages))
             numbers = np.arange(row, row + table.num_rows)
             hashes[row : row + table.num_rows] = keys
             yield pa.table([keys[:, 0], keys[:, 1], numbers], _ROWS)
@@ -105,17 +113,19 @@ def _known_scores(
 
     workspace.database.run(
         # Any score of a pair scored twice will do: they are equal if the model is deterministic.
-        "create table known as select a, b, min(score) as score from feed group by a, b",
-        Feed(_SCORES, keyed_scores()),
+        f"create table known as select a, b, {least} from feed group by a, b",
+        Feed(schema, keyed_scores()),
     )
     feed = Feed(_ROWS, keyed_rows())
-    known = workspace.array("scores", np.uint64, plan.n_rows)
-    query = "select n, score from feed join known on feed.a = known.a and feed.b = known.b"
+    known = workspace.array("scores", record, plan.n_rows)
+    query = f"select n, {taken} from feed join known on feed.a = known.a and feed.b = known.b"
     for table in workspace.with_storage_errors(workspace.database.tables(query, feed)):
-        known[table["n"].to_numpy()] = table["score"].to_numpy()
+        rows = table["n"].to_numpy()
+        for name in names:
+            known[name][rows] = table[name].to_numpy()
     return known
 
 
-def _write(file: IO[bytes], rows: np.ndarray, kind: str) -> None:
+def _write(file: IO[bytes], rows: np.ndarray) -> None:
     for start in range(0, len(rows), _WRITTEN_ROWS):
-        file.write(rows[start : start + _WRITTEN_ROWS].astype(kind).tobytes())
+        file.write(rows[start : start + _WRITTEN_ROWS].tobytes())

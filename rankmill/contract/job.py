@@ -299,11 +299,6 @@ class JobOptions(Contract):
                     raise ValueError(
                         f"{flag} {value} needs --long-docs max-passage, first-and-last or mean-top3"
                     )
-        elif self.for_reuse:
-            raise ValueError(
-                f"--for-reuse: scores of --long-docs {self.long_docs} are not kept for reuse; "
-                "leave it out"
-            )
         if self.passage_tokens is not None and 2 * self.passage_stride > self.passage_tokens:
             raise ValueError(
                 f"--passage-stride {self.passage_stride}: passages of --passage-tokens "

@@ -1,4 +1,4 @@
-"""Reuse of an earlier job's scores: when it is allowed, and their form of 8 bytes a row."""
+"""Reuse of an earlier job's scores: when it is allowed, and their form of 8 or 20 bytes a row."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from rankmill.contract.base import Contract
 from rankmill.contract.job import JobOptions
+from rankmill.contract.plan import PASSAGE_COLUMNS
 from rankmill.contract.results import Scoring
 
 # What decides a score besides the texts. The tokenizer's digest covers the model's configuration
@@ -75,6 +76,12 @@ def remarks(then: Scoring, now: Scoring) -> tuple[str, ...]:
         if name != "pyarrow" and old != new:
             lines.append(f"{name} was {old} and is {new}, which may round differently")
     return tuple(lines)
+
+
+def known_type(*, has_passages: bool) -> np.dtype:
+    """Return the record of a row in `known`: its packed score, and PASSAGE_COLUMNS if it has."""
+    passages = [(name, "<i4") for name in PASSAGE_COLUMNS] if has_passages else []
+    return np.dtype([("score", "<u8"), *passages])
 
 
 def pack(logits: np.ndarray, n_tokens: np.ndarray, truncated: np.ndarray) -> np.ndarray:

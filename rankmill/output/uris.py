@@ -103,7 +103,7 @@ class OutputUris:
 
     @property
     def known_uri(self) -> str:
-        """The known scores of this job's rows, 8 bytes a row, as `reuse.pack` writes them."""
+        """The known scores of this job's rows, as records of `reuse.known_type`."""
         return self.control_file("known")
 
     @property

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
+
+from rankmill.contract.plan import PASSAGE_COLUMNS
 
 PAIR_HASH_COLUMN = "pair_hash"
 _N_BYTES = 16
@@ -21,14 +25,24 @@ SAVED_SCHEMA = pa.schema(
 )
 
 
+def saved_schema(*, has_passages: bool) -> pa.Schema:
+    """Return SAVED_SCHEMA, with the columns of the best passage where documents have passages."""
+    passages = [pa.field(name, pa.int32()) for name in PASSAGE_COLUMNS]
+    return pa.schema([*SAVED_SCHEMA, *passages]) if has_passages else SAVED_SCHEMA
+
+
 def pair_hashes(
-    queries: pa.ChunkedArray, documents: pa.ChunkedArray, prompts: pa.ChunkedArray | None = None
+    queries: pa.ChunkedArray,
+    documents: pa.ChunkedArray,
+    prompts: pa.ChunkedArray | None = None,
+    title_chars: Sequence[int] | None = None,
 ) -> pa.FixedSizeBinaryArray:
     """Return BLAKE2b of the query's length in 8 bytes, the query and the document, in UTF-8.
 
     Lengths mark the ends of texts, so that no other pair has the same bytes. A missing query or
     document counts as an empty one: neither is ever scored. A prompt comes before the query, with
-    its own length; a missing one counts as empty.
+    its own length; a missing one counts as empty. So does the number of characters of the title
+    that a document begins with, in 8 bytes before the document, where it is not 0.
     """
     digests = []
     heads = _texts(queries)
@@ -39,11 +53,16 @@ def pair_hashes(
         ]
     person = b"" if prompts is None else b"prompt"
     last_head, begun = b"", _begun(b"", person)
-    for head, document in zip(heads, _texts(documents), strict=True):
+    titles = repeat(0) if title_chars is None else title_chars
+    for head, document, n_title in zip(heads, _texts(documents), titles, strict=False):
         if (head or b"") != last_head:  # most rows have the query of the row before
             last_head = head or b""
             begun = _begun(last_head, person)
-        digest = begun.copy()
+        if n_title:
+            digest = _begun(last_head, person + b"+title")
+            digest.update(n_title.to_bytes(8, "little"))
+        else:
+            digest = begun.copy()
         digest.update(document or b"")
         digests.append(digest.digest())
     content = pa.py_buffer(b"".join(digests))

@@ -11,17 +11,16 @@ import pyarrow.parquet as pq
 
 from rankmill import storage
 from rankmill.contract.results import Scoring
-from rankmill.contract.reuse import difference
+from rankmill.contract.reuse import difference, known_type
 from rankmill.errors import InputError
 from rankmill.logs import get_logger
 from rankmill.output.output import Job
-from rankmill.tables.pair_hash import PAIR_HASH_TYPE, SAVED_SCHEMA
+from rankmill.tables.pair_hash import PAIR_HASH_TYPE, saved_schema
 from worker.shard.spill import Spill
 
 log = get_logger(__name__)
 
 _ROW_GROUP_ROWS = 64 * 1024
-_SCORE = np.dtype("<u8")
 _HASH = np.dtype("V16")
 _READ_ROWS = 64 * 1024
 # A window grows with the share of known rows, so that the model gets as many pairs as ever. Its
@@ -30,7 +29,7 @@ _MAX_STRETCH = 8
 
 
 class KnownRows:
-    """A job's packed scores by row number; all are unknown where nothing is reused.
+    """A job's known scores by row number; all are unknown where nothing is reused.
 
     Attributes:
         refused: why an earlier job's scores may not be used, or None.
@@ -45,6 +44,7 @@ class KnownRows:
         """
         self.refused: str | None = None
         self.stretch = 1
+        self._record = known_type(has_passages=job.spec.has_passages)
         self._scores: _RowFile | None = None
         self._hashes: _RowFile | None = None
         if job.spec.reuse_from is None or job.record.no_reuse is not None:
@@ -57,7 +57,7 @@ class KnownRows:
         if self.refused:
             log.warning("nothing is reused", reason=self.refused)
             return
-        self._scores = _RowFile(job.output.known_uri, _SCORE, job.plan.n_rows)
+        self._scores = _RowFile(job.output.known_uri, self._record, job.plan.n_rows)
         if job.spec.for_reuse:
             self._hashes = _RowFile(job.output.known_hashes_uri, _HASH, job.plan.n_rows)
         n_unknown = job.plan.n_rows - known.n_known
@@ -72,9 +72,9 @@ class KnownRows:
                 file.close()
 
     def scores(self, first: int, stop: int) -> np.ndarray:
-        """Return the packed scores of a range of rows, uint64 (stop - first,), 0 for unknown."""
+        """Return the records of a range of rows, (stop - first,), with score 0 for unknown."""
         if self._scores is None:
-            return np.zeros(stop - first, _SCORE)
+            return np.zeros(stop - first, self._record)
         return self._scores.between(first, stop)
 
     def hashes(self, first: int, stop: int) -> pa.Array | None:
@@ -93,19 +93,20 @@ def write_scores(job: Job, shard_index: int, hashed: Spill) -> None:
     Args:
         job: the job, which says where.
         shard_index: the shard's number.
-        hashed: rows of SAVED_SCHEMA in the order of the input; it is closed here.
+        hashed: rows of `saved_schema` in the order of the input; it is closed here.
     """
+    schema = saved_schema(has_passages=job.spec.has_passages)
 
     def write(file: IO[bytes]) -> None:
         with pq.ParquetWriter(
             file,
-            SAVED_SCHEMA,
+            schema,
             compression="zstd",
             use_dictionary=["n_tokens"],
             write_page_checksum=True,
         ) as writer:
             for table in _row_groups(hashed.close() or ()):
-                writer.write_table(table.cast(SAVED_SCHEMA), row_group_size=_ROW_GROUP_ROWS)
+                writer.write_table(table.cast(schema), row_group_size=_ROW_GROUP_ROWS)
 
     storage.publish(job.output.shard_scores_uri(shard_index), write)
 

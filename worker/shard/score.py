@@ -21,6 +21,7 @@ from rankmill.tables.pair_hash import PAIR_HASH_COLUMN
 from rankmill.tables.titles import scored_documents, title_lengths
 from worker.arrow_text import Texts, prompts_of
 from worker.engine.scorer import PairTooLargeError, PairWindow, WindowScores
+from worker.engine.values import Passages
 from worker.models import LoadedModel
 from worker.shard.group_checks import GroupChecks
 from worker.shard.poison import KILLS, Suspects, may_blame_rows, refused_pairs
@@ -33,6 +34,8 @@ log = get_logger(__name__)
 
 # The device waits for a shard's first window to be tokenized, so that is a small one.
 _FIRST_WINDOW_PAIRS = 256
+# The attributes of Passages in the order of PASSAGE_COLUMNS.
+_PASSAGE_PARTS = ("n_passages", "starts", "stops")
 
 # Called after each window with the pairs and tokens of the shard scored so far.
 Progress = Callable[[int, int], None]
@@ -74,8 +77,7 @@ class Scored:
         kept: the kept columns with `logit`, `n_tokens` and `truncated`, and PASSAGE_COLUMNS where
             documents are scored in passages.
         checks: what the shard's query groups are checked by.
-        hashed: PAIR_HASH_COLUMN, `logit`, `n_tokens` and `truncated`, where a later job may reuse
-            them.
+        hashed: the columns of `saved_schema`, where a later job may reuse them.
         no_reuse: why no earlier job's score was taken although the job asks for it.
         logits: float32, a piece for each window, of the rows of `kept`.
         groups: int64, the query groups of these rows.
@@ -144,7 +146,7 @@ class Window:
         rows: all of the rows.
         good: int64 (n,), the positions of the rows that get a score.
         is_new: bool (n,), whether the scorer gets the row; an earlier job's score is known else.
-        known: uint64, the packed scores of the others.
+        known: the records of the others, of `reuse.known_type`.
     """
 
     rows: OwnedRows
@@ -159,10 +161,10 @@ class Window:
         Args:
             rows: the rows.
             refused: positions of those that get no score.
-            known: uint64, the packed score of each row, or 0.
+            known: the record of each row, with score 0 if it is unknown.
         """
         good = np.delete(np.arange(rows.table.num_rows), list(refused))
-        is_new = known[good] == 0
+        is_new = known["score"][good] == 0
         return cls(rows, good, is_new, known[good][~is_new])
 
     def row(self, at: int) -> int:
@@ -190,12 +192,21 @@ class Window:
             both[self.is_new], both[~self.is_new] = scored, known
             return both
 
-        logits, n_tokens, truncated = unpack(self.known)
+        logits, n_tokens, truncated = unpack(self.known["score"])
+        places = np.flatnonzero(self.is_new)
         return WindowScores(
             logits=merged(new.logits, logits),
             n_tokens=merged(new.n_tokens, n_tokens),
             truncated=merged(new.truncated, truncated),
             no_rescue=new.no_rescue,
+            passages=new.passages
+            and Passages(
+                *(
+                    merged(getattr(new.passages, part), self.known[name])
+                    for part, name in zip(_PASSAGE_PARTS, PASSAGE_COLUMNS, strict=True)
+                )
+            ),
+            refused={int(places[at]): reason for at, reason in new.refused.items()},
         )
 
 
@@ -303,7 +314,8 @@ class _Attempt:
         if scored.hashed is not None:
             hashes = self._known.hashes(rows.first_row, rows.stop_row)
             if hashes is None:
-                hashes = hashed_pairs(rows.table, columns)
+                has_passages = self._job.spec.has_passages
+                hashes = hashed_pairs(rows.table, columns, has_passages=has_passages)
             hashes = hashes.take(pa.array(good[finite]))
             scored.hashed.add(results.add_column(0, PAIR_HASH_COLUMN, hashes))
         scored.logits.append(scores.logits[finite])
@@ -327,8 +339,8 @@ def _result_columns(scores: WindowScores) -> dict[str, np.ndarray]:
     """Return what a window's scores say of each row, by the names of the columns in a part."""
     columns = {"logit": scores.logits, "n_tokens": scores.n_tokens, "truncated": scores.truncated}
     if scores.passages is not None:
-        found = scores.passages
-        columns |= zip(PASSAGE_COLUMNS, (found.n_passages, found.starts, found.stops), strict=True)
+        values = (getattr(scores.passages, part) for part in _PASSAGE_PARTS)
+        columns |= zip(PASSAGE_COLUMNS, values, strict=True)
     return columns
 
 

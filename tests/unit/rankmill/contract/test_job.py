@@ -43,10 +43,6 @@ def test_a_contract_survives_json_and_is_frozen() -> None:
             "here: --passage-stride 4 needs --long-docs",
         ),
         (
-            {**{"input_uri": "a", "output_uri": "b"}, "long_docs": "mean-top3", "for_reuse": True},
-            "here: --for-reuse: scores of --long-docs mean-top3 are not kept",
-        ),
-        (
             {
                 **{"input_uri": "a", "output_uri": "b", "long_docs": "max-passage"},
                 **{"passage_tokens": 64, "passage_stride": 33},

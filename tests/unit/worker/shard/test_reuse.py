@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from producer.reuse.earlier import find_earlier
 from rankmill.contract.job import job_id_for
 from rankmill.contract.results import Manifest
 from rankmill.errors import InputError
@@ -103,6 +104,39 @@ def test_reuse_gives_the_bytes_of_a_full_run_and_scores_only_new_pairs(
     manifest = done(third.model_copy(update={"reuse_from": str(tmp_path / "two/out")}))
     assert reuse_of(manifest) == (400, 0, None)
     assert part_bytes(tmp_path / "three/out") == part_bytes(tmp_path / "full/out")
+
+
+@pytest.mark.parametrize("by_hash", [True, False])
+def test_documents_in_passages_are_reused_with_their_best_passage(
+    tmp_path: Path, model_folder: Path, by_hash: bool
+) -> None:
+    rows = [{**row, "title": "fast search"} for row in pairs(8, 6)]
+    for at, row in enumerate(rows):
+        row["document"] = " ".join([f"{row['document']}."] * (1 + at % 5))
+    for row in rows[:6]:
+        row["query"] = "word " * 40  # leaves no room
+    options = {"long_docs": "max-passage", "max_length": 32, "max_reject_rate": 1.0}
+    options |= {"keep_cols": ("query", "document", "title")}
+    options |= {"for_reuse": True} if by_hash else {}
+    first = done(job_of(rows, tmp_path / "one", model_folder, **options))
+    assert first.n_rejected == 6
+
+    second = night_two(rows, 0)
+    scored = [row for row in second if row["query_id"] != "nq0000"]
+    long = sorted(scored, key=lambda row: -len(row["document"]))
+    # The same text, but what is repeated before each passage is another title.
+    long[0]["title"], long[0]["document"] = "fast", f"search {long[0]['document']}"
+    long[1]["document"] += " Changed."
+    done(job_of(second, tmp_path / "full", model_folder, **options))
+    spec = job_of(second, tmp_path / "two", model_folder, **options)
+    manifest = done(spec.model_copy(update={"reuse_from": str(tmp_path / "one/out")}))
+    assert reuse_of(manifest) == (len(rows) - 8, 2, None)
+    assert manifest.rejects_by_reason == first.rejects_by_reason
+    assert part_bytes(tmp_path / "two/out") == part_bytes(tmp_path / "full/out")
+    assert scores_bytes(tmp_path / "two/out") == scores_bytes(tmp_path / "full/out")
+    assert max(row["n_passages"] for row in read_output(tmp_path / "two/out")) > 1
+    other = spec.model_copy(update={"passage_stride": 4, "reuse_from": str(tmp_path / "one/out")})
+    assert find_earlier(other)[1] == ("the earlier job differs in passage_stride (0 then, 4 now)")
 
 
 def test_truncation_and_token_counts_come_along(tmp_path: Path, model_folder: Path) -> None:
