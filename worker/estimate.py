@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +34,13 @@ from rankmill.tables.titles import scored_documents, title_lengths
 from worker.arrow_text import prompts_of
 from worker.device_errors import device_errors
 from worker.engine.values import PairWindow
-from worker.sample_tokens import SampleTokens
+from worker.sample_tokens import SampleTokens, of_fitting_pairs
 from worker.shard.rejects import refusals
 
 # `null` needs no torch, which takes seconds to load.
 if TYPE_CHECKING:
     from worker.engine.batches.pairs import EncodedWindow
+    from worker.engine.encoding.encoder import Encoder
     from worker.engine.kernels.precision import Precision
     from worker.engine.scorer import Scorer
 
@@ -102,6 +104,7 @@ def _measured(
     import torch
 
     from worker.engine.encoding.encoder import encoder_for, pair_length
+    from worker.engine.encoding.shared_prefix import SharingEncoder
     from worker.engine.families.loader import check_scoring, path_of
     from worker.engine.folder.model_folder import ModelFolder
     from worker.engine.kernels.precision import resolve_precision
@@ -121,16 +124,22 @@ def _measured(
         path, reason = path_of(source)
         precision = resolve_precision(options.precision, device)
         limit = pair_length(source, options.max_length)
-        encoder = encoder_for(source, max_length=limit)
+        encoder: Encoder = encoder_for(source, max_length=limit)
+        if path == "prefix":
+            encoder = SharingEncoder(encoder, unread=None)
         check_passage_lengths(options, limit)
         limits = limits_of(options)
         if limits == TextLimits():
-            found = SampleTokens.of_pairs(windows, encoder)
+            sampled = partial(SampleTokens.of_pairs, encoder=encoder)
         else:
             planner = PassagePlanner(encoder, source.tokenizer, limits, limit)
-            found = SampleTokens.of_passages(windows, planner)
+            sampled = partial(SampleTokens.of_passages, planner=planner)
+        found, unfit = of_fitting_pairs(windows, sampled)
     windows = found.windows
-    rows = np.delete(np.arange(len(found.n_tokens) + len(refused)), list(refused))
+    n_rows = len(refused) + len(unfit) + len(found.n_tokens)
+    rows = np.delete(np.arange(n_rows), list(refused))
+    refused = refused | {int(rows[at]): reason for at, reason in unfit.items()}
+    rows = np.delete(np.arange(n_rows), list(refused))
     refused = refused | {int(rows[at]): NO_ROOM for at in found.without_room}
     calibration = faster = None
     if request.calibrate_s and any(len(window.queries) for window in windows):
@@ -156,7 +165,7 @@ def _measured(
             other = calibrate(scorer, order, request.calibrate_s / 2)
             first = windows[0].between(0, _COMPARED)
             faster = FasterPrecision(
-                times=other.tokens_per_s / calibration.tokens_per_s,
+                times=other.computed_per_s / calibration.computed_per_s,
                 agreement=Agreement(precision="int8", **asdict(scorer.agreement(first))),
             )
     return Measurement(
@@ -164,6 +173,7 @@ def _measured(
         n_tokens=found.scored(found.n_tokens),
         truncated=found.scored(found.truncated),
         n_passages=found.scored(found.n_passages) if limits.has_passages else [],
+        n_shared=found.scored(found.n_shared) if path == "prefix" else [],
         path=path,
         path_reason=reason,
         precision=precision,
@@ -176,7 +186,7 @@ def _measured(
 
 @dataclass(frozen=True)
 class LengthOrder:
-    """The distinct pairs of a sample, shortest first.
+    """The distinct pairs of a sample: shortest first, or query by query where they share prefixes.
 
     Attributes:
         ends: int64 (n,), the tokens of all pairs up to each one.
@@ -188,14 +198,15 @@ class LengthOrder:
 
     @classmethod
     def of(cls, windows: list[PairWindow], encoded: list[EncodedWindow]) -> LengthOrder:
-        """Sort the distinct pairs of some windows and their encodings."""
+        """Order the distinct pairs of some windows by their encodings."""
         texts: list[tuple[int, str, str, str | None]] = []
         for window, part in zip(windows, encoded, strict=True):
             _, rows = np.unique(part.pair_of_row, return_index=True)
             for length, row in zip(part.lengths.tolist(), rows.tolist(), strict=True):
                 prompt = None if window.prompts is None else window.prompts[row]
                 texts.append((length, window.queries[row], window.documents[row], prompt))
-        texts.sort(key=lambda pair: pair[0])
+        if all(part.prefixes is None for part in encoded):
+            texts.sort(key=lambda pair: pair[0])
         lengths, queries, documents, prompts = zip(*texts, strict=True)
         return cls(np.cumsum(lengths), PairWindow(list(queries), list(documents), list(prompts)))
 
@@ -207,7 +218,7 @@ class LengthOrder:
     def window(self, number: int, n_tokens: int, max_batch_tokens: int) -> PairWindow:
         """Return pairs of about `n_tokens` whose batches are like those of a job.
 
-        They are runs of pairs of about one length, a batch each, spread evenly over the lengths.
+        They are runs of pairs that follow each other, a batch each, spread evenly over all.
 
         Args:
             number: another number gives other runs, since a device is faster with known shapes.
@@ -268,6 +279,8 @@ def _timed(scorer: Scorer, windows: Iterable[PairWindow]) -> Calibration:
         n_pairs=after.n_unique_pairs - before.n_unique_pairs,
         n_tokens=after.n_tokens - before.n_tokens,
         seconds=seconds,
+        n_computed=after.n_computed - before.n_computed,
+        max_batch_tokens=scorer.max_batch_tokens,
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from worker.engine.values import PairWindow
+from worker.engine.values import PairWindow, UnfitPair
+from worker.shard.poison import refused_alone, refused_by
 
 if TYPE_CHECKING:
     from worker.engine.batches.pairs import EncodedWindow
@@ -27,6 +29,7 @@ class SampleTokens:
         n_tokens: tokens of a row, in all of its passages.
         truncated: whether the model does not get all of its text.
         n_passages: its passages; 0 where its query leaves no room for one.
+        n_shared: of its tokens, those in prefixes that all pairs of its query share.
     """
 
     windows: list[PairWindow] = field(default_factory=list)
@@ -34,6 +37,7 @@ class SampleTokens:
     n_tokens: list[int] = field(default_factory=list)
     truncated: list[bool] = field(default_factory=list)
     n_passages: list[int] = field(default_factory=list)
+    n_shared: list[int] = field(default_factory=list)
 
     @property
     def without_room(self) -> list[int]:
@@ -53,6 +57,7 @@ class SampleTokens:
         for each in found.encoded:
             found.n_tokens += each.lengths[each.pair_of_row].tolist()
             found.truncated += each.truncated[each.pair_of_row].tolist()
+            found.n_shared += each.n_shared[each.pair_of_row].tolist()
         found.n_passages = [1] * len(found.n_tokens)
         return found
 
@@ -68,4 +73,43 @@ class SampleTokens:
             found.n_tokens += np.concatenate([piece.n_tokens for piece in pieces])[row].tolist()
             found.truncated += np.concatenate([piece.truncated for piece in pieces])[row].tolist()
             found.n_passages += np.concatenate([piece.n_passages for piece in pieces])[row].tolist()
+            found.n_shared += np.concatenate([piece.n_shared for piece in pieces])[row].tolist()
         return found
+
+
+def of_fitting_pairs(
+    windows: list[PairWindow], sampled: Callable[[list[PairWindow]], SampleTokens]
+) -> tuple[SampleTokens, dict[int, str]]:
+    """Return the tokens of the pairs that can be encoded, and the reasons of the others by row."""
+    try:
+        return sampled(windows), {}
+    except UnfitPair:
+        pass  # a job rejects such a pair
+
+    def refusal(some: PairWindow) -> str | None:
+        try:
+            sampled([some])
+        except UnfitPair as error:
+            return refused_by(error)
+        return None
+
+    fitting, unfit, n_rows = [], {}, 0
+    for window in windows:
+        refused = refused_alone(window, refusal)
+        unfit |= {n_rows + at: reason for at, reason in refused.items()}
+        n_rows += len(window.queries)
+        if len(refused) < len(window.queries):
+            fitting.append(_without(window, refused))
+    return sampled(fitting), unfit
+
+
+def _without(window: PairWindow, places: Collection[int]) -> PairWindow:
+    """Return a window without the pairs at some places."""
+    kept = [at for at in range(len(window.queries)) if at not in places]
+    prompts, titles = window.prompts, window.title_chars
+    return PairWindow(
+        [window.queries[at] for at in kept],
+        [window.documents[at] for at in kept],
+        None if prompts is None else [prompts[at] for at in kept],
+        None if titles is None else [titles[at] for at in kept],
+    )

@@ -123,7 +123,8 @@ def estimate(
         measurement = measure(request, sampled.sample.table, found[0])
     seen = SeenRows.of(sampled.sample, sampled.columns, measurement)
     if measurement.calibration is not None:
-        given = seen.pairs_per_s(measurement.calibration)
+        candidates = source.n_rows / max(1, sampled.groups.n_groups)
+        given = seen.pairs_per_s(measurement.calibration, candidates)
     pace = None
     if given is not None:
         pace = Pace.of(given, source.n_rows, n_devices or len(found), measurement.calibration)

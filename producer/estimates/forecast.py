@@ -142,12 +142,16 @@ class SeenRows:
         n_chars: int64 (n,), characters of both texts.
         is_scored: bool (n,).
         is_repeat: bool (n,), whether an earlier row has the same texts.
+        n_shared: int64 (n,), of the tokens, those in prefixes that all pairs of a query share.
+        n_inputs: int64 (n,), what the model gets for a row: its passages, or 1; 0 for nothing.
     """
 
     n_tokens: np.ndarray
     n_chars: np.ndarray
     is_scored: np.ndarray
     is_repeat: np.ndarray
+    n_shared: np.ndarray
+    n_inputs: np.ndarray
 
     @classmethod
     def of(cls, sample: Sample, columns: Columns, measurement: Measurement) -> SeenRows:
@@ -158,8 +162,13 @@ class SeenRows:
         scored = np.flatnonzero(is_scored)
         n_tokens, n_chars = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
         is_repeat = np.zeros(n_rows, dtype=bool)
+        n_shared, n_inputs = np.zeros(n_rows, np.int64), is_scored.astype(np.int64)
         if measurement.n_tokens:
             n_tokens[scored] = measurement.n_tokens
+        if measurement.n_shared:
+            n_shared[scored] = measurement.n_shared
+        if measurement.n_passages:
+            n_inputs[scored] = measurement.n_passages
         texts = sample.table.take(scored)  # the others may be no text
         seen: set[tuple[str, str]] = set()
         sides = (texts[columns.query], scored_documents(texts, columns))
@@ -168,20 +177,33 @@ class SeenRows:
             n_chars[row] = len(query) + len(document)
             is_repeat[row] = (query, document) in seen
             seen.add((query, document))
-        return cls(n_tokens, n_chars, is_scored, is_repeat)
+        return cls(n_tokens, n_chars, is_scored, is_repeat, n_shared, n_inputs)
 
     @property
     def duplicate_share(self) -> float:
         """The share of rows whose texts occur in an earlier row."""
         return float(self.is_repeat.mean()) if len(self.is_repeat) else 0.0
 
-    def pairs_per_s(self, calibration: Calibration) -> float:
-        """Return rows per second, from the calibrated rate of tokens.
+    def pairs_per_s(self, calibration: Calibration, candidates: float) -> float:
+        """Return rows per second, from the calibrated rate of computed tokens.
 
-        The rate of the calibration's pairs is not used: they may be few, and of another length.
+        The rate of the calibration's pairs is not used: they may be few, and of another length. A
+        shared prefix is computed once for the pairs of a query that are in one batch.
+
+        Args:
+            calibration: the measured rate.
+            candidates: the rows of a query group on average.
         """
-        n_tokens = int(self.n_tokens[~self.is_repeat].sum())
-        return calibration.tokens_per_s * len(self.n_tokens) / n_tokens
+        is_new = ~self.is_repeat & self.is_scored
+        n_tokens, shared, n_inputs = (
+            float(each[is_new].sum()) for each in (self.n_tokens, self.n_shared, self.n_inputs)
+        )
+        if shared and calibration.max_batch_tokens:
+            own = n_tokens - shared
+            of_batch = (calibration.max_batch_tokens - shared / n_inputs) / (own / n_inputs)
+            of_query = candidates * n_inputs / is_new.sum()
+            n_tokens = own + shared / max(1.0, min(of_query, of_batch))
+        return calibration.computed_per_s * len(self.n_tokens) / n_tokens
 
 
 def tokens_of(sample: Sample, seen: SeenRows, measurement: Measurement) -> Tokens | None:

@@ -48,16 +48,29 @@ class MeasureRequest(Contract):
 
 
 class Calibration(Contract):
-    """The work of a device in some seconds; equal pairs count once, since they are scored once."""
+    """The work of a device in some seconds; equal pairs count once, since they are scored once.
+
+    Attributes:
+        n_tokens: of the pairs, without padding.
+        n_computed: of the batches; a prefix that pairs of a batch share counts once.
+        max_batch_tokens: the budget of a batch, in computed tokens.
+    """
 
     n_pairs: int
     n_tokens: int
     seconds: float
+    n_computed: Annotated[int | None, Since(minor=1)] = None
+    max_batch_tokens: Annotated[int | None, Since(minor=1)] = None
 
     @property
     def tokens_per_s(self) -> float:
         """The speed, without padding."""
         return self.n_tokens / self.seconds
+
+    @property
+    def computed_per_s(self) -> float:
+        """The speed in computed tokens, which does not depend on how many pairs share a prefix."""
+        return (self.n_computed or self.n_tokens) / self.seconds
 
 
 class FasterPrecision(Contract):
@@ -80,6 +93,8 @@ class Measurement(Contract):
         n_tokens: tokens of each other row in order, after truncation; empty for `null`.
         truncated: whether the text was truncated, for the same rows.
         n_passages: the passages of each of these rows, where documents are scored in passages.
+        n_shared: of the tokens of each of these rows, those in prefixes that all pairs of its query
+            share; empty where nothing is shared.
         faster: int8 where `auto` is fp32; None elsewhere, or if nothing was calibrated.
     """
 
@@ -94,3 +109,4 @@ class Measurement(Contract):
     calibration: Calibration | None
     faster: Annotated[FasterPrecision | None, Since(minor=1)] = None
     n_passages: Annotated[list[int], Since(minor=2)] = Field(default_factory=list)
+    n_shared: Annotated[list[int], Since(minor=3)] = Field(default_factory=list)

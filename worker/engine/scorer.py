@@ -220,7 +220,8 @@ class Scorer:
     @property
     def stats(self) -> ScorerStats:
         """The totals since loading, as a snapshot."""
-        return replace(self._totals, device_busy_s=self._runner.busy_s)
+        ran = self._runner
+        return replace(self._totals, device_busy_s=ran.busy_s, n_computed=ran.n_computed)
 
     @property
     def encoder(self) -> Encoder:

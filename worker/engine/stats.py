@@ -18,6 +18,7 @@ class ScorerStats:
         device_busy_s: seconds the device spent in forwards.
         wall_s: seconds from the request for the first window to the last scores.
         starved_s: seconds of these in which the next window was not yet read and tokenized.
+        n_computed: tokens of all batches; a prefix that pairs of a batch share counts once.
     """
 
     n_pairs: int = 0
@@ -27,6 +28,7 @@ class ScorerStats:
     device_busy_s: float = 0.0
     wall_s: float = 0.0
     starved_s: float = 0.0
+    n_computed: int = 0
 
     @property
     def n_duplicates(self) -> int:

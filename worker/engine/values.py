@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
+class UnfitPair(ValueError):
+    """A pair cannot become an input; the message says why and what to do, without a text."""
+
+
 @dataclass(frozen=True)
 class PairWindow:
     """Pairs to score: `queries[i]` with `documents[i]`, and maybe a prompt of their own.

@@ -15,7 +15,7 @@ process. The device has proved itself there before, with a full batch of no rows
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -26,12 +26,15 @@ from rankmill.ledger.claims import Claims
 from rankmill.logs import get_logger
 from worker.engine.device.faults import DeviceFaultError, ForwardError, fault_of
 from worker.engine.scorer import PairTooLargeError, PairWindow
+from worker.engine.values import UnfitPair
 from worker.models import AnyScorer
 from worker.shard.rejects import REFUSED, TOO_LARGE
 
 log = get_logger(__name__)
 
 KILLS = "scoring it kills the worker"
+# The message itself may quote a text, and differs from row to row.
+_SEE_LOG = "the worker's log has the message"
 _DEATHS_TO_REJECT = 2
 _MAX_DEATHS = 100
 _PLAIN_PAIR = PairWindow(["a"], ["a"])
@@ -55,17 +58,27 @@ def refused_pairs(scorer: AnyScorer, pairs: PairWindow) -> dict[int, str]:
     has_prompts = pairs.prompts is not None
     if _refusal(scorer, replace(_PLAIN_PAIR, prompts=["a"] if has_prompts else None)) is not None:
         return {}
+    return refused_alone(pairs, lambda some: _refusal(scorer, some))
+
+
+def refused_alone(pairs: PairWindow, refusal: Callable[[PairWindow], str | None]) -> dict[int, str]:
+    """Return the positions of the pairs that are refused even alone, with the reasons.
+
+    Args:
+        pairs: some of which may be refused.
+        refusal: returns why pairs are refused together, or None where they are not.
+    """
     ranges, refused = [(0, len(pairs.queries))], {}
     while ranges:
         start, stop = ranges.pop()
         some = pairs.between(start, stop)
-        reason = _refusal(scorer, some)
+        reason = refusal(some)
         if reason is None:
             continue
         if stop - start > 1:
             middle = (start + stop) // 2
             ranges += [(start, middle), (middle, stop)]
-        elif _refusal(scorer, some) == reason:  # and it did not fail only once
+        elif refusal(some) == reason:  # and it did not fail only once
             refused[start] = reason
     return refused
 
@@ -79,11 +92,18 @@ def _refusal(scorer: AnyScorer, pairs: PairWindow) -> str | None:
     except Exception as error:
         if not may_blame_rows(error):
             raise
-        if isinstance(error, TimeoutError):
-            return f"{REFUSED}: {error}"
-        cause = error.__cause__ if isinstance(error, ForwardError) else None
-        return f"{REFUSED}: {type(cause or error).__name__}"
+        if isinstance(error, TimeoutError | UnfitPair):
+            return refused_by(error)
+        is_forward = isinstance(error, ForwardError)
+        what = "its forward" if is_forward else "its tokenizer or template"
+        cause = (error.__cause__ if is_forward else None) or error
+        return f"{REFUSED}: {what} fails with {type(cause).__name__}; {_SEE_LOG}"
     return None
+
+
+def refused_by(error: TimeoutError | UnfitPair) -> str:
+    """Return the reason of a reject whose pair is the cause of an error."""
+    return f"{REFUSED}: {error}"
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,23 @@ def test_a_calibration_goes_with_the_measurement_where_it_is_asked_for(
     assert found.calibration.tokens_per_s > 0
 
 
+def test_a_shared_prefix_is_measured_in_computed_tokens(folders: dict[str, Path]) -> None:
+    texts = sample()
+    found = measure(request(folders["prefix"], 0.1, max_length=64), texts)
+    assert found.n_shared and all(0 < n for n in found.n_shared)
+    assert all(n < whole for n, whole in zip(found.n_shared, found.n_tokens, strict=True))
+    speed = found.calibration
+    assert speed is not None and speed.n_computed is not None and speed.max_batch_tokens
+    scorer = Scorer.load(folders["prefix"], max_length=64)
+    window = PairWindow(texts["query"].to_pylist(), texts["document"].to_pylist())
+    encoded = scorer.encoder.encode(window)
+    # Pairs of a query follow each other, so that they share its prefix as in a job.
+    assert speed.n_computed < speed.n_tokens
+    order = LengthOrder.of([window], [encoded])
+    assert order.pairs.queries == sorted(order.pairs.queries)
+    assert measure(request(folders["packed"]), texts).n_shared == []
+
+
 @pytest.mark.parametrize("has_bf16", [True, False])
 def test_int8_is_offered_where_auto_is_fp32(
     has_bf16: bool, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch

@@ -135,6 +135,37 @@ def test_a_row_without_the_prompt_that_its_template_shows_is_rejected(
     assert counted.rejected_by_reason == {"prompt is empty": 2, "prompt is null": 2}
 
 
+@pytest.mark.parametrize("more", [{}, {"long_docs": "max-passage", "passage_tokens": 8}])
+def test_a_prompt_that_is_too_long_for_its_template_is_rejected(
+    tmp_path: Path, model: str, more: Row
+) -> None:
+    queries = [QUERIES[0] | {"ask": "word " * 60}, QUERIES[1]]
+    options = as_pairs(tmp_path, queries) | {"model_id": model, "prompt_col": "ask"} | more
+    options |= {"input_template": "{prompt} query: {query} document: {document}", "max_length": 40}
+    assert {query for query, _ in run(tmp_path, options)} == {"q1"}
+    reason = (
+        "the model refuses it: its prompt leaves no room for text in 40 tokens; shorten it, or set "
+        "--max-length higher"
+    )
+    assert [row["reason"] for row in read_rejected(tmp_path / "out")] == [reason] * 2
+    counted = estimate(JobOptions(**options), device="cpu", calibrate=False)
+    assert counted.rejected_by_reason == {reason: 2}
+
+
+def test_a_query_that_is_too_long_for_its_chat_template_is_rejected(tmp_path: Path) -> None:
+    model = BUILDERS["qwen3"](tmp_path / "qwen3")
+    queries = [QUERIES[0] | {"query": "word " * 60}, QUERIES[1]]
+    template = "{{ messages[-1].content }} answers {{ messages[-2].content }}"
+    options = as_pairs(tmp_path, queries) | {"model_id": str(model), "max_length": 40}
+    options |= {"chat_template": template, "yes_token": "yes"}
+    assert {query for query, _ in run(tmp_path, options)} == {"q1"}
+    reason = (
+        "the model refuses it: its query leaves no room for a document in 40 tokens; shorten it, "
+        "or set --max-length higher"
+    )
+    assert [row["reason"] for row in read_rejected(tmp_path / "out")] == [reason] * 2
+
+
 @pytest.mark.parametrize(
     ("layout", "column", "message"),
     [(as_pairs, "gone", "'gone'"), (as_lists, "n", "not text"), (as_run, "gone", "'gone'")],

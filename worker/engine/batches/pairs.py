@@ -40,6 +40,11 @@ class EncodedWindow:
         """The first token of each pair, int64 (distinct pairs,)."""
         return exclusive_cumsum(self.lengths)
 
+    @property
+    def n_shared(self) -> np.ndarray:
+        """The tokens of each pair's shared prefix, int64 (distinct pairs,)."""
+        return np.zeros_like(self.lengths) if self.prefixes is None else self.prefixes.shared
+
     def n_computed(self, pairs: np.ndarray) -> int:
         """Return the tokens that a batch of some pairs computes, without padding."""
         if self.prefixes is not None:

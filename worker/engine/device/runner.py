@@ -107,6 +107,7 @@ class Runner:
         self._shortest_misfit: float = math.inf
         self._late: tuple[Launched, _Run] | None = None
         self.busy_s = 0.0
+        self.n_computed = 0
 
     @property
     def max_batch_tokens(self) -> int:
@@ -222,6 +223,7 @@ class Runner:
             launched.out[run.pairs] = run.result()
         self.busy_s += run.busy_s
         n_tokens = launched.window.n_computed(run.pairs)
+        self.n_computed += n_tokens
         self._on_batch(BatchRun(len(run.pairs), n_tokens, self.max_batch_tokens, run.busy_s))
 
     def _wait(self, window: EncodedWindow, pairs: np.ndarray, n_pauses: int, message: str) -> None:

@@ -18,7 +18,7 @@ from worker.engine.batches.pairs import DistinctPairs, EncodedWindow
 from worker.engine.batches.ragged import flatten, row_lengths
 from worker.engine.encoding.chat_loops import takes_linear_time
 from worker.engine.folder.refusal import UnusableFolder, time_limit
-from worker.engine.values import PairWindow
+from worker.engine.values import PairWindow, UnfitPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,10 +91,14 @@ class ChatEncoder:
             )
         self._is_limited = not takes_linear_time(template)
         self._limit_s = limit_s
-        with self._limit():
-            self._end = self._learn_end()
-            self._ends_alike = len(self._end) == len(self._end_after(_FILLERS[0], system_prompt))
-            shortest = self._render(_FILLERS[0], _FILLERS[0], system_prompt)
+        try:
+            with self._limit():
+                self._end = self._learn_end()
+                any_end = self._end_after(_FILLERS[0], system_prompt)
+                shortest = self._render(_FILLERS[0], _FILLERS[0], system_prompt)
+        except UnfitPair as error:  # of texts that fit every template
+            raise UnusableFolder(f"{tokenizer.name_or_path}: {error}") from None
+        self._ends_alike = len(self._end) == len(any_end)
         n_shortest = len(self._tokenize([shortest])[0])
         if n_shortest > max_length:
             raise UnusableFolder(
@@ -107,6 +111,8 @@ class ChatEncoder:
 
         Raises:
             TimeoutError: the template does not end for some pair.
+            UnfitPair: the template makes too long a text of some pair, or a query that it shows
+                after the document leaves no room.
         """
         pairs = DistinctPairs.of(window)
         prompts = [self._system_prompt if each is None else each for each in pairs.prompts]
@@ -143,7 +149,10 @@ class ChatEncoder:
         if self._tokenizer.truncation_side == "left":
             return row[-self._max_length :]
         if len(end) > self._max_length:
-            raise ValueError(f"the query leaves no room for text in max_length {self._max_length}")
+            raise UnfitPair(
+                f"its query leaves no room for a document in {self._max_length:,} tokens; shorten "
+                "it, or set --max-length higher"
+            )
         return row[: self._max_length - len(end)] + end
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
@@ -164,9 +173,9 @@ class ChatEncoder:
             )
         most = _MOST_CHARS + _MOST_TIMES * (len(query) + len(document) + len(prompt or ""))
         if len(text) > most:
-            raise UnusableFolder(
-                f"{self._tokenizer.name_or_path}: {self._named} makes {len(text):,} characters of "
-                f"texts of {len(query) + len(document):,}"
+            raise UnfitPair(
+                f"{self._named} makes more than {_MOST_TIMES} times as many characters of its "
+                "texts; give another one with --chat-template"
             )
         return text
 

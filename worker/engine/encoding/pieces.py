@@ -19,7 +19,7 @@ from worker.engine.batches.ragged import flatten, row_lengths
 from worker.engine.encoding.joining import untruncated
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.refusal import UnusableFolder
-from worker.engine.values import PairWindow
+from worker.engine.values import PairWindow, UnfitPair
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -116,7 +116,7 @@ class PieceEncoder:
         """Encode a window as `Encoder.encode`.
 
         Raises:
-            ValueError: a pair's prompt leaves no room.
+            UnfitPair: a pair's prompt leaves no room.
         """
         pairs = DistinctPairs.of(window)
         prompts = [self._recipe.prompt if each is None else each for each in pairs.prompts]
@@ -245,7 +245,10 @@ class PieceEncoder:
             removed.append((at, Span(span.stop - cut, span.stop)))
             over -= cut
         if over > 0:
-            raise ValueError(f"the prompt leaves no room for text in max_length {self._max_length}")
+            raise UnfitPair(
+                f"its prompt leaves no room for text in {self._max_length:,} tokens; shorten it, "
+                "or set --max-length higher"
+            )
         kept = [list(cell.ids) for cell in cells]
         for at, span in sorted(removed, key=lambda each: each[1].start, reverse=True):
             del kept[at][span.start : span.stop]

@@ -72,6 +72,11 @@ class Piece:
         return self._sums(self.encoded.lengths)
 
     @property
+    def n_shared(self) -> np.ndarray:
+        """Those of them in prefixes that all pairs of its query share, int64 (pairs,)."""
+        return self._sums(self.encoded.n_shared)
+
+    @property
     def truncated(self) -> np.ndarray:
         """Whether the model does not get all of a pair's text, bool (pairs,)."""
         return self.is_cut | (self._sums(self.encoded.truncated) > 0)

@@ -204,11 +204,31 @@ def test_a_calibrated_pace_goes_by_tokens_and_counts_equal_pairs_once() -> None:
     seen = SeenRows.of(sample, BY_TEXT, measurement)
     calibration = Calibration(n_pairs=5, n_tokens=900, seconds=3.0)
     # 60 tokens make 4 rows, and 300 tokens pass in a second.
-    assert seen.pairs_per_s(calibration) == pytest.approx(20)
+    assert seen.pairs_per_s(calibration, 4.0) == pytest.approx(20)
     pace = Pace.of(20.0, 400, 4, calibration)
     assert (pace.tokens_per_s, pace.n_calibrated_pairs) == (300, 5)
     assert pace.device_hours == pytest.approx(400 / 20 / 3600)
     assert pace.hours == pytest.approx(pace.device_hours / 4)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "max_batch_tokens", "n_computed"), [(1, 10**6, 30), (4, 10**6, 15), (9, 40, 20)]
+)
+def test_a_shared_prefix_counts_once_for_a_query_in_a_batch(
+    candidates: float, max_batch_tokens: int, n_computed: float
+) -> None:
+    """A pair has 30 tokens, 20 of them shared; a batch of 40 tokens holds a prefix and two more."""
+    sample = sampled([("q", "a"), ("q", "bb")], (2,), 400)
+    measurement = measured([30, 30], n_shared=[20, 20])
+    seen = SeenRows.of(sample, BY_TEXT, measurement)
+    calibration = Calibration(
+        n_pairs=5,
+        n_tokens=900,
+        seconds=3.0,
+        n_computed=600,
+        max_batch_tokens=max_batch_tokens,
+    )
+    assert seen.pairs_per_s(calibration, candidates) == pytest.approx(200 / n_computed)
 
 
 def test_padding_is_to_the_longest_of_32_by_characters() -> None:

@@ -47,7 +47,10 @@ COLUMNS |= {"version": 2, "prompt": "p"}
 EVENT = {"event_id": "e", "kind": "failed", "occurred_at": AT, "job_id": "j", "state": None}
 EVENT |= {"output_uri": "/out"}
 COUNTS = {"n_rows": 1, "n_done": 1, "n_rejected": 0, "n_tokens": 1}
-SPEED = {"n_pairs": 1, "n_tokens": 2, "seconds": 3.0}
+SPEED = {
+    **{"n_pairs": 1, "n_tokens": 2, "seconds": 3.0, "minor": 1},
+    **{"n_computed": 2, "max_batch_tokens": 9},
+}
 REUSE = {"source_uri": "/s", "source_job_id": None, "n_reused": 0, "n_new": 1, "refused": "why"}
 AGREEMENT = {"precision": "bf16", "n_pairs": 1, "n_queries": 1, "kendall_tau": 1.0}
 AGREEMENT |= {"top10_overlap": 1.0, "max_difference": 0.0}
@@ -143,6 +146,7 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
             "calibration": SPEED,
             "faster": {"times": 2.7, "agreement": AGREEMENT},
             "n_passages": [1, 3],
+            "n_shared": [0, 2],
         },
     },
     DescribeRequest: {"specs": [SPEC]},

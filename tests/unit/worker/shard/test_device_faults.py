@@ -94,7 +94,8 @@ def test_rows_that_break_a_forward_alone_are_rejected_however_many(
         rows[row]["document"] = f"[MASK] {row}"
     job = planned(rows, tmp_path, own_model, precision="bf16")
     report = run_without_mask(job)
-    assert report.rejects_by_reason == {"the model refuses it: IndexError": len(bad)}
+    reason = "its forward fails with IndexError; the worker's log has the message"
+    assert report.rejects_by_reason == {f"the model refuses it: {reason}": len(bad)}
     assert [row["row"] for row in read_rejected(tmp_path / "out")] == bad
     assert report.n_scored == 40 - len(bad)
     assert report.agreement is not None

@@ -224,7 +224,11 @@ class _Picky:
     ("error", "reason"),
     [
         (lambda at: PairTooLargeError(at, 9), "too long for the device's memory"),
-        (lambda at: ValueError("bad text"), "the model refuses it: ValueError"),
+        (
+            lambda at: ValueError("bad text"),
+            "the model refuses it: its tokenizer or template fails with ValueError; the worker's "
+            "log has the message",
+        ),
         (lambda at: TimeoutError("it does not end"), "the model refuses it: it does not end"),
     ],
 )
