@@ -6,7 +6,7 @@ package's dependencies may be missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ _OFFSET_POSITIONS = (
 _MPNET_PAD_ID = 1
 
 # Model types whose decoder can answer whether a pair is relevant, as monoT5's.
-SEQ2SEQ = ("t5", "mt5")
+_SEQ2SEQ = ("t5", "mt5")
 
 
 def settings_file(folder: Path) -> Path:
@@ -56,6 +56,12 @@ def stated_lengths(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         lengths[f"{key}.model_max_length"] = _object(settings, key).get("model_max_length")
     lengths["max_seq_length"] = settings.get("max_seq_length")
     yield from ((key, value) for key, value in lengths.items() if value is not None)
+
+
+def is_seq2seq(model_type: str | None, architectures: Sequence[str] | None) -> bool:
+    """Return whether two settings of a config are those of a T5, whose decoder answers."""
+    architecture = str((architectures or [""])[0])
+    return model_type in _SEQ2SEQ and architecture.endswith("ForConditionalGeneration")
 
 
 def usable_positions(model_type: str | None, n_positions: int, pad_token_id: int) -> int:

@@ -13,12 +13,12 @@ from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.models.folder_files import MODULES, TEMPLATES, read_json
 from rankmill.models.input_length import (
+    is_seq2seq,
     settings_file,
     stated_lengths,
     takes_messages,
     usable_positions,
 )
-from rankmill.models.weights import is_seq2seq
 
 # The padding id of a config that states none, where positions are counted from it.
 _DEFAULT_PAD_ID = 1
@@ -112,14 +112,15 @@ def check_causal(folder: Path) -> None:
     Raises:
         ModelUnavailable: it has neither a chat template nor a LogitScore module.
     """
-    if is_seq2seq(read_json(folder / "config.json")):
+    config = read_json(folder / "config.json")
+    if is_seq2seq(config.get("model_type"), config.get("architectures")):
         raise ModelUnavailable(
             f"{folder}: a T5 without a recipe, so that nothing says how it reranks; give its input "
             "with --input-template, and its answers with --yes-token and --no-token"
         )
     transformer = _transformer(folder)
     if transformer is None:
-        architecture = str((read_json(folder / "config.json").get("architectures") or [""])[0])
+        architecture = str((config.get("architectures") or [""])[0])
         is_causal = architecture.endswith("ForCausalLM")
         has_prompt = any(
             (folder / name).exists() for name in ("chat_template.jinja", TEMPLATES)

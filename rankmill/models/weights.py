@@ -12,7 +12,7 @@ from typing import Any
 
 from rankmill.errors import ModelUnavailable
 from rankmill.models.folder_files import module_folders, read_json
-from rankmill.models.input_length import SEQ2SEQ
+from rankmill.models.input_length import is_seq2seq
 from rankmill.models.safetensors_header import Tensor, read_header
 
 WEIGHTS = "model.safetensors"
@@ -114,12 +114,6 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def is_seq2seq(config: dict[str, Any]) -> bool:
-    """Return whether a config is that of a T5, whose decoder answers."""
-    architecture = str((config.get("architectures") or [""])[0])
-    return config.get("model_type") in SEQ2SEQ and architecture.endswith("ForConditionalGeneration")
-
-
 def check_head(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Refuse an embedding model or another task's, by its config and its tensors.
 
@@ -127,7 +121,8 @@ def check_head(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor])
         ModelUnavailable: its scores would be random.
     """
     architecture = str((config.get("architectures") or [""])[0])
-    if architecture.endswith("ForCausalLM") or is_seq2seq(config):
+    answers = is_seq2seq(config.get("model_type"), config.get("architectures"))
+    if architecture.endswith("ForCausalLM") or answers:
         return
     if "For" in architecture and not architecture.endswith("ForSequenceClassification"):
         raise ModelUnavailable(

@@ -51,6 +51,16 @@ def s3(endpoint: str, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterat
         storage.reconnect()
 
 
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Set the store to a folder that does not exist yet."""
+    monkeypatch.setenv("RANKMILL_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "no cache of the hub"))
+    settings.cache_clear()
+    yield tmp_path / "models"
+    settings.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def localbucket_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with s3_servers.localbucket(tmp_path_factory.mktemp("localbucket") / "buckets") as url:

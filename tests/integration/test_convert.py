@@ -43,15 +43,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("RANKMILL_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "no cache of the hub"))
-    settings.cache_clear()
-    yield tmp_path / "models"
-    settings.cache_clear()
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder as the older repositories have it."""
     torch.manual_seed(0)

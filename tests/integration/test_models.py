@@ -16,7 +16,7 @@ import pytest
 from producer.jobs.submit import submit
 from rankmill.errors import JobFailed, ModelUnavailable
 from rankmill.models.locate import locate_model
-from rankmill.settings import CHECKOUT, settings
+from rankmill.settings import CHECKOUT
 from tests.conftest import StartWorker
 from tests.support.command import rankmill
 from tests.support.hub import Files, Hub, running_hub
@@ -36,16 +36,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with running_hub() as served:
         monkeypatch.setenv("HF_ENDPOINT", served.url)
         yield served
-
-
-@pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Set the store to a folder that does not exist yet."""
-    monkeypatch.setenv("RANKMILL_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "no cache of the hub"))
-    settings.cache_clear()
-    yield tmp_path / "models"
-    settings.cache_clear()
 
 
 def with_weights(values: bytes) -> Files:

@@ -43,15 +43,8 @@ def _forward(base: Any, head: Head, kernels: Kernels) -> PostNormForward:
 
     def layer(module: Any) -> PostNormLayer:
         own, mixed = module.attention.self, module.attention.output
-        modules = LayerModules(
-            query=own.query,
-            key=own.key,
-            value=own.value,
-            mix=mixed.dense,
-            mix_norm=mixed.LayerNorm,
-            widen=module.intermediate.dense,
-            narrow=module.output.dense,
-            out_norm=module.output.LayerNorm,
+        modules = LayerModules.of_bert(
+            module, (own.query, own.key, own.value), (mixed.dense, mixed.LayerNorm)
         )
         return PostNormLayer.of(
             modules, kernels, heads=config.num_attention_heads, activation=config.hidden_act

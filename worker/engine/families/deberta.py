@@ -39,15 +39,8 @@ def _forward(base: Any, head: Head, kernels: Kernels) -> PostNormForward:
 
     def layer(module: Any) -> PostNormLayer:
         own, mixed = module.attention.self, module.attention.output
-        modules = LayerModules(
-            query=own.query_proj,
-            key=own.key_proj,
-            value=own.value_proj,
-            mix=mixed.dense,
-            mix_norm=mixed.LayerNorm,
-            widen=module.intermediate.dense,
-            narrow=module.output.dense,
-            out_norm=module.output.LayerNorm,
+        modules = LayerModules.of_bert(
+            module, (own.query_proj, own.key_proj, own.value_proj), (mixed.dense, mixed.LayerNorm)
         )
         return PostNormLayer.of(
             modules,

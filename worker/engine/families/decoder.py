@@ -17,6 +17,7 @@ from worker.engine.batches.segments import Segments
 from worker.engine.families.family import Family, Kernels
 from worker.engine.kernels.heads import Head, linear_head
 from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Gated, fused
+from worker.engine.kernels.rotary import Angles, Rotary, turned
 
 # The kinds of rotary positions whose angles do not depend on the length of a text.
 _FIXED_ROTARIES = ("default", "linear", "llama3", "yarn")
@@ -54,7 +55,12 @@ class _Decoder:
         self._dtype = kernels.dtype
         self._words = Embedding(base.embed_tokens.weight, dtype=kernels.dtype)
         self._scale = config.hidden_size**0.5 if config.model_type == "gemma" else None
-        self._rotary = _Rotary(base.rotary_emb)
+        self._rotary = Rotary(
+            base.rotary_emb.inv_freq,
+            _FIRST_PLACES,
+            kernels.dtype,
+            base.rotary_emb.attention_scaling,
+        )
         self._layers = kernels.stack(base.layers, lambda layer: _Layer(layer, config, kernels))
         self._norm = RmsNorm(base.norm, config)
         self._head = head
@@ -68,11 +74,11 @@ class _Decoder:
         x = F.embedding(words.places, words.table).to(self._dtype)
         if self._scale is not None:
             x = x * self._scale
-        turns = self._rotary(batch.positions, longest)
+        angles = self._rotary.angles(batch.positions, longest)
         for layer in self._layers.body:
-            x = layer.every_token(x, turns, segments)
+            x = layer.every_token(x, angles, segments)
         last = (batch.starts[1:] - 1).long()
-        x = self._layers.last.last_token(x, turns, segments, last)
+        x = self._layers.last.last_token(x, angles, segments, last)
         return self._head(self._norm(x), batch)
 
 
@@ -101,37 +107,6 @@ class RmsNorm:
         return F.rms_norm(x.float(), self._weight.shape, self._weight, self._eps).to(x.dtype)
 
 
-_Turns = tuple[torch.Tensor, torch.Tensor]
-
-
-class _Rotary:
-    """Cosines and sines of the places of tokens, in fp32, from a table that grows as needed."""
-
-    def __init__(self, module: Any) -> None:
-        self._frequencies = module.inv_freq.detach().float()
-        self._scale = module.attention_scaling
-        self._fill(_FIRST_PLACES)
-
-    def __call__(self, positions: torch.Tensor, n_places: int) -> _Turns:
-        """Return cosines and sines of some of the first places, (tokens, 1, head_dim / 2)."""
-        if n_places > len(self._cosines):
-            self._fill(2 * n_places)
-        return self._cosines[positions], self._sines[positions]
-
-    def _fill(self, n_places: int) -> None:
-        # A whole number of blocks: the end of a long tensor takes another code path.
-        places = torch.arange(n_places + -n_places % 64, device=self._frequencies.device)
-        angles = (places[:, None].float() * self._frequencies)[:, None]
-        self._cosines, self._sines = angles.cos() * self._scale, angles.sin() * self._scale
-
-
-def _turned(x: torch.Tensor, turns: _Turns) -> torch.Tensor:
-    """Return fp32 (tokens, heads, head_dim), with the halves of each head turned."""
-    cosines, sines = turns
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
-
-
 class _Layer:
     def __init__(self, module: Any, config: Any, kernels: Kernels) -> None:
         linear, own = kernels.linear, module.self_attn
@@ -151,17 +126,17 @@ class _Layer:
             narrow=fused(linear, module.mlp.down_proj),
         )
 
-    def every_token(self, x: torch.Tensor, turns: _Turns, segments: Segments) -> torch.Tensor:
+    def every_token(self, x: torch.Tensor, angles: Angles, segments: Segments) -> torch.Tensor:
         query, key, value = self._project(x)
-        query, key = _turned(query, turns), _turned(key, turns)
+        query, key = turned(query, angles), turned(key, angles)
         return self._rest(x, self._attention.every_token(query, key, value, segments))
 
     def last_token(
-        self, x: torch.Tensor, turns: _Turns, segments: Segments, last: torch.Tensor
+        self, x: torch.Tensor, angles: Angles, segments: Segments, last: torch.Tensor
     ) -> torch.Tensor:
         query, key, value = self._project(x)
-        query = _turned(query[last], (turns[0][last], turns[1][last]))
-        key = _turned(key, turns)
+        query = turned(query[last], (angles[0][last], angles[1][last]))
+        key = turned(key, angles)
         return self._rest(x[last], self._attention.last_token(query, key, value, segments))
 
     def _project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -30,15 +30,8 @@ def _forward(base: Any, head: Head, kernels: Kernels) -> PostNormForward:
 
     def layer(module: Any) -> PostNormLayer:
         own = module.attention.attn
-        modules = LayerModules(
-            query=own.q,
-            key=own.k,
-            value=own.v,
-            mix=own.o,
-            mix_norm=module.attention.LayerNorm,
-            widen=module.intermediate.dense,
-            narrow=module.output.dense,
-            out_norm=module.output.LayerNorm,
+        modules = LayerModules.of_bert(
+            module, (own.q, own.k, own.v), (own.o, module.attention.LayerNorm)
         )
         return PostNormLayer.of(
             modules,

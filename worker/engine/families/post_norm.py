@@ -6,7 +6,7 @@ Families differ in the names of their modules, in their embeddings and in their 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +116,18 @@ class LayerModules:
     widen: nn.Linear
     narrow: nn.Linear
     out_norm: nn.LayerNorm
+
+    @classmethod
+    def of_bert(cls, module: Any, projections: Iterable[Any], mix: Iterable[Any]) -> LayerModules:
+        """Return those of a layer whose feed-forward part has BERT's names.
+
+        Args:
+            module: the layer.
+            projections: to query, key and value.
+            mix: the linear layer after the attention, and its norm.
+        """
+        narrow = module.output
+        return cls(*projections, *mix, module.intermediate.dense, narrow.dense, narrow.LayerNorm)
 
 
 class PostNormLayer:

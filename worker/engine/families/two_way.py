@@ -24,8 +24,6 @@ _ENCODER = "eurobert"
 def _why_unsupported(config: Any) -> str | None:
     if config.model_type != _ENCODER and getattr(config, "is_causal", True):
         return "its tokens attend to earlier ones only"
-    if config.rope_parameters["rope_type"] == "yarn":
-        return "its rotary positions are yarn"
     return why_unlike_llama(config)
 
 
@@ -37,7 +35,10 @@ class _TwoWay:
         self._words = Embedding(base.embed_tokens.weight, dtype=kernels.dtype)
         self._scale = config.hidden_size**0.5 if config.model_type == "gemma" else None
         self._rotary = Rotary(
-            base.rotary_emb.inv_freq, config.max_position_embeddings, kernels.dtype
+            base.rotary_emb.inv_freq,
+            config.max_position_embeddings,
+            kernels.dtype,
+            base.rotary_emb.attention_scaling,
         )
         self._layers = kernels.stack(base.layers, lambda layer: _Layer(layer, config, kernels))
         self._norm = RmsNorm(base.norm, config)

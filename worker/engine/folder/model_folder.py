@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from rankmill.models.input_length import SEQ2SEQ, usable_positions
+from rankmill.models.input_length import is_seq2seq, usable_positions
 from rankmill.models.recipe import Recipe
 from worker.engine.folder.refusal import UnusableFolder, reading, silent
 from worker.engine.folder.st_settings import StSettings, read_st_settings
@@ -68,7 +68,8 @@ class ModelFolder:
         # A model's own code may import transformers' models.
         with lean_loading(), silent(), reading(self.path, "config.json"):
             config = AutoConfig.from_pretrained(self.path, **self.loading)
-        has_labels = not is_causal(config) and not is_seq2seq(config)
+        answers = is_seq2seq(config.model_type, config.architectures)
+        has_labels = not is_causal(config) and not answers
         if has_labels and not self.settings.modules and config.num_labels not in (1, 2):
             raise UnusableFolder(
                 f"{self.path} has {config.num_labels} labels; a cross-encoder has one or two"
@@ -120,7 +121,7 @@ class ModelFolder:
     @property
     def is_seq2seq(self) -> bool:
         """True if it scores by the first token that its decoder answers with."""
-        return is_seq2seq(self.config)
+        return is_seq2seq(self.config.model_type, self.config.architectures)
 
     @property
     def states_cross_encoder(self) -> bool:
@@ -213,9 +214,3 @@ def is_causal(config: Any) -> bool:
     """Return whether a config is that of a language model, which scores by its next token."""
     architectures = getattr(config, "architectures", None) or [""]
     return str(architectures[0]).endswith("ForCausalLM")
-
-
-def is_seq2seq(config: Any) -> bool:
-    """Return whether a config is that of a T5, whose decoder answers."""
-    architecture = str((getattr(config, "architectures", None) or [""])[0])
-    return config.model_type in SEQ2SEQ and architecture.endswith("ForConditionalGeneration")

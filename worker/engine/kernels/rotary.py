@@ -13,32 +13,61 @@ from worker.engine.kernels.compiled_rows import rotate, rows_kernels
 
 # Turns queries and keys of (tokens, 3, heads, head_dim), in place where it can.
 Turn = Callable[[torch.Tensor], torch.Tensor]
+# Cosines and sines, fp32 (tokens, 1, head_dim / 2).
+Angles = tuple[torch.Tensor, torch.Tensor]
+
+# A whole number of blocks: a cosine at the end of a long tensor takes another code path.
+_BLOCK = 64
 
 
 class Rotary:
-    """Turns of two numbers next to each other, as complex numbers in fp32.
+    """The turns of all positions, as complex numbers in fp32.
 
     They are a table, because a cosine at the end of a long tensor takes another code path, and gets
     other bits, than one in its middle.
     """
 
-    def __init__(self, frequencies: torch.Tensor, n_positions: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        frequencies: torch.Tensor,
+        n_positions: int,
+        dtype: torch.dtype,
+        scale: float = 1.0,
+    ) -> None:
         """Make the table.
 
         Args:
             frequencies: (head_dim / 2,), the angle from one position to the next.
             n_positions: the positions of the table.
             dtype: of queries and keys.
+            scale: what turned numbers are multiplied by (`attention_scaling` of yarn).
         """
-        frequencies = frequencies.detach().float()
-        places = torch.arange(n_positions, device=frequencies.device)
-        angles = places[:, None].float() * frequencies
-        self._turns = torch.complex(angles.cos(), angles.sin())
+        self._frequencies, self._scale = frequencies.detach().float(), scale
+        self._fill(n_positions)
         example = torch.empty(0, dtype=dtype, device=frequencies.device)
         self._kernels = rows_kernels(example, 2 * len(frequencies))
 
+    def _fill(self, n_positions: int) -> None:
+        n_filled = n_positions + -n_positions % _BLOCK
+        places = torch.arange(n_filled, device=self._frequencies.device)
+        angles = places[:, None].float() * self._frequencies
+        turns = torch.complex(angles.cos() * self._scale, angles.sin() * self._scale)
+        self._turns = turns[:n_positions]
+
+    def angles(self, positions: torch.Tensor, n_positions: int) -> Angles:
+        """Return the angles of positions (tokens,) for `turned`; the table grows as needed.
+
+        Args:
+            positions: below `n_positions`.
+            n_positions: the positions that the table must have.
+        """
+        if n_positions > len(self._turns):
+            self._fill(2 * n_positions)
+        turns = self._turns[positions][:, None]
+        return turns.real.contiguous(), turns.imag.contiguous()
+
     def at(self, positions: torch.Tensor) -> Turn:
-        """Return the turn of int32 positions (tokens,)."""
+        """Return the turn of int32 positions (tokens,); it takes numbers next to each other."""
         if self._kernels is not None:
             kernels, table = self._kernels, torch.view_as_real(self._turns).flatten(1)
 
@@ -57,6 +86,13 @@ class Rotary:
             return qkv
 
         return turn
+
+
+def turned(x: torch.Tensor, angles: Angles) -> torch.Tensor:
+    """Return fp32 (tokens, heads, head_dim), with the halves of each head turned."""
+    cosines, sines = angles
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
 
 
 def paired(weight: torch.Tensor, bias: torch.Tensor | None, heads: int) -> nn.Linear:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,12 @@ from worker.engine.values import PairWindow, WindowScores
 pytestmark = pytest.mark.slow
 
 
-def two_way(folder: Path, kind: str) -> Path:
+YARN = {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}}
+
+
+def two_way(folder: Path, kind: str, **more: object) -> Path:
     torch.manual_seed(0)
-    sizes = {"num_labels": 1, "is_causal": False, "head_dim": 16}
+    sizes = {"num_labels": 1, "is_causal": False, "head_dim": 16} | more
     return decoders.qwen3_classifier_st(folder, kind=kind, sizes=sizes)
 
 
@@ -30,9 +34,11 @@ def score(scorer: Scorer, window: PairWindow) -> WindowScores:
     return scores
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gemma"])
-def test_equals_cross_encoder_predict(kind: str, tmp_path: Path) -> None:
-    folder = two_way(tmp_path / "model", kind)
+@pytest.mark.parametrize(
+    ("kind", "more"), [("llama", YARN), ("qwen2", {}), ("qwen3", {}), ("gemma", {})]
+)
+def test_equals_cross_encoder_predict(kind: str, more: dict[str, Any], tmp_path: Path) -> None:
+    folder = two_way(tmp_path / "model", kind, **more)
     scorer, window = Scorer.load(folder, precision="fp32"), mixed_window()
     assert (scorer.info.path, scorer.info.deterministic) == ("packed", True)
     peer = CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
