@@ -283,6 +283,7 @@ def _scoring(
         activation=info.activation if spec.activation == "auto" else spec.activation,
         recipe=info.recipe,
         recipe_sha256=info.recipe_sha256,
+        prompt=info.prompt,
         versions={name: version(name) for name in _VERSIONED} | {"kernels": info.kernels},
     )
 

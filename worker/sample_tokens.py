@@ -93,7 +93,9 @@ def of_fitting_pairs(
             return refused_by(error)
         return None
 
-    fitting, unfit, n_rows = [], {}, 0
+    fitting: list[PairWindow] = []
+    unfit: dict[int, str] = {}
+    n_rows = 0
     for window in windows:
         refused = refused_alone(window, refusal)
         unfit |= {n_rows + at: reason for at, reason in refused.items()}

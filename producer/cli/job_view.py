@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from rich.table import Table
@@ -10,7 +11,7 @@ from rich.text import Text
 from producer.cli.fact_lines import clock_text, count_text, facts_text
 from producer.jobs.preview import QueryPreview
 from producer.jobs.status import JobStatus
-from rankmill.contract.results import Manifest
+from rankmill.contract.results import Agreement, Manifest, Reuse, Scoring
 from rankmill.shown import escaped
 
 
@@ -31,21 +32,14 @@ def _fact(value: object) -> str:
 
 def result_facts(manifest: Manifest, status: JobStatus, report_uri: str | None) -> Text:
     """Return the figures of a finished job, with its output last, where the eye ends."""
-    wall_s = (manifest.finished_at - manifest.submitted_at).total_seconds()
     scored = f"{manifest.n_scored:,} of {count_text(manifest.n_rows, 'row')}"
     written = count_text(manifest.n_written, "row")
     share = manifest.n_truncated / max(1, manifest.n_scored)
-    times = [f"{wall_s:,.1f} s since submission"]
-    if status.scoring_s is not None:
-        times.append(f"{status.scoring_s:,.1f} s of scoring")
-    if status.pairs_per_s is not None:
-        times.append(f"{status.pairs_per_s:,.0f} pairs/s while scoring")
-    times.append(count_text(manifest.n_tokens, "token"))
     facts = [
         ("scored", f"{scored} in {count_text(manifest.n_query_groups, 'query group')}"),
         ("truncated", f"{manifest.n_truncated:,} ({share:.1%})"),
         ("written", f"{written} in {count_text(len(manifest.parts), 'part')}"),
-        ("time", ", ".join(times)),
+        ("time", _times(manifest, status)),
     ]
     if manifest.n_rejected:
         reasons = ", ".join(f"{why}: {n:,}" for why, n in manifest.rejects_by_reason.items())
@@ -54,35 +48,52 @@ def result_facts(manifest: Manifest, status: JobStatus, report_uri: str | None) 
         without = "--title-col none leaves it out"
         facts.append(("titles", f"column '{manifest.title_col}' before each text; {without}"))
     if manifest.reuse:
-        reuse = manifest.reuse
-        share = reuse.n_reused / max(1, reuse.n_reused + reuse.n_new)
-        scores = f"{count_text(reuse.n_reused, 'score')} ({share:.1%}) from {reuse.source_uri}"
-        said = [scores if reuse.n_reused or not reuse.refused else "no scores", reuse.refused or ""]
-        facts.append(("reused", "; ".join(filter(None, (*said, *reuse.remarks)))))
+        facts.append(("reused", _reused(manifest.reuse)))
     for scoring in manifest.scoring:
-        how = f"{scoring.path} {scoring.precision} on {scoring.device}"
-        facts.append(("model", f"{scoring.model_id}, {scoring.architecture}, {how}"))
-        if scoring.recipe is not None:
-            facts.append(("recipe", scoring.recipe))
-        asked = manifest.spec.max_length
-        if asked is not None and asked > scoring.max_length > 0:  # `null` reads no tokens
-            limit = f"{scoring.max_length:,} tokens, all that the model takes, not {asked:,}"
-            facts.append(("max length", limit))
+        facts += _scoring_facts(scoring, manifest.spec.max_length)
     if manifest.agreement:
-        agreement = manifest.agreement
-        compared = count_text(agreement.n_pairs, "pair")
-        figures = (
-            f"{agreement.precision} against fp32 on the first {compared}: "
-            f"tau {agreement.kendall_tau:.3f}, top-10 overlap {agreement.top10_overlap:.3f}, "
-            f"largest logit difference {agreement.max_difference:.2g}"
-        )
-        facts.append(("precision", figures))
+        facts.append(("precision", _compared(manifest.agreement)))
     elif manifest.no_agreement:
         facts.append(("precision", f"agreement with fp32 {manifest.no_agreement}"))
     if report_uri is not None:
         facts.append(("report", report_uri))
     facts.append(("output", manifest.spec.output_uri))
     return facts_text(facts)
+
+
+def _times(manifest: Manifest, status: JobStatus) -> str:
+    wall_s = (manifest.finished_at - manifest.submitted_at).total_seconds()
+    times = [f"{wall_s:,.1f} s since submission"]
+    if status.scoring_s is not None:
+        times.append(f"{status.scoring_s:,.1f} s of scoring")
+    if status.pairs_per_s is not None:
+        times.append(f"{status.pairs_per_s:,.0f} pairs/s while scoring")
+    return ", ".join([*times, count_text(manifest.n_tokens, "token")])
+
+
+def _reused(reuse: Reuse) -> str:
+    share = reuse.n_reused / max(1, reuse.n_reused + reuse.n_new)
+    scores = f"{count_text(reuse.n_reused, 'score')} ({share:.1%}) from {reuse.source_uri}"
+    said = [scores if reuse.n_reused or not reuse.refused else "no scores", reuse.refused or ""]
+    return "; ".join(filter(None, (*said, *reuse.remarks)))
+
+
+def _scoring_facts(scoring: Scoring, asked: int | None) -> Iterator[tuple[str, str]]:
+    how = f"{scoring.path} {scoring.precision} on {scoring.device}"
+    yield "model", f"{scoring.model_id}, {scoring.architecture}, {how}"
+    if scoring.recipe is not None:
+        yield "recipe", scoring.recipe
+    if asked is not None and asked > scoring.max_length > 0:  # `null` reads no tokens
+        limit = f"{scoring.max_length:,} tokens, all that the model takes, not {asked:,}"
+        yield "max length", limit
+
+
+def _compared(agreement: Agreement) -> str:
+    return (
+        f"{agreement.precision} against fp32 on the first {count_text(agreement.n_pairs, 'pair')}: "
+        f"tau {agreement.kendall_tau:.3f}, top-10 overlap {agreement.top10_overlap:.3f}, "
+        f"largest logit difference {agreement.max_difference:.2g}"
+    )
 
 
 def jobs_table(jobs: list[JobStatus]) -> Table:

@@ -15,6 +15,20 @@ from producer.estimates.estimate import SAMPLE_PAIRS
 from producer.estimates.estimate import estimate as estimated
 from rankmill.contract.job import JobOptions, JobSpec
 
+SampleFlag = Annotated[int, typer.Option(min=1, help="Rows to sample, spread over the input")]
+CalibrateFlag = Annotated[
+    bool, typer.Option(help="Measure speed by scoring a part of the sample, for about 10 s")
+]
+SpeedFlag = Annotated[
+    float | None,
+    typer.Option(callback=positive, help="Speed of a device, instead of measuring it"),
+]
+DevicesFlag = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Number of devices that will score", show_default="those of this machine"
+    ),
+]
 OverwriteFlag = Annotated[
     bool,
     typer.Option(
@@ -60,23 +74,11 @@ def submit(spec: JobSpec, overwrite: OverwriteFlag = False, as_json: JsonFlag = 
 @takes_job
 def estimate(
     spec: JobOptions,
-    sample: Annotated[
-        int, typer.Option(min=1, help="Rows to sample, spread over the input")
-    ] = SAMPLE_PAIRS,
-    calibrate: Annotated[
-        bool, typer.Option(help="Measure speed by scoring a part of the sample, for about 10 s")
-    ] = True,
-    pairs_per_s: Annotated[
-        float | None,
-        typer.Option(callback=positive, help="Speed of a device, instead of measuring it"),
-    ] = None,
+    sample: SampleFlag = SAMPLE_PAIRS,
+    calibrate: CalibrateFlag = True,
+    pairs_per_s: SpeedFlag = None,
     price_per_hour: PriceFlag = None,
-    devices: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of devices that will score", show_default="those of this machine"
-        ),
-    ] = None,
+    devices: DevicesFlag = None,
     device: DeviceFlag = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -22,7 +22,7 @@ from producer.jobs.check import check
 from producer.jobs.local_run import run_locally, say_nothing
 from producer.jobs.submit import submit_checked
 from producer.quality.evaluate import compare_ndcg, evaluate, measures, with_relevant
-from producer.quality.qrels import read_qrels
+from producer.quality.qrels import Qrels, read_qrels
 from rankmill.contract.drift import Comparison
 from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.contract.results import Manifest
@@ -132,11 +132,7 @@ def compare_models(
             _run(options, sample, model_id, Path(scratch) / f"out-{number}", say)
             for number, model_id in enumerate(ids)
         ]
-        outputs = [output for output, _ in runs]
-        before, *_ = evaluate(outputs[0], sample.judged, recall_at=()).comparisons
-        changes = [
-            compare_ndcg(outputs[0], output, sample.judged, [_CUTOFF])[0] for output in outputs[1:]
-        ]
+        before, *changes = _comparisons([output for output, _ in runs], sample.judged)
     found = [
         _compared(model, manifest, change, before.after, price_per_hour)
         for model, (_, manifest), change in zip(models, runs, [None, *changes], strict=True)
@@ -212,6 +208,13 @@ def _run(
     if not status.state.is_success or manifest is None:
         raise JobFailed(f"{model_id}: {status.reason or status.message or status.state}")
     return handle.output, manifest
+
+
+def _comparisons(outputs: Sequence[Output], judged: Qrels) -> Iterator[Comparison]:
+    """Yield the first output's comparison with the input, then the others' with the first."""
+    yield evaluate(outputs[0], judged, recall_at=()).comparisons[0]
+    for output in outputs[1:]:
+        yield compare_ndcg(outputs[0], output, judged, [_CUTOFF])[0]
 
 
 def _compared(

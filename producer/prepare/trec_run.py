@@ -21,6 +21,7 @@ from rankmill.contract.plan import (
     REFUSAL_COLUMN,
     STATUS_COLUMNS,
     TITLE_CHARS_COLUMN,
+    Columns,
 )
 from rankmill.errors import InputError
 from rankmill.tables.ids import named
@@ -51,14 +52,8 @@ class JoinedRun:
         self._doc_id = _id_column(run, spec.doc_id_col, "doc_id")
         ids = (self._query_id, self._doc_id)
         run = with_job_ids(run, ids)
-        uri, field = run.files[0].uri, run.schema.field
         for name, texts in zip(ids, (queries, corpus), strict=True):
-            kind = field(name).type
-            if id_family(kind) != id_family(texts.id_type):
-                raise InputError(
-                    f"{uri}: column '{name}' is {kind}, but '{texts.id_column}' of {texts.flag} "
-                    f"{texts.rows.files[0].uri} is {texts.id_type}; ids must be of one type"
-                )
+            _check_type(run, name, texts)
         self._spec, self._run, self._queries, self._corpus = spec, run, queries, corpus
         self._prompts = prompts
         self._others = [
@@ -66,6 +61,17 @@ class JoinedRun:
             for name in run.schema.names
             if name not in ids and (spec.keep_cols is None or name in spec.keep_cols)
         ]
+        self._has_titles = spec.has_passages and corpus.title_column is not None
+        self.schema = self._schema()
+        self.columns = self._columns()
+
+    def _schema(self) -> pa.Schema:
+        """Return the columns of the pairs.
+
+        Raises:
+            InputError: the run has a column of its own with a text's name.
+        """
+        spec, field = self._spec, self._run.schema.field
         own = [
             field(self._query_id).with_name(spec.query_id_col or "query_id"),
             field(self._doc_id).with_name(spec.doc_id_col or "doc_id"),
@@ -74,23 +80,24 @@ class JoinedRun:
             *([pa.field(spec.prompt_col, pa.string())] if spec.prompt_col is not None else []),
             *map(field, self._others),
         ]
-        self._has_titles = spec.has_passages and corpus.title_column is not None
         if self._has_titles:
             own.append(pa.field(TITLE_CHARS_COLUMN, pa.int32()))
-        self.schema = schema_with_status(pa.schema(own))
-        names = self.schema.names
-        twice = [name for name in names if names.count(name) > 1]
+        schema = schema_with_status(pa.schema(own))
+        twice = [name for name in schema.names if schema.names.count(name) > 1]
         if twice:
             raise InputError(
-                f"{uri}: the run has a column '{twice[0]}' of its own; leave it out by "
-                "--keep-cols, or name the texts otherwise"
+                f"{self._run.files[0].uri}: the run has a column '{twice[0]}' of its own; leave it "
+                "out by --keep-cols, or name the texts otherwise"
             )
-        columns = resolve_columns(spec, self.schema)
-        changes: dict[str, Any] = {"corpus_title": corpus.title_column}
+        return schema
+
+    def _columns(self) -> Columns:
+        columns = resolve_columns(self._spec, self.schema)
+        changes: dict[str, Any] = {"corpus_title": self._corpus.title_column}
         if self._has_titles:
             kept = {name: as_ for name, as_ in columns.kept.items() if name != TITLE_CHARS_COLUMN}
             changes |= {"kept": kept, "title_chars": TITLE_CHARS_COLUMN}
-        self.columns = columns.model_copy(update=changes)
+        return columns.model_copy(update=changes)
 
     def tables(self, workspace: Workspace) -> Iterator[pa.Table]:
         """Yield the run's rows with their texts, grouped by query.
@@ -154,6 +161,20 @@ class JoinedRun:
                 return query_id, doc_id, file, row
             number -= table.num_rows
         raise AssertionError("the run has become shorter")
+
+
+def _check_type(run: Rows, name: str, texts: Texts) -> None:
+    """Refuse ids of another type than those of their texts.
+
+    Raises:
+        InputError: naming both columns.
+    """
+    kind = run.schema.field(name).type
+    if id_family(kind) != id_family(texts.id_type):
+        raise InputError(
+            f"{run.files[0].uri}: column '{name}' is {kind}, but '{texts.id_column}' of "
+            f"{texts.flag} {texts.rows.files[0].uri} is {texts.id_type}; ids must be of one type"
+        )
 
 
 def _id_column(run: Rows, wanted: str | None, usual: str) -> str:

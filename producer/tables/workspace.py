@@ -33,7 +33,7 @@ class Workspace:
     database: Database
     progress: Progress
 
-    def array(self, name: str, kind: type[np.generic], size: int) -> np.ndarray:
+    def array(self, name: str, kind: type[np.generic] | np.dtype, size: int) -> np.ndarray:
         """Return `size` zeros on disk, for one number a row: they may not fit into memory."""
         if size == 0:  # an empty file cannot be mapped
             return np.zeros(0, kind)

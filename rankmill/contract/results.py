@@ -21,6 +21,7 @@ class Scoring(Contract):
         device_reason: why `auto` chose no GPU, or not all of them.
         recipe: the name of the recipe that the pairs went through; None for the folder's own.
         recipe_sha256: its digest, with the job's prompt and templates.
+        prompt: the instruction of recipe or job, for pairs without one of their own.
     """
 
     model_id: str
@@ -39,6 +40,7 @@ class Scoring(Contract):
     device_reason: str | None = None
     recipe: Annotated[str | None, Since(minor=1)] = None
     recipe_sha256: Annotated[str | None, Since(minor=1)] = None
+    prompt: Annotated[str | None, Since(minor=2)] = None
 
 
 class Agreement(Contract):

@@ -9,8 +9,8 @@ import torch
 from rankmill.contract.results import Manifest
 from rankmill.output.output import Output
 from tests.support.command import rankmill
-from tests.support.inputs import pairs, write
-from tests.support.models.published import PUBLISHED
+from tests.support.inputs import control, pairs, write
+from tests.support.models.published import INSTRUCT, PUBLISHED
 
 
 def test_a_published_model_runs_without_options(tmp_path: Path) -> None:
@@ -23,6 +23,9 @@ def test_a_published_model_runs_without_options(tmp_path: Path) -> None:
     assert first.returncode == 0, first.stderr
     [scoring] = manifest_of(tmp_path / "first").scoring
     assert scoring.recipe == "qwen3-reranker" and len(str(scoring.recipe_sha256)) == 64
+    assert scoring.prompt == INSTRUCT
+    page = (control(tmp_path / "first") / "report.html").read_text()
+    assert f"<td>qwen3-reranker, prompt <q>{INSTRUCT}</q></td>" in page
 
     done = rankmill("run", source, tmp_path / "refused", *common, "--yes-token", "two tokens")
     assert done.returncode == 2 and "--yes-token two tokens: not one token" in done.stderr

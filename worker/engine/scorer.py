@@ -92,6 +92,7 @@ class ScorerInfo:
         kernels: the compiled kernels in use, by their digest, or `torch`.
         recipe: the recipe's name for people; None where the folder alone says how pairs score.
         recipe_sha256: its digest.
+        prompt: its instruction, for pairs without one of their own.
     """
 
     architecture: str
@@ -105,6 +106,7 @@ class ScorerInfo:
     kernels: str = "torch"
     recipe: str | None = None
     recipe_sha256: str | None = None
+    prompt: str | None = None
 
 
 class Scorer:
@@ -145,6 +147,7 @@ class Scorer:
             kernels=loaded.kernels,
             recipe=source.recipe.title,
             recipe_sha256=source.recipe.sha256,
+            prompt=source.recipe.prompt,
         )
         self._runner = self._runner_of(loaded.forward, model.precision, PAUSES_S)
         release(model.device)

@@ -113,7 +113,7 @@ def test_a_calibration_goes_with_the_measurement_where_it_is_asked_for(
 def test_a_shared_prefix_is_measured_in_computed_tokens(folders: dict[str, Path]) -> None:
     texts = sample()
     found = measure(request(folders["prefix"], 0.1, max_length=64), texts)
-    assert found.n_shared and all(0 < n for n in found.n_shared)
+    assert found.n_shared and all(n > 0 for n in found.n_shared)
     assert all(n < whole for n, whole in zip(found.n_shared, found.n_tokens, strict=True))
     speed = found.calibration
     assert speed is not None and speed.n_computed is not None and speed.max_batch_tokens

@@ -6,7 +6,7 @@ Families differ in the names of their modules, in their embeddings and in their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +118,9 @@ class LayerModules:
     out_norm: nn.LayerNorm
 
     @classmethod
-    def of_bert(cls, module: Any, projections: Iterable[Any], mix: Iterable[Any]) -> LayerModules:
+    def of_bert(
+        cls, module: Any, projections: tuple[Any, Any, Any], mix: tuple[Any, Any]
+    ) -> LayerModules:
         """Return those of a layer whose feed-forward part has BERT's names.
 
         Args:

@@ -102,7 +102,7 @@ SAMPLES: dict[type[Contract], dict[str, Any]] = {
     KnownScores: {
         **{"job_id": "j", "source_uri": "/s", "source_job_id": "i", "n_known": 2},
         "scoring": stored("shards/00000.json")["scoring"]
-        | {"minor": 1, "recipe": "a", "recipe_sha256": "b"},
+        | {"minor": 2, "recipe": "a", "recipe_sha256": "b", "prompt": "p"},
     },
     Event: {**EVENT, "counts": COUNTS},
     NotifyMessage: {"event": EVENT},
