@@ -173,7 +173,7 @@ def measured(shape: Shape | Language, pairs: Pairs, corpus: Corpus) -> dict[str,
 
 
 def with_layers(seconds: Mapping[int, float], n_layers: int) -> float:
-    """Return the seconds with `n_layers`, on the line through those with other numbers of layers."""
+    """Return the seconds with `n_layers`, on the line through those with other numbers."""
     if n_layers in seconds:
         return seconds[n_layers]
     few, more = sorted(seconds)
