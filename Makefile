@@ -73,8 +73,9 @@ bench-engine: install-bench
 bench-precision: install-dev
 	$(BIN)/python -m bench.precision --checkpoint $(CHECKPOINT) --data $(DATA) --results bench/results/precision.json
 
+# With a card it runs the plan, else it prints it. CHECKPOINT names the folder of a real model.
 bench-gpu: install-dev
-	$(BIN)/python -m bench.gpu
+	$(BIN)/python -m bench.gpu $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 bench-system: install-dev
 	$(BIN)/python -m bench.system

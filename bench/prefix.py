@@ -35,7 +35,7 @@ _BATCHES = [8, 16, 32]
 _SAMPLE = 32
 _BAR = 1.6
 
-_PROMPT = (
+PROMPT = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
     'the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
     "<|im_start|>user\n<Instruct>: Given a web search query, retrieve relevant passages that "
@@ -69,7 +69,7 @@ def main() -> None:
             "qwen3",
             corpus,
             max_length=_MAX_LENGTH,
-            chat_template=_PROMPT,
+            chat_template=PROMPT,
             vocab_size=151_936,
             hidden_size=_HIDDEN,
             intermediate_size=_FFN,

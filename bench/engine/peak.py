@@ -17,12 +17,18 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Product = Callable[[], torch.Tensor]
 
 
-def matmul_peak_flops(precision: Precision, device: str) -> float:
+def matmul_peak_flops(precision: Precision, device: str, size: int | None = None) -> float:
     """Return the best FLOP/s, per core-second on CPU, of a large square product in the dtype.
 
     On CPU it is the best of MKL and oneDNN; for int8 it is oneDNN's with 32-bit sums.
+
+    Args:
+        precision: a dtype, or int8.
+        device: a device of torch.
+        size: of the matrices; by default 2048 on CPU and 8192 on CUDA.
     """
-    size, tries = (_SIZE_CPU, _TRIES_CPU) if device == "cpu" else (_SIZE_CUDA, _TRIES_CUDA)
+    usual, tries = (_SIZE_CPU, _TRIES_CPU) if device == "cpu" else (_SIZE_CUDA, _TRIES_CUDA)
+    size = size or usual
     seconds = _core_seconds if device == "cpu" else _cuda_seconds
     found = products(precision, device, size)
     return 2 * size**3 / min(seconds(product) for product in found for _ in range(tries))

@@ -24,15 +24,18 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchPeer:
-    """`CrossEncoder.predict`, with SDPA where the model supports it, as by default."""
+    """`CrossEncoder.predict`, by default with SDPA where the model supports it."""
 
-    def __init__(self, folder: Path, device: str, precision: Precision) -> None:
+    def __init__(
+        self, folder: Path, device: str, precision: Precision, attention: str | None = None
+    ) -> None:
         from sentence_transformers import CrossEncoder
 
         self.name = f"torch {precision}"
-        self._model: Any = CrossEncoder(
-            str(folder), device=device, model_kwargs={"dtype": _DTYPES[precision]}
-        )
+        settings: dict[str, Any] = {"dtype": _DTYPES[precision]}
+        if attention is not None:
+            settings["attn_implementation"] = attention
+        self._model: Any = CrossEncoder(str(folder), device=device, model_kwargs=settings)
 
     def predict(self, pairs: Pairs, batch: int) -> np.ndarray:
         logits: np.ndarray = self._model.predict(

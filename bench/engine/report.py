@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -125,8 +126,12 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str | None:
+    """Return the commit; None where there is no git, or no repository."""
+    git = shutil.which("git")
+    if git is None:
+        return None
     done = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
+        [git, "rev-parse", "HEAD"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
