@@ -194,6 +194,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "options": options_table,
     "commands": commands_text,
     "worker metrics": lambda: metrics_table(metrics.OF_WORKER),
+    "GPU metrics": lambda: metrics_table(metrics.OF_GPU),
     "cluster metrics": lambda: metrics_table(metrics.OF_CLUSTER),
     "recorded metrics": lambda: metrics_table(metrics.OF_RULES),
     "models": models_table,

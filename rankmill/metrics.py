@@ -109,6 +109,35 @@ WORKER_DECLINES = Metric(
     "1 if the worker has declined work in the last five minutes, or its host lacks something",
 )
 
+# Served by workers with a GPU that NVML describes, from the main process.
+
+GPU_UP = Metric(
+    "rankmill_gpu_up",
+    "gauge",
+    "1 if NVML answers about the worker's GPU; if 0, the other metrics of the GPU are missing",
+)
+GPU_INFO = Metric(
+    "rankmill_gpu_info",
+    "gauge",
+    "1 for the worker's GPU or MIG slice",
+    ("uuid", "name", "driver", "cuda"),
+)
+GPU_UTILIZATION = Metric(
+    "rankmill_gpu_utilization_ratio",
+    "gauge",
+    "Share of the last moments in which a kernel ran; not known of a MIG slice",
+)
+GPU_MEMORY_USED = Metric(
+    "rankmill_gpu_memory_used_bytes", "gauge", "Memory in use on the GPU, by any process"
+)
+GPU_MEMORY_TOTAL = Metric("rankmill_gpu_memory_total_bytes", "gauge", "Memory of the GPU")
+GPU_TEMPERATURE = Metric("rankmill_gpu_temperature_celsius", "gauge", "Temperature of the GPU")
+GPU_ECC_ERRORS = Metric(
+    "rankmill_gpu_ecc_errors",
+    "gauge",
+    "Uncorrected errors of the GPU's memory since the driver was loaded",
+)
+
 # Served by `rankmill exporter` about the cluster, from Redis.
 
 REDIS_UP = Metric(
@@ -186,6 +215,10 @@ OF_CHILD = (
     MODEL_LOADS,
 )
 OF_WORKER = (*OF_CHILD, WORKER_INFO, WORKER_HEALTHY, WORKER_DECLINES)
+OF_GPU = (
+    *(GPU_UP, GPU_INFO, GPU_UTILIZATION, GPU_MEMORY_USED, GPU_MEMORY_TOTAL, GPU_TEMPERATURE),
+    GPU_ECC_ERRORS,
+)
 OF_CLUSTER = (
     *(REDIS_UP, REDIS_USED, REDIS_MAX, WORKERS, LOST_WORKERS, QUEUE, JOBS, JOB_INFO, JOB_PAIRS),
     *(JOB_DONE, JOB_REJECTED, JOB_SHARDS, JOB_WAITING, LATE, BROKEN),

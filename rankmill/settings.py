@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     threads: int = Field(
         0, ge=0, description="CPU threads of a worker; 0: one for each core it may use"
     )
+    numa: bool = Field(
+        True, description="Keep a GPU's worker on the CPU cores next to the GPU, if there are 4"
+    )
     claim_s: float = Field(
         30.0, gt=0, description="Seconds without a heartbeat after which a worker loses its shard"
     )

@@ -36,7 +36,7 @@ def main() -> None:
     wrong: list[str] = []
     remarks: list[str] = []
     try:
-        remarks = declining(folder(settings()))
+        remarks = [*declining(folder(settings())), *cards(folder(settings()))]
         wrong = complaints(folder(settings()), settings().stall_s)
         if wrong and settings().device.startswith("cuda"):
             # A worker that does not start writes no file that says why.
@@ -67,6 +67,12 @@ def declining(folder: Path) -> list[str]:
     """Return which workers decline work, and why; a restart would not help them."""
     workers = filter(None, map(read_worker, sorted(folder.glob("*.worker"))))
     return [f"{each.name} declines: {each.declines}" for each in workers if each.declines]
+
+
+def cards(folder: Path) -> list[str]:
+    """Return the GPU of each worker that has one, as its own watch has seen it."""
+    workers = filter(None, map(read_worker, sorted(folder.glob("*.worker"))))
+    return [f"{each.name}: {each.card}" for each in workers if each.card]
 
 
 def complaint(folder: Path, worker: WorkerRecord, stall_s: float) -> str | None:

@@ -27,13 +27,15 @@ from celery.signals import (
 from celery.worker import state as worker_state
 
 from rankmill.broker import SCORE_SHARD, score_queues
-from rankmill.devices.choice import EXIT_DEVICE_LOST, choose
+from rankmill.devices.choice import EXIT_DEVICE_LOST, Choice, choose
+from rankmill.devices.cores import bind_near
 from rankmill.errors import RankmillError
 from rankmill.ledger import client
 from rankmill.ledger.server import check_at_start
 from rankmill.logs import get_logger
 from rankmill.settings import settings
 from worker.fitness import fitness
+from worker.liveness.card_watch import CardWatch
 from worker.liveness.heartbeat import task_heartbeat, worker_heartbeat
 from worker.metrics.counters import meters
 from worker.metrics.server import serve
@@ -49,6 +51,9 @@ _AWAY_S = 20.0
 
 # What loading a model imports, which takes seconds.
 _ENGINE = ("worker.delivery", "transformers.models.auto")
+
+# Who sets one of these has chosen (torch's notes on CUDA, "Memory management").
+_ALLOCATORS = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 
 # The heartbeat of the one task that a child runs at a time.
 _at_work = ExitStack()
@@ -79,11 +84,10 @@ def _begin(sender: Any, **_: Any) -> None:
         sys.exit(error.exit_code)
     if sender.options.get("heartbeat_interval") is None:  # by its command line
         sender.options["heartbeat_interval"] = min(_EVENT_S, settings().stall_s / 4)
-    if _scores(sender.app):
-        _check_device()
+    watch = _use_card(_checked_device()) if _scores(sender.app) else None
     _start_semaphore_tracker()
     worker_heartbeat().start(str(sender.hostname), settings(), _give_device_up)
-    serve(worker_heartbeat(), settings())
+    serve(worker_heartbeat(), settings(), watch)
 
 
 def _start_semaphore_tracker() -> None:
@@ -96,8 +100,8 @@ def _start_semaphore_tracker() -> None:
     signal.signal(signal.SIGQUIT, before)
 
 
-def _check_device() -> None:
-    """End the worker if the device that it should score on cannot be used."""
+def _checked_device() -> Choice:
+    """Return the device to score on, and end the worker if it cannot be used."""
     try:
         chosen = choose(settings().device, is_tried=False)
     except RankmillError as error:
@@ -107,6 +111,29 @@ def _check_device() -> None:
         log.warning("device differs from the one that seems to be meant", reason=chosen.reason)
     elif settings().device_reason:
         log.info("device chosen", reason=settings().device_reason)
+    return chosen
+
+
+def _use_card(chosen: Choice) -> CardWatch | None:
+    """Prepare this process and its children for the GPU, and watch it; None on a CPU."""
+    if not chosen.gpus:
+        return None
+    if not _ALLOCATORS & os.environ.keys():
+        # Batches of many sizes leave holes in segments of fixed size. torch reads this once.
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+    card = chosen.cards[0]
+    if card is None:
+        log.info("GPU not described by NVML", about=chosen.about)
+        return None
+    if settings().numa and card.pci_bus_id is not None:
+        n_cores = bind_near(card.pci_bus_id)
+        if n_cores is not None:
+            log.info("bound to the cores next to the GPU", cores=n_cores, gpu=card.uuid)
+    watch = CardWatch(card.uuid)
+    watch.start()
+    worker_heartbeat().card = lambda: watch.text
+    log.info("GPU in use", gpu=card.uuid, card=card.text, about=chosen.about)
+    return watch
 
 
 def _check_host(sender: Any, **_: Any) -> None:

@@ -33,11 +33,13 @@ class Device:
     Attributes:
         environment: the variables that select it.
         surprise: a remark for the user if it is not the device that one would expect.
+        about: what NVML knows of a GPU.
     """
 
     name: str
     environment: Mapping[str, str] = field(default_factory=dict)
     surprise: str | None = None
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,9 @@ def devices(wanted: str) -> list[Device]:
                 device_name(gpu),
                 {"CUDA_VISIBLE_DEVICES": gpu, "RANKMILL_DEVICE": "cuda", **why},
                 chosen.reason if chosen.is_surprising else None,
+                ", ".join(filter(None, [card.text if card else "", chosen.about])),
             )
-            for gpu in chosen.gpus
+            for gpu, card in zip(chosen.gpus, chosen.cards, strict=True)
         ]
     # Waiting threads sleep. OpenMP's default lets them spin, which takes twelve times as long on
     # cores that other processes use too.

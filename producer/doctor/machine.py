@@ -41,7 +41,8 @@ def _devices(settings: Settings) -> Iterator[Finding]:
         fix = "repair the device, or set RANKMILL_DEVICE to auto or cpu"
         yield problem("devices", str(error), fix)
         return
-    message = f"{', '.join(each.name for each in found)}; {n_cores} cores"
+    named = [f"{each.name} ({each.about})" if each.about else each.name for each in found]
+    message = f"{', '.join(named)}; {n_cores} cores"
     surprise = next((each.surprise for each in found if each.surprise), None)
     if surprise is not None:
         fix = "repair the device; RANKMILL_DEVICE=cuda makes this an error, =cpu accepts it"

@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rankmill.devices.driver import DriverFacts, ask_driver
-from rankmill.devices.visible import VISIBLE, device_name, visible_names, worker_devices
+from rankmill.devices.nvml import Card
+from rankmill.devices.visible import (
+    VISIBLE,
+    card_of,
+    device_name,
+    visible_names,
+    worker_devices,
+)
 from rankmill.errors import InputError
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?")
@@ -50,11 +57,15 @@ class Choice:
         gpus: CUDA_VISIBLE_DEVICES for the worker of each device; empty for the CPU.
         reason: why `auto` chose the CPU, or why not all GPUs are used.
         is_surprising: a GPU seems to be meant, so that the reason must be shown.
+        cards: NVML's description of each of `gpus`; None where it has none.
+        about: the driver and its CUDA, or why NVML describes nothing.
     """
 
     gpus: tuple[str, ...] = ()
     reason: str | None = None
     is_surprising: bool = False
+    cards: tuple[Card | None, ...] = ()
+    about: str = ""
 
 
 def choose(wanted: str, *, is_tried: bool = True, limit_s: float | None = None) -> Choice:
@@ -100,22 +111,35 @@ def choice_of(wanted: str, facts: DriverFacts, environ: Mapping[str, str]) -> Ch
     elif why is None and len(broken) == len(gpus):
         why = "; ".join(broken.values())
     if why is None and index is not None:
-        return Choice(tuple(gpus))
+        return _described(Choice(tuple(gpus)), facts, environ)
     if why is None:
         left_out = list(broken.values())
+        if VISIBLE not in environ:
+            left_out += [card.failure for card in facts.cards if card.failure is not None]
         value = environ.get(VISIBLE)
         if len([name for name in (value or "").split(",") if name.strip()]) > len(gpus):
             left_out.append(
                 f"{VISIBLE}={value}: CUDA stops at the first device that it does not know"
             )
         good = tuple(gpu for gpu in gpus if gpu not in broken)
-        return Choice(good, "; ".join(left_out) or None, bool(left_out))
+        chosen = Choice(good, "; ".join(left_out) or None, bool(left_out))
+        return _described(chosen, facts, environ)
     if wanted != "auto":
         raise InputError(
             f"device {wanted} (RANKMILL_DEVICE or --device): no usable GPU: {why}; with auto or "
             "cpu the CPU scores"
         )
     return Choice((), f"no usable GPU: {why}", _is_gpu_expected(facts, environ))
+
+
+def _described(chosen: Choice, facts: DriverFacts, environ: Mapping[str, str]) -> Choice:
+    cards = [card_of(gpu, environ, facts.uuids, facts.cards) for gpu in chosen.gpus]
+    about = [
+        f"driver {facts.driver}" if facts.driver else "",
+        f"CUDA {facts.driver_cuda}" if facts.driver_cuda else "",
+        f"not described: {facts.nvml_failure}" if facts.nvml_failure else "",
+    ]
+    return replace(chosen, cards=tuple(cards), about=", ".join(filter(None, about)))
 
 
 def check_torch() -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankmill.devices.nvml import Card
+
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 # Importing torch from a cold disk took 25 s; a driver that hangs never answers.
@@ -27,8 +29,11 @@ class DriverFacts:
         driver_cuda: the newest CUDA that the driver supports.
         failure: the driver's error instead of a number of devices.
         n_visible: devices that CUDA shows this process.
+        uuids: theirs, without GPU- or MIG-, in CUDA's order; empty if the driver is too old.
         gpus: UUIDs of the machine's GPUs, each followed by those of its MIG slices; None if not
             known.
+        cards: NVML's description of the machine's GPUs.
+        nvml_failure: why NVML describes none.
         names: of the visible devices, if they were tried.
         failures: of each tried device, None if it works.
         silence: why there was no answer at all.
@@ -41,7 +46,10 @@ class DriverFacts:
     driver_cuda: str | None = None
     failure: str | None = None
     n_visible: int = 0
+    uuids: Sequence[str] = ()
     gpus: Sequence[Sequence[str]] | None = None
+    cards: Sequence[Card] = ()
+    nvml_failure: str | None = None
     names: Sequence[str] = ()
     failures: Sequence[str | None] = ()
     silence: str | None = None
@@ -76,4 +84,5 @@ def ask_driver(*, is_tried: bool, limit_s: float | None = None) -> DriverFacts:
         facts: dict[str, Any] = json.loads(output.splitlines()[-1])
     except (ValueError, IndexError):
         return DriverFacts(silence=f"asking the NVIDIA driver failed (exit {child.returncode})")
-    return DriverFacts(**facts)
+    cards = tuple(map(Card.of, facts.pop("cards", ())))
+    return DriverFacts(**facts, cards=cards)

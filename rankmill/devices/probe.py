@@ -13,9 +13,13 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import UUID
+
+from rankmill.devices.nvml import read_cards
 
 _LISTED = re.compile(r"^(GPU|\s+MIG) .*\(UUID: ([^)]+)\)", re.MULTILINE)
 _SMI_S = 10.0
@@ -28,7 +32,13 @@ def main() -> None:
     if spec is not None and spec.origin is not None:  # read, since importing torch takes seconds
         about = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
         facts = {"torch": about["__version__"], "torch_cuda": about["cuda"]}
-    facts |= {**_driver(), "gpus": _gpus()}
+    facts |= _driver()
+    nvml = read_cards()
+    facts["cards"], facts["nvml_failure"] = list(map(asdict, nvml.cards)), nvml.failure
+    answering = [card for card in nvml.cards if card.failure is None]
+    listed = [[card.uuid, *(each.uuid for each in card.slices)] for card in answering]
+    facts["gpus"] = listed if nvml.failure is None else _gpus()
+    facts["driver"] = facts["driver"] or nvml.driver  # WSL2 has no file of the kernel's module
     if "--try" in sys.argv and facts["n_visible"] and facts["torch_cuda"]:
         try:
             facts |= _compute_on_each()
@@ -59,11 +69,27 @@ def _driver() -> dict[str, Any]:
         name = ctypes.c_char_p()
         cuda.cuGetErrorName(code, ctypes.byref(name))
         return {**facts, "failure": f"{(name.value or b'an error').decode()} ({code})"}
-    return {**facts, "n_visible": number.value}
+    return {**facts, "n_visible": number.value, "uuids": _uuids(cuda, number.value)}
+
+
+def _uuids(cuda: ctypes.CDLL, n_visible: int) -> list[str]:
+    """Return the UUIDs of the visible devices, of slices their own; empty if not known."""
+    found = []
+    for n in range(n_visible):
+        device, uuid = ctypes.c_int(0), (ctypes.c_ubyte * 16)()
+        try:
+            code = cuda.cuDeviceGet(ctypes.byref(device), n)
+            code = code or cuda.cuDeviceGetUuid_v2(ctypes.byref(uuid), device)
+        except AttributeError:  # a driver before CUDA 11.4
+            return []
+        if code:
+            return []
+        found.append(str(UUID(bytes=bytes(uuid))))
+    return found
 
 
 def _gpus() -> list[list[str]] | None:
-    """Return UUIDs of each GPU of the machine and of its MIG slices; None if not known."""
+    """Ask nvidia-smi for the UUIDs of GPUs and MIG slices; None if there is no answer."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return None

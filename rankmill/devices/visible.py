@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from rankmill.devices.nvml import Card
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -69,3 +71,33 @@ def device_name(gpu: str) -> str:
         return f"cuda{gpu}"
     uuid, *slice_of = gpu.replace("MIG-", "").replace("GPU-", "").split("/")
     return "-".join(["cuda", uuid[:8], *slice_of])
+
+
+def card_of(
+    gpu: str, environ: Mapping[str, str], uuids: Sequence[str], cards: Sequence[Card]
+) -> Card | None:
+    """Return NVML's description of a worker's device; None if it has none.
+
+    CUDA may number devices in another order than NVML, so numbers are compared by the UUID that
+    CUDA has for each.
+
+    Args:
+        gpu: the worker's CUDA_VISIBLE_DEVICES, one of `worker_devices`.
+        environ: the environment of this process.
+        uuids: of the visible devices, in CUDA's order.
+        cards: of the machine's GPUs.
+    """
+    wanted = gpu
+    if gpu.isdigit():
+        names = visible_names(environ.get(VISIBLE))
+        place = int(gpu) if names is None else names.index(gpu)
+        if place >= len(uuids):
+            return None
+        wanted = uuids[place]
+    wanted = _bare(wanted)
+    every = [each for card in cards for each in (card, *card.slices)]
+    return next((card for card in every if card.uuid and _bare(card.uuid).startswith(wanted)), None)
+
+
+def _bare(uuid: str) -> str:
+    return uuid.removeprefix("GPU-").removeprefix("MIG-").lower()

@@ -26,7 +26,7 @@ from rankmill.process import Process
 from rankmill.settings import Settings
 
 # A record fills all of its file, so that a shorter one leaves nothing of a longer one behind.
-_RECORD_BYTES = 1024
+_RECORD_BYTES = 2048
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class WorkerRecord:
         redis_at: when Redis answered last.
         device_lost: why its device is given up; such a record stays when the worker has ended.
         declines: which work it declines, and why; empty if none.
+        card: its GPU as NVML describes it; empty without one.
     """
 
     name: str
@@ -50,6 +51,7 @@ class WorkerRecord:
     redis_at: float | None = None
     device_lost: str | None = None
     declines: str = ""
+    card: str = ""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ log = get_logger(__name__)
 _TICK_S = 2.0
 _BEAT_S = 1.0
 
-# A record has room for two reasons of this length besides the rest.
+# A record has room for three texts of this length besides the rest.
 _MAX_REASON_CHARS = 300
 
 
@@ -52,11 +52,13 @@ class WorkerHeartbeat:
     Attributes:
         record: what is written next.
         reasons: returns why the worker declines work; empty if it does not.
+        card: returns a description of its GPU; empty without one.
     """
 
     def __init__(self) -> None:
         self.record = WorkerRecord("", Process.me(), time.monotonic())
         self.reasons: Callable[[], list[str]] = list
+        self.card: Callable[[], str] = str
         self._folder: Path | None = None
         self._is_stopping = False
         self._lock = threading.Lock()
@@ -129,9 +131,9 @@ class WorkerHeartbeat:
             lost = device.lost
             is_news = lost is not None and self.record.device_lost is None
             with self._lock:
-                declines = _short("; ".join(self.reasons()))
+                declines, card = _short("; ".join(self.reasons())), _short(self.card())
                 now = time.monotonic()
-                self.record = replace(self.record, ticked_at=now, declines=declines)
+                self.record = replace(self.record, ticked_at=now, declines=declines, card=card)
                 if is_news:
                     reason = _short(str(lost))
                     self.record = replace(self.record, device_lost=reason)

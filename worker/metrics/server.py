@@ -12,18 +12,25 @@ from prometheus_client.registry import Collector
 from rankmill import metrics
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
+from rankmill.metrics import Metric
 from rankmill.settings import Settings
 from worker.health import complaint
+from worker.liveness.card_watch import CardWatch
 from worker.liveness.files import counters_path, own_folder
 from worker.liveness.heartbeat import WorkerHeartbeat
 
 log = get_logger(__name__)
 
 
-def serve(heartbeat: WorkerHeartbeat, settings: Settings) -> None:
+def serve(heartbeat: WorkerHeartbeat, settings: Settings, watch: CardWatch | None = None) -> None:
     """Serve from now on, before there is a child, if the settings name a port.
 
     A worker whose port is taken logs that and scores without metrics.
+
+    Args:
+        heartbeat: of this process, a worker's main one.
+        settings: name the port.
+        watch: of the worker's GPU; None without one.
     """
     if not settings.metrics_port:
         return
@@ -33,6 +40,8 @@ def serve(heartbeat: WorkerHeartbeat, settings: Settings) -> None:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(files))
         registry.register(_OwnMetrics(heartbeat, settings))
+        if watch is not None:
+            registry.register(CardMetrics(watch))
         start_http_server(settings.metrics_port, settings.metrics_host, registry)
     except (RankmillError, OSError) as error:
         log.error(
@@ -58,6 +67,35 @@ class _OwnMetrics(Collector):
             (metrics.WORKER_HEALTHY, (), 0.0 if wrong else 1.0),
             (metrics.WORKER_DECLINES, (), 1.0 if sign.declines else 0.0),
         ):
-            family = GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
-            family.add_metric(label_values, value)
-            yield family
+            yield _gauge(metric, label_values, value)
+
+
+class CardMetrics(Collector):
+    """The metrics of the worker's GPU, from the latest answer of NVML."""
+
+    def __init__(self, watch: CardWatch) -> None:
+        self._watch = watch
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield what is known now, without asking NVML."""
+        answer, card = self._watch.answer, self._watch.card
+        yield _gauge(metrics.GPU_UP, (), 0.0 if card is None else 1.0)
+        if card is None:
+            return
+        named = (card.uuid, card.name or "", answer.driver or "", answer.cuda or "")
+        yield _gauge(metrics.GPU_INFO, named, 1.0)
+        for metric, value in (
+            (metrics.GPU_UTILIZATION, card.utilization),
+            (metrics.GPU_MEMORY_USED, card.used_bytes),
+            (metrics.GPU_MEMORY_TOTAL, card.total_bytes),
+            (metrics.GPU_TEMPERATURE, card.temperature_c),
+            (metrics.GPU_ECC_ERRORS, card.ecc_errors),
+        ):
+            if value is not None:
+                yield _gauge(metric, (), value)
+
+
+def _gauge(metric: Metric, label_values: tuple[str, ...], value: float) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+    family.add_metric(label_values, value)
+    return family

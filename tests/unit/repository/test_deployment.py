@@ -41,7 +41,7 @@ READ_BY_ALL = {
     *("claim_s", "reconcile_s", "tick_s", "stall_s", "keep_finished_s"),
 }
 READ_BY_WORKERS = {
-    *("threads", "trusted_tries", "max_tries", "window_pairs", "load_s", "model_turn_s"),
+    *("threads", "numa", "trusted_tries", "max_tries", "window_pairs", "load_s", "model_turn_s"),
     *("webhook_url", "webhook_secret"),
 }
 READ_BY_PULLS = {"remote_code_models"}  # they fetch the code that may run

@@ -161,8 +161,9 @@ def test_an_index_chooses_among_what_is_visible() -> None:
 
 
 def test_a_worker_for_each_device_that_is_visible() -> None:
-    assert choice_of("auto", TWO, {}) == Choice(("0", "1"))
-    assert choice_of("cuda", TWO, {"CUDA_VISIBLE_DEVICES": f"{A}, {B}"}) == Choice((A, B))
+    both = Choice(("0", "1"), cards=(None, None), about="driver 580.95.05, CUDA 13.0")
+    assert choice_of("auto", TWO, {}) == both
+    assert choice_of("cuda", TWO, {"CUDA_VISIBLE_DEVICES": f"{A}, {B}"}).gpus == (A, B)
     cut = choice_of("cuda", replace(TWO, n_visible=1), {"CUDA_VISIBLE_DEVICES": "1,-1,0"})
     assert cut.gpus == ("1",) and cut.is_surprising and "CUDA stops at the first" in str(cut.reason)
 
@@ -231,7 +232,7 @@ def test_a_driver_that_hangs_is_an_answer_too(
     assert line.startswith("asking the NVIDIA driver failed (exit ")
 
 
-def test_the_probe_loads_neither_torch_nor_another_module_of_the_project() -> None:
+def test_the_probe_loads_neither_torch_nor_pydantic() -> None:
     code = (
         "import runpy, sys\n"
         "runpy.run_module('rankmill.devices.probe', run_name='__main__')\n"
