@@ -24,6 +24,7 @@ from rankmill.contract.job import JobSpec
 from rankmill.metrics import Metric
 from rankmill.models.recipes import Published, registry
 from rankmill.settings import Settings
+from tests.support.field_inputs import tried_inputs
 
 ROOT = Path(__file__).parents[1]
 
@@ -188,9 +189,19 @@ def _option_row(option: Any) -> tuple[str, ...]:
     )
 
 
+def tried_inputs_table() -> str:
+    """Return the table of tests/support/field_inputs.py; each input is prepared as by a job."""
+    header = ("input", "options", "what happens")
+    rows = (
+        (each.name, f"`{each.shown}`" if each.shown else "", each.end) for each in tried_inputs()
+    )
+    return _table(header, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "limits": limits_table,
+    "tried inputs": tried_inputs_table,
     "options": options_table,
     "commands": commands_text,
     "worker metrics": lambda: metrics_table(metrics.OF_WORKER),

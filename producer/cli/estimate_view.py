@@ -42,6 +42,7 @@ def _facts(estimate: Estimate) -> list[tuple[str, str]]:
         ("sample", sample),
         ("duplicates", f"{estimate.duplicate_share:.1%} of the sample"),
     ]
+    facts += [("columns", note) for note in estimate.notes]
     if estimate.title_col:
         facts.append(("titles", f"column '{estimate.title_col}' before each text"))
     reason = f" ({estimate.path_reason})" if estimate.path_reason else ""

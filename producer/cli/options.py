@@ -69,14 +69,14 @@ DeviceFlag = Annotated[
 _FLAGS = {"model_id": "--model", "model_revision": "--revision"}
 _ARGUMENTS = {"input_uri": "input", "output_uri": "output"}
 _HELPS = {
-    "input": "Parquet, JSONL, TREC run, Delta or Iceberg table; a file, folder, glob or a "
+    "input": "Parquet, Arrow, JSONL, CSV, TSV, run, Delta or Iceberg; a file, folder, glob or a "
     "comma-separated list of these, on disk or s3://",
     "output": "Folder for the result, on disk or s3://",
 }
 # The panels of the help, in their order.
 _PANELS: dict[str, tuple[str, ...]] = {
     "Input": (
-        *("layout", "queries", "corpus", "query_col", "document_col", "title_col"),
+        *("layout", "queries", "corpus", "columns", "query_col", "document_col", "title_col"),
         *("query_id_col", "doc_id_col", "cluster"),
         *("input_version", "queries_version", "corpus_version"),
     ),
@@ -93,7 +93,7 @@ _PANELS: dict[str, tuple[str, ...]] = {
     "Speed": ("reuse_from", "shard_pairs", "max_batch_tokens", "priority"),
     "Limits": ("max_reject_rate", "duplicates", "damaged"),
 }
-_LISTS = {"keep_cols"}
+_LISTS = {"keep_cols", "columns"}
 # Given as a file, since workers see none of the producer's; the job has its text.
 _FILES = {"chat_template", "input_template"}
 

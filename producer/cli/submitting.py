@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from producer.cli.console import Console, stderr, warn
+from producer.cli.console import Console, say, stderr, warn
 from producer.cli.estimate_view import estimate_view
 from producer.cli.following import finish, follow, say_already_done
 from producer.cli.options import DeviceFlag, JsonFlag, PriceFlag, positive, takes_job
@@ -64,9 +64,13 @@ def submit(spec: JobSpec, overwrite: OverwriteFlag = False, as_json: JsonFlag = 
 
     The cluster is that of RANKMILL_BROKER_URL. Prints the job's id.
     """
-    from producer.jobs.submit import submit_spec
+    from producer.jobs.check import check
+    from producer.jobs.submit import submit_checked
 
-    handle = submit_spec(spec, overwrite=overwrite)
+    job = check(spec)
+    for note in job.notes:
+        say(note)
+    handle = submit_checked(job, overwrite=overwrite)
     facts = {"job_id": handle.job_id, "output_uri": handle.output.uri}
     print(json.dumps(facts) if as_json else handle.job_id)
 

@@ -49,6 +49,7 @@ class Estimate(Facts):
         duplicate_share: share of the sample's rows whose texts occur in an earlier row.
         tokens: None for a model that scores nothing, or if no row can be scored.
         pace: None if it was neither calibrated nor given.
+        notes: which columns were found by their usual names.
         title_col: the column that is put before each document's text, if any.
         faster: int8 where `auto` is fp32, since the CPU has no bf16; None elsewhere.
         cost: None without a price or a pace.
@@ -74,6 +75,7 @@ class Estimate(Facts):
     tokens: Tokens | None
     pace: Pace | None
     title_col: str | None = None
+    notes: tuple[str, ...] = ()
     faster: FasterPrecision | None = None
     cost: Cost | None = None
 
@@ -111,8 +113,9 @@ def estimate(
     if price_per_hour is not None and not calibrate and given is None:
         raise InputError("--price-per-hour and --no-calibrate: a cost needs a speed; leave one out")
     with tempfile.TemporaryDirectory(prefix="rankmill-", dir=settings().scratch) as scratch:
-        files, source, columns = files_and_pairs(options, Path(scratch))
-        sampled = _sampled(options, source, columns, n_sample)
+        found_pairs = find_pairs(options, Path(scratch))
+        files, source = found_pairs.files, found_pairs.source
+        sampled = _sampled(options, source, found_pairs.columns, n_sample)
         found = devices(device or settings().device)
         request = MeasureRequest(
             options=options,
@@ -149,16 +152,32 @@ def estimate(
         device=measurement.device,
         tokens=tokens_of(sampled.sample, seen, measurement),
         pace=pace,
+        notes=found_pairs.notes,
         title_col=sampled.columns.title or sampled.columns.corpus_title,
         faster=measurement.faster,
         cost=Cost.of(pace, price_per_hour) if pace and price_per_hour is not None else None,
     )
 
 
-def files_and_pairs(
-    options: JobOptions, scratch: Path
-) -> tuple[tuple[InputFile, ...], Source, Columns]:
-    """Return the input's files, and its pairs: those files, or what a job would prepare from them.
+@dataclass(frozen=True)
+class FoundPairs:
+    """The pairs of an input.
+
+    Attributes:
+        files: the input's files.
+        source: those files, or what a job would prepare from them.
+        columns: the role of each column.
+        notes: which columns were found by their usual names.
+    """
+
+    files: tuple[InputFile, ...]
+    source: Source
+    columns: Columns
+    notes: tuple[str, ...]
+
+
+def find_pairs(options: JobOptions, scratch: Path) -> FoundPairs:
+    """Find an input's pairs, as a job would.
 
     Scattered pairs in Parquet are not grouped by query; they can be counted as they are.
     """
@@ -166,15 +185,17 @@ def files_and_pairs(
         **{**options.model_dump(), "cluster": False, "output_uri": str(scratch / "pairs")}
     )
     found = find(spec.input_uri, spec.input_version)
-    spec = pinned(spec, found)
+    named = pinned(spec, found)
+    spec = named.spec
     if not needs_prepare(spec, found):
         source = read_pairs(spec, found)
         check_layout(spec, source.files[0].uri, source.schema)
-        return source.files, source, resolve_columns(options, source.schema)
+        columns = resolve_columns(spec, source.schema)
+        return FoundPairs(source.files, source, columns, named.notes)
     files = find_inputs(spec, found)
     memory = settings().prepare_memory
     columns = prepare(spec, files, spec.output_uri, scratch, lambda *_: None, memory)
-    return files, read_source([spec.output_uri]), columns
+    return FoundPairs(files, read_source([spec.output_uri]), columns, named.notes)
 
 
 @dataclass(frozen=True)

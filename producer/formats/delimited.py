@@ -1,4 +1,4 @@
-"""Read text files without column names as rows: TREC runs, and texts as TSV."""
+"""Read text files without column names as rows: runs, and texts as TSV."""
 
 from __future__ import annotations
 
@@ -7,41 +7,78 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.formats.lines import first_lines, line_error, read_lines
+from producer.formats.lines import first_line, first_lines, line_error, read_lines
 from producer.formats.rows import Rows, with_status
 from rankmill.contract.plan import InputFile
 
 _RUN = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float64())])
+_RANKS = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("rank", pa.int64())])
 _TSV = pa.schema([("id", pa.string()), ("text", pa.string())])
 # Of a run's line `query_id Q0 doc_id rank score tag`; the order of the lines replaces the rank.
-_QUERY_ID, _DOC_ID, _SCORE, _N_RUN_FIELDS = 0, 2, 4, 6
+_TREC_FIELDS, _N_TREC_FIELDS = (0, 2, 4), 6
+_N_RANK_FIELDS = 3
+_FIRST_RANKS = (0, 1)
 
 
 def run_rows(files: tuple[InputFile, ...]) -> Rows:
-    """Return the rows of TREC runs: ids as strings, and the score.
+    """Return the rows of runs: ids as strings, and the score, or the rank of MS MARCO's.
+
+    TREC's lines are `query_id Q0 doc_id rank score tag`, MS MARCO's `query_id doc_id rank`.
 
     Raises:
         InputError: one of the first lines is not a run's.
     """
+    first = first_line(files[0].stat).split()
+    if len(first) == _N_RANK_FIELDS:
+        _check_rank(files[0].uri, first[2])
+        expected = "where such a run has 3: query_id doc_id rank"
+        return _delimited(files, _RANKS, _run_parser(_RANKS, (0, 1, 2), 3, expected))
+    expected = (
+        "where a TREC run has 6: query_id Q0 doc_id rank score tag; an MS MARCO run has 3: "
+        "query_id doc_id rank"
+    )
+    return _delimited(files, _RUN, _run_parser(_RUN, _TREC_FIELDS, _N_TREC_FIELDS, expected))
+
+
+def _check_rank(uri: str, value: str) -> None:
+    """Check that the first line of a run with three columns has the first rank.
+
+    Raises:
+        InputError: it has not, so that the column may be another, such as a triple's document.
+    """
+    if value not in map(str, _FIRST_RANKS):
+        raise line_error(
+            uri,
+            0,
+            f"has '{value}' as its rank, where the first is 0 or 1; a run has query_id, doc_id and "
+            "rank. Ids as triples are not read: write a run of their pairs",
+        )
+
+
+def _run_parser(
+    schema: pa.Schema, places: tuple[int, int, int], n_fields: int, expected: str
+) -> Callable[[pa.Table, str], pa.Table]:
+    """Return a function that reads lines with ids and a number at these places."""
+    number = schema.field(2)
 
     def parse(lines: pa.Table, uri: str) -> pa.Table:
         line = pc.ascii_trim_whitespace(lines["line"].combine_chunks())
-        expected = "where a TREC run has 6: query_id Q0 doc_id rank score tag"
-        fields = _split(pc.ascii_split_whitespace(line), _N_RUN_FIELDS, lines, uri, expected)
-        ids = [fields[at].cast(pa.string()) for at in (_QUERY_ID, _DOC_ID)]
+        fields = _split(pc.ascii_split_whitespace(line), n_fields, lines, uri, expected)
+        query_ids, doc_ids, numbers = (fields[at] for at in places)
+        ids = [query_ids.cast(pa.string()), doc_ids.cast(pa.string())]
         try:
-            return pa.table([*ids, fields[_SCORE].cast(pa.float64())], _RUN)
+            return pa.table([*ids, numbers.cast(number.type)], schema)
         except pa.ArrowInvalid:
-            rows = lines["row"].to_pylist()
-            for score, row in zip(fields[_SCORE].to_pylist(), rows, strict=True):
+            for value, row in zip(numbers.to_pylist(), lines["row"].to_pylist(), strict=True):
                 try:
-                    pa.scalar(score).cast(pa.float64())
+                    pa.scalar(value).cast(number.type)
                 except pa.ArrowInvalid as error:
-                    what = f"has the score '{score}', which is not a number"
+                    whole = "number" if number.name == "score" else "whole number"
+                    what = f"has the {number.name} '{value}', which is not a {whole}"
                     raise line_error(uri, row, what) from error
             raise
 
-    return _delimited(files, _RUN, parse)
+    return parse
 
 
 def tsv_rows(files: tuple[InputFile, ...]) -> Rows:

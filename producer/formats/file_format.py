@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
+from producer.formats.arrow import FILE_MAGIC, STREAM_MAGIC
 from producer.formats.lines import first_line
+from producer.formats.results import looks_like_results
 from rankmill import storage
 from rankmill.errors import InputError
 from rankmill.storage import FileStat
@@ -15,7 +17,10 @@ class FileFormat(StrEnum):
     """A format that is read, by the name that users know it by."""
 
     PARQUET = "Parquet"
+    ARROW = "Arrow"
     JSONL = "JSONL"
+    RESULTS = "results in JSON"
+    CSV = "CSV"
     TSV = "TSV"
     TREC_RUN = "a TREC run"
 
@@ -24,14 +29,19 @@ SUFFIXES = {
     ".parquet": FileFormat.PARQUET,
     ".pq": FileFormat.PARQUET,
     ".parq": FileFormat.PARQUET,
+    ".arrow": FileFormat.ARROW,
+    ".arrows": FileFormat.ARROW,
+    ".ipc": FileFormat.ARROW,
+    ".feather": FileFormat.ARROW,
     ".jsonl": FileFormat.JSONL,
     ".ndjson": FileFormat.JSONL,
     ".json": FileFormat.JSONL,
+    ".csv": FileFormat.CSV,
     ".tsv": FileFormat.TSV,
     ".run": FileFormat.TREC_RUN,
     ".trec": FileFormat.TREC_RUN,
 }
-_COMPRESSIONS = ("", ".gz", ".zst")
+_COMPRESSIONS = ("", ".gz", ".zst", ".bz2")
 _RUN_LINE = re.compile(r"\s*\S+\s+\S+\s+\S+\s+\d+\s+[-+.\deE]+\s+\S+\s*")
 
 
@@ -45,21 +55,25 @@ def detect_format(file: FileStat) -> FileFormat:
     for compression in _COMPRESSIONS:
         for suffix, file_format in SUFFIXES.items():
             if name.endswith(suffix + compression):
-                return file_format
+                is_results = suffix == ".json" and looks_like_results(file)
+                return FileFormat.RESULTS if is_results else file_format
     with storage.open_file(file) as content:
-        if content.read(4) == b"PAR1":
-            return FileFormat.PARQUET
+        start = content.read(len(FILE_MAGIC))
+    if start.startswith(b"PAR1"):
+        return FileFormat.PARQUET
+    if start.startswith((FILE_MAGIC, STREAM_MAGIC)):
+        return FileFormat.ARROW
     line = first_line(file)
     if line.lstrip().startswith("{"):
-        return FileFormat.JSONL
+        return FileFormat.RESULTS if looks_like_results(file) else FileFormat.JSONL
     if is_run_line(line):
         return FileFormat.TREC_RUN
     if "\t" in line:
         return FileFormat.TSV
-    advice = ""
-    if name.endswith(".csv"):
-        advice = "; CSV is not read: write it as Parquet, as by pandas.read_csv(…).to_parquet(…)"
-    raise InputError(f"{file.uri}: neither Parquet nor JSONL nor TSV nor a TREC run{advice}")
+    raise InputError(
+        f"{file.uri}: neither Parquet, Arrow, JSONL, TSV nor a TREC run by its content; "
+        "a file of CSV needs the suffix .csv"
+    )
 
 
 def is_run_line(line: str) -> bool:

@@ -1,7 +1,8 @@
-"""Read the lines of a text file, plain, gzip or zstd, in blocks that Arrow splits."""
+"""Read the lines of a text file, plain, gzip, bzip2 or zstd, in blocks that Arrow splits."""
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ LINES_SCHEMA = pa.schema([("line", pa.large_string()), ("row", pa.int64())])
 _BLOCK_BYTES = 4 * 2**20
 # Files that unpack to less are read whatever their ratio.
 _FREE_BYTES = 256 * 2**20
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
+_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
+_MAGIC_BYTES = max(map(len, _MAGIC))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -45,11 +47,7 @@ def read_lines(file: FileStat, block_bytes: int = _BLOCK_BYTES) -> Iterator[pa.T
             lines = lines.cast(pa.large_string())
         except pa.ArrowInvalid:
             for number, line in zip(rows.tolist(), lines.to_pylist(), strict=True):
-                try:
-                    line.decode()
-                except UnicodeDecodeError as error:
-                    what = f"is not UTF-8: {error.reason}"
-                    raise line_error(file.uri, number, what) from error
+                _decoded(file.uri, number, line)
             raise
         if b"\r" in block:
             lines = pc.ascii_rtrim(lines, "\r")
@@ -57,9 +55,41 @@ def read_lines(file: FileStat, block_bytes: int = _BLOCK_BYTES) -> Iterator[pa.T
         yield pa.table([lines, rows], LINES_SCHEMA).filter(pc.invert(is_blank))
 
 
+def text_lines(file: FileStat) -> Iterator[str]:
+    """Yield a file's lines with their ends, blank ones too; errors as of `read_lines`."""
+    row, limit = 0, settings().max_line_bytes
+    for block in _blocks(file, _BLOCK_BYTES):
+        for line in block.split(b"\n"):
+            if len(line) > limit:
+                raise _too_long(file.uri, row)
+            yield _decoded(file.uri, row, line) + "\n"
+            row += 1
+
+
 def first_lines(file: FileStat, n_bytes: int = 64 * 1024) -> pa.Table:
     """Return the lines of a file's first bytes as `read_lines` does; at least one if it has any."""
     return next(read_lines(file, n_bytes), LINES_SCHEMA.empty_table())
+
+
+def first_text(file: FileStat, n_bytes: int = 64 * 1024) -> str:
+    """Return a file's first bytes as text, without what follows the last whole character."""
+    with _opened(file) as content:
+        start: bytes = content.read(n_bytes)
+    return start.removeprefix(_BYTE_ORDER_MARK).decode(errors="ignore")
+
+
+def text_pieces(file: FileStat, n_bytes: int = _BLOCK_BYTES) -> Iterator[str]:
+    """Yield a file's text in pieces; errors as of `read_lines`, but for the length of lines."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    total = 0
+    with _opened(file) as content:
+        while piece := content.read(n_bytes):
+            total += len(piece)
+            _check_ratio(file, total)
+            try:
+                yield decoder.decode(piece)
+            except UnicodeDecodeError as error:
+                raise InputError(f"{file.uri}: is not UTF-8: {error.reason}") from error
 
 
 def first_line(file: FileStat) -> str:
@@ -70,6 +100,14 @@ def first_line(file: FileStat) -> str:
 def line_error(uri: str, row: int, what: str) -> InputError:
     """Return the error for a line; users count lines from 1, as editors do."""
     return InputError(f"{uri}: line {row + 1} {what}")
+
+
+def _decoded(uri: str, row: int, line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8: {error.reason}; convert the file, as by iconv -t UTF-8"
+        raise line_error(uri, row, what) from error
 
 
 def _blocks(file: FileStat, block_bytes: int) -> Iterator[bytes]:
@@ -116,7 +154,8 @@ def _too_long(uri: str, row: int) -> InputError:
 def _opened(file: FileStat) -> Iterator[Any]:
     """Open a file, decompressed if its first bytes say so."""
     with storage.open_file(file) as content:
-        codec = _MAGIC.get(content.read(2))
+        start = content.read(_MAGIC_BYTES)
+        codec = next((codec for magic, codec in _MAGIC.items() if start.startswith(magic)), None)
         content.seek(0)
         try:
             if codec is None:

@@ -17,8 +17,8 @@ from rankmill.tables.row_bytes import row_bytes, stops
 
 _QUERY_ID, _DOC_ID = "query_id", "doc_id"
 USUAL_LISTS = ("candidates", "documents", "docs")
-_IDS = ("id", "doc_id", "_id", "docid")
-_TEXTS = ("text", "document", "contents")
+_IDS = ("id", "doc_id", "_id", "docid", "docno", "pid", "document_id", "passage_id")
+_TEXTS = ("text", "document", "contents", "passage", "content", "segment", "body")
 
 
 def list_columns(spec: JobSpec, schema: pa.Schema) -> list[str]:

@@ -13,13 +13,8 @@ from rankmill.storage import FileStat, Listing
 # Suffix to the kind of file, as users call it. Files of one kind are read together.
 _KINDS = {
     **{suffix: str(file_format) for suffix, file_format in SUFFIXES.items()},
-    ".csv": "CSV",
     ".orc": "ORC",
     ".avro": "Avro",
-    ".arrow": "Arrow",
-    ".arrows": "Arrow",
-    ".ipc": "Arrow",
-    ".feather": "Feather",
     ".lance": "Lance",
     ".xlsx": "Excel",
     ".xls": "Excel",
@@ -34,6 +29,7 @@ _KINDS = {
     ".sqlite": "a database",
 }
 _READ_KINDS = tuple(map(str, FileFormat))
+_READ_SHOWN = "Parquet, Arrow, JSONL, CSV, TSV or a TREC run"
 _PACKED = (".gz", ".zst", ".bz2", ".xz", ".zip", ".lz4", ".snappy", ".br")
 # Files that describe the data next to them.
 _DESCRIPTION = re.compile(
@@ -91,7 +87,7 @@ def kind_of(uri: str) -> str | None:
     """Return the kind of file that the suffix of a name shows, or None."""
     name, packed = _unpacked(uri)
     kind = _KINDS.get(_suffix(name))
-    return f"packed {kind}" if kind == "Parquet" and packed else kind
+    return f"packed {kind}" if kind in ("Parquet", "Arrow") and packed else kind
 
 
 def _of_glob(listing: Listing) -> list[FileStat]:
@@ -117,7 +113,7 @@ def _of_folder(listing: Listing) -> list[FileStat]:
         elif not _is_description(file.uri):
             unknown.append(file)
     if not by_kind:
-        return []
+        return _parquet_without_suffix(unknown)
     if len(by_kind) > 1:
         shown = " and ".join(f"{kind} ({_shown(listing, of[0])})" for kind, of in by_kind.items())
         raise InputError(f"{listing.place} holds {shown}; {_advice(listing, by_kind)}")
@@ -125,7 +121,7 @@ def _of_folder(listing: Listing) -> list[FileStat]:
     if kind not in _READ_KINDS:
         raise InputError(
             f"{listing.place} holds {kind} ({_shown(listing, files[0])}), which is not read; give "
-            "Parquet, JSONL, TSV or a TREC run"
+            f"{_READ_SHOWN}"
         )
     for file in unknown[:_N_UNKNOWN_OPENED]:
         if file.size_bytes < _MAGIC_BYTES:
@@ -139,6 +135,18 @@ def _of_folder(listing: Listing) -> list[FileStat]:
                 f"{hidden} ({_shown(listing, file)}); {_advice(listing, by_kind)}"
             )
     return files
+
+
+def _parquet_without_suffix(files: Sequence[FileStat]) -> list[FileStat]:
+    """Return the files without a suffix, as Athena writes them, if all begin as Parquet does."""
+    plain = [file for file in files if "." not in _name(file.uri)]
+    if len(plain) < len(files):
+        return []
+    for file in plain[:_N_UNKNOWN_OPENED]:
+        with storage.open_file(file) as content:
+            if not content.read(_MAGIC_BYTES).startswith(b"PAR1"):
+                return []
+    return plain
 
 
 def _check_splits(listing: Listing, inside: Sequence[FileStat]) -> None:
@@ -188,14 +196,15 @@ def _advice(listing: Listing, by_kind: dict[str, list[FileStat]]) -> str:
     """Return the advice for a folder with several kinds of files."""
     readable = [files[0] for kind, files in by_kind.items() if kind in _READ_KINDS]
     if not readable:
-        return "give Parquet, JSONL, TSV or a TREC run"
+        return f"give {_READ_SHOWN}"
     return f"say which by a glob such as {_any_of(listing, readable[0])}"
 
 
 def _nothing_in(listing: Listing) -> str:
     there = [_shown(listing, file) for file in (*listing.named, *listing.inside)]
     hidden = [_shown(listing, file) for file in listing.hidden]
-    lead = f"{listing.place}: no such file, and no Parquet, JSONL, TSV or TREC run file under it"
+    kinds = "Parquet, JSONL, CSV, TSV, Arrow or TREC run"
+    lead = f"{listing.place}: no such file, and no {kinds} file under it"
     if not there and not hidden:
         return lead
     shown = ", ".join((there or hidden)[:5]) + (", …" if len(there or hidden) > 5 else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from producer.formats.lists import list_columns
+from producer.formats.nested import labelled_columns, nested_query
 from producer.tables.column_kinds import is_text
 from rankmill.contract.job import JobSpec, Layout
 from rankmill.errors import InputError
@@ -28,7 +29,7 @@ def check_layout(spec: JobSpec, uri: str, schema: pa.Schema) -> None:
     seen: Layout | None = None
     if has_query and spec.document_col in has_text:
         seen = "pairs"
-    elif has_query and len(list_columns(spec, schema)) == 1:
+    elif _has_lists(spec, schema, has_query=has_query):
         seen = "lists"
     elif ids <= set(schema.names) and not has_text & {spec.query_col, spec.document_col}:
         seen = "run"
@@ -42,6 +43,14 @@ def check_layout(spec: JobSpec, uri: str, schema: pa.Schema) -> None:
         )
     if seen is not None and seen != spec.layout:
         raise wrong_layout(uri, seen, columns)
+
+
+def _has_lists(spec: JobSpec, schema: pa.Schema, *, has_query: bool) -> bool:
+    """Return whether the columns are a query, perhaps nested, and lists of its candidates."""
+    if nested_query(schema, spec.query_col) is not None:
+        return bool(list_columns(spec, schema))
+    one_list = len(list_columns(spec, schema)) == 1
+    return has_query and (one_list or labelled_columns(schema) is not None)
 
 
 def wrong_layout(uri: str, seen: Layout, why: str) -> InputError:

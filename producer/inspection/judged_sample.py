@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from producer.estimates.estimate import files_and_pairs
+from producer.estimates.estimate import find_pairs
 from producer.inputs.source import Source
 from producer.quality.qrels import Qrels
 from rankmill.contract.job import JobOptions
@@ -54,7 +54,8 @@ def judged_sample(options: JobOptions, judged: Qrels, n_wanted: int, folder: Pat
     Raises:
         InputError: the input has no ids, or none of the judged queries.
     """
-    _, source, columns = files_and_pairs(options, folder)
+    pairs = find_pairs(options, folder)
+    source, columns = pairs.source, pairs.columns
     if columns.query_id is None or columns.doc_id is None:
         what = "query" if columns.query_id is None else "doc"
         raise InputError(
@@ -136,6 +137,7 @@ def _as_pairs(columns: Columns, path: Path) -> dict[str, Any]:
         "document_col": columns.document,
         "title_col": columns.title or "none",
         "prompt_col": columns.prompt,
+        "columns": None,
         "query_id_col": columns.query_id,
         "doc_id_col": columns.doc_id,
         "keep_cols": (columns.query_id, columns.doc_id),

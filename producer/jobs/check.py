@@ -34,11 +34,13 @@ class Checked:
     Attributes:
         plan: None where something must be prepared first.
         files: the input's files, with those of queries and corpus.
+        notes: which columns were found by their usual names.
     """
 
     record: JobRecord
     plan: Plan | None
     files: tuple[InputFile, ...]
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def output(self) -> Output:
@@ -58,7 +60,8 @@ def check(spec: JobSpec, job_id: str | None = None) -> Checked:
     """
     spec = check_options(spec)
     located_input = find(spec.input_uri, spec.input_version)
-    spec = pinned(spec, located_input)
+    named = pinned(spec, located_input)
+    spec = named.spec
     if needs_prepare(spec, located_input):
         files = find_inputs(spec, located_input)
         source = None
@@ -80,7 +83,7 @@ def check(spec: JobSpec, job_id: str | None = None) -> Checked:
         no_reuse=no_reuse,
     )
     plan = make_plan(record.job_id, spec, source) if source else None
-    return Checked(record, None if looks_up else plan, files)
+    return Checked(record, None if looks_up else plan, files, named.notes)
 
 
 def check_options(spec: JobSpec) -> JobSpec:

@@ -43,6 +43,8 @@ def run_job(spec: JobSpec, *, overwrite: bool, follow: Follow, say: Say) -> Run:
         OutputTaken: the output holds something else, or another run has it.
     """
     job = check(spec)
+    for note in job.notes:
+        say(note)
     if not is_null_model(spec.model_id):
         folder = locate_model(spec.model_id, spec.model_revision, has_template=spec.has_template)
         check_lengths(spec, folder)

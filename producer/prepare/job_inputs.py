@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pyarrow as pa
+
 from producer.formats.file_format import FileFormat
 from producer.formats.lists import USUAL_LISTS
 from producer.inputs.columns import key_columns
 from producer.inputs.find import FoundInput, find
 from producer.inputs.source import read_source
-from producer.prepare.open_dataset import open_dataset
+from producer.inputs.usual_names import Named, with_usual_names
+from producer.prepare.open_dataset import open_candidates, open_dataset
 from producer.tables.database import Database
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import InputFile, InputRole
 from rankmill.errors import InputError
+from rankmill.tables.parquet import read_footer
+from rankmill.tables.schema import plain_schema
 
 
 def needs_prepare(spec: JobSpec, found: FoundInput | None = None) -> bool:
@@ -72,13 +77,26 @@ def find_inputs(spec: JobSpec, found: FoundInput | None = None) -> tuple[InputFi
     return tuple(files)
 
 
-def pinned(spec: JobSpec, found: FoundInput) -> JobSpec:
-    """Return the spec with the versions of its inputs' tables, so that later rows do not count.
+def pinned(spec: JobSpec, found: FoundInput) -> Named:
+    """Return the spec with its tables' versions, so that later rows do not count, and its columns.
 
     Raises:
-        InputError: the queries or the corpus are not found.
+        InputError: the queries or the corpus are not found, or several columns may be a text.
     """
-    return _pinned(spec, {"input": found, **_find_texts(spec)})
+    spec = _pinned(spec, {"input": found, **_find_texts(spec)})
+    return with_usual_names(spec, found.files[0].uri, _first_schema(spec, found))
+
+
+def _first_schema(spec: JobSpec, found: FoundInput) -> pa.Schema:
+    """Return the columns of an input's first file, or of its table."""
+    if found.table is not None:
+        return read_source(found).schema
+    if found.file_format == FileFormat.PARQUET:
+        return plain_schema(read_footer(found.files[0]).schema)
+    first = found.files[0]
+    file = InputFile(uri=first.uri, n_rows=0, size_bytes=first.size_bytes, state=first.state)
+    with Database() as database:
+        return open_candidates(spec, (file,), database, only_beginning=True).schema
 
 
 def _pinned(spec: JobSpec, of_role: Mapping[InputRole, FoundInput]) -> JobSpec:

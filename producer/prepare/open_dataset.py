@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from producer.formats.arrow import arrow_rows
 from producer.formats.delimited import run_rows, tsv_rows
-from producer.formats.file_format import FileFormat, detect_format, is_run_line
+from producer.formats.file_format import FileFormat, detect_format
 from producer.formats.jsonl import json_rows
 from producer.formats.lines import first_line
 from producer.formats.lists import exploded_rows, list_columns
+from producer.formats.nested import as_lists
 from producer.formats.parquet import parquet_rows
+from producer.formats.results import results_rows
 from producer.formats.rows import Rows, with_job_ids
+from producer.formats.separated import separated_rows
 from producer.inputs.columns import check_names, id_columns
 from producer.inputs.find import find
 from producer.inputs.layouts import check_layout, wrong_layout
+from producer.inputs.separated_forms import form_of, form_of_texts
 from producer.inputs.source import input_schema, read_source
+from producer.inputs.usual_names import DOC_ID, QUERY_ID
 from producer.prepare.dataset import Dataset, Pairs
 from producer.prepare.texts import Texts
 from producer.prepare.trec_run import JoinedRun
@@ -23,11 +29,13 @@ from producer.tables.column_kinds import NO_TITLE
 from producer.tables.database import Database
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import InputFile, InputRole
-from rankmill.errors import InputError
 
 _IDS = ("_id", "id")
-_QUERY_IDS, _DOC_IDS = ("query_id", *_IDS), ("doc_id", "docid", *_IDS)
-_TEXTS = ("text", "query", "document", "contents")
+_QUERY_IDS = ("query_id", *_IDS, *QUERY_ID[1:])
+_DOC_IDS = ("doc_id", "docid", *_IDS, *DOC_ID[2:])
+_TEXTS = ("text", "query", "document", "contents", "passage", "content", "query_text")
+# Formats whose ids have a type; those of the others are text.
+_WITH_TYPES = (FileFormat.PARQUET, FileFormat.ARROW, FileFormat.JSONL)
 # A row of lists becomes a thousand rows or more.
 _BATCH_ROWS, _LIST_BATCH_ROWS = 4096, 64
 
@@ -47,7 +55,7 @@ def open_dataset(
         InputError: the layout is another one, or columns are missing or of the wrong type.
     """
     opener = _Opener(spec, files, database, only_beginning)
-    rows = opener.candidates()
+    rows = open_candidates(spec, files, database, only_beginning=only_beginning)
     uri = rows.files[0].uri
     check_names(uri, rows.schema)
     check_layout(spec, uri, rows.schema)
@@ -63,10 +71,23 @@ def open_dataset(
         prompts = None
         if spec.prompt_col is not None:
             prompts = opener.texts(*of_queries, (spec.prompt_col,), NO_TITLE)
+        if detect_format(rows.files[0].stat) not in _WITH_TYPES:
+            queries, corpus = queries.with_ids_as_text(), corpus.with_ids_as_text()
+            prompts = prompts and prompts.with_ids_as_text()
         return JoinedRun(spec, rows, queries, corpus, prompts)
     if spec.layout == "lists":
         rows = exploded_rows(spec, rows)
     return Pairs(spec, with_job_ids(rows, id_columns(spec)))
+
+
+def open_candidates(
+    spec: JobSpec, files: tuple[InputFile, ...], database: Database, *, only_beginning: bool = False
+) -> Rows:
+    """Return the rows of a job's input; arguments and errors as of `open_dataset`."""
+    rows = _Opener(spec, files, database, only_beginning).candidates()
+    if spec.layout != "lists":
+        return rows
+    return as_lists(rows, spec.query_col, id_columns(spec)[0], spec.document_col)
 
 
 @dataclass(frozen=True)
@@ -91,15 +112,19 @@ class _Opener:
             if spec.prompt_col is not None:
                 texts["prompt"] = spec.prompt_col
             return self._json(files, texts)
+        if file_format == FileFormat.ARROW:
+            return arrow_rows(files)
+        if file_format == FileFormat.RESULTS and spec.layout == "run":
+            return results_rows(files)
+        if file_format == FileFormat.RESULTS:
+            raise wrong_layout(files[0].uri, "run", "it has ids and scores")
+        form = form_of(spec, files[0], file_format)
+        if form is not None:
+            numbers = ("score",)
+            return separated_rows(files, form, numbers)
         if spec.layout == "run":
             return run_rows(files)
-        line = first_line(files[0].stat)
-        if is_run_line(line):
-            raise wrong_layout(files[0].uri, "run", line.strip())
-        raise InputError(
-            f"{files[0].uri}: {file_format} is not read as --layout {spec.layout}; "
-            "give Parquet or JSONL"
-        )
+        raise wrong_layout(files[0].uri, "run", first_line(files[0].stat).strip())
 
     def texts(
         self,
@@ -116,8 +141,11 @@ class _Opener:
             rows = self._parquet(role, files)
         elif file_format == FileFormat.JSONL:
             rows = self._json(files)
+        elif file_format == FileFormat.ARROW:
+            rows = arrow_rows(files)
         else:
-            rows = tsv_rows(files)
+            form = form_of_texts((usual_ids, text_cols), files[0], file_format)
+            rows = tsv_rows(files) if form is None else separated_rows(files, form)
         ids = usual_ids if id_col is None else (id_col, *usual_ids)
         return Texts.of(f"--{role}", rows, ids, text_cols, title_col)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from producer.tables.keys import as_key, key_type
 from producer.tables.shuffle import Shuffle
 from producer.tables.workspace import Workspace
 from rankmill.errors import InputError
+from rankmill.tables.ids import as_text
 from rankmill.tables.titles import lengths_of_titles, with_titles
 
 _TEXT = [("text", pa.large_binary()), ("title_chars", pa.int32())]
@@ -85,6 +86,23 @@ class Texts:
                         f"{flag} {file.uri}: column '{name}' is missing, which others have"
                     )
         return cls(flag, with_job_ids(rows, [id_column]), id_column, text_column, title_column)
+
+    def with_ids_as_text(self) -> Self:
+        """Return the texts with ids as text, to join a run that has no types."""
+        schema, at = self.rows.schema, self.rows.schema.names.index(self.id_column)
+        if is_text(schema.field(at).type):
+            return self
+        field = pa.field(self.id_column, pa.large_string())
+
+        def tables(names: Sequence[str]) -> Iterator[pa.Table]:
+            for table in self.rows.tables(names):
+                if self.id_column in names:
+                    place = table.column_names.index(self.id_column)
+                    table = table.set_column(place, field, as_text(table[self.id_column]))
+                yield table
+
+        rows = replace(self.rows, schema=schema.set(at, field), tables=tables)
+        return replace(self, rows=rows)
 
     @property
     def id_type(self) -> pa.DataType:

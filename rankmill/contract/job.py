@@ -85,6 +85,12 @@ class JobOptions(Contract):
         description="Version of a table in --corpus, as --input-version",
         json_schema_extra=_unset("newest"),
     )
+    columns: Annotated[tuple[str, ...] | None, Since(major=3)] = Field(
+        None,
+        min_length=1,
+        description="Names of the columns of a CSV or TSV without a header, comma-separated",
+        json_schema_extra=_unset("by its header"),
+    )
     query_col: str = Field("query", description="Column with the query's text")
     document_col: str = Field("document", description="Column with the document's text")
     title_col: str | None = Field(

@@ -8,9 +8,11 @@ from functools import lru_cache
 from rankmill.errors import InputError
 from rankmill.storage.protocol import Store
 
+_NAMES_OF_S3 = ("s3a", "s3n")
+
 
 def scheme_of(uri: str) -> str:
-    """Return the scheme in small letters, or an empty string for a path.
+    """Return the scheme in small letters, or an empty string for a path; Hadoop's `s3a` is `s3`.
 
     Raises:
         InputError: one slash follows the colon, as in `s3:/bucket`.
@@ -21,7 +23,8 @@ def scheme_of(uri: str) -> str:
             f"{uri}: write s3://bucket/key or file:///folder/file; write ./{uri} for a path of "
             "this name"
         )
-    return match[1].lower() if match else ""
+    scheme = match[1].lower() if match else ""
+    return "s3" if scheme in _NAMES_OF_S3 else scheme
 
 
 def store_of(uri: str) -> Store:

@@ -105,12 +105,13 @@ def test_a_model_that_only_the_worker_can_refuse_leaves_no_output(tmp_path: Path
     assert again.returncode == 0, again.stderr
 
 
-def test_csv_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    (tmp_path / "in.csv").write_text("query,document\na,b\n")
+def test_an_unnamed_column_is_refused_with_its_flag(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("frage,document\na,b\n")
     done = rankmill("run", tmp_path / "in.csv", tmp_path / "out", "--model", "demo")
-    assert done.returncode == 2
-    [shown] = done.stderr.strip().splitlines()
-    assert shown.endswith("write it as Parquet, as by pandas.read_csv(…).to_parquet(…)")
+    assert done.returncode == 2, done.stderr
+    assert "column 'query' is missing; the columns there are: frage, document" in done.stderr
+    assert "--query-col names another" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_terminal_that_is_not_utf_8_gets_no_traceback(

@@ -50,7 +50,7 @@ def test_files_that_describe_the_data_are_not_read(tmp_path: Path) -> None:
         (["a.orc", "b.parquet"], "ORC (a.orc) and Parquet (b.parquet)"),
         (["a.avro", "b.jsonl"], "Avro (a.avro) and JSONL (b.jsonl)"),
         (["a.arrow", "b.jsonl"], "Arrow (a.arrow) and JSONL (b.jsonl)"),
-        (["a.feather", "b.parquet"], "Feather (a.feather) and Parquet (b.parquet)"),
+        (["a.feather", "b.parquet"], "Arrow (a.feather) and Parquet (b.parquet)"),
         (["a.parquet", "b.parquet.gz"], "Parquet (a.parquet) and packed Parquet (b.parquet.gz)"),
         (["a.tsv", "b.run"], "TSV (a.tsv) and a TREC run (b.run)"),
     ],
@@ -149,10 +149,13 @@ def test_a_single_split_is_read(tmp_path: Path, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ([], "no such file, and no Parquet, JSONL, TSV or TREC run file under it$"),
+        ([], "no such file, and no Parquet, JSONL, CSV, TSV, Arrow or TREC run file under it$"),
         (["a.bin", "b.zip"], r"run file under it, only a.bin, b.zip; a glob such as .*/\* reads"),
         (["_a.parquet"], "under it, only hidden ones: _a.parquet$"),
-        (["a.csv"], r"holds CSV \(a.csv\), which is not read; give Parquet, JSONL, TSV or a TREC"),
+        (
+            ["a.orc"],
+            r"holds ORC \(a.orc\), which is not read; give Parquet, Arrow, JSONL",
+        ),
     ],
 )
 def test_the_error_for_a_folder_without_rows_lists_its_files(

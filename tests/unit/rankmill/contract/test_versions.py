@@ -67,7 +67,7 @@ def stored(name: str) -> dict[str, Any]:
 
 SAMPLES: dict[type[Contract], dict[str, Any]] = {
     JobSpec: SPEC,
-    JobOptions: {"input_uri": "/in"},
+    JobOptions: {"input_uri": "/in", "version": 3, "columns": ["query", "document"]},
     JobRecord: stored("job.json"),
     JobMessage: {"job_id": "j", "output_uri": "/out"},
     SubmitMessage: {"spec": SPEC},
@@ -224,7 +224,7 @@ def test_another_major_is_refused_with_what_to_upgrade(contract: type[Contract])
 def test_another_major_is_refused_in_a_part_of_a_file() -> None:
     record = SAMPLES[JobRecord]
     with pytest.raises(ReleaseTooOld, match="here: "):
-        parse(JobRecord, {**record, "spec": {**record["spec"], "version": 3}}, "here")
+        parse(JobRecord, {**record, "spec": {**record["spec"], "version": 4}}, "here")
 
 
 def test_every_contract_has_a_sample() -> None:
@@ -253,7 +253,7 @@ class NewerOptions(JobSpec):
 
     label: Annotated[str | None, Since(minor=1)] = None
     depth: Annotated[int, Since(minor=2)] = 8
-    voice: Annotated[str, Since(major=3)] = ""
+    voice: Annotated[str, Since(major=4)] = ""
 
 
 class NewestOptions(NewerOptions):
@@ -271,7 +271,7 @@ def test_a_contract_has_the_lowest_version_that_its_fields_allow() -> None:
     assert parse(JobSpec, used.to_json(), "here").model_extra == {"label": "a"}
     assert parse(NewestOptions, used.to_json(), "here").label == "a"
     changed = used.model_copy(update={"voice": "p", "depth": 9})
-    assert (changed.model_dump()["version"], changed.model_dump()["minor"]) == (3, 2)
+    assert (changed.model_dump()["version"], changed.model_dump()["minor"]) == (4, 2)
     with pytest.raises(ReleaseTooOld):
         parse(JobSpec, changed.to_json(), "here")
     assert parse(NewerOptions, changed.to_json(), "here").voice == "p"

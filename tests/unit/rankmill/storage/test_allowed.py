@@ -106,7 +106,7 @@ def test_places_inside_are_allowed(place: Path) -> None:
     assert storage.places(f"{place}/data/in,{place}/out") == [f"{place}/data/in", f"{place}/out"]
 
 
-@pytest.mark.parametrize("scheme", ["http", "https", "hdfs", "ftp", "gs", "s3a", "file+x"])
+@pytest.mark.parametrize("scheme", ["http", "https", "hdfs", "ftp", "gs", "abfs", "file+x"])
 def test_other_schemes_are_refused(allow: Allow, scheme: str) -> None:
     allow("/")
     with pytest.raises(InputError, match="is not supported"):
