@@ -46,6 +46,7 @@ class JobKeywords(TypedDict, total=False):
     queries_version: str | None
     corpus_version: str | None
     query_col: str
+    columns: Sequence[str] | str | None
     document_col: str
     title_col: str | None
     query_id_col: str | None
@@ -116,9 +117,10 @@ def options_of(
         if field in values:
             raise InputError(f"{call}() has {keyword(field)} twice, also as {field}")
         values[field] = _plain(value)
-    keep = values.get("keep_cols")
-    if isinstance(keep, str):
-        values["keep_cols"] = tuple(keep.split(","))
+    for name in ("keep_cols", "columns"):
+        given = values.get(name)
+        if isinstance(given, str):
+            values[name] = tuple(given.split(","))
     return parse_given(contract, values, f"{call}()", keyword)
 
 

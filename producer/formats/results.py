@@ -96,7 +96,7 @@ def scored(uri: str, pieces: Iterator[str]) -> Iterator[tuple[str, str, float]]:
         documents = reader.value(f"the documents of query '{query}'")
         if not isinstance(documents, _Pairs):
             raise reader.error(
-                f"query '{query}' is no object of document ids with scores; a run in JSON is "
+                f"query '{query}' is not an object of document ids with scores; a run in JSON is "
                 '{"query": {"document": 1.5}}'
             )
         for doc_id, score in documents:

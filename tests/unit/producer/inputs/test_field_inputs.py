@@ -103,7 +103,7 @@ def test_results_are_read_in_pieces(n_chars: int) -> None:
         ('{"1": {"7": 1}} {', "more text after the end"),
         ('{"1": {"7": true}}', "true as the score of '7', which is not a finite number"),
         ('{"1": {"7": NaN}}', "NaN as the score of '7'"),
-        ('{"1": 5}', "query '1' is no object"),
+        ('{"1": 5}', "query '1' is not an object"),
         ('{"1": {"7": 1}\n "2": {}}', "line 2: has '\"' where ',' belongs"),
         ('{"1": {"7": 1, "8"', "cut off"),
     ],
