@@ -33,6 +33,7 @@ from worker.engine.folder.refusal import UnusableFolder, UnusableOption
 from worker.engine.passages.limits import TextLimits
 from worker.engine.passages.passage_scorer import PassageScorer
 from worker.engine.scorer import BatchRun, Scorer
+from worker.fit import fitting
 from worker.liveness.heartbeat import task_heartbeat
 from worker.metrics.counters import meters
 from worker.null_scorer import NullScorer
@@ -91,6 +92,7 @@ def load(spec: JobSpec) -> LoadedModel:
     Raises:
         ModelUnavailable: it is not here, not allowed, or cannot be loaded.
         DeviceFault, DeviceFull, MemoryShort: the device cannot take it now.
+        HostUnfit: it never fits into this GPU.
     """
     check_model_allowed(spec.model_id)
     may_run_code, weights = is_code_allowed(spec.model_id), weights_of(spec)
@@ -230,14 +232,16 @@ def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer | 
             scorer = over.with_settings(**options)
         else:
             use_cores()
-            scorer = Scorer.load(
-                folder,
-                device=chosen_device().name,
-                precision=spec.precision,
-                on_batch=on_batch,
-                may_run_code=is_code_allowed(spec.model_id),
-                **options,
-            )
+            device = chosen_device().name
+            with fitting(spec, folder, device):
+                scorer = Scorer.load(
+                    folder,
+                    device=device,
+                    precision=spec.precision,
+                    on_batch=on_batch,
+                    may_run_code=is_code_allowed(spec.model_id),
+                    **options,
+                )
     limit = scorer.info.max_length
     if spec.max_length is not None and spec.max_length > limit:
         log.warning("max_length is more than the model takes", asked=spec.max_length, used=limit)

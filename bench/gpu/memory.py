@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -48,12 +49,18 @@ def _measure(folder: Path, pairs: Pairs, device: str, precision: Precision, rows
     score(scorer, pairs)
     peak = in_use(device) if device == "cpu" else torch.cuda.max_memory_allocated(device)
     total = None if device == "cpu" else torch.cuda.mem_get_info(device)[1]
+    arithmetic = None
+    if find_spec("pydantic"):  # the worker's own check before it loads a model
+        from worker.fit import Size
+
+        arithmetic = Size.of(folder).weights_bytes(scorer.info.precision)
     rows.write(
         "memory",
         precision=scorer.info.precision,
         path=scorer.info.path,
         n_parameters=n_parameters(folder),
         before_bytes=before,
+        weights_bytes_by_arithmetic=arithmetic,
         loaded_bytes=loaded,
         peak_bytes=peak,
         total_bytes=total,

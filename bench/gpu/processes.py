@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from bench.engine.start import seconds_to_first_row
 from bench.gpu.guard import failures_as_rows
 from bench.gpu.rows import Budget, Rows
 
@@ -69,6 +68,9 @@ def measure_start(
     whole = "from rankmill run to the first row"
     if device != "cpu" and find_spec("celery") and budget.allows(whole, 3 * took):
         with failures_as_rows(rows, whole, device):
+            # A bare machine has no pyarrow, with which it makes its input.
+            from bench.engine.start import seconds_to_first_row
+
             rows.write("run", seconds=seconds_to_first_row(str(folder)))
 
 

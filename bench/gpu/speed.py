@@ -150,7 +150,7 @@ def _time_engine(
     lengths = scorer.encoder.encode(window).lengths
     found.pairs_per_s = len(pairs) / took
     peak = None
-    if subject.shape is not None:
+    if subject.shape is not None and scorer.info.precision != "fp8":  # which has no plain product
         peak = matmul_peak_flops(scorer.info.precision, subject.device, subject.peak_size)
         found.peak_share = useful_flops(subject.shape, lengths) / took / peak
     rows.write(

