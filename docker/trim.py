@@ -1,20 +1,23 @@
 """Remove the files that no container opens from an image's site-packages, and print their size.
 
-python docker/trim.py SITE_PACKAGES [--unproven]
+python docker/trim.py SITE_PACKAGES [none|safe|small]
 
-By default it removes files that are never loaded when a model scores: tests, headers, build tools,
-clients of unused services. `tests/compose` scores with the rest. `--unproven` also removes parts of
-CUDA that the engine should not need; no run on a GPU has proved that, so that it is off.
+It removes files that are never loaded when a model scores: tests, headers, build tools, clients of
+unused services. `tests/compose` scores with the rest. The level is that of CUDA's parts, where the
+folder has them; docker/cuda_cuts.py lists them.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
+
+import cuda_cuts
 
 # matplotlib imports the names of glyphs alone, to draw SVG.
 FONT_TOOLS = (
@@ -122,19 +125,18 @@ NOT_ON_CPU = (
     *("sympy/parsing/autolev", "sympy/parsing/latex", "sympy/utilities/mathml/data"),
 )
 
-UNPROVEN = (
-    "triton",  # torch.compile's; the engine compiles nothing
-    "nvidia/**/libcusolverMg*",
-    "nvidia/**/libcusolver*",
-    "nvidia/**/libnvrtc*alt*",
-    "nvidia/**/libnvperf*",
-    "nvidia/**/libcudnn_engines_*",
-)
-
 STRIPPED = (
     *("torch/lib/*.so*", "torch/*.so", "pyarrow/*.so*", "_duckdb*.so", "fontTools/misc/*.so"),
     *("kiwisolver/*.so", "contourpy/*.so", "matplotlib/*.so", "PIL/*.so", "pytrec_eval_ext*.so"),
-    *("tokenizers/*.so", "safetensors/*.so", "regex/*.so", "yaml/*.so", "wcwidth/*.so"),
+    *(
+        "triton/_C/*.so",
+        "cuda/bindings/**/*.so",
+        "tokenizers/*.so",
+        "safetensors/*.so",
+        "regex/*.so",
+        "yaml/*.so",
+        "wcwidth/*.so",
+    ),
 )
 
 # The tasks of transformers whose models take texts.
@@ -143,12 +145,16 @@ TASKS_OF_TEXT = ("SEQUENCE_CLASSIFICATION", "CAUSAL_LM", "MASKED_LM", "TEXT_ENCO
 
 def main() -> None:
     """Trim the folder of the command line."""
-    packages = Path(sys.argv[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("packages", type=Path)
+    parser.add_argument("level", nargs="?", choices=get_args(cuda_cuts.Level), default="small")
+    packages, level = vars(parser.parse_args()).values()
     before = size(packages)
-    has_cuda, unproven = (packages / "nvidia").exists(), "--unproven" in sys.argv
+    has_cuda = (packages / "nvidia").exists()
+    late = cuda_cuts.apply(packages, level) if has_cuda else NOT_ON_CPU
     for path in list(models_without_text(packages / "transformers" / "models")):
         refuse(path, f"transformers' {path.parent.name} is not in this image of models of texts")
-    for pattern in (*UNUSED, *(() if has_cuda else NOT_ON_CPU), *(UNPROVEN if unproven else ())):
+    for pattern in (*UNUSED, *late):
         for path in packages.glob(pattern):
             if "auto" not in path.parts:  # transformers' own registry, which is loaded
                 remove(path)
@@ -159,8 +165,7 @@ def main() -> None:
             remove(service)
     for library in sorted(packages.glob("pyarrow/*.so.*")):
         link_copies(library)
-    # No run on a GPU has proved that CUDA's torch can be stripped, either.
-    if unproven or not has_cuda:
+    if level != "none" or not has_cuda:
         strip(packages)
     unlink_substrait(packages / "pyarrow")
     print(f"trimmed: {before >> 20} MiB -> {size(packages) >> 20} MiB")

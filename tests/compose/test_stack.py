@@ -221,7 +221,7 @@ def test_the_example_chooses_the_workers_with_gpus_and_its_arguments_reach_the_b
 ) -> None:
     shipped = Stack(stack.folder / "as shipped")
     shipped.folder.mkdir()
-    chosen = {"TRIM": "--unproven", "TORCH_INDEX": "https://example.com/cu126"}
+    chosen = {"TRIM": "safe", "TORCH_INDEX": "https://example.com/cu126"}
     shipped.write_env(COMPOSE_PROFILES="gpu", **chosen)
     services = shipped.compose("config", "--services").split()
     assert "worker-gpu" in services and "worker-cpu" not in services

@@ -12,6 +12,7 @@ import torch
 
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.batches.pairs import EncodedWindow
+from worker.engine.device.cudnn import without_cudnn
 from worker.engine.device.faults import DeviceFullError, fault_of
 from worker.engine.kernels.layers import Forward
 
@@ -63,6 +64,7 @@ def default_budget(
 
 
 @torch.inference_mode()
+@without_cudnn()
 def _probe(forward: Forward, device: str, max_length: int) -> int:
     """Measure the bytes per token on a small batch; return the tokens that fit into free memory.
 

@@ -21,6 +21,7 @@ from worker.engine.batches.batch_cuts import CutBatches
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.device.budget import BatchBudget
+from worker.engine.device.cudnn import without_cudnn
 from worker.engine.device.faults import (
     DeviceFaultError,
     DeviceFullError,
@@ -166,6 +167,7 @@ class Runner:
         self._late = None
 
     @torch.inference_mode()
+    @without_cudnn()
     def _launch_next(self, launched: Launched) -> None:
         """Launch the next batch, in smaller ones where the device is full."""
         window, n_pauses = launched.window, 0

@@ -14,6 +14,7 @@ import torch
 from worker.engine.batches.batching import TokenBatch
 from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.batches.ragged import flatten, row_lengths
+from worker.engine.device.cudnn import without_cudnn
 from worker.engine.device.faults import fault_of, first_line
 from worker.engine.folder.model_folder import ModelFolder
 from worker.engine.folder.refusal import UnusableFolder
@@ -29,6 +30,7 @@ _NEAR, _NEAR_IN_16_BITS = 1e-3, 0.1
 
 
 @torch.inference_mode()
+@without_cudnn()
 def check_forward(
     source: ModelFolder, model: Any, forward: Forward, *, device: str, precision: str, left: bool
 ) -> None:
