@@ -5,6 +5,7 @@
 # make images      build the images of the profiles in .env, with version, commit and time as labels
 # make test-hostile   give every command thousands of hostile inputs, and count how they end
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
+# make test-gpu-images   build the GPU image at each TRIM, and prove what can be proved without a GPU; needs Docker
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with peers
 # make bench-precision CHECKPOINT=… DATA=…   how each precision of a real model ranks Cranfield
 # make bench-fleet   hundreds of workers on one Redis, and one that is idle
@@ -110,6 +111,11 @@ test-hostile: install-dev
 .PHONY: test-compose
 test-compose: install-dev
 	$(BIN)/python -m pytest tests/compose -m compose -s
+
+# Gigabytes to load and 20 GB of disk: once a release.
+.PHONY: test-gpu-images
+test-gpu-images: install-dev
+	$(BIN)/python -m pytest tests/compose -m gpu_images -s
 
 lint: install-dev
 	$(BIN)/ruff check .

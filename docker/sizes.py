@@ -2,14 +2,15 @@
 
 python docker/sizes.py [--model FOLDER]
 
-Needs a Docker Engine and images that `make test-compose` built; prints the table of
-docs/deployment.md. It starts its own stack next to any that runs, and takes it down.
+Needs a Docker Engine, zstd and images that `make test-compose` built; prints the tables of
+docs/deployment.md. GPU images are there after `KEEP_IMAGES=1 make test-gpu-images`. It starts its
+own stack next to any that runs, and takes it down.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,13 @@ import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.compose.stack import Stack
 
-TARGETS_MB = {"control": 400, "worker-cpu": 700}
+TARGETS_MB = {"control:test": 400, "worker-cpu:test": 700, "worker-gpu:test-small": 3000}
+OTHERS = ("worker-gpu:test-safe", "worker-gpu:test-none")
 OUTPUT, CONTROL = "/data/first", "/data/_rankmill/first"
 # So few pairs that the start dominates.
 SOME = """
@@ -44,10 +45,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, help="a model's folder [the demo model]")
     model: Path | None = parser.parse_args().model
-    print("| image | size | target |\n| --- | --- | --- |")
-    for name, target in TARGETS_MB.items():
-        image = inspect(f"rankmill/{name}:test")
-        print(f"| {name} | {mb(image)} MB | {target} MB |")
+    print("| image | size | compressed | target |\n| --- | --- | --- | --- |")
+    for name in (*TARGETS_MB, *OTHERS):
+        size = size_mb(f"rankmill/{name}")
+        if size is not None:
+            packed = compressed_mb(f"rankmill/{name}")
+            print(f"| {name} | {size} MB | {packed} MB | {TARGETS_MB.get(name, '')} |")
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder))
         stack.write_env(TORCH_INDEX="")
@@ -140,18 +143,18 @@ def pss_kb(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
-def inspect(image: str) -> dict[str, Any]:
-    """Return the description of an image by Docker."""
-    done = subprocess.run(
-        ["docker", "image", "inspect", image], check=True, capture_output=True, text=True
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found[0]
+def size_mb(image: str) -> int | None:
+    """Return the size of an image; None if it is not there."""
+    command = ["docker", "image", "inspect", image, "--format", "{{.Size}}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return round(int(done.stdout) / 1e6) if done.returncode == 0 else None
 
 
-def mb(image: dict[str, Any]) -> int:
-    """Return the size of an image."""
-    return round(int(image["Size"]) / 1e6)
+def compressed_mb(image: str) -> int:
+    """Return the size of an image as registries keep it, by zstd's default level."""
+    command = f"docker save {shlex.quote(image)} | zstd -3 --stdout | wc --bytes"
+    done = subprocess.run(command, shell=True, check=True, capture_output=True, text=True)
+    return round(int(done.stdout) / 1e6)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.compose.stack import Stack
+from tests.compose.stack import Stack, check_docker
 
 _BUILD_S = 1800
 
@@ -29,14 +27,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         raise
     finally:
         stack.try_compose("down", "--volumes", "--timeout", "20", timeout_s=300)
-
-
-def check_docker() -> None:
-    if shutil.which("docker") is None:
-        pytest.fail("docker is not installed")
-    said = subprocess.run(["docker", "compose", "version"], capture_output=True, text=True)
-    if said.returncode or subprocess.run(["docker", "info"], capture_output=True).returncode:
-        pytest.fail(f"no Docker Engine with Compose v2 answers: {said.stderr}")
 
 
 def _torch_index() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from rankmill.settings import CHECKOUT
 
@@ -123,6 +126,15 @@ class Stack:
     def address(self, service: str, port: int) -> str:
         """Where a published port answers on this machine."""
         return "http://" + self.compose("port", service, str(port)).strip()
+
+
+def check_docker() -> None:
+    """Fail the test if no Docker Engine with Compose answers."""
+    if shutil.which("docker") is None:
+        pytest.fail("docker is not installed")
+    said = subprocess.run(["docker", "compose", "version"], capture_output=True, text=True)
+    if said.returncode or subprocess.run(["docker", "info"], capture_output=True).returncode:
+        pytest.fail(f"no Docker Engine with Compose v2 answers: {said.stderr}")
 
 
 def _is_dockers(name: str) -> bool:
