@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -15,11 +16,12 @@ def without_cudnn() -> Iterator[None]:
     It also decorates functions. Outside of it, the process has its cuDNN as before.
     """
     is_enabled = torch.backends.cudnn.enabled
-    has_attention = torch.backends.cuda.cudnn_sdp_enabled()
+    cuda: Any = torch.backends.cuda  # not all of it has types
+    has_attention = cuda.cudnn_sdp_enabled()
     torch.backends.cudnn.enabled = False
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    cuda.enable_cudnn_sdp(False)
     try:
         yield
     finally:
         torch.backends.cudnn.enabled = is_enabled
-        torch.backends.cuda.enable_cudnn_sdp(has_attention)
+        cuda.enable_cudnn_sdp(has_attention)
