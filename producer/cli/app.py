@@ -125,6 +125,8 @@ _COMMANDS = (
     (serve.worker, "worker"),
     (serve.exporter, "exporter"),
     (serve.flower, "flower --port 5555"),
+    (serve.beat, "beat"),
+    (serve.up, "up --flower-port 5555"),
 )
 for _command, _example in _COMMANDS:
     app.command(_example.split()[0], cls=PanelCommand, epilog=example(_example))(_command)

@@ -25,7 +25,7 @@ from rankmill.ledger.jobs import Ledger
 from rankmill.settings import settings
 
 app = typer.Typer(
-    help="Run jobs on a cron schedule.\n\nNeeds a running celery -A tasks beat.",
+    help="Run jobs on a cron schedule.\n\nNeeds a running rankmill beat.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -1,19 +1,24 @@
-"""`rankmill worker`, `exporter` and `flower`, which run until they are stopped."""
+"""`rankmill worker`, `exporter`, `flower`, `beat` and `up`, which run until they are stopped."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from producer.cli.console import Console, say, warn
+from producer.cli.fact_lines import facts_text
 from producer.cli.options import DeviceFlag
 from producer.cluster.local import Device, devices, worker_command
+from producer.cluster.up import Cluster, beat_command, has_flower, run_cluster
 from rankmill.broker import SCORE_QUEUE, Role, queues_of, score_queue
 from rankmill.errors import InputError
 from rankmill.settings import CHECKOUT, settings
+from rankmill.shown import masked
 
 # A long preparation must not keep short work, such as the end of another job, from being done.
 _CONTROL_PROCESSES = 3
@@ -107,6 +112,61 @@ def flower(
 
     where = None if history is None else history.absolute()
     serve(Dashboard(address, port, where, allow_control, url_prefix), settings())
+
+
+def beat() -> None:
+    """Start the clock of the schedules.
+
+    Celery's beat with RedBeat, for the cluster of RANKMILL_BROKER_URL. Several may run: one works.
+    """
+    settings()
+    _become(beat_command(), Device("beat"))
+
+
+def up(
+    device: DeviceFlag = None,
+    flower_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of Flower; 0 for a free one")
+    ] = 5555,
+    with_flower: Annotated[
+        bool, typer.Option("--flower/--no-flower", help="Serve Flower, the dashboard")
+    ] = True,
+    with_beat: Annotated[bool, typer.Option("--beat/--no-beat", help="Run schedules")] = True,
+) -> None:
+    """Run a whole cluster on this machine.
+
+    Redis, a worker per device, Flower and beat, until Ctrl-C. With RANKMILL_BROKER_URL it uses that
+    Redis.
+    """
+    if with_flower and not has_flower():
+        warn("without Flower, which is not installed: pip install 'rankmill[flower]'")
+        with_flower = False
+    chosen = devices(settings().device)
+    for surprise in sorted({each.surprise for each in chosen if each.surprise}):
+        warn(surprise)
+    say("starting the cluster; Ctrl-C stops all of it")
+    try:
+        run_cluster(chosen, flower_port if with_flower else None, with_beat, _show)
+    except KeyboardInterrupt:  # its normal end
+        say("stopped; unfinished jobs go on at the next start")
+
+
+def _show(cluster: Cluster) -> None:
+    parts = [f"{len(cluster.workers)} on {', '.join(cluster.workers)}"]
+    parts += ["beat"] if cluster.has_beat else []
+    login = f", login {cluster.login}" if cluster.login else ""
+    facts = [
+        ("workers", ", ".join(parts)),
+        ("broker", masked(cluster.broker_url)),
+        ("flower", f"{cluster.flower}{login}" if cluster.flower else ""),
+        ("logs", str(cluster.folder)),
+        ("next", f"export RANKMILL_BROKER_URL={shlex.quote(masked(cluster.broker_url))}"),
+        ("", "rankmill submit candidates.parquet scored/"),
+        ("", "rankmill watch scored/"),
+    ]
+    shown = [(name, value) for name, value in facts if value]
+    Console().print(facts_text(shown), soft_wrap=True)
+    sys.stdout.flush()
 
 
 def _become(command: list[str], device: Device) -> None:

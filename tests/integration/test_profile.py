@@ -19,7 +19,7 @@ TEXT = """
 [job]
 model = "null"
 top-k = 2
-keep_cols = ["doc_id", "score"]
+keep_cols = ["doc_id", "query"]
 queries = "q.jsonl"
 
 [settings]
