@@ -16,6 +16,7 @@ from rankmill import storage
 from rankmill.contract.histogram import length_histogram, score_histogram
 from rankmill.contract.plan import ShardSpec
 from rankmill.contract.results import Agreement, ShardReport
+from rankmill.contract.reuse import known_type
 from rankmill.errors import JobFailed
 from rankmill.output.output import Job
 from worker.device_errors import device_errors
@@ -149,7 +150,7 @@ def _agreement(
     first = next(owned_rows(job, shard, columns.texts, n_pairs), None)
     if first is None:
         return None, None
-    unknown = np.zeros(first.table.num_rows, np.uint64)
+    unknown = np.zeros(first.table.num_rows, known_type(has_passages=job.spec.has_passages))
     unfit = [at for at in range(len(first.groups)) if first.first_row + at in rejected]
     pairs = Window.of(first, unfit, unknown).pairs(columns)
     try:
