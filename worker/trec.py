@@ -7,6 +7,7 @@ from typing import IO
 import pyarrow as pa
 
 from rankmill import storage
+from rankmill.contract.plan import FUSED_COLUMNS
 from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.tables import parquet
@@ -20,6 +21,8 @@ _TAG = "rankmill"
 def write_trec_run(job: Job) -> None:
     """Write `run.trec` with query, Q0, document, rank, logit and tag; queries in part order.
 
+    A job that fuses has fused_rank and fused_score in place of rank and logit.
+
     It has the logit, because evaluators order by this number and not by the rank, and sigmoid
     rounds different logits to the same score.
 
@@ -30,15 +33,20 @@ def write_trec_run(job: Job) -> None:
     assert columns.query_id and columns.doc_id
     ids = (columns.query_id, columns.doc_id)
     names = [columns.kept[name] for name in ids]
+    is_fused = job.spec.fuse is not None
+    numbers = FUSED_COLUMNS[::-1] if is_fused else ("rank", "logit")
+    n_digits = 17 if is_fused else 9  # that keep float64 and float32 exact
 
     def write(file: IO[bytes]) -> None:
         for shard_index in range(job.plan.n_shards):
             part = storage.stat(job.output.part_uri(shard_index))
-            for table in parquet.read_rows(part, [*names, "rank", "logit"], 0, _BATCH_ROWS):
+            for table in parquet.read_rows(part, [*names, *numbers], 0, _BATCH_ROWS):
                 words = [_words(table[kept], name) for kept, name in zip(names, ids, strict=True)]
-                numbers = (table[name].to_pylist() for name in ("rank", "logit"))
-                rows = zip(*words, *numbers, strict=True)
-                lines = (f"{q} Q0 {d} {rank} {logit:.9g} {_TAG}\n" for q, d, rank, logit in rows)
+                values = (table[name].to_pylist() for name in numbers)
+                rows = zip(*words, *values, strict=True)
+                lines = (
+                    f"{q} Q0 {d} {rank} {score:.{n_digits}g} {_TAG}\n" for q, d, rank, score in rows
+                )
                 file.write("".join(lines).encode())
 
     storage.publish(job.output.trec_run_uri, write)

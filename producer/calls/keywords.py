@@ -52,6 +52,10 @@ class JobKeywords(TypedDict, total=False):
     query_id_col: str | None
     doc_id_col: str | None
     keep_cols: Sequence[str] | str | None
+    fuse: str | None
+    fuse_col: str | None
+    fuse_k: int
+    fuse_weight: float
     explode: bool
     trec_run: bool
     cluster: bool

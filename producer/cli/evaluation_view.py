@@ -7,25 +7,68 @@ from rich.text import Text
 
 from producer.cli.fact_lines import facts_text, p_value_text
 from producer.quality.evaluate import Evaluation
+from producer.quality.tuning import Tuning
+from rankmill.shown import escaped
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Return a line for each measure: means, change, p-value and the queries that changed."""
     table = Table("measure", box=None, pad_edge=False)
-    for name in ("before", "after", "change", "p", "better", "worse", "equal"):
+    names = ["before", "after", "change", "p", "better", "worse", "equal"]
+    names += ["fused", "change by it", "p"] if evaluation.fused else []
+    for name in names:
         table.add_column(name, justify="right")
-    for each in evaluation.comparisons:
+    for at, each in enumerate(evaluation.comparisons):
         means = f"{each.before:.4f}", f"{each.after:.4f}", f"{each.after - each.before:+.4f}"
-        changed = (f"{n:,}" for n in (each.n_better, each.n_worse, each.n_equal))
+        changed = [f"{n:,}" for n in (each.n_better, each.n_worse, each.n_equal)]
+        if evaluation.fused:
+            fused = evaluation.fused[at]
+            difference = f"{fused.after - fused.before:+.4f}"
+            changed += [f"{fused.after:.4f}", difference, p_value_text(fused.p_value)]
         table.add_row(each.measure, *means, p_value_text(each.p_value), *changed)
     return table
+
+
+def tuning_table(tuning: Tuning) -> Table:
+    """Return a line for each ranking: its nDCG@10 on held-out queries, and what was chosen."""
+    table = Table("ranking", box=None, pad_edge=False)
+    for name in ("nDCG@10", "change", "p", "chosen without each fold"):
+        table.add_column(name, justify="right")
+    table.add_row("first stage", f"{tuning.first:.4f}")
+    table.add_row("model", f"{tuning.model:.4f}")
+    for each in tuning.methods:
+        chosen = ", ".join(f"{value:g}" for value in each.of_folds)
+        what = "weight" if each.method == "weighted" else "k"
+        change = f"{each.change:+.4f}", p_value_text(each.p_value)
+        table.add_row(each.method, f"{each.ndcg:.4f}", *change, f"{what} {chosen}")
+    return table
+
+
+def tuning_facts(tuning: Tuning) -> Text:
+    """Return the advice, and how it was found."""
+    best = tuning.best
+    advice = (
+        f"{best.flags}: {best.change:+.4f} on held-out queries"
+        if best is not None
+        else "none: no fusion ranks held-out queries better than the model alone, beyond chance"
+    )
+    folds = f"{tuning.n_folds} folds of {tuning.n_queries:,} queries, seed {tuning.seed}"
+    return facts_text(
+        [
+            ("fusion", advice),
+            ("held out", f"{folds}; each query is measured by what the other folds chose"),
+            ("pairs", "those that the job has written; a --top-k leaves fewer to fuse"),
+            ("p", "two-sided, of a paired permutation test against the model's ranks"),
+        ]
+    )
 
 
 def evaluation_facts(evaluation: Evaluation) -> Text:
     """Return the facts behind the means: queries, documents and the two orders."""
     n_left_out = evaluation.n_judged - evaluation.n_queries
     left_out = f", {n_left_out:,} without are left out" if n_left_out else ""
-    by = "column score" if evaluation.before_by == "score" else "order"
+    before_by = evaluation.before_by
+    by = "order" if before_by == "rows" else f"column {escaped(before_by)}"
     kept = f", the best {evaluation.top_k:,} of each query" if evaluation.top_k else ""
     matched = f"{evaluation.n_in_input:,} before, {evaluation.n_in_parts:,} after"
     return facts_text(

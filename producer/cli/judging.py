@@ -8,14 +8,20 @@ import typer
 
 from producer.cli.console import Console
 from producer.cli.drift_view import show_drift
-from producer.cli.evaluation_view import evaluation_facts, evaluation_table
+from producer.cli.evaluation_view import (
+    evaluation_facts,
+    evaluation_table,
+    tuning_facts,
+    tuning_table,
+)
 from producer.cli.options import JobArgument, JsonFlag
 from producer.jobs.handle import find_job
 from producer.quality.drift.diff import diff
 from producer.quality.drift.gate import parse as parse_gate
 from producer.quality.evaluate import evaluate
 from producer.quality.qrels import read_qrels
-from rankmill.errors import GateFailed
+from producer.quality.tuning import tune_fusion
+from rankmill.errors import GateFailed, InputError
 
 
 def evaluate_job(
@@ -25,12 +31,30 @@ def evaluate_job(
         list[int] | None,
         typer.Option("--recall-at", min=1, help="Cutoff of recall; repeatable", show_default="100"),
     ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune-fusion", help="Find the best --fuse, by held-out queries")
+    ] = False,
+    fuse_col: Annotated[
+        str | None,
+        typer.Option(help="Input column to fuse", show_default="the job's, or score"),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the queries for --tune-fusion")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure ranking quality by judgments.
 
     Prints nDCG, MRR and recall before and after reranking.
     """
+    if tune:
+        tuning = tune_fusion(find_job(job).output, read_qrels(qrels), fuse_col, folds, seed)
+        if as_json:
+            print(tuning.model_dump_json())
+        else:
+            Console().print(tuning_table(tuning), tuning_facts(tuning), sep="\n")
+        return
+    if fuse_col is not None:
+        raise InputError(f"--fuse-col {fuse_col} needs --tune-fusion")
     evaluation = evaluate(find_job(job).output, read_qrels(qrels), recall_at or [100])
     if as_json:
         print(evaluation.model_dump_json())

@@ -90,6 +90,7 @@ _PANELS: dict[str, tuple[str, ...]] = {
         *("max_query_tokens", "max_document_tokens"),
     ),
     "Output": ("top_k", "keep_cols", "explode", "trec_run", "for_reuse"),
+    "Fusion": ("fuse", "fuse_col", "fuse_k", "fuse_weight"),
     "Speed": ("reuse_from", "shard_pairs", "max_batch_tokens", "priority"),
     "Limits": ("max_reject_rate", "duplicates", "damaged"),
 }

@@ -49,7 +49,7 @@ def as_lists(rows: Rows, query: str, query_id: str, document: str) -> Rows:
 def labelled_columns(schema: pa.Schema) -> tuple[str, str] | None:
     """Return the columns with relevant documents and with others, if both are there."""
     for names in _LABELLED:
-        kinds = [schema.field(name).type for name in names if name in schema.names]
+        kinds = [schema.field(name).type for name in names if schema.names.count(name) == 1]
         if len(kinds) == 2 and all(is_list(kind) or is_text(kind) for kind in kinds):
             return names
     return None
@@ -57,7 +57,7 @@ def labelled_columns(schema: pa.Schema) -> tuple[str, str] | None:
 
 def nested_query(schema: pa.Schema, query: str) -> pa.StructType | None:
     """Return the type of a query that is an object with a text; None for any other."""
-    kind = schema.field(query).type if query in schema.names else None
+    kind = schema.field(query).type if schema.names.count(query) == 1 else None
     is_nested = kind is not None and pa.types.is_struct(kind) and kind.get_field_index("text") >= 0
     return kind if is_nested else None
 

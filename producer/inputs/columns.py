@@ -11,6 +11,7 @@ from producer.tables.keys import key_type
 from rankmill.contract.job import JobOptions
 from rankmill.contract.plan import CANDIDATES_COLUMN, STATUS_COLUMNS, Columns
 from rankmill.errors import InputError
+from rankmill.tables.first_stage import SCORE, first_column, is_number
 from rankmill.tables.schema import folded
 
 _QUERY_ID, _DOC_ID = "query_id", "doc_id"
@@ -22,7 +23,12 @@ def key_columns(options: JobOptions) -> tuple[str, ...]:
     texts = (options.query_col, options.document_col)
     prompts = [] if options.prompt_col is None else [options.prompt_col]
     titles = [title] if title not in (NO_TITLE, "") else []
-    return (*texts, *id_columns(options), *titles, *prompts)
+    return (*texts, *id_columns(options), *titles, *prompts, *first_stage_columns(options))
+
+
+def first_stage_columns(options: JobOptions) -> tuple[str, ...]:
+    """Return the name of the first stage's score that a job fuses, whether it is there or not."""
+    return () if options.fuse is None else (options.fuse_col or SCORE,)
 
 
 def id_columns(options: JobOptions) -> tuple[str, str]:
@@ -76,6 +82,7 @@ def resolve_columns(
     texts = (spec.query_col, spec.document_col)
     if spec.layout == "pairs":
         title = find_title(spec.title_col, schema, (*texts, query_id), "the pairs")
+    _check_first_stage(spec, schema)
     own = [name for name in schema.names if name not in STATUS_COLUMNS]
     if spec.keep_cols is not None:
         kept = list(spec.keep_cols)
@@ -106,6 +113,24 @@ def resolve_columns(
         title=title,
         prompt=spec.prompt_col,
     )
+
+
+def _check_first_stage(spec: JobOptions, schema: pa.Schema) -> None:
+    """Check that the scores to fuse are there, and numbers.
+
+    Raises:
+        InputError: they are not.
+    """
+    if spec.fuse_col is not None:
+        kind = _field(spec.fuse_col, schema, "--fuse-col").type
+        if not is_number(kind):
+            raise InputError(f"--fuse-col: column '{spec.fuse_col}' is {kind}, not a number")
+    elif spec.fuse == "weighted" and first_column(schema) is None:
+        columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise InputError(
+            "--fuse weighted needs the first stage's scores: name their column by --fuse-col, or "
+            f"give --fuse rrf to fuse by ranks; the columns there are: {columns}"
+        )
 
 
 def _field(column: str, schema: pa.Schema, flag: str | None = None) -> pa.Field:

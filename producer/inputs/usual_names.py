@@ -53,7 +53,8 @@ def with_usual_names(spec: JobSpec, uri: str, schema: pa.Schema) -> Named:
     found: dict[str, str] = {}
     notes: list[str] = []
     taken = {spec.query_id_col, spec.doc_id_col, spec.title_col, spec.prompt_col}
-    texts = [name for name in schema.names if is_text(schema.field(name).type)]
+    kinds = {field.name: field.type for field in schema}
+    texts = {name for name, kind in kinds.items() if is_text(kind)}
     for field, names in _texts_of(spec):
         if getattr(spec, field) != names[0] or names[0] in schema.names:
             continue
@@ -71,7 +72,7 @@ def with_usual_names(spec: JobSpec, uri: str, schema: pa.Schema) -> Named:
         there = [
             name
             for name in names
-            if name in schema.names and name not in taken and _may_be_id(schema.field(name).type)
+            if name in kinds and name not in taken and _may_be_id(kinds[name])
         ]
         if len(there) > 1:
             flags = " or ".join(f"{_flag(field)} {name}" for name in there)

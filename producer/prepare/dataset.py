@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from producer.formats.rows import Rows, schema_with_status
-from producer.inputs.columns import resolve_columns
+from producer.inputs.columns import first_stage_columns, resolve_columns
 from producer.prepare.row_order import load_keys, positions
 from producer.tables.shuffle import shuffled
 from producer.tables.workspace import Workspace
@@ -48,7 +48,9 @@ class Pairs:
         columns = resolve_columns(spec, rows.schema, candidates, rows.title)
         roles = (columns.query_id, columns.doc_id, *columns.texts)
         others = rows.schema.names if spec.keep_cols is None else spec.keep_cols
-        self._names = list(dict.fromkeys(name for name in (*roles, *others) if name is not None))
+        first = [name for name in first_stage_columns(spec) if name in rows.schema.names]
+        names = (*roles, *others, *first)
+        self._names = list(dict.fromkeys(name for name in names if name is not None))
         self._is_grouped = spec.layout == "lists" and not spec.cluster
         self._key = columns.group_key
         self._rows = rows

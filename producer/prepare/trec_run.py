@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.formats.rows import Rows, schema_with_status, with_job_ids
-from producer.inputs.columns import resolve_columns
+from producer.inputs.columns import first_stage_columns, resolve_columns
 from producer.prepare.row_order import ROW_NUMBER, TABLE, load_keys, positions
 from producer.prepare.texts import Texts
 from producer.tables.keys import id_family
@@ -56,10 +56,11 @@ class JoinedRun:
             _check_type(run, name, texts)
         self._spec, self._run, self._queries, self._corpus = spec, run, queries, corpus
         self._prompts = prompts
+        needed = None if spec.keep_cols is None else {*spec.keep_cols, *first_stage_columns(spec)}
         self._others = [
             name
             for name in run.schema.names
-            if name not in ids and (spec.keep_cols is None or name in spec.keep_cols)
+            if name not in ids and (needed is None or name in needed)
         ]
         self._has_titles = spec.has_passages and corpus.title_column is not None
         self.schema = self._schema()

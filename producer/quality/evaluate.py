@@ -8,7 +8,7 @@ queries that have a relevant document, as in `trec_eval -c`: a query without can
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -24,7 +24,7 @@ from producer.quality.rankings import (
 from rankmill.contract.drift import Comparison
 from rankmill.errors import InputError
 from rankmill.output.output import Output
-from rankmill.tables.first_stage import order_before
+from rankmill.tables.first_stage import first_column
 
 if TYPE_CHECKING:
     from ir_measures import Measure
@@ -40,11 +40,13 @@ class Evaluation(BaseModel):
 
     Attributes:
         top_k: rows that the job kept per query; measures after scoring see no more.
-        before_by: the order before scoring, by the input's `score` or by its rows.
+        before_by: the order before scoring: the column of the first stage's scores, or `rows`.
         n_judged: queries in the judgments.
         n_queries: judged queries with a relevant document; means are over these.
         n_in_input: those of `n_queries` with candidates in the input.
         n_in_parts: those of `n_queries` with rows in the parts.
+        comparisons: of the orders before and after scoring.
+        fused: of the order after scoring and that of both stages, where the job has fused them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,12 +54,13 @@ class Evaluation(BaseModel):
     job_id: str
     output_uri: str
     top_k: int | None
-    before_by: Literal["score", "rows"]
+    before_by: str
     n_judged: int
     n_queries: int
     n_in_input: int
     n_in_parts: int
     comparisons: tuple[Comparison, ...]
+    fused: tuple[Comparison, ...] = ()
 
 
 def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) -> Evaluation:
@@ -84,24 +87,29 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
     job = job_with_ids(output)
     judged = with_relevant(qrels)
     depth = max((_CUTOFF, *recall_at))
-    before_by = order_before(job.plan.schema)
-    before = top(ranked_before(job, before_by, judged), depth)
+    column = first_column(job.plan.schema, job.spec.fuse_col)
+    before = top(ranked_before(job, column, judged), depth)
     if not before:
         raise InputError(
             f"{output.uri}: the input has none of the {len(judged):,} queries that have relevant "
             f"documents; does column '{job.plan.columns.query_id}' hold the ids of the judgments?"
         )
     after = top(ranked_after(output, job, judged), depth)
+    fused: tuple[Comparison, ...] = ()
+    if job.spec.fuse is not None:
+        by_both = top(ranked_after(output, job, judged, job.spec.order_column), depth)
+        fused = _compare(wanted, judged, after, by_both)
     return Evaluation(
         job_id=job.job_id,
         output_uri=output.uri,
         top_k=job.spec.top_k,
-        before_by=before_by,
+        before_by=column or "rows",
         n_judged=len(qrels),
         n_queries=len(judged),
         n_in_input=len(before),
         n_in_parts=len(after),
         comparisons=_compare(wanted, judged, before, after),
+        fused=fused,
     )
 
 
@@ -116,9 +124,10 @@ def compare_ndcg(
     """
     wanted = measures(cutoffs)
     judged = with_relevant(qrels)
+    jobs = [(output, job_with_ids(output)) for output in (old, new)]
     before, after = (
-        top(ranked_after(output, job_with_ids(output), judged), max(cutoffs))
-        for output in (old, new)
+        top(ranked_after(output, job, judged, job.spec.order_column), max(cutoffs))
+        for output, job in jobs
     )
     if not before and not after:
         raise InputError(
@@ -188,7 +197,7 @@ def with_relevant(qrels: Qrels) -> Qrels:
 def _compare(
     measures: Sequence[Measure], judged: Qrels, before: Run, after: Run
 ) -> tuple[Comparison, ...]:
-    values = [_by_query(measures, judged, run) for run in (before, after)]
+    values = [by_query(measures, judged, run) for run in (before, after)]
     differences = values[1] - values[0]
     return tuple(
         Comparison(
@@ -206,7 +215,7 @@ def _compare(
     )
 
 
-def _by_query(measures: Sequence[Measure], judged: Qrels, run: Run) -> np.ndarray:
+def by_query(measures: Sequence[Measure], judged: Qrels, run: Run) -> np.ndarray:
     """Return float64 (n_queries, n_measures); 0 if the run has no rows of a query."""
     import ir_measures  # an extra, and nothing else needs it
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +17,6 @@ from rankmill.output.output import Job, Output
 from rankmill.tables import parquet
 from rankmill.tables.casts import Inexact
 from rankmill.tables.files import read_files
-from rankmill.tables.first_stage import SCORE
 from rankmill.tables.ids import as_text
 
 # Query id to document id to a score that falls with the place, without ties.
@@ -68,23 +67,33 @@ def job_with_ids(output: Output) -> Job:
     return job
 
 
-def ranked_before(job: Job, by: Literal["score", "rows"], judged: Qrels) -> pa.Table:
-    """Return the input's rows of judged queries, best first."""
+def ranked_before(job: Job, column: str | None, judged: Qrels) -> pa.Table:
+    """Return the input's rows of judged queries, best first by a column, or as they are."""
+    rows = rows_before(job, column, judged)
+    return rows if column is None else rows.sort_by([("order", "descending")])
+
+
+def rows_before(job: Job, column: str | None, judged: Qrels) -> pa.Table:
+    """Return the input's rows of judged queries, with a column's values as `order`."""
     columns = job.plan.columns
-    names = [str(columns.query_id), str(columns.doc_id), *([SCORE] if by == "score" else [])]
+    names = [str(columns.query_id), str(columns.doc_id), *([] if column is None else [column])]
 
     def read(file: InputFile) -> Iterator[pa.Table]:
         return read_files([file], job.plan.schema, names, 0, _BATCH_ROWS, job.spec.damaged)
 
-    rows = _read(job.plan.files, read, names, judged)
-    return rows.sort_by([("order", "descending")]) if by == "score" else rows
+    return _read(job.plan.files, read, names, judged)
 
 
-def ranked_after(output: Output, job: Job, judged: Qrels) -> pa.Table:
-    """Return the parts' rows of judged queries, best first."""
+def ranked_after(output: Output, job: Job, judged: Qrels, column: str = "rank") -> pa.Table:
+    """Return the parts' rows of judged queries, best first by a column of ranks."""
+    return rows_after(output, job, judged, column).sort_by("order")
+
+
+def rows_after(output: Output, job: Job, judged: Qrels, column: str) -> pa.Table:
+    """Return the parts' rows of judged queries, with a result column's values as `order`."""
     columns = job.plan.columns
     query_id, doc_id = (columns.kept[str(name)] for name in (columns.query_id, columns.doc_id))
-    names = [query_id, doc_id, "rank"]
+    names = [query_id, doc_id, column]
     is_folded = columns.candidates is not None
 
     def read(shard_index: int) -> Iterator[pa.Table]:
@@ -93,7 +102,7 @@ def ranked_after(output: Output, job: Job, judged: Qrels) -> pa.Table:
         for table in parquet.read_rows(part, stored, 0, _BATCH_ROWS):
             yield unfolded(table, names) if is_folded else table
 
-    return _read(range(job.plan.n_shards), read, names, judged).sort_by("order")
+    return _read(range(job.plan.n_shards), read, names, judged)
 
 
 def unfolded(table: pa.Table, names: Sequence[str]) -> pa.Table:

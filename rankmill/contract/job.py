@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from rankmill.contract.base import Contract, JobId, OutputUri, Revision, Since
-from rankmill.contract.plan import PASSAGE_COLUMNS, RESULT_COLUMNS, InputFile
+from rankmill.contract.plan import FUSED_COLUMNS, PASSAGE_COLUMNS, RESULT_COLUMNS, InputFile
 from rankmill.placeholders import check_input_template
 
 Activation = Literal["auto", "none", "sigmoid"]
 Layout = Literal["pairs", "lists", "run"]
+Fusion = Literal["rrf", "weighted"]
 LongDocs = Literal["truncate", "max-passage", "first-and-last", "mean-top3"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
@@ -189,6 +190,24 @@ class JobOptions(Contract):
         description="Write only the best N rows of each query",
         json_schema_extra=_unset("all"),
     )
+    fuse: Annotated[Fusion | None, Since(major=3)] = Field(
+        None,
+        description="Also rank by both stages, as fused_score and fused_rank: by their ranks "
+        "(rrf), or by their scores (weighted)",
+        json_schema_extra=_unset("the model alone"),
+    )
+    fuse_col: Annotated[str | None, Since(major=3)] = Field(
+        None,
+        min_length=1,
+        description="Column with the first stage's scores; higher is better",
+        json_schema_extra=_unset("score if there, else the input's order"),
+    )
+    fuse_k: Annotated[int, Since(major=3)] = Field(
+        60, ge=1, description="With --fuse rrf: each rank counts 1 / (K + rank)"
+    )
+    fuse_weight: Annotated[float, Since(major=3)] = Field(
+        0.5, ge=0, le=1, description="With --fuse weighted: the share of the model's score"
+    )
     max_length: int | None = Field(
         None,
         ge=8,
@@ -247,7 +266,13 @@ class JobOptions(Contract):
     @property
     def result_columns(self) -> tuple[str, ...]:
         """The columns that a part adds to those it keeps, in this order."""
-        return RESULT_COLUMNS + (PASSAGE_COLUMNS if self.has_passages else ())
+        passages = PASSAGE_COLUMNS if self.has_passages else ()
+        return RESULT_COLUMNS + passages + (FUSED_COLUMNS if self.fuse is not None else ())
+
+    @property
+    def order_column(self) -> str:
+        """The column of a part by which its rows are ranked and cut."""
+        return "rank" if self.fuse is None else "fused_rank"
 
     @property
     def has_passages(self) -> bool:
@@ -291,6 +316,18 @@ class JobOptions(Contract):
             check_input_template(self.input_template, has_prompt=has_prompt)
         except ValueError as error:
             raise ValueError(f"--input-template: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _check_fusion(self) -> Self:
+        """Refuse options of fusion that would have no effect."""
+        for flag, value, default, needed in (
+            ("--fuse-col", self.fuse_col, None, self.fuse),
+            ("--fuse-k", self.fuse_k, 60, "rrf"),
+            ("--fuse-weight", self.fuse_weight, 0.5, "weighted"),
+        ):
+            if value != default and (self.fuse is None or self.fuse != needed):
+                raise ValueError(f"{flag} {value:}: needs --fuse {needed or 'rrf or weighted'}")
         return self
 
     @model_validator(mode="after")

@@ -22,6 +22,8 @@ RESULT_COLUMNS = ("logit", "score", "rank", "n_tokens", "truncated")
 # Those after them where documents are scored in passages: their number, and the characters of the
 # best one in the text that the model got.
 PASSAGE_COLUMNS = ("n_passages", "best_passage_start", "best_passage_end")
+# Those after them where both stages are fused.
+FUSED_COLUMNS = ("fused_score", "fused_rank")
 # The column of a part that holds a query's ranked candidates, with --layout lists.
 CANDIDATES_COLUMN = "candidates"
 

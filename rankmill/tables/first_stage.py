@@ -15,11 +15,20 @@ def order_before(schema: pa.Schema) -> Literal["score", "rows"]:
     """Return what orders the input: its numeric column `score` if there is one, else its rows."""
     if SCORE not in schema.names:
         return "rows"
-    kind = schema.field(SCORE).type
-    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-    return "score" if is_number else "rows"
+    return "score" if is_number(schema.field(SCORE).type) else "rows"
 
 
-def first_scores(table: pa.Table) -> np.ndarray:
-    """Return the column `score` as float64 (n,), with NaN for null."""
-    return np.asarray(pc.cast(table[SCORE], pa.float64(), safe=False).to_numpy())
+def is_number(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds numbers."""
+    tests = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+    return any(test(kind) for test in tests)
+
+
+def first_column(schema: pa.Schema, named: str | None = None) -> str | None:
+    """Return the column with the first stage's scores: the named one, or as `order_before` says."""
+    return named or (SCORE if order_before(schema) == "score" else None)
+
+
+def first_scores(table: pa.Table, column: str = SCORE) -> np.ndarray:
+    """Return the column of the first stage as float64 (n,), with NaN for null."""
+    return np.asarray(pc.cast(table[column], pa.float64(), safe=False).to_numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO
 
@@ -11,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill import storage
-from rankmill.contract.plan import CANDIDATES_COLUMN
+from rankmill.contract.job import JobOptions
+from rankmill.contract.plan import CANDIDATES_COLUMN, FUSED_COLUMNS
 from rankmill.errors import InputError
 from rankmill.output.output import Job
+from rankmill.tables import fusion
 from rankmill.tables.row_bytes import stops
 from worker.shard.score import Scored
 from worker.shard.spill import Rows
@@ -21,7 +24,12 @@ from worker.shard.spill import Rows
 _ROW_GROUP_ROWS = 64 * 1024
 # Arrow counts the bytes of a list column's values in 32 bits.
 _MAX_LISTS_BYTES = 2**31 - 1
-_RESULT_TYPES = {"logit": pa.float32(), "score": pa.float32(), "truncated": pa.bool_()}
+_RESULT_TYPES = {
+    **{"logit": pa.float32(), "score": pa.float32(), "truncated": pa.bool_()},
+    "fused_score": pa.float64(),
+}
+# Appended to the rows once they are ranked.
+_RANKED = ("score", "rank", *FUSED_COLUMNS)
 
 
 def write_part(
@@ -94,6 +102,43 @@ def rank_groups(
     return order, ranks.astype(np.int32)
 
 
+@dataclass(frozen=True)
+class Fused:
+    """The kept rows of query groups in the order of both stages.
+
+    Attributes:
+        order: int64 (m,), the kept rows' positions in their new order.
+        scores: float64 (m,), the fused score of each.
+        ranks: int32 (m,), the rank of each by it.
+    """
+
+    order: np.ndarray
+    scores: np.ndarray
+    ranks: np.ndarray
+
+
+def fused_groups(
+    options: JobOptions, groups: np.ndarray, logits: np.ndarray, first: np.ndarray | None
+) -> Fused:
+    """Order rows by group, then by the fused score; equal scores keep their input order.
+
+    Args:
+        options: how to fuse, and the rows to keep of each group.
+        groups: int64 (n,), never falling.
+        logits: float32 (n,), finite.
+        first: float64 (n,), the first stage's scores, NaN for none; None if rows order it.
+    """
+    if options.fuse == "weighted" and first is not None:
+        scores = fusion.weighted(groups, logits, first, options.fuse_weight)
+    else:
+        scores = fusion.reciprocal_ranks(groups, logits, first, options.fuse_k)
+    ranks = fusion.ranks_in_groups(groups, scores)
+    order = np.lexsort((ranks, groups))
+    if options.top_k is not None:
+        order = order[ranks[order] <= options.top_k]
+    return Fused(order, scores[order], ranks[order].astype(np.int32))
+
+
 def activate(logits: np.ndarray, activation: str) -> np.ndarray:
     """Return `score` for `logit`, both float32 (n,), computed in float64 and rounded once.
 
@@ -124,7 +169,13 @@ def _ranked(job: Job, scored: Scored, activation: str, schema: pa.Schema) -> Ite
     if rows is None:
         return
     logits, groups = np.concatenate(scored.logits), np.concatenate(scored.groups)
-    order, ranks = rank_groups(groups, logits, job.spec.top_k)
+    order, ranks = rank_groups(groups, logits, job.spec.top_k if job.spec.fuse is None else None)
+    fused = None
+    if job.spec.fuse is not None:
+        first = np.concatenate(scored.first_scores) if scored.first_scores else None
+        fused = fused_groups(job.spec, groups, logits, first)
+        ranks = ranks[np.argsort(order)][fused.order]
+        order = fused.order
     groups, sizes = groups[order], rows.sizes[order]
     lists = _Lists(rows, groups, order, schema) if job.plan.columns.candidates is not None else None
     start = 0
@@ -138,6 +189,9 @@ def _ranked(job: Job, scored: Scored, activation: str, schema: pa.Schema) -> Ite
         scores = activate(logits[at], activation)
         table = table.append_column("score", pa.array(scores, pa.float32()))
         table = table.append_column("rank", pa.array(ranks[start:stop], pa.int32()))
+        if fused is not None:
+            for name, values in zip(FUSED_COLUMNS, (fused.scores, fused.ranks), strict=True):
+                table = table.append_column(name, pa.array(values[start:stop]))
         yield table.select(schema.names) if lists is None else lists.folded(table, start, stop)
         start = stop
 
@@ -152,7 +206,7 @@ class _Lists:
     def __init__(self, rows: Rows, groups: np.ndarray, order: np.ndarray, schema: pa.Schema):
         self._groups, self._order, self._schema = groups, order, schema
         self._fields = list(schema.field(CANDIDATES_COLUMN).type.value_type)
-        of_candidate = [f.name for f in self._fields if f.name not in ("score", "rank")]
+        of_candidate = [f.name for f in self._fields if f.name not in _RANKED]
         self._queries, self._candidates = rows.select(schema.names[:-1]), rows.select(of_candidate)
         begins = np.diff(groups, prepend=-1) > 0
         of_queries = np.where(begins, self._queries.sizes[order], 0)

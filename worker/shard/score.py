@@ -15,7 +15,7 @@ from rankmill.contract.reuse import unpack
 from rankmill.errors import RankmillError
 from rankmill.logs import get_logger
 from rankmill.output.output import Job
-from rankmill.tables.first_stage import SCORE, first_scores, order_before
+from rankmill.tables.first_stage import first_column, first_scores
 from rankmill.tables.hashed_pairs import hashed_pairs
 from rankmill.tables.pair_hash import PAIR_HASH_COLUMN
 from rankmill.tables.titles import scored_documents, title_lengths
@@ -229,7 +229,7 @@ class _Attempt:
         self.waiting: deque[Window] = deque()
         self._job, self._shard, self._work = job, shard, work
         self._columns = job.plan.columns
-        self._has_first_scores = order_before(job.plan.schema) == "score"
+        self._first_column = first_column(job.plan.schema, job.spec.fuse_col)
         self._known, self._unfit = known, unfit
         self._scored = Scored(
             kept=Spill(stack, work.scratch),
@@ -263,7 +263,7 @@ class _Attempt:
         """Read the shard's rows in windows, set the bad ones aside and yield the others' pairs."""
         columns, suspects = self._columns, self._work.suspects
         names = [*columns.texts, *columns.kept, *filter(None, [columns.doc_id])]
-        names += [SCORE] if self._has_first_scores else []
+        names += [self._first_column] if self._first_column is not None else []
         stretch, is_first = self._known.stretch, True
         for owned in owned_rows(
             self._job, self._shard, names, stretch * self._work.window_pairs, self._work.reader
@@ -284,6 +284,10 @@ class _Attempt:
         first, stop, suspects = rows.first_row, rows.stop_row, self._work.suspects
         self._scored.checks.add(rows)
         refused = refusals(rows.table, self._columns, needs_prompt=self._job.spec.needs_prompt)
+        if self._job.spec.fuse is not None and self._first_column is not None:
+            is_infinite = np.isinf(first_scores(rows.table, self._first_column))
+            for at in np.flatnonzero(is_infinite).tolist():
+                refused.setdefault(at, f"{self._first_column} is not finite")
         for row, reason in self._unfit.items():
             if first <= row < stop:
                 refused.setdefault(row - first, reason)
@@ -326,8 +330,9 @@ class _Attempt:
         scored.lengths.append(lengths)
         scored.rows.append(rows.first_row + good[finite])
         scored.truncated.append(scores.truncated[finite])
-        if self._has_first_scores:
-            scored.first_scores.append(first_scores(rows.table)[good[finite]])
+        if self._first_column is not None:
+            of_rows = first_scores(rows.table, self._first_column)
+            scored.first_scores.append(of_rows[good[finite]])
         scored.n_rows += rows.table.num_rows
         scored.n_tokens += int(scores.n_tokens.sum())
         scored.n_truncated += int(scores.truncated[finite].sum())

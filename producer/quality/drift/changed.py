@@ -79,11 +79,12 @@ def _rows_between(
 ) -> Iterable[tuple[int, int, _Names]]:
     """Yield a part's rows from first to last with rank and names; of lists, each candidate."""
     columns = list(dict.fromkeys(side.kept.values()))
-    for table in side.rows(shard_index, [*columns, "rank"], first, _BATCH_ROWS):
+    rank = side.order_column
+    for table in side.rows(shard_index, [*columns, rank], first, _BATCH_ROWS):
         for row in table.to_pylist():
             if row[ROW] > last:
                 return
-            yield row[ROW], row["rank"], {part: row[name] for part, name in side.kept.items()}
+            yield row[ROW], row[rank], {part: row[name] for part, name in side.kept.items()}
 
 
 def _id(value: Any) -> int | str | None:

@@ -21,6 +21,7 @@ from rankmill.tables import parquet
 ROW = "row"  # number within the part; for lists, the number of the list
 _QUERY, _DOCUMENT = "query", "document"
 _RESULTS = pa.schema([("score", pa.float32()), ("rank", pa.int32()), ("position", pa.int64())])
+_RANKED = {"score", "rank", "fused_rank"}
 _BATCH_ROWS = 64 * 1024
 _BATCH_LISTS = 64  # a list may be a thousand rows
 
@@ -35,6 +36,11 @@ class Ranked:
     def output(self) -> Output:
         """The job's output."""
         return self.job.output
+
+    @property
+    def order_column(self) -> str:
+        """The column that ranks its rows."""
+        return self.job.spec.order_column
 
     @cached_property
     def kept(self) -> dict[tuple[str, KeyKind], str]:
@@ -70,7 +76,7 @@ class Ranked:
             stored, batch_rows = list(names), at_once or _BATCH_ROWS
         else:
             of_candidate = {columns.kept.get(name) for name in columns.candidates}
-            own = [name for name in names if name not in of_candidate | {"score", "rank"}]
+            own = [name for name in names if name not in of_candidate | _RANKED]
             stored, batch_rows = [*own, CANDIDATES_COLUMN], _BATCH_LISTS
         for table in parquet.read_rows(part, stored, first_row, batch_rows):
             numbers = np.arange(first_row, first_row + table.num_rows)
@@ -133,10 +139,11 @@ def part_and_row(position: int) -> tuple[int, int]:
 def _keyed(side: Ranked, keys: tuple[Key, Key], schema: pa.Schema) -> Iterator[pa.Table]:
     names = [key.column(side) for key in keys]
     for shard_index in range(side.job.plan.n_shards):
-        for table in side.rows(shard_index, [*names, "score", "rank"]):
+        rank = side.order_column
+        for table in side.rows(shard_index, [*names, "score", rank]):
             arrays = [as_key(table[name], name) for name in names]
             at = table[ROW].to_numpy() + (shard_index << 32)
-            yield pa.table([*arrays, table["score"], table["rank"], pa.array(at)], schema)
+            yield pa.table([*arrays, table["score"], table[rank], pa.array(at)], schema)
 
 
 def _common_key(part: str, old: Ranked, new: Ranked) -> Key:

@@ -11,6 +11,8 @@ import pytest
 
 from producer.formats.results import scored
 from producer.inputs.usual_names import with_usual_names
+from producer.jobs.check import check
+from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import STATUS_COLUMNS
 from rankmill.errors import InputError
 from tests.support.field_inputs import FIELD_INPUTS, FieldInput, outcome, pairs_of
@@ -126,3 +128,19 @@ def test_a_given_name_is_never_replaced() -> None:
 def test_a_column_of_another_type_is_no_text() -> None:
     schema = pa.schema([("query", pa.string()), ("text", pa.int64()), ("passage", pa.string())])
     assert with_usual_names(spec_of("in"), "in", schema).spec.document_col == "passage"
+
+
+@pytest.mark.parametrize("options", [{}, {"layout": "lists"}])
+@pytest.mark.parametrize("name", ["text", "positive", "qid", "query"])
+def test_a_column_that_is_there_twice_is_named(
+    tmp_path: Path, name: str, options: dict[str, str]
+) -> None:
+    document = [] if options else ["document"]
+    names = ["query", *document, "positive", "negative", name, name]
+    columns = [pa.array(["a"])] * len(names)
+    pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "in.parquet")
+    spec = JobSpec(
+        input_uri=str(tmp_path / "in.parquet"), output_uri="out", model_id="null", **options
+    )
+    with pytest.raises(InputError, match=r"twice|several columns|positive \(string\), positive"):
+        check(spec)

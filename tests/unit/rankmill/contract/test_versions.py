@@ -67,7 +67,7 @@ def stored(name: str) -> dict[str, Any]:
 
 SAMPLES: dict[type[Contract], dict[str, Any]] = {
     JobSpec: SPEC,
-    JobOptions: {"input_uri": "/in", "version": 3, "columns": ["query", "document"]},
+    JobOptions: {"input_uri": "/in", "version": 3, "columns": ["a"], "fuse": "rrf"},
     JobRecord: stored("job.json"),
     JobMessage: {"job_id": "j", "output_uri": "/out"},
     SubmitMessage: {"spec": SPEC},
