@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from distillation.bm25 import TokenBm25
 from distillation.dev import dev_ndcg
+from distillation.doubled import doubled
 from distillation.fast_bert import Ids
 from distillation.groups import Encoded, Groups
 from distillation.searches import descriptions, sentences
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--double", action="store_true", help="train a model of twice the width")
     args = parser.parse_args()
     torch.manual_seed(SEED)
     torch.set_num_threads(args.threads)
@@ -104,7 +106,9 @@ def main() -> None:
             )
     bm25 = TokenBm25(tokenizer, frequency, len(search.train))
     groups = Groups(tasks, documents, bm25, frequency, MAX_LENGTH, SEED)
-    model = distill(lengthened(args.start), groups, args.steps, args.lr)
+    start = lengthened(args.start)
+    start = doubled(start) if args.double else start
+    model = distill(start, groups, args.steps, args.lr)
     calibrate(model, groups)
     dev = {
         "descriptions": descriptions(search, search.dev[:N_DEV]),
