@@ -45,7 +45,8 @@ def test_promtool_passes_the_configuration_and_each_alert_fires_in_its_fault() -
 
 
 def test_rules_and_dashboard_name_only_metrics_that_there_are() -> None:
-    declared = {each.name for each in (*metrics.OF_WORKER, *metrics.OF_CLUSTER, *metrics.OF_RULES)}
+    every = (*metrics.OF_WORKER, *metrics.OF_GPU, *metrics.OF_CLUSTER, *metrics.OF_RULES)
+    declared = {each.name for each in every}
     for path in (RULES, *(CHECKOUT / "docker" / "grafana" / "dashboards").glob("*.json")):
         named = set(re.findall(r"rankmill[:_][a-z0-9_:]+", path.read_text()))
         assert named, path

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from rankmill.devices import cores
 from rankmill.devices.choice import Choice, choice_of
 from rankmill.devices.cores import bind_near
 from rankmill.devices.driver import DriverFacts, ask_driver
-from rankmill.devices.nvml import Card
+from rankmill.devices.nvml import Answer, Card
 from rankmill.settings import CHECKOUT
+from tests.support.inputs import wait_for
 from tests.support.nvml import build_driver
+from worker.liveness.card_watch import CardWatch
 
 GIB = 2**30
 GPU = "GPU-00000000-0000-0000-0000-0000000000{:02}"
@@ -203,6 +206,25 @@ def test_metrics_of_a_gpu_are_served_and_never_wait_for_nvml(
     monkeypatch.setenv("TEST_FAIL", "nvmlDeviceGetUUID=15")
     _, text, found = watched(GPU.format(1))
     assert (text, found) == ("NVML: GPU is lost", {"rankmill_gpu_up": 0})
+
+
+def test_an_answer_does_not_count_for_ever() -> None:
+    hangs, ended = threading.Event(), threading.Event()
+
+    def read(uuid: str) -> Answer:
+        if hangs.is_set():
+            ended.wait(20)
+        hangs.set()
+        return Answer("580", "13.0", (Card(uuid, "NVIDIA H100"),))
+
+    watch = CardWatch("GPU-1", read=read, every_s=0.01, stale_s=1)
+    watch.start()
+    wait_for(lambda: watch.card is not None, 5)
+    assert watch.text == "NVIDIA H100, driver 580, CUDA 13.0"
+    wait_for(lambda: watch.card is None, 5)
+    assert watch.text.startswith("NVML has not answered for 1 s")
+    ended.set()
+    wait_for(lambda: watch.card is not None, 5)
 
 
 USE = """
