@@ -18,6 +18,7 @@ from producer.cli import following, judging, schedule, serve, submitting
 from producer.cli import models as models_commands
 from producer.cli.console import say, stderr
 from producer.cli.doctor import doctor
+from producer.cli.export_command import export_job
 from producer.cli.help import PanelCommand, example
 from rankmill.errors import InputError, RankmillError, unexpected
 from rankmill.settings import unknown_variables
@@ -120,6 +121,7 @@ _COMMANDS = (
     (following.report, "report scored/ --qrels judgments.qrels"),
     (following.jobs, "jobs"),
     (judging.evaluate_job, "eval scored/ --qrels judgments.qrels"),
+    (export_job, "export scored/ --to st-triplets --out triplets.parquet"),
     (judging.compare_jobs, 'diff monday/ tuesday/ --fail-if "churn@10>0.3"'),
     (doctor, "doctor"),
     (serve.worker, "worker"),

@@ -8,25 +8,39 @@ from rich.text import Text
 from producer.cli.fact_lines import facts_text, p_value_text
 from producer.quality.evaluate import Evaluation
 from producer.quality.tuning import Tuning
+from rankmill.contract.drift import Comparison
 from rankmill.shown import escaped
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Return a line for each measure: means, change, p-value and the queries that changed."""
     table = Table("measure", box=None, pad_edge=False)
-    names = ["before", "after", "change", "p", "better", "worse", "equal"]
-    names += ["fused", "change by it", "p"] if evaluation.fused else []
-    for name in names:
+    if evaluation.fused:
+        return _with_fused(table, evaluation)
+    for name in ("before", "after", "change", "p", "better", "worse", "equal"):
         table.add_column(name, justify="right")
-    for at, each in enumerate(evaluation.comparisons):
-        means = f"{each.before:.4f}", f"{each.after:.4f}", f"{each.after - each.before:+.4f}"
-        changed = [f"{n:,}" for n in (each.n_better, each.n_worse, each.n_equal)]
-        if evaluation.fused:
-            fused = evaluation.fused[at]
-            difference = f"{fused.after - fused.before:+.4f}"
-            changed += [f"{fused.after:.4f}", difference, p_value_text(fused.p_value)]
+    for each in evaluation.comparisons:
+        means = f"{each.before:.4f}", f"{each.after:.4f}", _change(each)
+        changed = (f"{n:,}" for n in (each.n_better, each.n_worse, each.n_equal))
         table.add_row(each.measure, *means, p_value_text(each.p_value), *changed)
     return table
+
+
+def _with_fused(table: Table, evaluation: Evaluation) -> Table:
+    """Return the table with the fused order next to both; its change is against the one after."""
+    for name in ("before", "after", "fused", "change", "p", "by fusion", "p"):
+        table.add_column(name, justify="right")
+    for each, fused in zip(evaluation.comparisons, evaluation.fused, strict=True):
+        means = f"{each.before:.4f}", f"{each.after:.4f}", f"{fused.after:.4f}"
+        changes = (
+            text for one in (each, fused) for text in (_change(one), p_value_text(one.p_value))
+        )
+        table.add_row(each.measure, *means, *changes)
+    return table
+
+
+def _change(comparison: Comparison) -> str:
+    return f"{comparison.after - comparison.before:+.4f}"
 
 
 def tuning_table(tuning: Tuning) -> Table:
@@ -77,6 +91,7 @@ def evaluation_facts(evaluation: Evaluation) -> Text:
             ("found", f"{matched}; a query not found counts as 0"),
             ("before", f"all candidates by the input's {by}"),
             ("after", f"by rank{kept}"),
+            *([("fused", "by fused_rank; its change is from after")] if evaluation.fused else []),
             ("p", "two-sided, of a paired permutation test of the queries' differences"),
         ]
     )

@@ -1,0 +1,1 @@
+"""Write a finished job's result in other forms: lines for tools, and training data."""
