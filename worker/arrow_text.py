@@ -62,5 +62,9 @@ class Texts(Sequence[str]):
             return list(self._array[at].to_pylist())
         return str(self._array[at])
 
+    def utf8(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bytes of all texts, as `text_bytes`."""
+        return text_bytes(self._array)
+
     def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
         return self._array if type is None else self._array.cast(type)

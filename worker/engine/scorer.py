@@ -68,6 +68,9 @@ __all__ = [
 
 _PROOF_LENGTH = 128
 
+# Windows that are encoded at the same time for a device that runs batches meanwhile.
+_ENCODERS = 2
+
 _CUTS: dict[PathName, CutBatches] = {
     "packed": packed_batches,
     "prefix": prefix_batches,
@@ -250,7 +253,8 @@ class Scorer:
             DeviceFaultError: the device has failed.
             ForwardError: the model's forward failed by itself.
         """
-        return self._scored(MadeAhead(self._encoder.encode, windows))
+        n_threads = _ENCODERS if self._runner.runs_later and self._encoder.is_concurrent else 1
+        return self._scored(MadeAhead(self._encoder.encode, windows, n_threads))
 
     def score_encoded(
         self, windows: Iterable[EncodedWindow]

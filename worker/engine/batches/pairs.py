@@ -99,17 +99,16 @@ class DistinctPairs:
             )
             documents = [document for document, _ in titled]
             title_chars = [n_chars for _, n_chars in titled]
-        keys = query_of_row * max(1, len(documents)) + document_of_row
-        _, first, pair_of_row = np.unique(keys, return_index=True, return_inverse=True)
-        return cls(
-            queries=queries,
-            prompts=prompts,
-            documents=documents,
-            title_chars=title_chars,
-            query_of_pair=query_of_row[first],
-            document_of_pair=document_of_row[first],
-            pair_of_row=pair_of_row,
-        )
+        return cls(queries, prompts, documents, title_chars, *paired(query_of_row, document_of_row))
+
+
+def paired(
+    query_of_row: np.ndarray, document_of_row: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the query and the document of each distinct pair, and the pair of each row."""
+    keys = query_of_row * (1 + document_of_row.max(initial=0)) + document_of_row
+    _, first, pair_of_row = np.unique(keys, return_index=True, return_inverse=True)
+    return query_of_row[first], document_of_row[first], pair_of_row
 
 
 def _distinct(texts: Sequence[KeyT]) -> tuple[list[KeyT], np.ndarray]:

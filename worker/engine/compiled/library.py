@@ -70,6 +70,33 @@ class Library:
             raise RuntimeError(f"DefaultCPUAllocator: can't allocate memory for {name}")
 
 
+_LONG = ctypes.c_int64
+_OF_TEXTS: dict[str, tuple[Any, list[Any]]] = {
+    "rankmill_words_new": (_POINTER, []),
+    "rankmill_words_free": (None, [_POINTER]),
+    "rankmill_words_split": (_LONG, [_POINTER, _POINTER, _POINTER, _LONG, _POINTER, _POINTER]),
+    "rankmill_words_size": (None, [_POINTER, _POINTER]),
+    "rankmill_words_unknown": (_POINTER, [_POINTER, _POINTER]),
+    "rankmill_words_define": (_INT, [_POINTER, _POINTER, _POINTER, _LONG]),
+    "rankmill_words_count": (_LONG, [_POINTER, _POINTER, _POINTER, _LONG, _POINTER]),
+    "rankmill_words_write": (None, [_POINTER, _POINTER, _LONG, _POINTER]),
+    "rankmill_distinct_texts": (_LONG, [_POINTER, _POINTER, _LONG, _POINTER, _POINTER]),
+}
+
+
+@lru_cache(maxsize=1)
+def text_library(folder: Path = Path(__file__).parent) -> ctypes.CDLL | None:
+    """Return the functions of words.c, which run on any CPU; None if they are not compiled."""
+    try:
+        loaded = ctypes.CDLL(str(folder / library_name()))
+    except OSError:
+        return None
+    for name, (result, arguments) in _OF_TEXTS.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
 @lru_cache(maxsize=1)
 def library(folder: Path = Path(__file__).parent) -> Library | None:
     """Return the compiled kernels; None if this CPU or this installation has none."""

@@ -41,6 +41,8 @@ _FILLERS = ("0", "1 2 3 4")
 class ChatEncoder:
     """An `Encoder` that renders and tokenizes each distinct pair of a window once."""
 
+    is_concurrent = False
+
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,

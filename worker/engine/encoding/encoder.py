@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 class Encoder(Protocol):
     """Encodes pairs of texts as a model expects them."""
 
+    @property
+    def is_concurrent(self) -> bool:
+        """Whether several threads may encode windows at the same time."""
+        ...
+
     def encode(self, window: PairWindow) -> EncodedWindow:
         """Tokenize the distinct pairs of a window, truncated to the encoder's length."""
         ...
@@ -38,6 +43,8 @@ class Encoder(Protocol):
 
 class PairwiseEncoder:
     """An `Encoder` by the tokenizer's own pair encoding: slower, correct for any tokenizer."""
+
+    is_concurrent = False  # each call sets how the tokenizer truncates
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, with_types: bool
@@ -111,6 +118,7 @@ class PreparedEncoder:
             before_queries: the prompt to put before each query without one of its own; None to pass
                 prompts on.
         """
+        self.is_concurrent = encoder.is_concurrent
         self._encoder = encoder
         self._recipe = recipe
         self._before_queries = before_queries
@@ -127,7 +135,9 @@ class PreparedEncoder:
             queries = [recipe.query_prefix + text for text in queries]
         if recipe.document_prefix:
             documents = [recipe.document_prefix + text for text in documents]
-        if self._before_queries is not None:
+        if self._before_queries == "" and prompts is None:
+            pass  # as for most models: the texts stay as they are, in Arrow's memory
+        elif self._before_queries is not None:
             before = [None] * len(queries) if prompts is None else prompts
             queries = [
                 (self._before_queries if prompt is None else prompt) + query

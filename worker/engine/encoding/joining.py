@@ -1,4 +1,7 @@
-"""Join pairs from texts tokenized alone, exactly as the tokenizer encodes pairs."""
+"""Join pairs from texts tokenized alone, exactly as the tokenizer encodes pairs.
+
+Where the tokenizer treats words alone, nothing is done in Python for each text or pair.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from worker.engine.batches.pairs import DistinctPairs, EncodedWindow
+from worker.engine.batches.pairs import DistinctPairs, EncodedWindow, paired
 from worker.engine.batches.ragged import exclusive_cumsum, flatten, ragged_arange, row_lengths
 from worker.engine.encoding.pair_template import PairTemplate, longest_first
+from worker.engine.encoding.utf8 import Utf8
+from worker.engine.encoding.words import WordTokenizer
 from worker.engine.folder.refusal import UnusableFolder
 from worker.engine.values import PairWindow
 
 
 class JoinEncoder:
     """An `Encoder` that tokenizes each text once and joins the halves by the pair template."""
+
+    is_concurrent = True
 
     def __init__(
         self,
@@ -28,6 +35,7 @@ class JoinEncoder:
         with_types: bool,
     ) -> None:
         self._tokenizer = tokenizer
+        self._words = WordTokenizer.of(tokenizer)
         self._template = template
         self._room = max_length - template.n_special
         self._keep_end = keep_end
@@ -40,17 +48,37 @@ class JoinEncoder:
 
     def encode(self, window: PairWindow) -> EncodedWindow:
         """Encode a window as `Encoder.encode`."""
+        untruncated(self._tokenizer)
+        if self._words is not None:
+            queries, query_of_row = _by_words(self._words, window.queries)
+            documents, document_of_row = _by_words(self._words, window.documents)
+            return self._joined(queries, documents, *paired(query_of_row, document_of_row))
         pairs = DistinctPairs.of(window)
-        queries = self._tokenize(pairs.queries)
-        documents = self._tokenize(pairs.documents)
-        uncut = (queries.uncut[pairs.query_of_pair], documents.uncut[pairs.document_of_pair])
+        return self._joined(
+            self._tokenize(pairs.queries),
+            self._tokenize(pairs.documents),
+            pairs.query_of_pair,
+            pairs.document_of_pair,
+            pairs.pair_of_row,
+        )
+
+    def _joined(
+        self,
+        queries: _Texts,
+        documents: _Texts,
+        query_of_pair: np.ndarray,
+        document_of_pair: np.ndarray,
+        pair_of_row: np.ndarray,
+    ) -> EncodedWindow:
+        """Return the window of tokenized texts; the last three are those of `DistinctPairs`."""
+        uncut = (queries.uncut[query_of_pair], documents.uncut[document_of_pair])
         kept = longest_first(*uncut, self._room)
         lengths = kept[0] + kept[1] + self._template.n_special
         ids = np.empty(int(lengths.sum()), dtype=np.int32)
         document_starts = self._write_specials(ids, lengths, kept[0])
         query_starts = exclusive_cumsum(lengths) + len(self._template.prefix)
-        self._write_texts(ids, query_starts, queries, pairs.query_of_pair, kept[0])
-        self._write_texts(ids, document_starts, documents, pairs.document_of_pair, kept[1])
+        self._write_texts(ids, query_starts, queries, query_of_pair, kept[0])
+        self._write_texts(ids, document_starts, documents, document_of_pair, kept[1])
         types = None
         if self._with_types:
             part_lengths = np.empty((len(lengths), 5), dtype=np.int64)
@@ -66,12 +94,11 @@ class JoinEncoder:
             types=types,
             lengths=lengths,
             truncated=uncut[0] + uncut[1] > self._room,
-            pair_of_row=pairs.pair_of_row,
+            pair_of_row=pair_of_row,
         )
 
     def _tokenize(self, texts: list[str]) -> _Texts:
-        tokenizer = untruncated(self._tokenizer)
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         part = slice(-self._room, None) if self._keep_end else slice(self._room)
         return _Texts.of((encoding.ids for encoding in encodings), part)
 
@@ -117,6 +144,14 @@ def untruncated(tokenizer: Tokenizer) -> Tokenizer:
     if tokenizer.padding is not None:
         tokenizer.no_padding()
     return tokenizer
+
+
+def _by_words(words: WordTokenizer, texts: Sequence[str]) -> tuple[_Texts, np.ndarray]:
+    """Tokenize the distinct texts; return them and, of each text, its number among them."""
+    rows = Utf8.of(texts)
+    number_of_row, first = rows.distinct(words.library)
+    ids, lengths = words.tokenize(rows if len(first) == len(rows) else rows.take(first))
+    return _Texts(ids, exclusive_cumsum(lengths), lengths, lengths), number_of_row
 
 
 @dataclass(frozen=True)

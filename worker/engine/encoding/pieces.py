@@ -80,6 +80,8 @@ class Piece:
 class PieceEncoder:
     """An `Encoder` by the pieces of a recipe."""
 
+    is_concurrent = False
+
     def __init__(self, source: ModelFolder, *, max_length: int) -> None:
         """Tokenize the template with short texts.
 

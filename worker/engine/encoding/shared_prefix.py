@@ -23,6 +23,8 @@ class SharingEncoder:
     pair's bits do not depend on the pairs in its batch or shard.
     """
 
+    is_concurrent = False
+
     def __init__(self, encoder: Encoder, *, unread: int | None) -> None:
         """Take an encoder, and the token that is not read at the end of a pair, if one is not."""
         self._encoder = encoder
