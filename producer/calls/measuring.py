@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
+from producer.calls.frames import frame_of
 from producer.calls.job import find_job
 from producer.calls.keywords import JobKeywords, Place, in_python, options_of
 from producer.estimates import estimate as estimates
@@ -15,6 +16,7 @@ from producer.quality import evaluate as evaluation
 from producer.quality.drift import diff as differences
 from producer.quality.drift.gate import Gate, parse
 from producer.quality.evaluate import Evaluation
+from producer.quality.judged_tables import evaluate_tables
 from producer.quality.qrels import Qrels, read_qrels
 from rankmill.contract.drift import Drift
 from rankmill.contract.job import JobOptions
@@ -70,13 +72,24 @@ def estimate(
         )
 
 
-def evaluate(job: Result, qrels: Qrels | Place, *, recall_at: Sequence[int] = (100,)) -> Evaluation:
-    """Compare the order of a finished job's input with that of its result, by judgments.
+def evaluate(
+    job: Any,
+    qrels: Qrels | Place,
+    *,
+    before: Any = None,
+    recall_at: Sequence[int] = (100,),
+    query_id_col: str = "query_id",
+    doc_id_col: str = "doc_id",
+) -> Evaluation:
+    """Compare the order before with that of a result, by judgments.
 
     Args:
-        job: the job, its output folder, or its id.
+        job: a finished job, its output folder, or its id; or a table that `rerank` returned.
         qrels: the judgments: a file, or grades by document id by query id.
+        before: the table that `rerank` was given, for a table. Means are over its judged queries.
         recall_at: the cutoffs of recall, each at least 1.
+        query_id_col: the column with the query's id, for a table.
+        doc_id_col: the column with the document's id, for a table.
 
     Raises:
         InputError: the job is not finished or has no ids, the judgments cannot be read or have none
@@ -84,7 +97,15 @@ def evaluate(job: Result, qrels: Qrels | Place, *, recall_at: Sequence[int] = (1
         JobUnknown: there is no such job.
     """
     with in_python():
-        return evaluation.evaluate(output_of(job), judgments(qrels), recall_at)
+        if isinstance(job, JobHandle | Output | str | os.PathLike):
+            return evaluation.evaluate(output_of(job), judgments(qrels), recall_at)
+        if before is None:
+            raise InputError("evaluate() of a table needs before: the table that was reranked")
+        if min(recall_at, default=1) < 1:
+            raise InputError(f"recall_at {min(recall_at)}: a cutoff is at least 1")
+        tables = frame_of(before).table, frame_of(job).table
+        ids = query_id_col, doc_id_col
+        return evaluate_tables(*tables, judgments(qrels), recall_at, ids)
 
 
 def diff(

@@ -29,7 +29,7 @@ from rankmill.tables.first_stage import first_column
 if TYPE_CHECKING:
     from ir_measures import Measure
 
-_CUTOFF = 10  # of nDCG and MRR
+CUTOFF = 10  # of nDCG and MRR
 _N_FLIPS = 100_000
 _SIGNS_AT_ONCE = 2**22
 _ROUNDING = 1e-9
@@ -83,10 +83,10 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
     """
     if min(recall_at, default=1) < 1:
         raise InputError(f"recall at {min(recall_at)}: a cutoff is at least 1")
-    wanted = measures([_CUTOFF], [_CUTOFF], dict.fromkeys(recall_at))
+    wanted = measures([CUTOFF], [CUTOFF], dict.fromkeys(recall_at))
     job = job_with_ids(output)
     judged = with_relevant(qrels)
-    depth = max((_CUTOFF, *recall_at))
+    depth = max((CUTOFF, *recall_at))
     column = first_column(job.plan.schema, job.spec.fuse_col)
     before = top(ranked_before(job, column, judged), depth)
     if not before:
@@ -98,7 +98,7 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
     fused: tuple[Comparison, ...] = ()
     if job.spec.fuse is not None:
         by_both = top(ranked_after(output, job, judged, job.spec.order_column), depth)
-        fused = _compare(wanted, judged, after, by_both)
+        fused = compare_runs(wanted, judged, after, by_both)
     return Evaluation(
         job_id=job.job_id,
         output_uri=output.uri,
@@ -108,7 +108,7 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
         n_queries=len(judged),
         n_in_input=len(before),
         n_in_parts=len(after),
-        comparisons=_compare(wanted, judged, before, after),
+        comparisons=compare_runs(wanted, judged, before, after),
         fused=fused,
     )
 
@@ -134,7 +134,7 @@ def compare_ndcg(
             f"{old.uri} and {new.uri} have none of the {len(judged):,} queries that have relevant "
             "documents; do the judgments name other queries?"
         )
-    return _compare(wanted, judged, before, after)
+    return compare_runs(wanted, judged, before, after)
 
 
 def sign_flip_test(differences: np.ndarray, n_flips: int = _N_FLIPS, seed: int = 0) -> list[float]:
@@ -194,9 +194,10 @@ def with_relevant(qrels: Qrels) -> Qrels:
     return judged
 
 
-def _compare(
+def compare_runs(
     measures: Sequence[Measure], judged: Qrels, before: Run, after: Run
 ) -> tuple[Comparison, ...]:
+    """Compare two rankings of the judged queries by each measure."""
     values = [by_query(measures, judged, run) for run in (before, after)]
     differences = values[1] - values[0]
     return tuple(

@@ -129,7 +129,7 @@ def _read(
 
     def of_judged(file: FileT) -> pa.Table:
         tables = [
-            _rows(table, names).filter(pc.field("query").isin(queries)) for table in read(file)
+            as_rows(table, names).filter(pc.field("query").isin(queries)) for table in read(file)
         ]
         return pa.concat_tables([_ROWS.empty_table(), *tables])
 
@@ -137,7 +137,7 @@ def _read(
         return pa.concat_tables(pool.map(of_judged, files))
 
 
-def _rows(table: pa.Table, names: Sequence[str]) -> pa.Table:
+def as_rows(table: pa.Table, names: Sequence[str]) -> pa.Table:
     """Return query id, document id and the order, null if there is no such column."""
     columns = [table[name] for name in names]
     if len(columns) < len(_ROWS):

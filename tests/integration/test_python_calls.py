@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from producer import Job, JobHandle, diff, estimate, evaluate, find_job, run, submit
 from rankmill.contract.job_state import JobState
-from rankmill.errors import InputError, JobFailed, JobUnknown, RankmillError
+from rankmill.errors import InputError, JobUnknown, RankmillError
 from rankmill.settings import settings
 from tests.support.inputs import pairs, write
 
 ROWS = pairs(5, 4)
+NO_IDS = pa.table({"x": [1]})
 QRELS = {"q0001": {"d1-2": 1}}
 
 
@@ -77,6 +80,9 @@ def test_jobs_are_measured_by_handle_or_place_and_by_a_dict_or_a_file(
     by_handle = evaluate(job, QRELS, recall_at=[2])
     assert by_handle == evaluate(folder / "out", folder / "a.qrels", recall_at=[2])
     assert by_handle.n_queries == 1
+    table = pq.read_table(folder / "in.parquet")
+    of_table = evaluate(job.table(), QRELS, before=table, recall_at=[2])
+    assert of_table.comparisons == by_handle.comparisons and of_table.n_in_parts == 1
     drift = diff(job, folder / "out", k=2, fail_if=["churn@3>0.5"], qrels=QRELS)
     assert drift.gate is not None and drift.gate.passed and drift.ndcg
     found = estimate(folder / "in.parquet", model="null", pairs_per_s=10.0)
@@ -94,6 +100,11 @@ def test_jobs_are_measured_by_handle_or_place_and_by_a_dict_or_a_file(
         (lambda where: run(where, where, device="gpu0"), "device 'gpu0' is not a device"),
         (lambda where: run(where, where.parent / "x", model="null", top_k="a"), "top_k 'a'"),
         (lambda where: evaluate(where.parent / "out", "absent.qrels"), "absent.qrels"),
+        (lambda where: evaluate(pa.table({"x": [1]}), QRELS), "needs before: the table"),
+        (
+            lambda where: evaluate(*[pa.table({"x": [1]}), QRELS], before=pa.table({"x": [1]})),
+            "query_id",
+        ),
         (lambda where: run(where, where, model="null"), "is a file"),
     ],
 )
@@ -114,11 +125,3 @@ def test_a_submitted_job_can_be_waited_for_in_bounds(
     assert "waiting for a worker" in waiting._repr_html_()
     with pytest.raises(InputError, match="can be read once it has succeeded"):
         waiting.table()
-
-
-def test_a_failed_run_raises(tmp_path: Path) -> None:
-    rows = [dict(row) for row in ROWS]
-    rows[2]["document"] = ""
-    write(rows, tmp_path / "in.parquet")
-    with pytest.raises(JobFailed, match="1 of 20 rows were rejected"):
-        run(tmp_path / "in.parquet", tmp_path / "out", model="null", progress=False)
