@@ -100,7 +100,10 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        message = "cannot be read; write special characters of the password as %XX"
+        message = (
+            "cannot be read; a port is a number up to 65535, and special characters of the "
+            "password are written as %XX"
+        )
         raise ValueError(message) from None
     if any(name.startswith("ssl_") for name in parse_qs(parts.query, keep_blank_values=True)):
         raise ValueError("takes no ssl_ options: certificates are checked, see RANKMILL_BROKER_CA")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -291,12 +291,16 @@ def is_secret(field: str) -> bool:
     return field == "broker_url" or "SecretStr" in str(Settings.model_fields[field].annotation)
 
 
-def unknown_variables() -> list[str]:
-    """Return a line for each RANKMILL_ variable in the environment that is not a setting."""
+def unknown_variables(names: Iterable[str] | None = None) -> list[str]:
+    """Return a line for each RANKMILL_ variable that is not a setting.
+
+    Args:
+        names: the variables; those of the environment for None.
+    """
     prefix = str(Settings.model_config["env_prefix"])
     known = {prefix + name.upper() for name in Settings.model_fields}
     lines = []
-    for name in sorted(os.environ):
+    for name in sorted(os.environ if names is None else names):
         is_other = name in _NOT_SETTINGS or name.startswith(_OF_TESTS)
         if not name.upper().startswith(prefix) or name.upper() in known or is_other:
             continue

@@ -33,7 +33,7 @@ from rankmill.errors import RankmillError
 from rankmill.ledger import client
 from rankmill.ledger.server import check_at_start
 from rankmill.logs import get_logger
-from rankmill.settings import settings
+from rankmill.settings import settings, unknown_variables
 from worker.fitness import fitness
 from worker.liveness.card_watch import CardWatch
 from worker.liveness.heartbeat import task_heartbeat, worker_heartbeat
@@ -82,6 +82,8 @@ def _begin(sender: Any, **_: Any) -> None:
     except RankmillError as error:
         log.error("this Redis cannot be used", error=str(error))
         sys.exit(error.exit_code)
+    for line in unknown_variables():
+        log.warning("unknown variable", reason=line)
     if sender.options.get("heartbeat_interval") is None:  # by its command line
         sender.options["heartbeat_interval"] = min(_EVENT_S, settings().stall_s / 4)
     watch = _use_card(_checked_device()) if _scores(sender.app) else None

@@ -26,7 +26,6 @@ from rankmill.settings import unknown_variables
 app = typer.Typer(
     help="Rerank very large candidate lists offline.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -43,7 +42,7 @@ def main() -> None:
     for line in unknown_variables():
         say(line, "yellow")
     try:
-        app(default_map=_defaults())
+        app(prog_name="rankmill", default_map=_defaults())
     except (RankmillError, MemoryError, OSError) as error:
         if debug:
             raise

@@ -146,6 +146,7 @@ def jobs(as_json: JsonFlag = False) -> None:
 
     Shows those of the cluster and those of `rankmill run` on this machine.
     """
+    settings()  # a wrong one is one error, and not one for each job
     listed, unavailable = list_local_jobs(), None
     try:
         listed = list_jobs() + listed

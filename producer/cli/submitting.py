@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -11,8 +13,11 @@ from producer.cli.console import Console, say, stderr, warn
 from producer.cli.estimate_view import estimate_view
 from producer.cli.following import finish, follow, say_already_done
 from producer.cli.options import DeviceFlag, JsonFlag, PriceFlag, positive, takes_job
+from producer.cli.progress import phase
 from producer.estimates.estimate import SAMPLE_PAIRS
 from producer.estimates.estimate import estimate as estimated
+from producer.jobs.handle import JobHandle
+from producer.jobs.status import JobStatus
 from rankmill.contract.job import JobOptions, JobSpec
 
 SampleFlag = Annotated[int, typer.Option(min=1, help="Rows to sample, spread over the input")]
@@ -50,9 +55,15 @@ def run(
 
     Starts a private Redis and a worker per device, and stops them at the end.
     """
-    from producer.jobs.run_job import run_job
+    with ExitStack() as beginning:
+        beginning.enter_context(phase(stderr, "starting"))
+        from producer.jobs.run_job import run_job
 
-    done = run_job(spec, overwrite=overwrite, follow=follow, say=warn)
+        def follow_on(handle: JobHandle, statuses: Iterator[JobStatus]) -> JobStatus:
+            beginning.close()
+            return follow(handle, statuses)
+
+        done = run_job(spec, overwrite=overwrite, follow=follow_on, say=warn)
     if done.was_done:
         say_already_done()
     finish(done.handle, done.status, as_json, with_preview=True)

@@ -32,6 +32,7 @@ class JobStatus(BaseModel):
         progress_at: when the last pair was scored.
         scoring_s: seconds in which at least one shard ran, in any worker; None until it succeeded.
         pairs_per_s: pairs per second of scoring, without idle time.
+        busy_share: the share of the shards' time in which devices computed.
         reason: why it failed, waits, was interrupted or has an unknown state, or why some hosts
             decline it.
     """
@@ -61,6 +62,7 @@ class JobStatus(BaseModel):
     pairs_per_s: float | None = None
     eta_s: int | None = None
     reason: str = ""
+    busy_share: float | None = None
 
 
 def succeeded(status: JobStatus) -> JobStatus:
@@ -215,7 +217,13 @@ def status_from_redis(counts: JobCounts) -> JobStatus:
     values = {name: getattr(counts, name) for name in names} | {
         name: _time(at) for name, at in times.items()
     }
-    return JobStatus(**values, exit_code=_exit_code(counts.state), reason=counts.message)
+    busy_share = round(counts.busy_ms / counts.worked_ms, 4) if counts.worked_ms else None
+    return JobStatus(
+        **values,
+        exit_code=_exit_code(counts.state),
+        reason=counts.message,
+        busy_share=busy_share,
+    )
 
 
 def live_statuses(ledger: Ledger, job_ids: Sequence[str]) -> Iterator[JobStatus | EntryBroken]:

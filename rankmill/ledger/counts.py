@@ -23,6 +23,8 @@ class JobCounts:
 
     Attributes:
         n_pairs_before: pairs that were done when the job was opened.
+        busy_ms: milliseconds in which devices computed, in the shards that have ended.
+        worked_ms: milliseconds that these shards took.
         started_at: when its first shard was started.
         progress_at: when a pair was last scored, or a shard last started.
         state_at: when it moved to its state, if it ever moved.
@@ -45,6 +47,8 @@ class JobCounts:
     progress_at: float | None
     state_at: float | None
     n_pairs_before: int
+    busy_ms: int = 0
+    worked_ms: int = 0
 
     @classmethod
     def of(cls, job_id: str, fields: dict[str, str], live: Iterable[str]) -> JobCounts | None:
@@ -90,6 +94,8 @@ class JobCounts:
                 progress_at=time("progress_at"),
                 state_at=time("state_at"),
                 n_pairs_before=count("n_pairs_before") if "n_pairs_before" in fields else 0,
+                busy_ms=count("busy_ms") if "busy_ms" in fields else 0,
+                worked_ms=count("worked_ms") if "worked_ms" in fields else 0,
             )
         except (KeyError, ValueError) as error:
             raise EntryBroken(f"job {job_id} is broken in Redis: {error!r:.80}") from error

@@ -266,6 +266,7 @@ class Ledger:
                 args=[
                     *(report.shard_index, report.n_rows, report.n_tokens),
                     *(report.n_rejected, report.n_reused, report.wall_s),
+                    *(round(1000 * report.device_busy_s), round(1000 * report.wall_s)),
                 ],
             )
         return None if cast(int, n_done) < 0 else cast(int, n_done)

@@ -32,6 +32,8 @@ if redis.call('SETBIT', KEYS[3], ARGV[1], 1) == 0 then
   redis.call('HINCRBY', KEYS[1], 'n_tokens', ARGV[3])
   redis.call('HINCRBY', KEYS[1], 'n_rejected', ARGV[4])
   redis.call('HINCRBY', KEYS[1], 'n_reused', ARGV[5])
+  redis.call('HINCRBY', KEYS[1], 'busy_ms', ARGV[7])
+  redis.call('HINCRBY', KEYS[1], 'worked_ms', ARGV[8])
   local now = tonumber(redis.call('TIME')[1])
   redis.call('HSETNX', KEYS[1], 'started_at', now - tonumber(ARGV[6]))
   redis.call('HSET', KEYS[1], 'progress_at', now)

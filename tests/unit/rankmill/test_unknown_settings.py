@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from rankmill.settings import Settings, unknown_variables
+from producer.doctor.examine import examine
+from rankmill.settings import CHECKOUT, Settings, unknown_variables
 
 
 def test_misspelt_variables_are_named_and_others_are_not(
@@ -38,3 +41,15 @@ def test_every_command_warns_and_a_wrong_url_is_one_line(
     assert (
         "RANKMILL_BROKER_URL: must be redis://HOST" in done.stderr and "s3cret" not in done.stderr
     )
+
+
+def test_doctor_reads_the_env_file_of_compose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CHECKOUT / ".env.example", ".env")
+    assert [each for each in examine() if each.name == ".env"] == []
+    Path(".env").write_text("# RANKMILL_X=1\nRANKMILL_THREAD=4\n export RANKMILL_DATA=/d\n")
+    [found] = [each for each in examine() if each.name == ".env"]
+    assert "RANKMILL_THREAD is not" in found.message
+    assert "did you mean RANKMILL_THREADS?" in found.message

@@ -129,7 +129,8 @@ def test_every_command_and_option_exists(page: Path, commands: dict[str, Any]) -
     parameters = [parameter for each in commands.values() for parameter in each.params]
     options = {option for each in parameters for option in (*each.opts, *each.secondary_opts)}
     found = set(re.findall(r"`(--[a-z-]+)", prose(page)))
-    assert found <= options | OPTIONS_OF_OTHERS | {"--debug", "--version"}
+    general = {"--debug", "--version", "--install-completion"}
+    assert found <= options | OPTIONS_OF_OTHERS | general
 
 
 @pytest.mark.parametrize("page", NOW, ids=name)

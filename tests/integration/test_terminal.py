@@ -1,0 +1,86 @@
+"""Real commands in a real pseudo-terminal, in shells that complete, and in other encodings."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from producer.cli.app import app
+from rankmill.output import run_notes
+from tests.support.command import rankmill
+from tests.support.inputs import pairs, write
+
+RUN = ("run", "in.parquet", "out", "--model", "null", "--shard-pairs", "16")
+
+
+def in_terminal(width: int, folder: Path, *command: str, **environment: str) -> tuple[int, str]:
+    """Run a command in a terminal of `width` columns; return its code and all that it showed."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "producer.cli", *command],
+        cwd=folder,
+        env={**os.environ, "TERM": "xterm-256color", **environment},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # the command has gone
+            break
+        shown += piece
+    os.close(ours)
+    return process.wait(), shown.decode(errors="replace")
+
+
+def test_a_run_shows_its_phases_in_one_line(tmp_path: Path) -> None:
+    write(pairs(20, 8), tmp_path / "in.parquet")
+    code, shown = in_terminal(44, tmp_path, *RUN, NO_COLOR="1", PYTHONIOENCODING="ascii")
+    assert code == 0, shown
+    progress = shown.partition("scored ")[0]
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", progress))
+    assert max(map(len, lines)) <= 44
+    phases = [line.split("  ")[0] for line in lines if line.strip()]
+    assert list(dict.fromkeys(phases))[:2] == ["starting", "loading the model"]
+    assert "succeeded" in phases
+    assert "\x1b[3" not in shown  # no colour
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands(shell: str) -> None:
+    if shell == "fish":
+        typed = {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_TYPER_COMPLETE_ARGS": "rankmill re"}
+    elif shell == "zsh":
+        typed = {"_TYPER_COMPLETE_ARGS": "rankmill re"}
+    else:
+        typed = {"COMP_WORDS": "rankmill re", "COMP_CWORD": "1"}
+    environment = {"_RANKMILL_COMPLETE": f"complete_{shell}", **typed}
+    done = CliRunner().invoke(app, [], prog_name="rankmill", env=environment)
+    assert {"resume", "retry-rejects", "report"} <= set(re.findall(r"[a-z-]+", done.output))
+    assert "submit" not in done.output
+
+
+def test_a_wrong_setting_is_one_line_however_many_jobs_ran_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RANKMILL_BROKER_URL", "redis://localhost:99999")
+    run_notes.note(str(tmp_path / "gone"))
+    done = rankmill("jobs")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("rankmill: RANKMILL_BROKER_URL: cannot be read; a port is a number")
