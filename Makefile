@@ -11,6 +11,8 @@
 # make bench-fleet   hundreds of workers on one Redis, and one that is idle
 # make bench-reuse   a night that reuses the scores of the one before
 # make bench-prefix   LLM reranking with a shared prefix, against Sentence Transformers
+# make bench-speeds   the speed of each model of docs/models.md
+# make bench-long-documents DATA=…   how each --long-docs ranks Cranfield
 # make test-unit   the fast tests, in under 90 s: no service, no worker, nothing marked slow
 # make lint    style and the strict build of the documentation; make types: mypy
 # make docs    write the generated parts of the documentation: options, settings, commands, metrics, models
@@ -24,7 +26,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev install-bench programs demo test test-unit test-chaos bench-engine bench-precision bench-gpu bench-system bench-io bench-reuse bench-fleet bench-prefix lint types docs docs-site report-picture flower-pictures data clean
+.PHONY: install install-dev install-bench programs demo test test-unit test-chaos bench-engine bench-precision bench-gpu bench-system bench-io bench-reuse bench-fleet bench-prefix bench-speeds bench-long-documents lint types docs docs-site report-picture flower-pictures data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -92,6 +94,14 @@ bench-reuse: install-dev
 
 bench-prefix: install-dev
 	$(BIN)/python -m bench.prefix
+
+# The speeds of docs/models.md; `make docs` then writes them there.
+bench-speeds: install-dev
+	$(BIN)/python -m bench.speeds --results bench/results/speeds-cpu.json
+
+# DATA as for bench-precision.
+bench-long-documents: install-dev
+	$(BIN)/python -m bench.long_documents --data $(DATA) --checkpoint $(or $(CHECKPOINT),models/demo-reranker)
 
 test-chaos: install-dev
 	RANKMILL_CHAOS_TABLE=docs/chaos.md $(BIN)/python -m pytest tests/chaos -m '' -s

@@ -1,7 +1,8 @@
 """Compare LLM reranking with a shared prefix with Sentence Transformers at its best batch size.
 
     python -m bench.prefix
-    python -m bench.prefix --all-layers --tokens 80 --precision bf16
+    python -m bench.prefix --layers 4 --documents 40 --tokens 400 --precision bf16
+    python -m bench.prefix --all-layers --documents 16 --tokens 80 --precision bf16
 
 The model has random weights in the shape of Qwen3-0.6B, by default with fewer layers, and the
 prompt of Qwen3-Reranker. A query has many documents. The sides take turns on the same pairs. Times
@@ -44,6 +45,7 @@ PROMPT = (
 )
 _HEAD = (
     "layers",
+    "documents a query",
     "tokens a document",
     "tokens a pair, computed",
     "precision",
@@ -82,7 +84,8 @@ def main() -> None:
             pairs = pairs_of(corpus, folder, n_tokens, options.documents)
             for precision in options.precision:
                 cells = compare(folder, pairs, precision, n_layers)
-                print(f"| {n_layers} | {n_tokens} | {' | '.join(cells)} |", flush=True)
+                facts = (n_layers, len(pairs), n_tokens, *cells)
+                print(f"| {' | '.join(map(str, facts))} |", flush=True)
     print(f"\nThe bar is {_BAR} times at 80 tokens.")
 
 

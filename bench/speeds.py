@@ -112,9 +112,6 @@ SHAPES: dict[str, Shape | Language] = {
     "qwen3-1.7b": _decoder(
         "zeroentropy/zerank-1-small", "qwen3", "zerank-1", 28, 2048, 6144, 16, 8, 128, large=True
     ),
-    "qwen3-4b": _decoder(
-        "zeroentropy/zerank-2", "qwen3", "zerank-2", 36, 2560, 9728, 32, 8, 128, large=True
-    ),
     "gemma-2b": _decoder(
         "BAAI/bge-reranker-v2-gemma",
         "gemma",

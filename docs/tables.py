@@ -88,19 +88,62 @@ def metrics_table(declared: Iterable[Metric]) -> str:
 
 
 def models_table() -> str:
-    """Return the table of docs/models.json; the zoo's test loads and scores each row."""
+    """Return the table of docs/models.json; the zoo's test loads and scores each row.
+
+    The speeds are those of bench/speeds.py.
+    """
     models = json.loads(Path(__file__).with_name("models.json").read_text())
-    header = ("model", "loaded as", "path", "activation", "`max_length`", "scores")
-    return _table(header, map(_model_row, models))
+    speeds = {each["shape"]: each for each in _speeds()["results"]}
+    header = ("model", "loaded as", "path", "activation", "`max_length`", "scores", "pairs/s")
+    return _table(header, (_model_row(row, speeds) for row in models))
 
 
-def _model_row(row: dict[str, str]) -> tuple[str, ...]:
+def _speeds() -> Any:
+    return json.loads((ROOT / "bench" / "results" / "speeds-cpu.json").read_text())
+
+
+def _model_row(row: dict[str, str], speeds: dict[str, Any]) -> tuple[str, ...]:
     name = row["model"] + (", its code allowed" if "code" in row else "")
     if "refused" in row:
-        return name, "", "refused", "", "", row["refused"]
+        return name, "", "refused", "", "", row["refused"], ""
     path = f"{row['path']}: {row['reason']}" if "reason" in row else row["path"]
     facts = (f"`{row['architecture']}`", path, row["activation"], str(row["max_length"]))
-    return name, *facts, f"recipe `{row['recipe']}`" if "recipe" in row else "equal"
+    scores = f"recipe `{row['recipe']}`" if "recipe" in row else "equal"
+    if "shape" not in row:
+        return name, *facts, scores, "not measured"
+    speed = speeds[row["shape"]]
+    if speed["path"] != row["path"]:
+        raise ValueError(f"{name} is {row['path']}, but was measured as {speed['path']}")
+    return name, *facts, scores, _rate(speed["pairs_per_core_s"])
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2g}"
+
+
+def speeds_table() -> str:
+    """Return the table of bench/results/speeds-cpu.json, below a sentence on the machine."""
+    content = _speeds()
+    machine = content["machine"]
+    versions = ", ".join(
+        f"{name} {machine['versions'][name]}" for name in ("torch", "transformers")
+    )
+    sentence = (
+        f"One thread of {machine['cpu']} with {machine['instructions']}, {versions}; "
+        f"{content['n_pairs']} documents of one query, mix *{content['mix']}*.\n\n"
+    )
+    header = ("shape", "as in", "layers", "tokens a pair", "precision", "pairs/s")
+    return sentence + _table(header, map(_speed_row, content["results"]))
+
+
+def _speed_row(row: dict[str, Any]) -> tuple[str, ...]:
+    layers = f"all {row['n_layers']}"
+    if row["measured_layers"] != [row["n_layers"]]:
+        measured = " and ".join(map(str, row["measured_layers"]))
+        layers = f"{measured} of {row['n_layers']}, the others by arithmetic"
+    tokens = f"{row['tokens_per_pair']:.0f}"
+    facts = (row["shape"], row["like"], layers, tokens, row["precision"])
+    return *facts, _rate(row["pairs_per_core_s"])
 
 
 def recipes_table() -> str:
@@ -209,6 +252,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cluster metrics": lambda: metrics_table(metrics.OF_CLUSTER),
     "recorded metrics": lambda: metrics_table(metrics.OF_RULES),
     "models": models_table,
+    "speeds": speeds_table,
     "recipes": recipes_table,
     "redis rights": rights_table,
 }

@@ -21,7 +21,7 @@ from worker.engine.stats import ScorerStats
 from worker.engine.values import PairWindow, Passages, WindowScores
 
 # Reasons, for the rejects of a job.
-NO_ROOM = "query leaves no room for a passage"
+NO_ROOM = "query leaves no room for a passage; give --max-query-tokens, or a higher --max-length"
 NOT_FINITE = "score of a passage is not finite"
 
 

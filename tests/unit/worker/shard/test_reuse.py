@@ -135,6 +135,9 @@ def test_documents_in_passages_are_reused_with_their_best_passage(
     assert part_bytes(tmp_path / "two/out") == part_bytes(tmp_path / "full/out")
     assert scores_bytes(tmp_path / "two/out") == scores_bytes(tmp_path / "full/out")
     assert max(row["n_passages"] for row in read_output(tmp_path / "two/out")) > 1
+    spec = job_of(scored, tmp_path / "three", model_folder, **options)
+    third = spec.model_copy(update={"reuse_from": str(tmp_path / "two/out")})
+    assert reuse_of(done(third)) == (len(scored), 0, None)
     other = spec.model_copy(update={"passage_stride": 4, "reuse_from": str(tmp_path / "one/out")})
     assert find_earlier(other)[1] == ("the earlier job differs in passage_stride (0 then, 4 now)")
 
