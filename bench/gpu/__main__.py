@@ -30,7 +30,7 @@ _WORK = Path(tempfile.gettempdir(), f"rankmill-bench-gpu-{os.getuid()}")
 # Chosen so that the best peer needs some ten seconds a round on an H100.
 _PAIRS = {"minilm": 40_000, "minilm-l12": 20_000, "demo": 40_000}
 _OTHER_PAIRS = 12_000
-_CALLS = ("build", "speed", "memory", "start", "two")
+_CALLS = ("build", "speed", "memory", "kernels", "start", "two")
 
 
 def main() -> None:
@@ -85,16 +85,24 @@ def _measure(options: argparse.Namespace, rows: Rows, budget: Budget) -> None:
     import transformers
 
     from bench.engine.report import machine
-    from bench.gpu import checkpoints, memory, processes, speed
+    from bench.gpu import checkpoints, kernels, memory, processes, speed
     from bench.workload import build_pairs, read_corpus
     from rankmill.devices.cores import n_usable_cores
+    from rankmill.devices.nvml import read_cards
 
     torch.set_num_threads(n_usable_cores())
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     corpus, device = read_corpus(), options.device
     is_random = checkpoints.has_random_weights(options.model)
-    rows.write("machine", **machine(), text=corpus.source, random_weights=is_random)
+    rows.write(
+        "machine",
+        **machine(),
+        cuda=torch.version.cuda,
+        driver=read_cards().driver,
+        text=corpus.source,
+        random_weights=is_random,
+    )
     folder = checkpoints.checkpoint(options.model, options.work, corpus, device)
     if options.verb == "build":
         return
@@ -110,6 +118,9 @@ def _measure(options: argparse.Namespace, rows: Rows, budget: Budget) -> None:
         pairs = build_pairs(corpus, "plain", min(n_pairs, 4096))
         precisions = [options.precision] if options.precision else ["bf16", "fp32"]
         memory.measure_memory(folder, pairs, precisions=precisions, **measured)
+    elif options.verb == "kernels":
+        pairs = build_pairs(corpus, "plain", n_pairs)
+        kernels.measure_kernels(folder, pairs, precision=precision, **measured)
     else:
         subject = speed.Subject(
             folder=folder,

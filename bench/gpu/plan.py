@@ -58,6 +58,7 @@ def plan(device: str, checkpoints: Sequence[str] = ()) -> list[Call]:
             _speed("tiny", "plain", *small, "--peak-size", "128"),
             _speed("demo", "plain", *small, "--peak-size", "128"),
             _memory("causal-tiny", "--pairs", "32"),
+            _kernels("tiny", "--pairs", "96", "--precision", "fp32"),
             _start("tiny", "--precision", "fp32"),
             _two("tiny", "--pairs", "64", "--precision", "fp32", "--seconds", "0.2"),
         ]
@@ -68,7 +69,8 @@ def plan(device: str, checkpoints: Sequence[str] = ()) -> list[Call]:
         *(_speed(name, "plain") for name in ("bge", "minilm")),
         *real,
         _speed("demo", "plain"),
-        *(_memory(name) for name in ("bge",)),
+        _memory("bge"),
+        *(_kernels(name, "--pairs", "4000") for name in ("bge", "minilm")),
         *(_start(name) for name in ("bge", "minilm")),
         *(_two(name) for name in ("minilm", "bge")),
         *(call for name in ("causal-0.6b", "causal-4b") for call in (_build(name), _memory(name))),
@@ -99,6 +101,11 @@ def _speed(model: str, mix: str, *more: str) -> Call:
 def _memory(model: str, *more: str) -> Call:
     about = f"{model}: memory of weights and of batches, in each precision"
     return Call(f"memory {model}", ("memory", "--model", model, *more), about)
+
+
+def _kernels(model: str, *more: str) -> Call:
+    about = f"{model}: the kernels that take most of the time"
+    return Call(f"kernels {model}", ("kernels", "--model", model, *more), about)
 
 
 def _start(model: str, *more: str) -> Call:

@@ -50,7 +50,8 @@ _OTHERS = ("out_of_memory", "failed", "left_out", "cut_off", "killed", "ended")
 
 def report(rows: Sequence[Row]) -> str:
     """Return the tables of what was measured, then the bars, then all that was not measured."""
-    times = [row for row in rows if row["kind"] in ("start", "run", "together", "two", "tests")]
+    kinds = ("start", "run", "together", "two", "kernel", "tests")
+    times = [row for row in rows if row["kind"] in kinds]
     others = [row for row in rows if row["kind"] in _OTHERS]
     parts = [
         _table(_of_kind(rows, "result"), _RESULT),

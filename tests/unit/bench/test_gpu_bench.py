@@ -17,6 +17,7 @@ import torch
 from bench.engine.peers import TorchPeer
 from bench.engine.sides import Pairs
 from bench.gpu import plan as plans
+from bench.gpu.kernels import measure_kernels
 from bench.gpu.memory import measure_memory
 from bench.gpu.plan import Call, plan, run, show
 from bench.gpu.processes import child
@@ -150,6 +151,15 @@ def test_memory_is_written_for_each_precision(rows: Rows, tmp_path: Path) -> Non
     assert row["weights_bytes_by_arithmetic"] == 4 * row["n_parameters"]
 
 
+def test_kernels_are_written_by_their_share_of_the_time(rows: Rows, tmp_path: Path) -> None:
+    pairs = build_pairs(read_corpus(), "tiny", 16)
+    budget = Budget(300, rows)
+    measure_kernels(DEMO, pairs, device="cpu", precision="fp32", rows=rows, budget=budget)
+    shares = [row["share"] for row in written(tmp_path) if row["kind"] == "kernel"]
+    assert shares == sorted(shares, reverse=True) and 0.5 < sum(shares) <= 1.001
+    assert len({row["name"] for row in written(tmp_path)}) == len(shares) > 2
+
+
 @pytest.mark.slow
 def test_a_process_says_when_it_has_scored_and_how_many() -> None:
     with child(DEMO, "cpu", "fp32", 16) as started:
@@ -168,7 +178,7 @@ def test_the_plan_has_each_call_once_with_a_limit() -> None:
         assert len(set(names)) == len(names)
         assert all(call.limit_s <= 180 for call in calls)
         for at, call in enumerate(calls):
-            if call.arguments[0] in ("speed", "memory", "start", "two"):
+            if call.arguments[0] in ("speed", "memory", "kernels", "start", "two"):
                 model = call.arguments[call.arguments.index("--model") + 1]
                 assert model == "demo" or f"build {model}" in [*names[:at], "build causal-tiny"]
     shown = show(plan("cuda"), device="cuda", out=Path("/rows"), work=Path("/work"))

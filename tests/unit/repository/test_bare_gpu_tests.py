@@ -41,8 +41,7 @@ def with_their_needs(names: tuple[str, ...]) -> set[str]:
 
 # All that a call of the benchmark of a card imports.
 BENCH = ", ".join(
-    f"bench.{name}"
-    for name in ("gpu.__main__", "gpu.checkpoints", "gpu.memory", "gpu.processes", "engine.report")
+    f"bench.gpu.{name}" for name in ("__main__", "checkpoints", "memory", "kernels", "processes")
 )
 
 
