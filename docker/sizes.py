@@ -1,4 +1,4 @@
-"""Measure the images: their sizes, the time to a first score and the memory of a worker.
+"""Measure the images: sizes, time to a first score, a worker's CPU time and memory.
 
 python docker/sizes.py [--model FOLDER]
 
@@ -10,6 +10,7 @@ own stack next to any that runs, and takes it down.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -73,14 +76,15 @@ def print_first_score(stack: Stack, model: Path | None) -> None:
     stack.python(SOME)
     stack.cli("submit", "/data/some.parquet", OUTPUT, "--model", name)
     stack.compose("up", "--detach", "worker-cpu", timeout_s=300)
-    with Memory(int(stack.inspect("worker-cpu")["State"]["Pid"])) as memory:
+    with Samples(int(stack.inspect("worker-cpu")["State"]["Pid"])) as samples:
         part, report = wait_for_first(stack)
         time.sleep(SETTLED_S)
     started = datetime.fromisoformat(stack.inspect("worker-cpu")["State"]["StartedAt"]).timestamp()
     print(
-        f"\nmodel {name}: after the container's start, first part {part - started:.1f} s, "
-        f"committed {report - started:.1f} s; {memory.peak_mb:.0f} MB at its peak, "
-        f"{memory.last_mb:.0f} MB at the end"
+        f"\nmodel {name}: after the container's start, first part {part - started:.1f} s "
+        f"({samples.cpu_s(part):.1f} s of CPU), committed {report - started:.1f} s "
+        f"({samples.cpu_s(report):.1f} s of CPU); {samples.peak_mb:.0f} MB at its peak, "
+        f"{samples.last_mb:.0f} MB at the end; load {os.getloadavg()[0]:.1f}"
     )
 
 
@@ -95,21 +99,22 @@ def wait_for_first(stack: Stack) -> list[float]:
             raise SystemExit(stack.try_compose("logs", "--tail", "30", "worker-cpu").stdout)
 
 
-class Memory:
-    """Samples the memory of a process and all its children; shared pages count once.
+class Samples:
+    """Samples CPU time and memory of a process and all its children; shared pages count once.
 
     Attributes:
-        peak_mb: the most of any sample.
-        last_mb: the last sample.
+        peak_mb: the most memory of any sample.
+        last_mb: the memory of the last sample.
     """
 
     def __init__(self, pid: int) -> None:
         self.peak_mb = self.last_mb = 0.0
         self._pid = pid
+        self._cpu_s: list[tuple[float, float]] = []
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._sample)
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> Samples:
         self._thread.start()
         return self
 
@@ -117,10 +122,15 @@ class Memory:
         self._done.set()
         self._thread.join()
 
+    def cpu_s(self, at: float) -> float:
+        """Return the seconds of CPU that were used up to a time since 1970."""
+        return max((cpu_s for time_s, cpu_s in self._cpu_s if time_s <= at), default=0.0)
+
     def _sample(self) -> None:
         while not self._done.wait(SAMPLED_S):
-            total_kb = sum(map(pss_kb, with_children(self._pid)))
-            self.last_mb = total_kb * 1024 / 1e6
+            pids = with_children(self._pid)
+            self._cpu_s.append((time.time(), sum(map(cpu_s, pids))))
+            self.last_mb = sum(map(pss_kb, pids)) * 1024 / 1e6
             self.peak_mb = max(self.peak_mb, self.last_mb)
 
 
@@ -132,6 +142,13 @@ def with_children(pid: int) -> list[int]:
             for child in children.read_text().split():
                 found += with_children(int(child))
     return found
+
+
+def cpu_s(pid: int) -> float:
+    """Return the seconds of CPU of a process and of its ended children, 0 if it has ended."""
+    with suppress(psutil.Error):
+        return sum(psutil.Process(pid).cpu_times()[:4])
+    return 0.0
 
 
 def pss_kb(pid: int) -> int:
