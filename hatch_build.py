@@ -1,4 +1,4 @@
-"""Compile the engine's kernels when the package is built, where there is a C compiler."""
+"""Build the package: compile the kernels where there is a C compiler, and add the demo model."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _FOLDER = Path("worker", "engine", "compiled")
+_DEMO = "models/demo-reranker"
 
 
 class CompileKernels(BuildHookInterface):
     """Puts the library next to its sources; without it the engine takes torch's own kernels."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, and add the library to the wheel."""
+        """Compile, and add the library and the demo model to the wheel."""
+        if version != "editable" and Path(self.root, _DEMO).is_dir():
+            build_data["force_include"][str(Path(self.root, _DEMO))] = f"rankmill/{_DEMO}"
         build = runpy.run_path(str(Path(self.root) / _FOLDER / "build.py"))["build"]
         try:
             built = build()

@@ -36,14 +36,22 @@ def scoring(call: str) -> Scoring:
     """Return the worker's side.
 
     Raises:
-        InputError: a package that it needs is not installed.
+        InputError: a package that it needs is not installed, or another module hides the worker's.
     """
     missing = [name for name in _NEEDS if find_spec(name) is None]
     if missing:
         raise InputError(
             f"{call} scores in this process and needs {missing[0]}: pip install 'rankmill[worker]'"
         )
-    return cast(Scoring, import_module(_WORKER))
+    try:
+        return cast(Scoring, import_module(_WORKER))
+    except ModuleNotFoundError as error:
+        if error.name != _WORKER:
+            raise
+        hiding = getattr(sys.modules.get("worker"), "__file__", "another module")
+        raise InputError(
+            f"{hiding} hides Rankmill's package `worker`; rename it, or start Python elsewhere"
+        ) from None
 
 
 def is_used() -> bool:

@@ -41,7 +41,8 @@ def locate_model(model_id: str, revision: str | None = None, *, has_template: bo
     if revision is not None:
         check_revision(revision)
     if model_id == DEMO:
-        folder = CHECKOUT / "models" / "demo-reranker"
+        in_wheel = Path(__file__).with_name("demo-reranker")
+        folder = in_wheel if in_wheel.is_dir() else CHECKOUT / "models" / "demo-reranker"
     elif is_model_folder(model_id):
         folder = Path(model_id)
     elif (store := model_store()) is not None:

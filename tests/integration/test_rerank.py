@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
+import venv
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import datasets
@@ -20,8 +23,8 @@ import torch
 
 from producer import free_model, rerank
 from rankmill.errors import InputError, JobFailed, RankmillError
-from rankmill.settings import settings
-from tests.support.command import rankmill
+from rankmill.settings import CHECKOUT, settings
+from tests.support.command import environment
 from tests.support.inputs import pairs, write
 from worker import models
 
@@ -38,13 +41,55 @@ def one_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings.cache_clear()
 
 
+SCRIPT = """
+import sys
+import producer, rankmill
+from producer import Job, diff, estimate, evaluate, rerank, run, submit
+assert all(sys.prefix in each.__file__ for each in (producer, rankmill)), producer.__file__
+assert "torch" not in sys.modules and "worker" not in sys.modules
+job = run("in.parquet", "out", model=sys.argv[1], top_k=4, shard_pairs=20, progress=False)
+assert isinstance(job, Job) and job.table().num_rows == 24
+assert estimate("in.parquet", model="demo", calibrate=False).tokens
+"""
+
+
 @pytest.fixture(scope="module")
-def of_a_job(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    """Return the output of `rankmill run` over the rows."""
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel into an empty environment, and return its Python.
+
+    The packages that it needs are those of this environment, which has no wheel of Rankmill.
+    """
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=CHECKOUT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, "--no-index", str(wheel)], check=True, capture_output=True)
+    (site,) = folder.glob("venv/lib/python*/site-packages")
+    assert all((site / name / "py.typed").exists() for name in ("producer", "rankmill", "worker"))
+    (site / "others.pth").write_text(sysconfig.get_path("purelib"))
+    return python
+
+
+@pytest.fixture(scope="module")
+def of_a_job(
+    installed: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> pa.Table:
+    """Return the output of `run` from the wheel, in a folder with a module called tasks."""
     folder = tmp_path_factory.mktemp("job")
     write(ROWS, folder / "in.parquet")
-    options = ("--model", model_folder, "--top-k", 4, "--shard-pairs", 20)
-    done = rankmill("run", "in.parquet", "out", *options, folder=folder)
+    (folder / "tasks.py").write_text("raise SystemExit('the wrong module')")
+    (folder / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [installed, "script.py", model_folder],
+        cwd=folder,
+        env={name: value for name, value in environment().items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     return ds.dataset(folder / "out").to_table()
 
@@ -237,19 +282,16 @@ def test_the_progress_is_shown_with_and_without_tqdm(
     ]
 
 
-def test_without_torch_the_call_names_the_extra_and_imports_nothing() -> None:
-    script = """
-import sys
-sys.modules["torch"] = None
-from producer import rerank
-import pyarrow
-try:
-    rerank(pyarrow.table({"query": ["a"], "document": ["b"]}))
-except Exception as error:
-    print(type(error).__name__, error)
-assert not [name for name in sys.modules if name.startswith("worker")]
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == (
-        "InputError rerank scores in this process and needs torch: pip install 'rankmill[worker]'\n"
-    ), done.stderr
+def test_a_module_that_hides_the_workers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    hiding = ModuleType("worker")
+    hiding.__file__ = "/home/me/worker.py"
+    monkeypatch.setitem(sys.modules, "worker", hiding)
+    monkeypatch.delitem(sys.modules, "worker.in_process", raising=False)
+    with pytest.raises(InputError, match=r"/home/me/worker.py hides Rankmill's package `worker`"):
+        rerank(pa.Table.from_pylist(ROWS), model="demo")
+
+
+def test_without_torch_the_call_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match=r"needs torch: pip install 'rankmill\[worker\]'"):
+        rerank(pa.Table.from_pylist(ROWS), model="demo")
