@@ -25,9 +25,11 @@ def _split(value: Any) -> Any:
 def _check_places(places: tuple[str, ...] | None) -> tuple[str, ...] | None:
     for place in places or ():
         scheme, _, rest = place.partition("://")
-        is_object = scheme == "s3" and rest.partition("/")[0]
+        is_object = scheme in ("s3", "hf") and rest.partition("/")[0]
         if not is_object and not place.startswith("/"):
-            raise _wrong(f"{place} is neither an absolute folder nor s3://bucket/prefix/")
+            raise _wrong(
+                f"{place} is neither an absolute folder nor s3://bucket/prefix/ nor hf://…"
+            )
     return places
 
 

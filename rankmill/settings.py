@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     )
     allowed_prefixes: Places = Field(
         None,
-        description="Prefix allow-list: folders and s3://bucket/prefix/ that jobs may use, "
+        description="Prefix allow-list: folders, s3://bucket/prefix/ and hf:// that jobs may use, "
         "comma-separated [any]",
     )
     s3_requester_pays: bool = Field(

@@ -69,8 +69,8 @@ DeviceFlag = Annotated[
 _FLAGS = {"model_id": "--model", "model_revision": "--revision"}
 _ARGUMENTS = {"input_uri": "input", "output_uri": "output"}
 _HELPS = {
-    "input": "Parquet, Arrow, JSONL, CSV, TSV, run, Delta or Iceberg; a file, folder, glob or a "
-    "comma-separated list of these, on disk or s3://",
+    "input": "Parquet, Arrow, JSONL, CSV, TSV, TREC run, Delta or Iceberg; a file, folder, glob or "
+    "a comma-separated list of these, on disk, s3:// or hf://",
     "output": "Folder for the result, on disk or s3://",
 }
 # The panels of the help, in their order.

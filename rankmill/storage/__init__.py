@@ -1,13 +1,15 @@
 """Files on disk or S3 by the same calls; a published file is whole or not there.
 
-A place is a path, `file://…` or `s3://bucket/key`. Every function raises
+A place is a path, `file://…`, `s3://bucket/key` or, to be read only, `hf://datasets/…`. Every
+function raises
 
     StorageRefused       disk full, read-only, access denied, no such bucket
     NotAllowed           a StorageRefused: outside of RANKMILL_ALLOWED_PREFIXES
     StorageUnavailable   time-out, throttling, connection lost: worth a retry
 
 The parts: `naming` (absolute, child …), `listing` (folders and globs), `content` (read, publish,
-remove), `stores` (disk or S3), `protocol` (the methods of a store), `local`, `s3`.
+remove), `stores` (which one serves a place), `protocol` (the methods of a store), `local`, `s3`,
+`datasets_hub`.
 """
 
 from __future__ import annotations

@@ -67,6 +67,25 @@ def check_key(bucket: str, key: str, name: str) -> None:
         raise _refusal(name, prefixes)
 
 
+def check_hub_place(place: str, name: str) -> None:
+    """Check a data set of the hub, or a file in it.
+
+    Args:
+        place: the absolute place.
+        name: the place as it was given, for the error.
+
+    Raises:
+        NotAllowed: it does not begin with an allowed prefix, or has `.` or `..` in it.
+    """
+    prefixes = settings().allowed_prefixes
+    segments = unquote(place).replace("\\", "/").split("/")
+    is_plain = "." not in segments and ".." not in segments
+    if not is_plain and prefixes is None:
+        raise InputError(f"{clipped(name, _SHOWN)}: leave out `.` and `..`")
+    if prefixes is not None and not (is_plain and any(is_under(place, one) for one in prefixes)):
+        raise _refusal(name, prefixes)
+
+
 def is_under(place: str, folder: str) -> bool:
     """Return whether a place is the folder or in it; both are absolute and resolved."""
     return place.rstrip("/") == folder.rstrip("/") or place.startswith(folder.rstrip("/") + "/")

@@ -38,12 +38,15 @@ def store_of(uri: str) -> Store:
         return _local_store()
     if scheme == "s3":
         return _s3_store()
-    raise InputError(f"{uri}: {scheme}:// is not supported; give a path, file:// or s3://")
+    if scheme == "hf":
+        return _hub_store()
+    raise InputError(f"{uri}: {scheme}:// is not supported; give a path, file://, s3:// or hf://")
 
 
 def reconnect() -> None:
-    """Forget the S3 client, so that the next call reads the environment and its files again."""
+    """Forget the clients, so that the next call reads the environment and its files again."""
     _s3_store.cache_clear()
+    _hub_store.cache_clear()
 
 
 @lru_cache(maxsize=1)
@@ -59,3 +62,10 @@ def _s3_store() -> Store:
     from rankmill.storage.s3 import S3Store
 
     return S3Store()
+
+
+@lru_cache(maxsize=1)
+def _hub_store() -> Store:
+    from rankmill.storage.datasets_hub import HubStore
+
+    return HubStore()

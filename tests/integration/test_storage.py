@@ -371,7 +371,7 @@ def test_only_a_large_file_costs_a_question_before_it_is_sent(s3: str, faults: F
 
 
 def test_another_scheme_is_refused() -> None:
-    with pytest.raises(InputError, match=r"gs:// is not supported; give a path, file:// or s3://"):
+    with pytest.raises(InputError, match=r"gs:// is not supported; give a path, file://, s3://"):
         storage.stat("gs://bucket/key")
 
 

@@ -18,7 +18,8 @@ from rankmill.settings import CHECKOUT, settings
 
 N_COLUMNS = 80
 PANELS = [
-    *("Arguments", "Input", "Model", "Prompt", "Lengths", "Output", "Speed", "Limits", "Options"),
+    *("Arguments", "Input", "Model", "Prompt", "Lengths", "Output", "Fusion", "Speed", "Limits"),
+    "Options",
 ]
 
 
@@ -81,9 +82,10 @@ def test_job_options_are_in_panels(name: str) -> None:
 
 def test_the_help_of_input_names_every_form() -> None:
     text = " ".join(help_of(("run",)).split())
-    for form in ("Parquet", "JSONL", "TREC run", "Delta", "Iceberg", "file", "folder", "glob"):
+    forms = ("Parquet", "Arrow", "JSONL", "CSV", "TSV", "TREC run", "Delta", "Iceberg")
+    for form in (*forms, "file", "folder", "glob"):
         assert form in text
-    assert "comma-separated list" in text and "s3://" in text
+    assert "comma-separated list" in text and "s3:// or hf://" in text
 
 
 def test_the_version_is_that_of_the_package() -> None:
