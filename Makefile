@@ -17,7 +17,7 @@
 # make lint    style and the strict build of the documentation; make types: mypy
 # make docs    write the generated parts of the documentation: options, settings, commands, metrics, models
 # make docs-site   build the documentation as a site in site/
-# make report-picture, flower-pictures   take the pictures of a report page and of Flower in docs/
+# make report-picture, flower-pictures   take the pictures of report page, terminal and Flower in docs/
 # make data    make the example and the demo model again, from PACKAGES=….parquet and TEACHER=a reranker's folder
 
 PYTHON ?= python3
@@ -142,7 +142,7 @@ docs-site: install-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 report-picture: install-dev demo
-	$(BIN)/python -m docs.screenshot $(OUT) docs/report.png
+	$(BIN)/python -m docs.screenshot $(OUT) docs
 
 flower-pictures: install-dev
 	$(BIN)/python -m docs.flower_pictures docs

@@ -109,6 +109,8 @@ class _Progress:
 
     def add(self, status: JobStatus) -> None:
         now = time.monotonic()
+        if not status.pairs_per_s:  # nothing is scored yet, and loading is not a part of the rate
+            self._points.clear()
         self._points.append((now, status.n_pairs_done, status.n_tokens))
         while now - self._points[0][0] > _RATE_OVER_S:
             self._points.popleft()
@@ -146,7 +148,8 @@ class _Progress:
             facts["tokens"] = f"{(tokens1 - tokens0) / (t1 - t0):,.0f} tokens/s"
             return int((status.n_rows - status.n_pairs_done) / pairs_per_s)
         if status.pairs_per_s:
-            facts["rate"] = f"{status.pairs_per_s:,.0f} rows/s while scoring"
+            of = " while scoring" if status.state.is_final else ""
+            facts["rate"] = f"{status.pairs_per_s:,.0f} rows/s{of}"
         return status.eta_s
 
 

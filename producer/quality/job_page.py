@@ -14,6 +14,8 @@ from rankmill.output.output import Output
 from rankmill.report import write_report
 from rankmill.report.extras import Compared, Extras, Judged
 
+_RECALL_AT = 100
+
 
 def write_page(
     output: Output,
@@ -43,7 +45,10 @@ def write_page(
 
 
 def _judged(output: Output, qrels: str) -> Judged:
-    found = evaluate(output, read_qrels(qrels))
+    record = output.read_job()
+    kept = record.spec.top_k if record is not None else None
+    # Of the rows that the job cut there is no rank, and recall beyond them would only fall.
+    found = evaluate(output, read_qrels(qrels), [min(_RECALL_AT, kept or _RECALL_AT)])
     return Judged(storage.absolute(qrels), found.n_queries, found.top_k, found.comparisons)
 
 

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -19,32 +12,9 @@ from producer.cli.app import app
 from rankmill.output import run_notes
 from tests.support.command import rankmill
 from tests.support.inputs import pairs, write
+from tests.support.terminal import in_terminal
 
 RUN = ("run", "in.parquet", "out", "--model", "null", "--shard-pairs", "16")
-
-
-def in_terminal(width: int, folder: Path, *command: str, **environment: str) -> tuple[int, str]:
-    """Run a command in a terminal of `width` columns; return its code and all that it showed."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "producer.cli", *command],
-        cwd=folder,
-        env={**os.environ, "TERM": "xterm-256color", **environment},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # the command has gone
-            break
-        shown += piece
-    os.close(ours)
-    return process.wait(), shown.decode(errors="replace")
 
 
 def test_a_run_shows_its_phases_in_one_line(tmp_path: Path) -> None:
