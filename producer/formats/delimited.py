@@ -50,8 +50,8 @@ def _check_rank(uri: str, value: str) -> None:
         raise line_error(
             uri,
             0,
-            f"has '{value}' as its rank, where the first is 0 or 1; a run has query_id, doc_id and "
-            "rank. Ids as triples are not read: write a run of their pairs",
+            f"has '{value}' as its rank, where the first is 0 or 1; if these are triples of ids, "
+            "give --columns query_id,positive,negative --duplicates keep",
         )
 
 

@@ -46,6 +46,34 @@ def as_lists(rows: Rows, query: str, query_id: str, document: str) -> Rows:
     return _with_plain_documents(rows)
 
 
+def pairs_of_triples(rows: Rows, doc_id: str) -> Rows:
+    """Return rows with the ids of a relevant and another document as two rows, with their labels.
+
+    Rows without such columns, or with a document id of their own, stay as they are.
+    """
+    names = labelled_columns(rows.schema)
+    if names is None or doc_id in rows.schema.names:
+        return rows
+    kinds = [rows.schema.field(name).type for name in names]
+    if kinds[0] != kinds[1] or not is_text(kinds[0]):
+        return rows
+    others = [field for field in rows.schema if field.name not in names]
+    schema = pa.schema([*others, pa.field(doc_id, kinds[0]), pa.field(LABEL, pa.int32())])
+
+    def tables(wanted: Sequence[str]) -> Iterator[pa.Table]:
+        plain = [name for name in wanted if name not in (doc_id, LABEL)]
+        for table in rows.tables([*plain, *names]):
+            n_rows = table.num_rows
+            twice = table.take(np.repeat(np.arange(n_rows), 2))
+            both = pa.chunked_array([*table[names[0]].chunks, *table[names[1]].chunks], kinds[0])
+            ids = both.take(np.arange(2 * n_rows).reshape(2, n_rows).T.ravel())
+            added = {doc_id: ids, LABEL: pa.array(np.tile([1, 0], n_rows).astype(np.int32))}
+            chosen = [added[name] if name in added else twice[name] for name in wanted]
+            yield _with_status_of(twice, wanted, chosen)
+
+    return replace(rows, schema=schema, tables=tables)
+
+
 def labelled_columns(schema: pa.Schema) -> tuple[str, str] | None:
     """Return the columns with relevant documents and with others, if both are there."""
     for names in _LABELLED:

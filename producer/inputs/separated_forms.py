@@ -42,7 +42,7 @@ def form_of(spec: JobSpec, file: InputFile, file_format: FileFormat) -> Form | N
     sides = {
         "pairs": (queries, documents),
         "lists": (queries, {"positive", "negative"}),
-        "run": (query_ids, doc_ids),
+        "run": (query_ids, doc_ids | {"positive"}),
     }[spec.layout]
     if all(_unquoted(values) & side for side in sides):
         return Form(separator)

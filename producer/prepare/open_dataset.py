@@ -11,7 +11,7 @@ from producer.formats.file_format import FileFormat, detect_format
 from producer.formats.jsonl import json_rows
 from producer.formats.lines import first_line
 from producer.formats.lists import exploded_rows, list_columns
-from producer.formats.nested import as_lists
+from producer.formats.nested import as_lists, pairs_of_triples
 from producer.formats.parquet import parquet_rows
 from producer.formats.results import results_rows
 from producer.formats.rows import Rows, with_job_ids
@@ -85,7 +85,9 @@ def open_candidates(
 ) -> Rows:
     """Return the rows of a job's input; arguments and errors as of `open_dataset`."""
     rows = _Opener(spec, files, database, only_beginning).candidates()
-    if spec.layout != "lists":
+    if spec.layout == "run":
+        return pairs_of_triples(rows, id_columns(spec)[1])
+    if spec.layout == "pairs":
         return rows
     return as_lists(rows, spec.query_col, id_columns(spec)[0], spec.document_col)
 

@@ -168,7 +168,12 @@ FIELD_INPUTS = (
     ),
     FieldInput("MS MARCO run (qid, pid, rank)", {"run.tsv": "1\t7\t1\n1\t8\t2\n", **_TEXTS}, _RUN),
     FieldInput("MS MARCO triples of ids", {"triples.tsv": "1\t7\t8\n1\t7\t9\n", **_TEXTS}, _RUN),
-    FieldInput("MS MARCO triples of texts", {"triples.tsv": "how\tso\tno\n"}, _LISTS),
+    FieldInput(
+        "the same, named",
+        {"triples.tsv": "1\t7\t8\n1\t7\t9\n", **_TEXTS},
+        {**_RUN, "columns": ("query_id", "positive", "negative"), "duplicates": "keep"},
+    ),
+    FieldInput("MS MARCO triples of texts", {"triples.tsv": 'how\t"so\tno\n'}, _LISTS),
     FieldInput(
         "BEIR, MTEB, ranx results",
         {"results.json": '{"1": {"7": 1.5, "8": 0.5}}', **_TEXTS},

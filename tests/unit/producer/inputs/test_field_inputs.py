@@ -64,8 +64,9 @@ def test_files_of_a_folder_are_matched_by_their_headers(tmp_path: Path) -> None:
 
 def test_ms_marco_has_quotes_as_characters(tmp_path: Path) -> None:
     name = "MS MARCO top1000 (qid, pid, query, passage)"
-    documents = [row["document"] for row in rows_of(BY_NAME[name], tmp_path)]
-    assert documents == ['"so', "no"]
+    for each in (name, "MS MARCO triples of texts"):
+        documents = [row["document"] for row in rows_of(BY_NAME[each], tmp_path / each[9:12])]
+        assert documents == ['"so', "no"]
 
 
 def test_labels_come_with_relevant_documents_and_others(tmp_path: Path) -> None:
@@ -79,6 +80,13 @@ def test_labels_come_with_relevant_documents_and_others(tmp_path: Path) -> None:
         ("a", None, None, "candidate is null"),
         ("b", "m", 0, None),
     ]
+
+
+def test_triples_of_ids_are_two_pairs_each(tmp_path: Path) -> None:
+    name = "the same, named"
+    [case] = [each for each in FIELD_INPUTS if each.name == name and "triples.tsv" in each.files]
+    found = [(row["doc_id"], row["label"], row["document"]) for row in rows_of(case, tmp_path)]
+    assert found == [("7", 1, "On so"), ("8", 0, "no"), ("7", 1, "On so"), ("9", 0, None)]
 
 
 def test_integer_ids_join_a_run_by_their_only_spelling(tmp_path: Path) -> None:
