@@ -109,8 +109,8 @@ class _Progress:
 
     def add(self, status: JobStatus) -> None:
         now = time.monotonic()
-        if not status.pairs_per_s:  # nothing is scored yet, and loading is not a part of the rate
-            self._points.clear()
+        if self._status is None or not self._status.pairs_per_s:
+            self._points.clear()  # nothing was scored yet, and loading is not a part of the rate
         self._points.append((now, status.n_pairs_done, status.n_tokens))
         while now - self._points[0][0] > _RATE_OVER_S:
             self._points.popleft()
