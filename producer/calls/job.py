@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from os import PathLike, fspath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,10 +15,10 @@ from producer.calls.keywords import in_python
 from producer.jobs import handle as handles
 from producer.jobs.handle import JobHandle
 from producer.jobs.status import JobStatus, succeeded
+from producer.quality.job_page import write_page
 from producer.quality.rankings import finished_job
 from rankmill import storage
 from rankmill.errors import InputError, RankmillError
-from rankmill.report import write_report
 from rankmill.shown import escaped
 
 _SHOWN = ("job_id", "state", "n_pairs_done", "n_rows", "n_rejected", "reason", "output_uri")
@@ -69,13 +70,31 @@ class Job(JobHandle):
             tables = [_read(part, wanted) for part in parts]
         return pa.concat_tables(tables)
 
-    def report(self) -> str:
+    def report(
+        self,
+        *,
+        qrels: str | PathLike[str] | None = None,
+        compare: Job | None = None,
+        price_per_hour: float | None = None,
+    ) -> str:
         """Write the job's page again, and return its URI.
 
+        Args:
+            qrels: a file of judgments, to show nDCG before and after.
+            compare: an earlier job, to show both side by side.
+            price_per_hour: of a device, for the cost.
+
         Raises:
-            InputError: the extra `report` is not installed.
+            InputError: a job is not finished or not comparable, the judgments cannot be used, or
+                the extra `report` is not installed.
         """
-        return write_report(self.output)
+        with in_python():
+            return write_page(
+                self.output,
+                qrels=None if qrels is None else fspath(qrels),
+                compare=None if compare is None else compare.output,
+                price_per_hour=price_per_hour,
+            )
 
     def _repr_html_(self) -> str:
         try:
