@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from bench.gpu import plan as plans
 from bench.gpu.kernels import measure_kernels
 from bench.gpu.memory import measure_memory
 from bench.gpu.plan import Call, plan, run, show
-from bench.gpu.processes import child
+from bench.gpu.processes import Child, child
 from bench.gpu.report import Bar, report, verdict
 from bench.gpu.rows import EXIT_OUT_OF_TIME, Budget, Rows, read_rows
 from bench.gpu.speed import FIRST_WINDOW_PAIRS, WINDOW_PAIRS, Subject, measure_speed, windows
@@ -100,23 +101,23 @@ class FullAbove:
 def subject() -> Subject:
     from bench.gpu.checkpoints import shape
 
-    pairs = build_pairs(read_corpus(), "plain", 80)
-    return Subject(DEMO, shape("demo", DEMO), pairs, "cpu", "fp32", (8, 16, 32, 64), peak_size=64)
+    pairs = build_pairs(read_corpus(), "plain", 48)
+    return Subject(DEMO, shape("demo", DEMO), pairs, "cpu", "fp32", (8, 16, 24, 48), peak_size=64)
 
 
 def test_memory_that_runs_out_at_a_batch_is_a_row_and_not_the_end(
     subject: Subject, rows: Rows, tmp_path: Path
 ) -> None:
-    peers = {"sdpa": lambda: FullAbove(64, [16]), "absent": lambda: __import__("no_such_module")}
+    peers = {"sdpa": lambda: FullAbove(48, [16]), "absent": lambda: __import__("no_such_module")}
     measure_speed(subject, peers, rows, Budget(300, rows))
     found = {row["kind"]: row for row in written(tmp_path)}
     of_peer = [(row["kind"], row.get("batch", row.get("what"))) for row in written(tmp_path)]
-    assert [each for each in of_peer if each[0] == "peer"] == [("peer", 8), ("peer", 32)]
+    assert [each for each in of_peer if each[0] == "peer"] == [("peer", 8), ("peer", 24)]
     assert ("failed", "sdpa, batch 16") in of_peer
-    assert ("out_of_memory", "sdpa, batch 64") in of_peer
+    assert ("out_of_memory", "sdpa, batch 48") in of_peer
     assert ("failed", "absent, batch 8") in of_peer
     result = found["result"]
-    assert result["best_peer"] == "sdpa" and result["best_batch"] in (8, 32)
+    assert result["best_peer"] == "sdpa" and result["best_batch"] in (8, 24)
     assert result["times_best_peer"] > 0 and result["top10_overlap"] == 1
     assert result["peak_share"] > 0
     assert found["agreement"]["max_difference"] < 1e-4
@@ -125,7 +126,7 @@ def test_memory_that_runs_out_at_a_batch_is_a_row_and_not_the_end(
 def test_what_does_not_fit_into_the_time_is_left_out(
     subject: Subject, rows: Rows, tmp_path: Path
 ) -> None:
-    peers = {"sdpa": lambda: FullAbove(64)}
+    peers = {"sdpa": lambda: FullAbove(48)}
     measure_speed(subject, peers, rows, Budget(0, rows))
     kinds = [row["kind"] for row in written(tmp_path)]
     assert kinds.count("left_out") >= 2 and kinds[-1] == "result"
@@ -167,8 +168,15 @@ def test_a_process_says_when_it_has_scored_and_how_many() -> None:
         started.go(0.01)
         facts = started.facts()
         assert facts["n_pairs"] % 16 == 0 < facts["seconds"]
-    with child(DEMO / "nothing", "cpu", "fp32", 16) as failing, pytest.raises(RuntimeError):
-        failing.facts()
+
+
+def test_a_process_that_ends_is_an_error_with_its_last_line() -> None:
+    command = [sys.executable, "-c", "import sys; sys.exit('a line\\nout of memory')"]
+    with TemporaryFile() as log:
+        ended = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        with pytest.raises(RuntimeError, match=r"^out of memory$"):
+            Child(ended, log).facts()
+        ended.communicate()
 
 
 def test_the_plan_has_each_call_once_with_a_limit() -> None:
