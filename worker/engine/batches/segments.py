@@ -156,12 +156,18 @@ class Segments:
         return self.key_rows[self.pairs[0].key_start :]
 
     def to(self, device: str) -> Segments:
-        """Return the segments on a device."""
+        """Return the segments on a device; CUDA copies run from pinned memory in the background."""
+        if torch.device(device).type != "cuda":
+            return self
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
         return replace(
             self,
-            ends=self.ends.to(device, non_blocking=True),
-            key_ends=self.key_ends.to(device, non_blocking=True),
-            key_rows=self.key_rows.to(device, non_blocking=True),
+            ends=move(self.ends),
+            key_ends=move(self.key_ends),
+            key_rows=move(self.key_rows),
         )
 
 
