@@ -121,7 +121,7 @@ def _with_labels(rows: Rows) -> Rows:
     if names is None or CANDIDATES in rows.schema.names:
         return rows
     kinds = [_item_type(rows.schema.field(name).type) for name in names]
-    item = common_type(*kinds)
+    item = _common_item(*kinds)
     if item is None:
         raise InputError(
             f"{rows.files[0].uri}: '{names[0]}' is {kinds[0]}, '{names[1]}' is {kinds[1]}; "
@@ -172,11 +172,52 @@ def _joined(
     return pa.LargeListArray.from_arrays(pa.array(offsets), entries)
 
 
+def _common_item(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Return the type of both kinds of documents; an object may lack fields of the other's.
+
+    JSONL in which one kind has no document anywhere gives it as text.
+    """
+    if not pa.types.is_struct(one) or not pa.types.is_struct(other):
+        both = (one, other)
+        struct = next((kind for kind in both if pa.types.is_struct(kind)), None)
+        return struct if struct is not None and any(map(is_text, both)) else common_type(*both)
+    kinds: dict[str, pa.DataType | None] = {field.name: field.type for field in one}
+    for field in other:
+        kinds[field.name] = common_type(kinds.get(field.name) or field.type, field.type)
+    return None if None in kinds.values() else pa.struct(list(kinds.items()))
+
+
 def _as_lists(column: pa.ChunkedArray, item: pa.DataType) -> pa.Array:
-    """Return a column of lists as it is, one of single values as lists of one."""
+    """Return a column of lists as it is, one of single values as lists of one.
+
+    Raises:
+        InputError: a text is there in place of an object.
+    """
+    own = _item_type(column.type)
+    if pa.types.is_struct(item) and own != item:
+        if not is_list(column.type) and column.null_count == len(column):
+            column = pa.chunked_array([pa.nulls(len(column), pa.large_list(own))])
+        if not is_list(column.type):
+            column = pa.chunked_array([_lists_of_one(column.combine_chunks())])
+        lists = column.cast(pa.large_list(own)).combine_chunks()
+        items = pc.list_flatten(lists)
+        if not pa.types.is_struct(own) and len(items):
+            raise InputError(f"a document is the text {items[0].as_py()!r:.40}, others are objects")
+        values = [
+            pc.struct_field(items, field.name).cast(field.type)
+            if pa.types.is_struct(own) and own.get_field_index(field.name) >= 0
+            else pa.nulls(len(items), field.type)
+            for field in item
+        ]
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+        entries = pa.StructArray.from_arrays(values, fields=list(item), mask=items.is_null())
+        return pa.LargeListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths))), entries)
     if is_list(column.type):
         return exact_cast(column, pa.large_list(item)).combine_chunks()
-    values = exact_cast(column, item).combine_chunks()
+    return _lists_of_one(exact_cast(column, item).combine_chunks())
+
+
+def _lists_of_one(values: pa.Array) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(np.arange(len(values) + 1)), values)
 
 

@@ -16,6 +16,7 @@ from producer.formats.rows import Rows, with_status
 from rankmill.contract.plan import InputFile
 from rankmill.errors import InputError
 from rankmill.settings import settings
+from rankmill.shown import clipped
 from rankmill.storage import FileStat
 
 _SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float64())])
@@ -101,16 +102,27 @@ def scored(uri: str, pieces: Iterator[str]) -> Iterator[tuple[str, str, float]]:
             )
         for doc_id, score in documents:
             is_number = isinstance(score, int | float) and not isinstance(score, bool)
-            if not is_number or not math.isfinite(score):
+            try:
+                value = float(score) if is_number else math.nan
+            except OverflowError:
+                value = math.inf
+            if not math.isfinite(value):
                 raise reader.error(
-                    f"query '{query}' has {json.dumps(score)} as the score of '{doc_id}', "
-                    "which is not a finite number"
+                    f"query '{query}' has {clipped(json.dumps(score), 40)} as the score of "
+                    f"'{doc_id}', which is not a finite number"
                 )
-            yield query, doc_id, float(score)
+            yield query, doc_id, value
         if reader.next_is("}"):
             reader.check_end()
             return
         reader.expect(",")
+
+
+def _check_text(value: Any) -> None:
+    r"""Check that ids can be written as UTF-8: JSON may have one half of a pair, as \ud800."""
+    keys = [key for key, _ in value] if isinstance(value, _Pairs) else []
+    for text in [value] if isinstance(value, str) else keys:
+        text.encode()
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -156,7 +168,12 @@ class _Reader:
         while True:
             try:
                 value, self._at = self._decoder.raw_decode(self._text, self._at)
+                _check_text(value)
                 return value
+            except RecursionError as error:
+                raise self.error(f"{what}: nested too deep") from error
+            except UnicodeEncodeError as error:
+                raise self.error(f"{what}: an id has half of a surrogate pair") from error
             except ValueError as error:
                 wrong = error
             if len(self._text) - self._at > settings().max_line_bytes:

@@ -50,6 +50,8 @@ def separated_rows(files: tuple[InputFile, ...], form: Form, numbers: Collection
         InputError: a header is missing, differs from the first file's, or has a name twice.
     """
     names = form.names or _header(files[0], form)
+    if not all(names):
+        raise InputError(f"--columns {','.join(names)}: a name is empty")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{files[0].uri}: column '{twice}' is there twice; rename one")
@@ -93,6 +95,12 @@ def _header(file: InputFile, form: Form) -> tuple[str, ...]:
     values = first_values(file, form)
     if not values:
         raise InputError(f"{file.uri}: is empty, where the first line should name the columns")
+    other = next((mark for mark in ";\t|," if mark in values[0]), None)
+    if len(values) == 1 and other is not None:
+        raise InputError(
+            f"{file.uri}: line 1 has one value with {other!r} in it; separate values by commas in "
+            "a CSV, and by tabs in a TSV"
+        )
     return tuple(value.strip() or f"column_{n}" for n, value in enumerate(values, 1))
 
 

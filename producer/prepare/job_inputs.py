@@ -83,6 +83,11 @@ def pinned(spec: JobSpec, found: FoundInput) -> Named:
     Raises:
         InputError: the queries or the corpus are not found, or several columns may be a text.
     """
+    if spec.columns is not None and found.file_format not in (FileFormat.CSV, FileFormat.TSV):
+        raise InputError(
+            f"--columns names the columns of CSV and TSV, but {found.files[0].uri} is "
+            f"{found.file_format}; leave it out"
+        )
     spec = _pinned(spec, {"input": found, **_find_texts(spec)})
     return with_usual_names(spec, found.files[0].uri, _first_schema(spec, found))
 

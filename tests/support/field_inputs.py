@@ -157,6 +157,7 @@ FIELD_INPUTS = (
         {"query_col": "frage", "document_col": "antwort"},
     ),
     FieldInput("CSV without a header", {"a.csv": "how,so\n"}, {"columns": ("query", "document")}),
+    FieldInput("CSV with semicolons", {"a.csv": "query;document\nhow;so\n"}),
     FieldInput("CSV with a value too few", {"a.csv": "query,document\nhow,so\nhow\n"}),
     FieldInput("CSV cut inside a quote", {"a.csv": 'query,document\nhow,"so\n'}),
     FieldInput("CSV in Latin-1", {"a.csv": b"query,document\nhow,caf\xe9\n"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -89,6 +90,18 @@ def test_triples_of_ids_are_two_pairs_each(tmp_path: Path) -> None:
     assert found == [("7", 1, "On so"), ("8", 0, "no"), ("7", 1, "On so"), ("9", 0, None)]
 
 
+@pytest.mark.parametrize("negatives", [[], None, [{"docid": "b", "text": "no", "title": "On"}]])
+def test_objects_may_lack_fields_or_be_missing(
+    tmp_path: Path, negatives: list[dict[str, str]] | None
+) -> None:
+    row = {"query": "how", "positive_passages": [{"docid": "a", "text": "so"}]}
+    case = FieldInput("", {"a.jsonl": json.dumps({**row, "negative_passages": negatives})})
+    rows = rows_of(replace(case, options={"layout": "lists"}), tmp_path)
+    wanted = [("a", "so", None, 1), ("b", "no", "On", 0)][: 1 + len(negatives or ())]
+    found = [(row["doc_id"], row["document"], row.get("title"), row["label"]) for row in rows]
+    assert found == wanted
+
+
 def test_integer_ids_join_a_run_by_their_only_spelling(tmp_path: Path) -> None:
     rows = rows_of(BY_NAME["TREC run, and a corpus with integer ids"], tmp_path)
     assert [(row["doc_id"], row["document"]) for row in rows] == [("7", "so"), ("07", None)]
@@ -113,6 +126,9 @@ def test_results_are_read_in_pieces(n_chars: int) -> None:
         ('{"1": {"7": 1}} {', "more text after the end"),
         ('{"1": {"7": true}}', "true as the score of '7', which is not a finite number"),
         ('{"1": {"7": NaN}}', "NaN as the score of '7'"),
+        ('{"1": {"7": 1' + 400 * "0" + "}}", "as the score of '7', which is not a finite number"),
+        ('{"1": {"\\ud800": 1}}', "has half of a surrogate pair"),
+        ('{"1": ' + 100_000 * "[", "nested too deep"),
         ('{"1": 5}', "query '1' is not an object"),
         ('{"1": {"7": 1}\n "2": {}}', "line 2: has '\"' where ',' belongs"),
         ('{"1": {"7": 1, "8"', "cut off"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from producer.quality.drift.diff import diff
 from producer.quality.evaluate import evaluate
 from producer.quality.qrels import Qrels
 from producer.quality.tuning import tune_fusion
@@ -54,6 +55,20 @@ def test_stages_that_complement_each_other_gain(tmp_path: Path) -> None:
     assert (plain.before, plain.after) == pytest.approx((tuning.first, tuning.model))
     assert fused.after > plain.after
     assert tune_fusion(output, qrels) == tuning  # the division into folds has a seed
+
+
+def test_diff_compares_the_fused_order(tmp_path: Path) -> None:
+    rows, _ = judged_rows(noise_of_first=1.5)
+    plain = finished(planned(rows, tmp_path / "plain"))
+    fused = [
+        finished(planned(rows, tmp_path / method, fuse=method)) for method in ("rrf", "weighted")
+    ]
+    [churn] = diff(plain, fused[0], ks=[3]).churn
+    assert churn.n_changed > 0
+    assert diff(fused[0], fused[0], ks=[3]).churn[0].n_changed == 0
+    drift = diff(plain, fused[1], ks=[3])
+    assert drift.scores is not None and drift.scores.mean_abs_shift == 0
+    assert [each.place for each in drift.most_changed[0].after] == [1, 2, 3, 4, 5]
 
 
 def test_a_first_stage_of_noise_gains_nothing(tmp_path: Path) -> None:
