@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from producer.cli.options import JsonFlag, flag, takes_job
 from producer.cli.schedule_view import changes_lines, firings_table, schedule_facts, schedules_table
 from producer.schedules import clock, facts
 from producer.schedules import commands as hand
-from producer.schedules.changes import changes, check_changes, make
+from producer.schedules.changes import changes, check_changes, first_due, make
 from producer.schedules.file import read_file, schedule_spec
 from producer.schedules.spec import Missed, Overlap, ScheduleSpec
 from producer.schedules.store import Store
@@ -80,6 +81,7 @@ def add(
         return "NAME" if field == "name" else flag(field)
 
     wanted = schedule_spec(name, job, spec.output_uri, own, f"schedule {name}", typed)
+    first_due(wanted, datetime.now(UTC))  # a wrong time is reported also without a Redis
     ledger, store = _connect()
     planned = changes(store.specs(), [wanted])
     if planned.changed:

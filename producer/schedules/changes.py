@@ -118,10 +118,7 @@ def check_alone(spec: ScheduleSpec, now: datetime) -> None:
     Raises:
         InputError: its times, input, model, output or gates are wrong.
     """
-    cron, zone = Cron.parse(spec.cron), zone_named(spec.tz)
-    due = next_due(cron, zone, now)
-    if due is None:
-        raise InputError(f"cron '{spec.cron}': no such day exists")
+    due = first_due(spec, now)
     check_answerable(map(parse_gate, spec.fail_if), has_qrels=spec.qrels is not None)
     if spec.qrels is not None:
         read_qrels(spec.qrels)
@@ -136,6 +133,18 @@ def check_alone(spec: ScheduleSpec, now: datetime) -> None:
         check_options(job_spec)  # what is to be read may not be there yet
     else:
         check(job_spec)
+
+
+def first_due(spec: ScheduleSpec, now: datetime) -> datetime:
+    """Return when a schedule is due next.
+
+    Raises:
+        InputError: its cron line or its time zone is wrong.
+    """
+    due = next_due(Cron.parse(spec.cron), zone_named(spec.tz), now)
+    if due is None:
+        raise InputError(f"cron '{spec.cron}': no such day exists")
+    return due
 
 
 def _check_apart(spec: ScheduleSpec, other: ScheduleSpec) -> None:

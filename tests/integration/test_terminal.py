@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from producer.cli.app import app
+from rankmill.errors import InputError
 from rankmill.output import run_notes
 from tests.support.command import rankmill
 from tests.support.inputs import pairs, write
@@ -54,3 +55,13 @@ def test_a_wrong_setting_is_one_line_however_many_jobs_ran_here(
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith("rankmill: RANKMILL_BROKER_URL: cannot be read; a port is a number")
+
+
+def test_a_wrong_time_of_a_schedule_is_reported_before_redis_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANKMILL_BROKER_URL", "redis://localhost:1")
+    job = ["schedule", "add", "nightly", "in.parquet", "out"]
+    for wrong in (["--cron", "0 2 * *"], ["--cron", "0 2 * * *", "--tz", "Europe/Berln"]):
+        done = CliRunner().invoke(app, [*job, *wrong])
+        assert isinstance(done.exception, InputError) and wrong[-1] in str(done.exception)
