@@ -70,6 +70,11 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 def _of_pandas(data: Any) -> Frame:
     """Take the columns and the named levels of the index; the result has a new index."""
+    import pandas
+
+    for name, kind in data.dtypes.items():
+        if isinstance(kind, pandas.PeriodDtype | pandas.IntervalDtype):
+            raise InputError(f"column '{name}' is {kind}, which Parquet cannot hold; leave it out")
     named = [name for name in data.index.names if name is not None]
     flat = data.reset_index(level=named) if named else data
     kinds = {str(name): kind for name, kind in flat.dtypes.items()}

@@ -9,7 +9,6 @@ The rows go through a job in a private folder, so that every check and every sco
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 import warnings
@@ -127,8 +126,6 @@ def _write(table: pa.Table, path: str) -> None:
     try:
         pq.write_table(table, path, compression="lz4")
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        if not os.path.exists(path):
-            raise
         first_line = str(error).partition("\n")[0]
         raise InputError(f"the table has a column that Parquet cannot hold: {first_line}") from None
 

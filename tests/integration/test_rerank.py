@@ -29,6 +29,7 @@ from tests.support.inputs import pairs, write
 from worker import models
 
 ROWS = pairs(6, 9)
+MONTHS = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
 BACKWARDS = list(range(len(ROWS)))[::-1]
 
 
@@ -231,6 +232,11 @@ def test_a_wrong_argument_is_one_line_that_names_it(
             "cannot be read as Arrow: .*query",
         ),
         (pa.table({"x": [1]}), "column 'query' is missing"),
+        (pd.DataFrame({"p": pd.period_range("2026", periods=1)}), "column 'p' is period"),
+        (
+            pa.table({"x": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}),
+            "a column that Parquet cannot hold: .*interval",
+        ),
         (pa.Table.from_pylist([ROWS[0], ROWS[12], ROWS[1]]), "comes again in row 2.*cluster=True"),
         (pa.Table.from_pylist([ROWS[0], ROWS[0]]), "twice or more"),
     ],
