@@ -177,7 +177,7 @@ class _Reader:
             except ValueError as error:
                 wrong = error
             if len(self._text) - self._at > settings().max_line_bytes:
-                raise self.error(f"{what} are too long; set RANKMILL_MAX_LINE_BYTES higher")
+                raise self.error(f"{what} are longer than RANKMILL_MAX_LINE_BYTES allows")
             if not self._more():
                 reason = wrong.msg if isinstance(wrong, json.JSONDecodeError) else str(wrong)
                 raise self.error(f"{what}: {reason}; is the file cut off?") from wrong

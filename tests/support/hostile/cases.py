@@ -65,6 +65,7 @@ def place_cases() -> Iterator[Case]:
 
 def name_cases() -> Iterator[Case]:
     """Give each odd name to each flag, and to the commands on a job."""
+    needed = {"eval": ("--qrels", "x"), "diff": ("y",), "export": ("--to", "csv")}
     for name in words.NAMES:
         for flag in words.FLAGS:
             yield Case(
@@ -73,7 +74,7 @@ def name_cases() -> Iterator[Case]:
                 lambda f=flag, n=name: _submit_to("out", f"{f}={n}"),
             )
         for verb in words.ON_JOBS:
-            more = ("--qrels", "x") if verb == "eval" else ("y",) if verb == "diff" else ()
+            more = needed.get(verb, ())
             yield Case(
                 "names",
                 f"{verb} {name!r:.40}",

@@ -224,6 +224,7 @@ ON_JOBS = (
     "retry-rejects",
     "report",
     "eval",
+    "export",
     "diff",
     "schedule show",
 )
