@@ -10,6 +10,7 @@
 # make bench-precision CHECKPOINT=… DATA=…   how each precision of a real model ranks Cranfield
 # make bench-fleet   hundreds of workers on one Redis, and one that is idle
 # make bench-reuse   a night that reuses the scores of the one before
+# make bench-host   what the host does for a fast device, with the forward left out
 # make bench-prefix   LLM reranking with a shared prefix, against Sentence Transformers
 # make bench-speeds   the speed of each model of docs/models.md
 # make bench-long-documents DATA=…   how each --long-docs ranks Cranfield
@@ -26,7 +27,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install install-dev install-bench programs demo test test-unit test-chaos bench-engine bench-precision bench-gpu bench-system bench-io bench-reuse bench-fleet bench-prefix bench-speeds bench-long-documents lint types docs docs-site report-picture flower-pictures data clean
+.PHONY: install install-dev install-bench programs demo test test-unit test-chaos bench-engine bench-precision bench-gpu bench-system bench-io bench-reuse bench-fleet bench-host bench-prefix bench-speeds bench-long-documents lint types docs docs-site report-picture flower-pictures data clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -91,6 +92,9 @@ bench-fleet: install-dev
 
 bench-reuse: install-dev
 	$(BIN)/python -m bench.reuse
+
+bench-host: install-dev
+	$(BIN)/python -m bench.host
 
 bench-prefix: install-dev
 	$(BIN)/python -m bench.prefix

@@ -105,7 +105,7 @@ class WordTokenizer:
             ):
                 raise MemoryError("no memory for the tokens of a window's words")
         except BaseException:
-            self._new_table()  # every word of a table has its ids
+            self._new_table()  # a word that is refused must not fail the next texts
             raise
 
     def _sizes(self) -> list[int]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -111,18 +112,19 @@ def test_threads_share_a_table() -> None:
     assert found == [expected(tokenizer, texts) for texts in parts]
 
 
-def test_a_failure_leaves_no_word_without_ids() -> None:
+def test_a_word_that_is_refused_does_not_spoil_other_texts() -> None:
     tokenizer = tokenizer_of()
     by = made(tokenizer)
 
-    class Broken:
-        def encode_batch_fast(self, *_: object, **__: object) -> None:
-            raise ValueError("no")
+    class Refusing:
+        def encode_batch_fast(self, texts: list[str], **options: bool) -> list[Any]:
+            if "bad" in texts:
+                raise ValueError("no")
+            return list(tokenizer.encode_batch_fast(texts, **options))
 
-    by._tokenizer = Broken()
+    vars(by)["_tokenizer"] = Refusing()
     with pytest.raises(ValueError, match="no"):
-        by.tokenize(Utf8.of(CORPUS))
-    by._tokenizer = tokenizer
+        by.tokenize(Utf8.of([*CORPUS, "a bad text"]))
     assert by_words(by, Utf8.of(CORPUS)) == expected(tokenizer, CORPUS)
 
 
