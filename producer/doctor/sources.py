@@ -9,7 +9,7 @@ from producer.doctor.finding import Finding, ok, problem
 from producer.profile import Profile
 from rankmill.errors import InputError
 from rankmill.settings import Settings, variable
-from rankmill.shown import HIDDEN, masked
+from rankmill.shown import masked
 
 
 def check_sources(settings: Settings) -> Iterator[Finding]:
@@ -31,10 +31,7 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
 
 def _shown(settings: Settings, name: str) -> str:
     value = getattr(settings, name)
-    text = ",".join(value) if isinstance(value, tuple) else masked(str(value))
-    for secret in settings.secrets():
-        text = text.replace(secret, HIDDEN)
-    return text
+    return masked(",".join(value) if isinstance(value, tuple) else str(value))
 
 
 def _source(used: Profile | None, name: str) -> str:
