@@ -6,6 +6,7 @@
 # make test-hostile   give every command thousands of hostile inputs, and count how they end
 # make test-compose   build the images, bring the stack up, break it, take it down; needs Docker
 # make test-gpu-images   build the GPU image at each TRIM, and prove what can be proved without a GPU; needs Docker
+# make test-recipes   install Airflow, Dagster and others, each for itself, and run the recipes of docs/recipes.md
 # make bench-engine, bench-gpu, bench-system, bench-io   tables of ratios, side by side with peers
 # make bench-precision CHECKPOINT=… DATA=…   how each precision of a real model ranks Cranfield
 # make bench-fleet   hundreds of workers on one Redis, and one that is idle
@@ -121,6 +122,11 @@ images:
 .PHONY: test-hostile
 test-hostile: install-dev
 	RANKMILL_HOSTILE_TABLE=docs/hostile.md $(BIN)/python -m pytest tests/hostile -m long -s
+
+# Loads a gigabyte of packages: once a release.
+.PHONY: test-recipes
+test-recipes: install-dev
+	$(BIN)/python -m pytest tests/recipes -m '' -s
 
 .PHONY: test-compose
 test-compose: install-dev

@@ -31,6 +31,9 @@ ROOT = Path(__file__).parents[1]
 # The users of docker/redis/users.acl that can log in.
 ROLES = ("worker", "producer", "beat", "flower", "monitor", "keda", "health")
 
+# The benchmark's models that run with all their layers.
+WHOLE_MODELS = {"ms-marco-MiniLM-L6-v2": "MiniLM-L6", "real-reranker": "MS MARCO MiniLM-L12"}
+
 
 def settings_table() -> str:
     rows = (
@@ -232,6 +235,23 @@ def _option_row(option: Any) -> tuple[str, ...]:
     )
 
 
+def hours_table() -> str:
+    """Return the hours that a million pairs take by the engine's benchmark, of whole models."""
+    found = json.loads((ROOT / "bench" / "results" / "engine-cpu.json").read_text())
+    hours: dict[tuple[str, str], dict[str, float]] = {}
+    for each in found["results"]:
+        if each["model"] in WHOLE_MODELS:
+            key = WHOLE_MODELS[each["model"]], f"{each['mean_tokens']:.0f}"
+            seconds = each["engine"]["wall_s"] / each["n_pairs"]
+            hours.setdefault(key, {})[each["precision"]] = seconds * 1e6 / 3600
+    precisions = ("fp32", "bf16", "int8")
+    rows = (
+        (*key, *(f"{by_precision[precision]:.1f}" for precision in precisions))
+        for key, by_precision in hours.items()
+    )
+    return _table(("model", "tokens a pair", *precisions), rows)
+
+
 def tried_inputs_table() -> str:
     """Return the table of tests/support/field_inputs.py; each input is prepared as by a job."""
     header = ("input", "options", "what happens")
@@ -244,6 +264,7 @@ def tried_inputs_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "limits": limits_table,
+    "hours": hours_table,
     "tried inputs": tried_inputs_table,
     "options": options_table,
     "commands": commands_text,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,20 @@ from rankmill.settings import CHECKOUT
 from tests.conftest import forget_settings
 from tests.support.command import rankmill
 
+DEMO = CHECKOUT / "models" / "demo-reranker"
+SEARCH = """
+from types import SimpleNamespace
+import pyarrow.parquet as pq
+
+HITS = pq.read_table("candidates.parquet").to_pylist()
+
+def search(query, size):
+    found = [row for row in HITS if row["query"] == query][:size]
+    return [
+        SimpleNamespace(id=row["doc_id"], text=row["document"], score=1 / n)
+        for n, row in enumerate(found, 1)
+    ]
+"""
 PAGE = (CHECKOUT / "docs" / "getting-started.md").read_text()
 
 
@@ -43,7 +59,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pq.write_table(rows, tmp_path / name)
     shutil.copy(CHECKOUT / "examples" / "packages.qrels", tmp_path / "examples")
     (tmp_path / "BAAI").mkdir()
-    (tmp_path / "BAAI" / "bge-reranker-v2-m3").symlink_to(CHECKOUT / "models" / "demo-reranker")
+    (tmp_path / "BAAI" / "bge-reranker-v2-m3").symlink_to(DEMO)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -77,6 +93,30 @@ def test_the_commands_of_a_cluster_work(
     submit, _by_name = blocks("From Python", "python")
     exec(submit, {})  # the same job: there is nothing left to do
     forget_settings()
+
+
+def test_the_tutorial_works_for_hits_of_a_search(folder: Path) -> None:
+    page = (CHECKOUT / "docs" / "tutorial.md").read_text()
+    candidates = pq.read_table(CHECKOUT / "examples" / "packages.parquet").slice(0, 400)
+    pq.write_table(candidates, folder / "candidates.parquet")
+    pairs = zip(*(candidates[name].to_pylist() for name in ("query_id", "query")), strict=True)
+    queries = dict(pairs)
+    (folder / "queries.txt").write_text("\n".join(queries.values()))
+    (folder / "my_search.py").write_text(SEARCH)
+    (folder / "cross-encoder").mkdir()
+    (folder / "cross-encoder" / "ms-marco-MiniLM-L6-v2").symlink_to(DEMO)
+    (collect,) = re.findall(r'^```python title="collect.py"\n(.*?)^```', page, re.DOTALL | re.M)
+    subprocess.run([sys.executable, "-c", collect], check=True)
+    right = (folder / "examples" / "packages.qrels").read_text()
+    for n, query_id in enumerate(queries):
+        right = re.sub(rf"^{query_id} ", f"q{n} ", right, flags=re.M)
+    (folder / "right.qrels").write_text(right)
+    shown = re.findall(r"^\$ rankmill (.*)$", page, re.M)
+    assert [line.split()[0] for line in shown] == ["estimate", "run", "eval", "eval"]
+    for line in shown:
+        done = rankmill(*shlex.split(line))
+        assert done.returncode == 0, line + done.stdout + done.stderr
+        assert "nDCG@10" in done.stdout or line.split()[0] != "eval"
 
 
 def test_the_estimate_prints_what_its_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
