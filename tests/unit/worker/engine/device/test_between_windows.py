@@ -39,6 +39,7 @@ class Later:
         self._requested = threading.Condition()
         scorer._runner.runs_later = True
         scorer._runner._launch = self._launch
+        vars(scorer.encoder)["is_concurrent"] = False  # windows are encoded in turn
 
     def windows(self) -> Iterator[PairWindow]:
         for window in [*self._windows, None]:
