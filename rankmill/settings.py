@@ -97,6 +97,11 @@ class Settings(BaseSettings):
     threads: int = Field(
         0, ge=0, description="CPU threads of a worker; 0: one for each core it may use"
     )
+    fused: Literal["off", "on"] = Field(
+        "off",
+        description="Element-wise kernels of a GPU fused by torch.compile; not measured yet, and "
+        "needs triton and a C compiler",
+    )
     numa: bool = Field(
         True, description="Keep a GPU's worker on the CPU cores next to the GPU, if there are 4"
     )

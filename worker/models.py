@@ -233,6 +233,7 @@ def _scorer(spec: JobSpec, folder: Path, other: LoadedModel | None) -> Scorer | 
         else:
             use_cores()
             device = chosen_device().name
+            use_fused_kernels()
             with fitting(spec, folder, device):
                 scorer = Scorer.load(
                     folder,
@@ -321,6 +322,20 @@ def use_cores() -> None:
     import torch
 
     torch.set_num_threads(settings().threads or n_usable_cores())
+
+
+def use_fused_kernels() -> None:
+    """Switch the engine's fused kernels as RANKMILL_FUSED says; they are for GPUs only.
+
+    Raises:
+        InputError: this host cannot compile them.
+    """
+    from worker.engine.kernels.fused_kernels import fuse_on
+
+    try:
+        fuse_on(*(["cuda"] if settings().fused == "on" else []))
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _sha256(paths: list[Path], folder: Path = Path()) -> str:

@@ -14,6 +14,7 @@ from tests.support.models.checkpoints import bert, modernbert, roberta
 from tests.support.models.vocabularies import CORPUS
 from worker.engine.device.faults import fault_of
 from worker.engine.device.memory import asks_too_much
+from worker.engine.kernels.fused_kernels import fuse_on
 from worker.engine.kernels.precision import Precision
 from worker.engine.scorer import PairWindow, Scorer
 
@@ -60,6 +61,7 @@ def test_fp8_is_near_fp32_on_hopper(folder: Path) -> None:
     if torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("fp8 needs compute capability 9.0")
     expected = score(folder, "cpu", "fp32")
+    fuse_on("cuda")
     logits = score(folder, "cuda", "fp8")
     np.testing.assert_allclose(logits, expected, rtol=0, atol=0.2 * np.abs(expected).max() + 0.2)
 

@@ -41,8 +41,8 @@ READ_BY_ALL = {
     *("claim_s", "reconcile_s", "tick_s", "stall_s", "keep_finished_s"),
 }
 READ_BY_WORKERS = {
-    *("threads", "numa", "trusted_tries", "max_tries", "window_pairs", "load_s", "model_turn_s"),
-    *("webhook_url", "webhook_secret"),
+    *("threads", "numa", "fused", "trusted_tries", "max_tries", "window_pairs", "load_s"),
+    *("model_turn_s", "webhook_url", "webhook_secret"),
 }
 READ_BY_PULLS = {"remote_code_models"}  # they fetch the code that may run
 NOT_FROM_ENV_FILE = {

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from worker.engine.batches.batching import ROW_STEP, TokenBatch
+from worker.engine.kernels import fused_kernels
 from worker.engine.kernels.compiled_rows import Rows, norm_of_sum, rows_kernels
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
@@ -196,15 +197,32 @@ class Norm:
             return norm_of_sum(
                 self._kernels, sources, weight, bias, self._eps, dtype, keeps_sum=keeps_sum
             )
-        first, *others = (self._tensor(source) for source in sources)
-        for other in others:
-            first = first + other
-        return first, F.layer_norm(first, self._shape, weight, bias, self._eps)
+        tensors = [self._tensor(source) for source in sources]
+        if keeps_sum:
+            return fused_kernels.run(sum_and_norm, weight, bias, self._eps, *tensors)
+        return None, fused_kernels.run(normed_sum, weight, bias, self._eps, *tensors)
 
     def _tensor(self, source: torch.Tensor | Rows) -> torch.Tensor:
         if isinstance(source, Rows):
             return F.embedding(source.places, source.table).to(self._dtype)
         return source
+
+
+def sum_and_norm(
+    weight: torch.Tensor, bias: torch.Tensor | None, eps: float, *sources: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of (rows, width) tensors, and its layer normalisation."""
+    total, *others = sources
+    for other in others:
+        total = total + other
+    return total, F.layer_norm(total, weight.shape, weight, bias, eps)
+
+
+def normed_sum(
+    weight: torch.Tensor, bias: torch.Tensor | None, eps: float, *sources: torch.Tensor
+) -> torch.Tensor:
+    """Return the layer normalisation alone, so that a fused kernel does not write the sum."""
+    return sum_and_norm(weight, bias, eps, *sources)[1]
 
 
 def exact(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
+from worker.engine.kernels import fused_kernels
 from worker.engine.kernels.layers import DenseLinear, MakeLinear
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
@@ -50,6 +51,11 @@ def resolve_precision(precision: Precision, device: str) -> Resolved:
         raise ValueError(f"precision int8 is for CPUs; {device} can take bf16 or, on Hopper, fp8")
     if precision == "fp8" and not (is_cuda and torch.cuda.get_device_capability(device) >= (9, 0)):
         raise ValueError(f"precision fp8 needs a Hopper GPU (compute capability 9.0), not {device}")
+    if precision == "fp8" and not fused_kernels.is_on(torch.device(device)):
+        raise ValueError(
+            "precision fp8 needs RANKMILL_FUSED=on, since it is slower than bf16 without it; set "
+            "it for the workers, or choose bf16"
+        )
     return precision
 
 

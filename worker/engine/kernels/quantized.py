@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from worker.engine.compiled.library import Library, library
+from worker.engine.kernels import fused_kernels
 from worker.engine.kernels.layers import Linear, activated
 
 _SMALLEST = 1e-12
@@ -117,14 +118,14 @@ class Fp8Linear:
         self, weight: torch.Tensor, bias: torch.Tensor | None, *, activation: str | None = None
     ) -> None:
         self._activation = activation
-        quantized, scale = _to_fp8(weight.detach().float())
+        quantized, scale = to_fp8(weight.detach())
         self._weight = quantized.t()
         self._scale = scale.t().contiguous()
         self._bias = None if bias is None else bias.detach().to(torch.bfloat16)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return (rows, out) for (rows, in)."""
-        quantized, scale = _to_fp8(x.float())
+        quantized, scale = fused_kernels.run(to_fp8, x)
         out = torch._scaled_mm(
             quantized,
             self._weight,
@@ -132,6 +133,7 @@ class Fp8Linear:
             scale_b=self._scale,
             bias=self._bias,
             out_dtype=torch.bfloat16,
+            use_fast_accum=True,
         )
         return activated(out, self._activation)
 
@@ -142,8 +144,9 @@ def _to_int8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (x / scale).round_().to(torch.int8), scale
 
 
-def _to_fp8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def to_fp8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return float8 e4m3 (rows, columns) and the fp32 scale of each row, (rows, 1)."""
+    x = x.float()
     most = torch.finfo(torch.float8_e4m3fn).max
     scale = x.abs().amax(1, keepdim=True).clamp_min(_SMALLEST) / most
     return (x / scale).clamp_(-most, most).to(torch.float8_e4m3fn), scale

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from worker.engine.batches.batching import TokenBatch
+from worker.engine.kernels import fused_kernels
 from worker.engine.kernels.attention import Attention
 from worker.engine.kernels.compiled_rows import rotate, rows_kernels
 
@@ -78,6 +79,13 @@ class Rotary:
 
             return turn_compiled
         turns = self._turns[positions][:, None, None]
+        if fused_kernels.is_on(turns.device):
+            parts = torch.view_as_real(turns)
+
+            def turn_fused(qkv: torch.Tensor) -> torch.Tensor:
+                return fused_kernels.run(turned_pairs, qkv, parts)
+
+            return turn_fused
 
         def turn(qkv: torch.Tensor) -> torch.Tensor:
             heads = qkv.shape[2]
@@ -93,6 +101,20 @@ def turned(x: torch.Tensor, angles: Angles) -> torch.Tensor:
     cosines, sines = angles
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
+
+
+def turned_pairs(qkv: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Return qkv (tokens, 3, heads, head_dim) with queries and keys turned.
+
+    `turns` is fp32 (tokens, 1, 1, head_dim / 2, 2), cosines and sines. The kernel's compiler does
+    not fuse complex numbers.
+    """
+    shape = (len(qkv), 2, qkv.shape[2], -1, 2)
+    first, second = qkv[:, :2].float().reshape(*shape).unbind(-1)
+    cosines, sines = turns.unbind(-1)
+    pairs = (first * cosines - second * sines, first * sines + second * cosines)
+    both = torch.stack(pairs, dim=-1).flatten(-2).to(qkv.dtype)
+    return torch.cat([both, qkv[:, 2:]], dim=1)
 
 
 def paired(weight: torch.Tensor, bias: torch.Tensor | None, heads: int) -> nn.Linear:
