@@ -83,6 +83,9 @@ def test_jobs_are_measured_by_handle_or_place_and_by_a_dict_or_a_file(
     table = pq.read_table(folder / "in.parquet")
     of_table = evaluate(job.table(), QRELS, before=table, recall_at=[2])
     assert of_table.comparisons == by_handle.comparisons and of_table.n_in_parts == 1
+    scored = table.append_column("score", pa.array(range(len(table))))
+    by_score = evaluate(job.table(), QRELS, before=scored, recall_at=[2])
+    assert (by_score.before_by, by_score.comparisons[1].before) == ("score", 1 / 2)
     drift = diff(job, folder / "out", k=2, fail_if=["churn@3>0.5"], qrels=QRELS)
     assert drift.gate is not None and drift.gate.passed and drift.ndcg
     found = estimate(folder / "in.parquet", model="null", pairs_per_s=10.0)
