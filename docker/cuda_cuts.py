@@ -36,7 +36,7 @@ _UNOPENED = (
 )
 
 _UNUSED_WITH_STUBS = (
-    # torch.compile's, which RANKMILL_FUSED=on needs; it also needs a C compiler, which no image has.
+    # torch.compile's, for RANKMILL_FUSED=on; that also needs a C compiler, which no image has.
     *("triton", "triton-*.dist-info"),
     # cuDNN's libcudnn.so.9 opens all others of it; worker/engine/device switches cuDNN off.
     "nvidia/cudnn/lib/libcudnn_*",
