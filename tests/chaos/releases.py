@@ -29,7 +29,7 @@ _IMPORTS = "from typing import Annotated\n\nfrom rankmill.contract.base import S
 _FIELDS = {
     "rankmill/contract/job.py": {
         "JobOptions": "label: Annotated[str, Since(minor=1)] = ''\n"
-        "    depth: Annotated[int, Since(major=3)] = 1",
+        "    depth: Annotated[int, Since(major=4)] = 1",
         "JobRecord": "origin: Annotated[str, Since(minor=1)] = ''",
     },
     "rankmill/contract/plan.py": {"ShardSpec": "hint: Annotated[str, Since(minor=1)] = ''"},

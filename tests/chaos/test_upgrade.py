@@ -117,11 +117,11 @@ def test_a_newer_release_is_understood_or_declined(
     submit_with(newer, lines, declined, depth=2)
     wait_for(lambda: "job refused" in workers.logs())
     said = new.rankmill("status", declined, code=2)
-    assert "has contract version 3, and this release knows 2; upgrade Rankmill on" in said
+    assert "has contract version 4, and this release knows 3; upgrade Rankmill on" in said
     assert said.count("\n") == 1
     failed = json.loads(new.rankmill("jobs", "--json"))[0]
     assert (failed["output_uri"], failed["state"]) == (str(declined), "failed")
-    assert "contract version 3" in failed["message"] and "(on " in failed["message"]
+    assert "contract version 4" in failed["message"] and "(on " in failed["message"]
 
 
 def test_a_field_that_the_last_release_does_not_know_is_marked(old: Release) -> None:
@@ -197,7 +197,7 @@ def test_a_job_of_a_newer_major_is_left_to_a_newer_worker(
     wait_for_end(newer, output)
     check_whole(output, n_workers=1)
     assert "work declined" in workers.logs()
-    assert "contract version 3" in new.rankmill("status", output, code=2)
+    assert "contract version 4" in new.rankmill("status", output, code=2)
     workers.check_logs()
 
 
@@ -303,8 +303,9 @@ def submit(release: Release, lines: Path, output: Path, *options: str, model: st
 def submit_with(newer: Release, lines: Path, output: Path, **options: object) -> None:
     """Submit with options that have no flag yet."""
     given = {"model_id": "null", "shard_pairs": 16, "max_reject_rate": 0.1, **options}
-    call = f"submit({str(lines)!r}, {str(output)!r}, **{given})"
-    done = newer.python("-c", f"from producer import submit; {call}")
+    given |= {"input_uri": str(lines), "output_uri": str(output)}
+    imports = "from producer.jobs.submit import submit_spec, JobSpec"
+    done = newer.python("-c", f"{imports}; submit_spec(JobSpec(**{given}))")
     assert done.returncode == 0, done.stderr
 
 
