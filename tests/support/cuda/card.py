@@ -190,7 +190,8 @@ class Card(TorchDispatchMode):
         found = {each.device for each in leaves if isinstance(each, OnCard)}
         if (asked is None and not found) or (asked is not None and asked.type != "cuda"):
             return func(*args, **kwargs)
-        if name == "repeat_interleave" and given.get("output_size", 0) is None:
+        counts = given.get("repeats")
+        if isinstance(counts, torch.Tensor) and given.get("output_size") is None:
             self.wait(name)
         return self._run(func, name, args, kwargs, asked)
 
