@@ -101,10 +101,8 @@ def test_dbt(scored: Search, tool: Tool) -> None:
         "search:\n  target: dev\n  outputs:\n    dev: {type: duckdb, path: search.duckdb}\n"
     )
     run([programs / "dbt", "build", "--profiles-dir", "."], scored.folder)
-    count = (
-        "import duckdb; print(duckdb.connect('search.duckdb').sql('select * from top_documents'))"
-    )
-    assert "9 rows" in run([programs / "python", "-c", count], scored.folder)
+    count = "import duckdb; print(len(duckdb.connect('search.duckdb').table('top_documents')))"
+    assert run([programs / "python", "-c", count], scored.folder) == "9\n"
 
 
 @pytest.mark.parametrize(
