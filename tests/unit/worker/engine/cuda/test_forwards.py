@@ -87,9 +87,10 @@ def test_fp32_is_measured_next_to_bf16_on_the_same_device(
 def test_the_budget_is_measured_on_the_models_device(
     card: Card, folder_of: Callable[[str], Path]
 ) -> None:
-    for device in ("cuda:0", "cuda:1"):
+    # The measured batch shares no prefix.
+    for name, device in (("bert", "cuda:0"), ("bert", "cuda:1"), ("qwen3", "cuda:1")):
         card.begin()
-        scorer = Scorer.load(folder_of("bert"), device=device, precision="bf16")
+        scorer = Scorer.load(folder_of(name), device=device, precision="bf16")
         assert 512 < scorer.max_batch_tokens <= 131_072
         assert [queue.n_launched > 0 for queue in card.queues] == _only(device)
         assert set(card.waits) <= {"copy", "synchronize"}
