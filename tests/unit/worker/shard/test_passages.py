@@ -86,14 +86,15 @@ def test_a_bad_passage_rejects_its_row_with_the_reason(
     job = planned(long_pairs(), tmp_path, model_folder, max_reject_rate=1, **PASSAGES)
     model = models.load(job.spec)
     scorer: Any = model.scorer
-    logits = scorer.scorer._runner.logits
+    collect = scorer.scorer._runner.collect
 
-    def broken(window: Any, rows: np.ndarray) -> np.ndarray:
-        found: np.ndarray = logits(window, rows)
-        found[window.lengths == window.lengths.max()] = np.nan
+    def broken(launched: Any) -> np.ndarray:
+        found: np.ndarray = collect(launched)
+        lengths = launched.window.lengths
+        found[lengths == lengths.max()] = np.nan
         return found
 
-    monkeypatch.setattr(scorer.scorer._runner, "logits", broken)
+    monkeypatch.setattr(scorer.scorer._runner, "collect", broken)
     (report,) = run_all(job, 64, model=model)
     assert set(report.rejects_by_reason) == {"score of a passage is not finite"}
     assert 0 < report.n_rejected < report.n_rows

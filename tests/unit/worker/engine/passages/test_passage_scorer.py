@@ -165,14 +165,14 @@ def test_a_passage_that_is_not_finite_rejects_its_document(
 ) -> None:
     scorer = PassageScorer(scorers["bert"], TextLimits("max-passage"))
     runner: Any = scorers["bert"]._runner
-    logits = runner.logits
+    collect = runner.collect
 
-    def broken(window: Any, pairs: np.ndarray) -> np.ndarray:
-        found: np.ndarray = logits(window, pairs)
+    def broken(launched: Any) -> np.ndarray:
+        found: np.ndarray = collect(launched)
         found[2] = np.nan
         return found
 
-    monkeypatch.setattr(runner, "logits", broken)
+    monkeypatch.setattr(runner, "collect", broken)
     [scores] = scorer.score([PairWindow(["q", "q"], [TEXT, "short"])])
     assert scores.refused == {0: NOT_FINITE}
     assert np.isnan(scores.logits).tolist() == [True, False]
@@ -189,7 +189,7 @@ def test_a_passage_too_large_for_the_device_names_its_row(
     def too_large(*_: object) -> None:
         raise PairTooLargeError(passage, 48)
 
-    monkeypatch.setattr(scorers["bert"]._runner, "logits", too_large)
+    monkeypatch.setattr(scorers["bert"]._runner, "start", too_large)
     with pytest.raises(PairTooLargeError) as caught:
         list(scorer.score([window]))
     assert (caught.value.row, caught.value.n_tokens) == (2, 48)
