@@ -40,6 +40,8 @@ _FIELDS = {"model": "model_id", "revision": "model_revision"}
 _KEYS = {field: key for key, field in _FIELDS.items()}
 # Given as a file or a folder, which may be relative to the profile.
 _PLACES = ("chat_template", "input_template", "queries", "corpus")
+# Lists, which may also be written as one text with commas, as the flags have them.
+_LISTS = ("keep_cols", "columns")
 # A folder that was only unpacked must not allow code to run.
 _NOT_HERE = ("remote_code_models", "device_reason")
 
@@ -147,8 +149,9 @@ def _options(path: Path, table: str, given: Mapping[str, Any]) -> dict[str, Any]
     _check_keys(path, f"{table}.", given, [key_of(field) for field in fields])
     values = dict(_values(given, _FIELDS))
     checked = {"input_uri": "-", **values}
-    if isinstance(checked.get("keep_cols"), str):
-        checked["keep_cols"] = checked["keep_cols"].split(",")
+    for name in _LISTS:
+        if isinstance(checked.get(name), str):
+            checked[name] = checked[name].split(",")
     for name in ("chat_template", "input_template"):  # files, which are read when they are used
         if isinstance(checked.get(name), str):
             del checked[name]
@@ -158,8 +161,9 @@ def _options(path: Path, table: str, given: Mapping[str, Any]) -> dict[str, Any]
             values[name] = str(path.parent / Path(values[name]).expanduser())
     if str(values.get("model_id", "")).startswith("."):
         values["model_id"] = str(path.parent / values["model_id"])
-    if isinstance(values.get("keep_cols"), list):
-        values["keep_cols"] = ",".join(values["keep_cols"])
+    for name in _LISTS:
+        if isinstance(values.get(name), list):
+            values[name] = ",".join(values[name])
     return values
 
 
