@@ -16,7 +16,7 @@ from producer.formats.parquet import parquet_rows
 from producer.formats.results import results_rows
 from producer.formats.rows import Rows, with_job_ids
 from producer.formats.separated import separated_rows
-from producer.inputs.columns import check_names, id_columns
+from producer.inputs.columns import check_names, first_stage_columns, id_columns
 from producer.inputs.find import find
 from producer.inputs.layouts import check_layout, wrong_layout
 from producer.inputs.separated_forms import form_of, form_of_texts
@@ -29,6 +29,7 @@ from producer.tables.column_kinds import NO_TITLE
 from producer.tables.database import Database
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import InputFile, InputRole
+from rankmill.tables.first_stage import SCORE
 
 _IDS = ("_id", "id")
 _QUERY_IDS = ("query_id", *_IDS, *QUERY_ID[1:])
@@ -122,8 +123,7 @@ class _Opener:
             raise wrong_layout(files[0].uri, "run", "it has ids and scores")
         form = form_of(spec, files[0], file_format)
         if form is not None:
-            numbers = ("score",)
-            return separated_rows(files, form, numbers)
+            return separated_rows(files, form, numbers={SCORE, *first_stage_columns(spec)})
         if spec.layout == "run":
             return run_rows(files)
         raise wrong_layout(files[0].uri, "run", first_line(files[0].stat).strip())

@@ -168,3 +168,13 @@ def test_a_column_that_is_there_twice_is_named(
     )
     with pytest.raises(InputError, match=r"twice|several columns|positive \(string\), positive"):
         check(spec)
+
+
+def test_a_csv_has_the_numbers_of_the_column_to_fuse(tmp_path: Path) -> None:
+    csv = tmp_path / "a.csv"
+    csv.write_text("query,document,bm25\na,b,1.5\na,c,\n")
+    spec = spec_of(csv, fuse="weighted", fuse_col="bm25")
+    assert prepared(spec, tmp_path)["bm25"].to_pylist() == [1.5, None]
+    csv.write_text("query,document,bm25\na,b,1.5\na,c,high\n")
+    with pytest.raises(InputError, match="line 3 has 'high' in column 'bm25'"):
+        prepared(spec, tmp_path / "b")
