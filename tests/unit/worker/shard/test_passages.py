@@ -139,3 +139,17 @@ def test_the_titles_of_rows_are_repeated_before_their_passages(
     assert repeated
     untitled = read_output(tmp_path / "b" / "out")
     assert all(row["best_passage_end"] <= len(row["document"]) for row in untitled)
+
+
+@pytest.mark.parametrize("options", [{}, PASSAGES])
+def test_a_reduced_precision_is_compared_with_fp32_with_passages_and_without(
+    tmp_path: Path, model_folder: Path, options: dict[str, Any]
+) -> None:
+    """A rejected row is left out of the comparison, whatever the record of a known score."""
+    rows = long_pairs()
+    rows[1]["document"] = None
+    options = {"max_reject_rate": 1, "precision": "bf16", **options}
+    (report,) = run_all(planned(rows, tmp_path, model_folder, **options))
+    assert report.agreement is not None and report.no_agreement is None
+    assert (report.n_scored, report.agreement.n_pairs) == (11, 11)
+    assert 0 < report.agreement.max_difference < 0.5
