@@ -151,5 +151,5 @@ def test_a_reduced_precision_is_compared_with_fp32_with_passages_and_without(
     options = {"max_reject_rate": 1, "precision": "bf16", **options}
     (report,) = run_all(planned(rows, tmp_path, model_folder, **options))
     assert report.agreement is not None and report.no_agreement is None
-    assert (report.n_scored, report.agreement.n_pairs) == (11, 11)
+    assert report.n_scored == 11 and report.agreement.n_pairs >= 11  # passages, if there are
     assert 0 < report.agreement.max_difference < 0.5
