@@ -154,7 +154,7 @@ class _Progress:
 
 
 def _phase(status: JobStatus) -> str:
-    """Return what happens now, in a word or three."""
+    """Return the phase of the job in one to three words."""
     if status.state is JobState.RUNNING:
         # No shard has begun, or the first one has no score yet.
         return "scoring" if status.pairs_per_s else "loading the model"
