@@ -39,11 +39,21 @@ def looks_like_results(file: FileStat) -> bool:
     text = first_text(file)
     if _BEGINNING.match(text) is None:
         return False
+    start = text.strip()
     try:
-        line = json.loads(text.strip().partition("\n")[0])
-    except ValueError:
-        return True  # pretty-printed, or a long line
+        line = json.loads(start.partition("\n")[0])
+    except ValueError:  # pretty-printed, or a long line
+        return "\n" in start or not _begins_with_text(start)
     return all(isinstance(value, dict) for value in line.values())
+
+
+def _begins_with_text(line: str) -> bool:
+    """Return whether the first object inside of a line's object is whole and has a text."""
+    try:
+        first, _ = json.JSONDecoder().raw_decode(line, line.index("{", 1))
+    except ValueError:
+        return False
+    return any(isinstance(value, str) for value in first.values())
 
 
 def results_rows(files: tuple[InputFile, ...]) -> Rows:

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.formats.results import scored
+from producer.formats.results import looks_like_results, scored
 from producer.inputs.usual_names import with_usual_names
 from producer.jobs.check import check
+from rankmill import storage
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import STATUS_COLUMNS
 from rankmill.errors import InputError
@@ -178,3 +179,15 @@ def test_a_csv_has_the_numbers_of_the_column_to_fuse(tmp_path: Path) -> None:
     csv.write_text("query,document,bm25\na,b,1.5\na,c,high\n")
     with pytest.raises(InputError, match="line 3 has 'high' in column 'bm25'"):
         prepared(spec, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("first", "is_results"), [({"qid": 3, "text": "a"}, False), ({"d1": 1.5, "d2": 2}, True)]
+)
+def test_a_long_first_line_may_be_of_jsonl_or_of_results(
+    tmp_path: Path, first: dict[str, object], is_results: bool
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"query": first, "candidates": {"d": "a" * 70_000}}) + "\n")
+    file = storage.stat(str(path))
+    assert file is not None and looks_like_results(file) is is_results
