@@ -125,6 +125,11 @@ def _check_first_stage(spec: JobOptions, schema: pa.Schema) -> None:
         kind = _field(spec.fuse_col, schema, "--fuse-col").type
         if not is_number(kind):
             raise InputError(f"--fuse-col: column '{spec.fuse_col}' is {kind}, not a number")
+        if spec.fuse_col == "rank" and pa.types.is_integer(kind):
+            raise InputError(
+                "--fuse-col rank: of ranks, the lowest is best, and of scores the highest; leave "
+                "it out to fuse by the order of the rows, or rename a column of scores"
+            )
     elif spec.fuse == "weighted" and first_column(schema) is None:
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise InputError(

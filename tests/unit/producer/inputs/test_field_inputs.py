@@ -191,3 +191,11 @@ def test_a_long_first_line_may_be_of_jsonl_or_of_results(
     path.write_text(json.dumps({"query": first, "candidates": {"d": "a" * 70_000}}) + "\n")
     file = storage.stat(str(path))
     assert file is not None and looks_like_results(file) is is_results
+
+
+def test_ranks_are_no_scores_to_fuse(tmp_path: Path) -> None:
+    table = pa.table({"query": ["a"], "document": ["b"], "rank": [1]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    spec = spec_of(tmp_path / "in.parquet", fuse="rrf", fuse_col="rank")
+    with pytest.raises(InputError, match="--fuse-col rank: of ranks, the lowest is best"):
+        check(spec.model_copy(update={"model_id": "null"}))
