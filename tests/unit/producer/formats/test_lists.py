@@ -154,10 +154,10 @@ def test_only_the_columns_to_keep_are_carried(tmp_path: Path) -> None:
             "'candidates' and 'docs' are lists; choose by --document-col",
         ),
         (
-            {"query": ["a"], "document": [[{"id": 1, "body": "x"}]]},
+            {"query": ["a"], "document": [[{"id": 1, "words": "x"}]]},
             {},
-            "the candidates in 'document' have no field 'text' or 'document' or 'contents'; "
-            "they have: id, body",
+            "the candidates in 'document' have no field 'text' or 'document' or 'contents' or "
+            "'passage' or 'content' or 'segment' or 'body'; they have: id, words",
         ),
         (
             {"query": ["a"], "doc_id": [1], "document": [[{"id": 1, "text": "x"}]]},
