@@ -71,7 +71,6 @@ def tuning_facts(tuning: Tuning) -> Text:
         [
             ("fusion", advice),
             ("held out", f"{folds}; each query is measured by what the other folds chose"),
-            ("pairs", "those that the job has written; a --top-k leaves fewer to fuse"),
             ("p", "two-sided, of a paired permutation test against the model's ranks"),
         ]
     )

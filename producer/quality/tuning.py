@@ -118,15 +118,15 @@ def tune_fusion(
     """Find the fusion that ranks the judged queries of a finished job best, by nDCG@10.
 
     Args:
-        output: of the finished job; rows that its `top_k` cut do not count.
+        output: of the finished job, without `top_k`.
         qrels: the judgments.
         fuse_col: the input's column with the first stage's scores; by default the job's.
         n_folds: into how many parts the queries are divided.
         seed: of the division.
 
     Raises:
-        InputError: the job is not finished or has no ids, there are fewer queries than folds, or
-            ir-measures is not installed.
+        InputError: the job is not finished, has no ids or a `top_k`, there are fewer queries than
+            folds, or ir-measures is not installed.
         JobUnknown: no job was submitted there.
     """
     judged = with_relevant(qrels)
@@ -224,6 +224,11 @@ def _pairs(output: Output, judged: Qrels, fuse_col: str | None) -> _Pairs:
         InputError: there are none, or the first stage's scores are missing or not numbers.
     """
     job = job_with_ids(output)
+    if job.spec.top_k is not None:
+        raise InputError(
+            f"{output.uri}: the job wrote the best {job.spec.top_k:,} of each query alone, so that "
+            "the first stage has lost rows; tune a job without --top-k"
+        )
     schema = job.plan.schema
     if fuse_col is not None and (
         fuse_col not in schema.names or not is_number(schema.field(fuse_col).type)

@@ -103,3 +103,6 @@ def test_what_cannot_be_tuned_is_refused(tmp_path: Path) -> None:
         tune_fusion(output, qrels, fuse_col="query")
     with pytest.raises(InputError, match="has none of the 2 queries"):
         tune_fusion(output, {"x": {"y": 1}, "z": {"y": 1}}, n_folds=2)
+    cut = finished(planned(rows[:24], tmp_path / "cut", top_k=3))
+    with pytest.raises(InputError, match=r"wrote the best 3 of each query alone.*without --top-k"):
+        tune_fusion(cut, qrels)
