@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -67,7 +68,7 @@ def _run_parser(
         query_ids, doc_ids, numbers = (fields[at] for at in places)
         ids = [query_ids.cast(pa.string()), doc_ids.cast(pa.string())]
         try:
-            return pa.table([*ids, numbers.cast(number.type)], schema)
+            table = pa.table([*ids, numbers.cast(number.type)], schema)
         except pa.ArrowInvalid:
             for value, row in zip(numbers.to_pylist(), lines["row"].to_pylist(), strict=True):
                 try:
@@ -77,8 +78,32 @@ def _run_parser(
                     what = f"has the {number.name} '{value}', which is not a {whole}"
                     raise line_error(uri, row, what) from error
             raise
+        if number.name == "rank":
+            _check_order(table, uri, lines["row"].to_numpy())
+        return table
 
     return parse
+
+
+def _check_order(ranks: pa.Table, uri: str, rows: np.ndarray) -> None:
+    """Check that no rank is below that of the line before, of the same query.
+
+    The order of the lines is the first stage's ranking.
+
+    Raises:
+        InputError: one is.
+    """
+    queries, rank = ranks["query_id"].combine_chunks(), ranks["rank"].to_numpy()
+    is_same = pc.equal(queries[1:], queries[:-1]).to_numpy(zero_copy_only=False)
+    falling = np.flatnonzero(is_same & (rank[1:] < rank[:-1])) + 1
+    if len(falling):
+        at = int(falling[0])
+        raise line_error(
+            uri,
+            int(rows[at]),
+            f"has rank {rank[at]} after rank {rank[at - 1]} of the same query; sort the run by "
+            "query and rank",
+        )
 
 
 def tsv_rows(files: tuple[InputFile, ...]) -> Rows:

@@ -6,6 +6,7 @@ folds is measured on this one. So the reported figure is of queries that did not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -238,13 +239,16 @@ def _pairs(output: Output, judged: Qrels, fuse_col: str | None) -> _Pairs:
             f"--fuse-col {fuse_col}: the job's input has no such column of numbers; it has: "
             f"{columns or 'none'}"
         )
+    if fuse_col == "rank" and pa.types.is_integer(schema.field(fuse_col).type):
+        raise InputError("--fuse-col rank: of ranks, the lowest is best; leave it out")
     column = first_column(schema, fuse_col or job.spec.fuse_col)
     logits: dict[tuple[str, str], float] = {}
     for query, doc, logit in _values(rows_after(output, job, judged, "logit")):
         logits.setdefault((query, doc), logit)
     rows: dict[str, list[tuple[str, float, float]]] = {}
     for query, doc, score in _values(rows_before(job, column, judged)):
-        if (query, doc) in logits:  # a second row of the pair does not count
+        # A second row of the pair does not count, and a job that fuses rejects infinite scores.
+        if (query, doc) in logits and not math.isinf(score):
             rows.setdefault(query, []).append((doc, logits.pop((query, doc)), score))
     if not rows:
         raise InputError(

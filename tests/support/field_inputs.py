@@ -168,6 +168,9 @@ FIELD_INPUTS = (
         {"top1000.dev.tsv.gz": gzip.compress(b'1\t7\thow\t"so\n1\t8\thow\tno\n', mtime=0)},
     ),
     FieldInput("MS MARCO run (qid, pid, rank)", {"run.tsv": "1\t7\t1\n1\t8\t2\n", **_TEXTS}, _RUN),
+    FieldInput(
+        "the same, not in the order of ranks", {"run.tsv": "1\t7\t1\n1\t8\t0\n", **_TEXTS}, _RUN
+    ),
     FieldInput("MS MARCO triples of ids", {"triples.tsv": "1\t7\t8\n1\t7\t9\n", **_TEXTS}, _RUN),
     FieldInput(
         "the same, named",
