@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from worker.engine.batches.pairs import EncodedWindow
 from worker.engine.batches.ragged import exclusive_cumsum, ragged_arange
 from worker.engine.batches.segments import Prefixes, Segments
+from worker.engine.batches.transfer import in_one_copy
 
 # oneDNN compiles a kernel for each number of rows that it meets; multiples keep those few.
 ROW_STEP = 64
@@ -127,15 +128,15 @@ class TokenBatch:
         """Return the batch on a device; CUDA copies run from pinned memory in the background."""
         if device == "cpu":
             return self
-
-        def move(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.pin_memory().to(device, non_blocking=True)
-
+        host = [self.ids, self.positions, self.starts]
+        ids, positions, starts, *types = in_one_copy(
+            host if self.types is None else [*host, self.types], device
+        )
         return TokenBatch(
-            ids=move(self.ids),
-            types=None if self.types is None else move(self.types),
-            positions=move(self.positions),
-            starts=move(self.starts),
+            ids=ids,
+            types=types[0] if types else None,
+            positions=positions,
+            starts=starts,
             groups=self.groups,
             segments=None if self.segments is None else self.segments.to(device),
         )

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from worker.engine.batches.ragged import exclusive_cumsum, ragged_arange
+from worker.engine.batches.transfer import in_one_copy
 
 
 @dataclass(frozen=True)
@@ -159,16 +160,8 @@ class Segments:
         """Return the segments on a device; CUDA copies run from pinned memory in the background."""
         if torch.device(device).type != "cuda":
             return self
-
-        def move(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.pin_memory().to(device, non_blocking=True)
-
-        return replace(
-            self,
-            ends=move(self.ends),
-            key_ends=move(self.key_ends),
-            key_rows=move(self.key_rows),
-        )
+        ends, key_ends, key_rows = in_one_copy([self.ends, self.key_ends, self.key_rows], device)
+        return replace(self, ends=ends, key_ends=key_ends, key_rows=key_rows)
 
 
 def _ends(lengths: np.ndarray) -> torch.Tensor:
