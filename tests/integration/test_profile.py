@@ -104,12 +104,13 @@ def test_a_named_profile_is_added_and_a_file_can_be_named(
         "model_id": str(folder / "mine"),
         "chat_template": str(folder / "t.jinja"),
     }
+    for name in night.variables:  # both, so that what `use` sets does not outlive the test
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.setenv("RANKMILL_SHARDS_PER_WORKER", "1")
     night.use()
     assert os.environ["RANKMILL_SHARDS_PER_WORKER"] == "1"
     assert not night.gave("RANKMILL_SHARDS_PER_WORKER") and night.gave("RANKMILL_S3_UNSIGNED")
-    for name in night.variables:
-        monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize(

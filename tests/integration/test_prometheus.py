@@ -131,5 +131,5 @@ def test_every_query_finds_data_while_a_job_runs(
         wait_for(lambda: value(url, 'ALERTS{alertname="RankmillNotScraped"}'))
         with urllib.request.urlopen(f"{url}/api/v1/rules", timeout=10) as answer:
             rules = json.load(answer)["data"]["groups"][0]["rules"]
-    assert len(rules) == 14 and all(rule["health"] == "ok" for rule in rules)
+    assert len(rules) == 16 and all(rule["health"] == "ok" for rule in rules)
     assert scrape(worker_port) == {}

@@ -220,9 +220,8 @@ def test_a_job_without_a_worker_has_the_state_waiting(
         env=environment(RANKMILL_BROKER_URL=broker_url),
         text=True,
     )
-    assert (
-        watching.stderr is not None and "waiting for a worker: 0 of" in watching.stderr.readline()
-    )
+    assert watching.stderr is not None
+    assert "waiting for a worker  0%  0 of 30 rows" in watching.stderr.readline()
     start_worker()
     _, said = watching.communicate(timeout=90)
     assert watching.returncode == 0, said

@@ -15,11 +15,12 @@ from pathlib import Path
 def in_terminal(width: int, folder: Path, *command: str, **environment: str) -> tuple[int, str]:
     """Run `rankmill` in a terminal of `width` columns; return its code and all that it showed."""
     ours, theirs = pty.openpty()
+    given = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-m", "producer.cli", *command],
         cwd=folder,
-        env={**os.environ, "TERM": "xterm-256color", **environment},
+        env={**given, "TERM": "xterm-256color", **environment},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
