@@ -1,14 +1,23 @@
-"""The help of commands in plain text: options in panels, then an example."""
+"""Commands whose help is plain text, with options in panels, and whose errors are short."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 
 class PanelCommand(TyperCommand):
     """A command whose help groups its options by their `rich_help_panel`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; an error leaves out the words that pydantic begins with."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section for the arguments, then one for each panel."""

@@ -65,3 +65,9 @@ def test_a_wrong_time_of_a_schedule_is_reported_before_redis_is_asked(
     for wrong in (["--cron", "0 2 * *"], ["--cron", "0 2 * * *", "--tz", "Europe/Berln"]):
         done = CliRunner().invoke(app, [*job, *wrong])
         assert isinstance(done.exception, InputError) and wrong[-1] in str(done.exception)
+
+
+def test_a_choice_that_does_not_exist_is_named_with_its_flag() -> None:
+    done = CliRunner().invoke(app, ["run", "in", "out", "--long-docs", "bogus"])
+    assert done.exit_code == 2
+    assert "'--long-docs': 'bogus' is not one of 'truncate'" in done.output
