@@ -25,7 +25,7 @@ from tests.chaos.stage import Outcome, Stage
 from tests.support.inputs import control, pairs, read_output, wait_for
 
 N_ROWS, N_SHARDS = 240, 15
-SLOW = "null:40"  # 6 s of work, so that workers can be exchanged meanwhile
+SLOW = "null:16"  # 15 s of work, so that workers can be exchanged meanwhile
 OPTIONS = ("--shard-pairs", "16", "--max-reject-rate", "0.1")
 FIELDS = """
 import json

@@ -43,7 +43,7 @@ def test_a_refused_option_is_named_with_its_value(
 
 
 def test_texts_under_other_names_are_not_taken_for_a_run(tmp_path: Path) -> None:
-    table = {"query_id": ["a"], "doc_id": ["b"], "question": ["c"], "passage": ["d"]}
+    table = {"query_id": ["a"], "doc_id": ["b"], "frage": ["c"], "absatz": ["d"]}
     pq.write_table(pa.table(table), tmp_path / "in.parquet")
     done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo")
     assert done.returncode == 2
