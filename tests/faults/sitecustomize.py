@@ -171,7 +171,7 @@ if _FAILING:
         os.link = _fail_every(os.link, int(every), _is_temporary)  # how a report is committed
     elif call == "open":
         # A method is replaced on purpose, as a fault.
-        Path.open = _fail_every(Path.open, int(every), _is_temporary)  # type: ignore[method-assign]
+        Path.open = _fail_every(Path.open, int(every), _is_temporary)
 if _AHEAD_S:
     real_time = time.time
     time.time = lambda: real_time() + _AHEAD_S

@@ -74,7 +74,7 @@ def triplets(folder: Path, choice: Choice) -> list[tuple[str, str, str, float]]:
     done = export(output, "st-triplets", str(path), choice, overwrite=True)
     rows = pq.read_table(path).to_pylist()
     assert done.n_rows == len(rows) and done.n_queries == 3
-    return [tuple(row.values()) for row in rows]  # type: ignore[misc]
+    return [tuple(row.values()) for row in rows]
 
 
 def test_negatives_are_the_best_scored_below_the_margin(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_a_contract_survives_json_and_is_frozen() -> None:
     )
     assert parse(ShardSpec, shard.to_json(), "here") == shard
     with pytest.raises(ValidationError, match="frozen"):
-        shard.shard_index = 2  # type: ignore[misc]  # mypy knows that it is frozen, as it should
+        shard.shard_index = 2
 
 
 @pytest.mark.parametrize(

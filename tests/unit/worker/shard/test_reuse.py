@@ -34,7 +34,7 @@ class Seen:
 
     def __call__(self, model: LoadedModel) -> LoadedModel:
         # It has as much of a scorer as a shard needs.
-        return replace(model, scorer=_Noting(model.scorer, self.pairs))  # type: ignore[arg-type]
+        return replace(model, scorer=_Noting(model.scorer, self.pairs))
 
 
 class _Noting:
