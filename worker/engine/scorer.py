@@ -34,7 +34,7 @@ from worker.engine.device.faults import (
     fault_of,
     first_line,
 )
-from worker.engine.device.memory import PAUSES_S, default_budget, release
+from worker.engine.device.memory import PAUSES_S, default_budget, keep_freed_memory, release
 from worker.engine.device.runner import Launched, PairTooLargeError, Runner
 from worker.engine.encoding.encoder import Encoder, encoder_for, pair_length
 from worker.engine.encoding.shared_prefix import SharingEncoder
@@ -154,6 +154,8 @@ class Scorer:
         )
         self._runner = self._runner_of(loaded.forward, model.precision, PAUSES_S)
         release(model.device)
+        if not self._runner.runs_later:
+            keep_freed_memory()
         self._totals = ScorerStats()
         # A second model does not wait for memory, since it is optional.
         self._load_exact: Callable[[], Runner] = lambda: self._runner_of(model.exact(), "fp32", ())
