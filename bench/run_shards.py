@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rankmill.output.output import Job
 from rankmill.settings import settings
 from worker import models
-from worker.shard.run import run_shard
+from worker.shard.run import run_shards
 from worker.shard.score import ShardWork
 
 
@@ -18,6 +18,5 @@ def run_all_shards(job: Job, after_each: Callable[[], None] = lambda: None) -> N
         worker="bench",
         window_pairs=settings().window_pairs,
     )
-    for shard_index in range(job.plan.n_shards):
-        run_shard(job, job.shard(shard_index), work)
+    for _ in run_shards(job, map(job.shard, range(job.plan.n_shards)), work):
         after_each()

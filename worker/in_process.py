@@ -11,7 +11,8 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rankmill.contract.results import Manifest, ShardReport
+from rankmill.contract.plan import ShardSpec
+from rankmill.contract.results import Manifest
 from rankmill.errors import JobFailed
 from rankmill.output.output import Job
 from rankmill.settings import settings
@@ -19,7 +20,7 @@ from worker import models
 from worker.finalize import check_manifest, make_manifest
 from worker.shard.group_checks import check_queries
 from worker.shard.reader import RowReader
-from worker.shard.run import run_shard
+from worker.shard.run import run_shards
 from worker.shard.score import ShardWork
 
 __all__ = ["release", "score"]
@@ -44,10 +45,18 @@ def score(job: Job, progress: Callable[[str, int], None]) -> Manifest:
             release()
         model = models.load(job.spec)
         _device[:] = [settings().device]
-        reports: list[ShardReport] = []
+        n_before = n_of_shard = 0
+
+        def shards() -> Iterator[ShardSpec]:
+            nonlocal n_before, n_of_shard
+            for shard_index in range(job.plan.n_shards):
+                yield job.shard(shard_index)
+                n_before, n_of_shard = n_before + n_of_shard, 0
 
         def show(n_pairs: int, n_tokens: int) -> None:
-            progress("scoring", sum(report.n_rows for report in reports) + n_pairs)
+            nonlocal n_of_shard
+            n_of_shard = n_pairs
+            progress("scoring", n_before + n_pairs)
 
         work = ShardWork(
             model=model,
@@ -57,8 +66,7 @@ def score(job: Job, progress: Callable[[str, int], None]) -> Manifest:
             scratch=settings().scratch,
             reader=RowReader(),
         )
-        for shard_index in range(job.plan.n_shards):
-            reports.append(run_shard(job, job.shard(shard_index), work))
+        reports = list(run_shards(job, shards(), work))
     manifest = make_manifest(job, reports)
     allowed = job.spec.max_reject_rate
     if manifest.n_rejected > allowed * manifest.n_rows:
