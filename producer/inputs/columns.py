@@ -136,6 +136,11 @@ def _check_first_stage(spec: JobOptions, schema: pa.Schema) -> None:
             "--fuse weighted needs the first stage's scores: name their column by --fuse-col, or "
             f"give --fuse rrf to fuse by ranks; the columns there are: {columns}"
         )
+    elif spec.fuse == "rrf" and SCORE in schema.names and first_column(schema) is None:
+        raise InputError(
+            f"--fuse rrf: column '{SCORE}' is {schema.field(SCORE).type}, not a number; write it "
+            "as numbers, name another by --fuse-col, or rename it to fuse by the order of the rows"
+        )
 
 
 def _field(column: str, schema: pa.Schema, flag: str | None = None) -> pa.Field:

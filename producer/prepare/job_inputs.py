@@ -46,16 +46,6 @@ def find_inputs(spec: JobSpec, found: FoundInput | None = None) -> tuple[InputFi
         InputError: nothing is there; the layout is another one; columns are missing or of the
             wrong type; ids cannot be joined; or another fault shows in what is read.
     """
-    for flag, uris, version in (
-        ("--queries", spec.queries, spec.queries_version),
-        ("--corpus", spec.corpus, spec.corpus_version),
-    ):
-        if spec.layout == "run" and uris is None:
-            raise InputError(f"a run needs its texts: give {flag}")
-        if spec.layout != "run" and uris is not None:
-            raise InputError(f"{flag} is for --layout run, not {spec.layout}")
-        if spec.layout != "run" and version is not None:
-            raise InputError(f"{flag}-version is for --layout run, not {spec.layout}")
     found = found or find(spec.input_uri, spec.input_version)
     of_role: dict[InputRole, FoundInput] = {"input": found, **_find_texts(spec)}
     lists = USUAL_LISTS if spec.layout == "lists" else ()
@@ -81,7 +71,8 @@ def pinned(spec: JobSpec, found: FoundInput) -> Named:
     """Return the spec with its tables' versions, so that later rows do not count, and its columns.
 
     Raises:
-        InputError: the queries or the corpus are not found, or several columns may be a text.
+        InputError: the queries or the corpus are missing, not found or have no effect, or several
+            columns may be a text.
     """
     if spec.columns is not None and found.file_format not in (FileFormat.CSV, FileFormat.TSV):
         raise InputError(
@@ -114,7 +105,21 @@ def _pinned(spec: JobSpec, of_role: Mapping[InputRole, FoundInput]) -> JobSpec:
 
 
 def _find_texts(spec: JobSpec) -> dict[InputRole, FoundInput]:
-    """Find the queries and the corpus of a run."""
+    """Find the queries and the corpus of a run.
+
+    Raises:
+        InputError: a run lacks one of them, the job is not a run, or they are not found.
+    """
+    for flag, uris, version in (
+        ("--queries", spec.queries, spec.queries_version),
+        ("--corpus", spec.corpus, spec.corpus_version),
+    ):
+        if spec.layout == "run" and uris is None:
+            raise InputError(f"a run needs its texts: give {flag}")
+        if spec.layout != "run" and uris is not None:
+            raise InputError(f"{flag} is for --layout run, not {spec.layout}")
+        if spec.layout != "run" and version is not None:
+            raise InputError(f"{flag}-version is for --layout run, not {spec.layout}")
     if spec.queries is None or spec.corpus is None:
         return {}
     return {

@@ -203,7 +203,7 @@ class JobOptions(Contract):
         json_schema_extra=_unset("score if there, else the input's order"),
     )
     fuse_k: Annotated[int, Since(major=3)] = Field(
-        60, ge=1, description="With --fuse rrf: each rank counts 1 / (K + rank)"
+        60, ge=1, le=1_000_000, description="With --fuse rrf: each rank counts 1 / (K + rank)"
     )
     fuse_weight: Annotated[float, Since(major=3)] = Field(
         0.5, ge=0, le=1, description="With --fuse weighted: the share of the model's score"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rankmill.contract.base import check_revision
 from rankmill.contract.job import JobOptions
+from rankmill.errors import InputError
 from rankmill.models import hub
 from rankmill.models.checkpoint import check_checkpoint
 from rankmill.models.names import (
@@ -35,11 +36,11 @@ def locate_model(model_id: str, revision: str | None = None, *, has_template: bo
 
     Raises:
         ModelUnavailable: the model is absent, unsafe or damaged; the message says what to do.
+        InputError: the revision is not one, or is of a model that has none.
         NotAllowed: as `check_model_allowed`.
     """
     check_model_allowed(model_id)
-    if revision is not None:
-        check_revision(revision)
+    _check_revision(model_id, revision)
     if model_id == DEMO:
         in_wheel = Path(__file__).with_name("demo-reranker")
         folder = in_wheel if in_wheel.is_dir() else CHECKOUT / "models" / "demo-reranker"
@@ -67,6 +68,7 @@ def check_model_if_here(options: JobOptions) -> None:
     model_id, revision = options.model_id, options.model_revision
     if is_null_model(model_id):
         null_rate(model_id)
+        _check_revision(model_id, revision)
         check_lengths(options, None)
         return
     store = None if is_built_in_model(model_id) or is_model_folder(model_id) else model_store()
@@ -75,3 +77,19 @@ def check_model_if_here(options: JobOptions) -> None:
     if is_stored or model_id == DEMO or is_model_folder(model_id):
         folder = locate_model(model_id, revision, has_template=options.has_template)
         check_lengths(options, folder)
+
+
+def _check_revision(model_id: str, revision: str | None) -> None:
+    """Refuse a revision that is not one, and one that would have no effect.
+
+    Raises:
+        InputError: naming both.
+    """
+    if revision is None:
+        return
+    check_revision(revision)
+    if is_built_in_model(model_id) or is_model_folder(model_id):
+        raise InputError(
+            f"--revision {revision}: {model_id} is not a model of the hub, so that it has no "
+            "revisions; leave it out"
+        )

@@ -51,7 +51,12 @@ class GroupChecks:
         if self._doc_id is None:
             return
         ids = joined(rows.table[self._doc_id])
-        self._doc_ids.append(ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids)
+        ids = ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids
+        # A row without a query is with the group before it only until it is rejected.
+        has_no_query = pc.is_null(joined(rows.table[self._group_key]), nan_is_null=True)
+        if has_no_query.true_count:
+            ids = pc.if_else(has_no_query, pa.scalar(None, ids.type), ids)
+        self._doc_ids.append(ids)
         self._keys += keys.chunks
         self._groups.append(rows.groups)
         self._rows.append(rows.first_row + np.arange(len(rows.groups)))

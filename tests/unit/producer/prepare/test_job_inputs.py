@@ -50,6 +50,15 @@ def test_a_column_that_preparing_would_add_is_refused(
         check(spec_of(path, **options))
 
 
+@pytest.mark.parametrize("option", ["queries", "corpus", "queries_version", "corpus_version"])
+@pytest.mark.parametrize("cluster", [False, True])
+def test_an_option_of_runs_is_refused_for_pairs(tmp_path: Path, option: str, cluster: bool) -> None:
+    path = write_table(tmp_path / "in.parquet", pa.table(PAIRS))
+    flag = f"--{option}".replace("_", "-")
+    with pytest.raises(InputError, match=f"{flag} is for --layout run, not pairs"):
+        check(spec_of(path, cluster=cluster, **{option: "1"}))
+
+
 def run_spec(tmp_path: Path, run: dict[str, Any], **options: Any) -> JobSpec:
     return spec_of(
         write_table(tmp_path / "in" / "run.parquet", pa.table(run)),

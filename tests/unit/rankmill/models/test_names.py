@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from producer.pull import pull
 from rankmill.contract.base import check_revision
-from rankmill.contract.job import JobSpec
+from rankmill.contract.job import JobOptions, JobSpec
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.models.checkpoint import check_checkpoint, check_names
-from rankmill.models.locate import locate_model
+from rankmill.models.locate import check_model_if_here, locate_model
 
 GOOD = ("config.json", "model.safetensors", "tokenizer.json")
 
@@ -85,6 +87,17 @@ def test_any_other_revision_is_refused_everywhere(revision: str) -> None:
         JobSpec(input_uri="in", output_uri="out", model_revision=revision)
     with pytest.raises(InputError, match="--revision"):
         pull("some-owner/some-model", revision)
+
+
+@pytest.mark.parametrize("model", ["demo", "null", "folder"])
+def test_a_revision_of_a_model_that_has_none_is_refused(model: str, tmp_path: Path) -> None:
+    options = JobOptions(
+        input_uri="in",
+        model_id=str(tmp_path) if model == "folder" else model,
+        model_revision="v1",
+    )
+    with pytest.raises(InputError, match="--revision v1: .* is not a model of the hub"):
+        check_model_if_here(options)
 
 
 def test_a_model_that_is_nowhere_says_what_to_do() -> None:

@@ -114,12 +114,13 @@ def test_an_infinite_score_is_rejected_and_nan_is_none(tmp_path: Path) -> None:
         ({"fuse": "weighted"}, "--fuse weighted needs the first stage's scores.*--fuse-col"),
         ({"fuse": "rrf", "fuse_col": "bm25"}, "column 'bm25' is missing.*--fuse-col names another"),
         ({"fuse": "rrf", "fuse_col": "doc_id"}, "'doc_id' is string, not a number"),
+        ({"fuse": "rrf"}, "--fuse rrf: column 'score' is string, not a number.*rename it"),
     ],
 )
 def test_scores_that_cannot_be_fused_are_refused(
     tmp_path: Path, options: dict[str, Any], why: str
 ) -> None:
-    source = write(pairs(1, 2), tmp_path / "in.parquet")
+    source = write([{**row, "score": "1.5"} for row in pairs(1, 2)], tmp_path / "in.parquet")
     with pytest.raises(InputError, match=why):
         check(
             JobSpec(
@@ -134,3 +135,8 @@ def test_scores_that_cannot_be_fused_are_refused(
 def test_an_option_without_effect_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="needs --fuse"):
         JobSpec(input_uri="in", output_uri="out", **options)
+
+
+def test_a_constant_that_no_rank_could_be_added_to_is_refused() -> None:
+    with pytest.raises(ValueError, match="less than or equal to 1000000"):
+        JobSpec(input_uri="in", output_uri="out", fuse="rrf", fuse_k=2**70)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankmill.errors import InputError
+from tests.support.inputs import read_rejected
 from tests.support.shards import job_over, run_all
 
 IDS: list[tuple[pa.DataType, list[Any]]] = [
@@ -28,7 +31,7 @@ IDS: list[tuple[pa.DataType, list[Any]]] = [
 ]
 
 
-def run(ids: pa.Array, query_ids: list[int | None], folder: Path) -> None:
+def run(ids: pa.Array, query_ids: Sequence[float | None], folder: Path) -> None:
     n = len(ids)
     folder.mkdir(exist_ok=True)
     table = {"query_id": query_ids, "doc_id": ids, "query": ["q"] * n, "document": ["d"] * n}
@@ -45,6 +48,15 @@ def test_a_document_twice_in_a_query_is_an_error_with_both_rows(
     run(pa.concat_arrays([other, other]), [1] * 4 + [2] * 4, tmp_path)  # once in each of two
     with pytest.raises(InputError, match=r"query_id 2 has doc_id .* in rows 5 and 8 counted"):
         run(pa.concat_arrays([other, again]), [1] * 4 + [2] * 5, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int8(), pa.string())], ids=str)
+@pytest.mark.parametrize("missing", [None, math.nan])
+def test_a_row_without_a_query_is_not_a_document_of_the_query_before(
+    kind: pa.DataType, missing: float | None, tmp_path: Path
+) -> None:
+    run(pa.array(["a", "b", "a"], kind), [1.0, 1.0, missing], tmp_path)
+    assert read_rejected(tmp_path / "out")[0]["row"] == 2
 
 
 def test_ids_that_are_missing_do_not_equal_one_another(tmp_path: Path) -> None:
