@@ -21,7 +21,7 @@ from rankmill.devices.cores import n_usable_cores
 from rankmill.errors import InputError, ModelUnavailable
 from rankmill.logs import get_logger
 from rankmill.models.folder_files import setting_files
-from rankmill.models.locate import locate_model
+from rankmill.models.locate import is_in_hub_cache, locate_model
 from rankmill.models.names import is_null_model, null_rate
 from rankmill.models.permission import check_model_allowed, is_code_allowed
 from rankmill.models.recipes import recipe_for
@@ -99,8 +99,9 @@ def load(spec: JobSpec) -> LoadedModel:
     options = (*(getattr(spec, name) for name in _WITHOUT_WEIGHTS), limits_of(spec))
     if any(each.scorer.have_weights_changed() for each in _scorers(weights)):
         release()
-    if weights in _held and options in _held[weights].scorers:
-        return _held[weights].scorers[options]
+    held = _held.get(weights)
+    if held is not None and options in held.scorers and _is_current(held, spec):
+        return held.scorers[options]
     # A large model on slow storage loads for many minutes, and reports no progress.
     with task_heartbeat().beat_in_background(settings().load_s):
         folder = _folder(spec)
@@ -118,6 +119,16 @@ def load(spec: JobSpec) -> LoadedModel:
             del scorers[next(iter(scorers))]
         scorers[options] = loaded
     return loaded
+
+
+def _is_current(held: _Held, spec: JobSpec) -> bool:
+    """Return whether the model's files are still those that were loaded.
+
+    Somebody may have put others in their place, or pulled and pinned another commit.
+    """
+    if is_in_hub_cache(spec.model_id):  # its files never change, and a search may use the network
+        return True
+    return _files(_folder(spec), is_code_allowed(spec.model_id)) == held.files
 
 
 def _scorers(weights: tuple[object, ...]) -> list[LoadedModel]:

@@ -58,6 +58,12 @@ def locate_model(model_id: str, revision: str | None = None, *, has_template: bo
     return folder
 
 
+def is_in_hub_cache(model_id: str) -> bool:
+    """Return whether the model's files are, or will be, in the cache of the hub's client."""
+    is_elsewhere = is_built_in_model(model_id) or is_model_folder(model_id)
+    return not is_elsewhere and model_store() is None
+
+
 def check_model_if_here(options: JobOptions) -> None:
     """Check a job's model and its lengths if its files are on this machine; fetch nothing.
 

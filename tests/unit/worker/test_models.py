@@ -149,6 +149,23 @@ def test_files_that_were_written_over_are_loaded_again(folder: Path) -> None:
     assert second.scoring == first.scoring
 
 
+def test_files_that_were_replaced_are_loaded_again(folder: Path, tmp_path: Path) -> None:
+    current = tmp_path / "current"
+    current.symlink_to(folder)
+    first = load(spec(current))
+    (folder / "new").write_bytes((folder / "tokenizer.json").read_bytes() + b" ")
+    (folder / "new").rename(folder / "tokenizer.json")
+    second = load(spec(current))
+    assert second.scoring.tokenizer_sha256 != first.scoring.tokenizer_sha256
+    torch.manual_seed(1)
+    BUILDERS["bert"](tmp_path / "other")
+    (tmp_path / "new").symlink_to(tmp_path / "other")
+    (tmp_path / "new").rename(current)
+    third = load(spec(current))
+    assert third.scoring.weights_sha256 != second.scoring.weights_sha256
+    assert not np.array_equal(scores_of(third)[0], scores_of(second)[0])
+
+
 def test_each_job_is_checked_against_the_allowed_models(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

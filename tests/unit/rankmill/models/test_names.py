@@ -96,7 +96,7 @@ def test_a_revision_of_a_model_that_has_none_is_refused(model: str, tmp_path: Pa
         model_id=str(tmp_path) if model == "folder" else model,
         model_revision="v1",
     )
-    with pytest.raises(InputError, match="--revision v1: .* is not a model of the hub"):
+    with pytest.raises(InputError, match=r"--revision v1: .* is not a model of the hub"):
         check_model_if_here(options)
 
 
