@@ -62,6 +62,12 @@ def _facts(drift: Drift) -> list[tuple[str, str]]:
     for each in drift.ndcg:
         change = f"{each.after - each.before:+.4f}, p {p_value_text(each.p_value)}"
         facts.append((each.measure, f"{each.before:.4f} before, {each.after:.4f} after ({change})"))
+    measured = {each.measure for each in drift.ndcg}
+    left_out = [name for each in drift.churn if (name := f"nDCG@{each.k}") not in measured]
+    if drift.ndcg and left_out:
+        n_kept = min(side.top_k for side in (drift.old, drift.new) if side.top_k)
+        names = ", ".join(left_out)
+        facts.append(("left out", f"{names}: one side has no more than {n_kept:,} rows of a query"))
     return facts
 
 

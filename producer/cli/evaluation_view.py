@@ -82,7 +82,8 @@ def evaluation_facts(evaluation: Evaluation) -> Text:
     left_out = f", {n_left_out:,} without are left out" if n_left_out else ""
     before_by = evaluation.before_by
     by = "order" if before_by == "rows" else f"column {escaped(before_by)}"
-    kept = f", the best {evaluation.top_k:,} of each query" if evaluation.top_k else ""
+    order = " by fused_rank" if evaluation.fused else ""
+    kept = f", the best {evaluation.top_k:,} of each query{order}" if evaluation.top_k else ""
     matched = f"{evaluation.n_in_input:,} before, {evaluation.n_in_parts:,} after"
     return facts_text(
         [
@@ -90,7 +91,13 @@ def evaluation_facts(evaluation: Evaluation) -> Text:
             ("found", f"{matched}; a query not found counts as 0"),
             ("before", f"all candidates by the input's {by}"),
             ("after", f"by rank{kept}"),
+            *([("left out", _too_deep(evaluation))] if evaluation.too_deep else []),
             *([("fused", "by fused_rank; its change is from after")] if evaluation.fused else []),
             ("p", "two-sided, of a paired permutation test of the queries' differences"),
         ]
     )
+
+
+def _too_deep(evaluation: Evaluation) -> str:
+    names = ", ".join(evaluation.too_deep)
+    return f"{names}: the result has no more than {evaluation.top_k:,} rows of a query to compare"

@@ -21,7 +21,8 @@ from producer.inspection.judged_sample import JudgedSample, judged_sample
 from producer.jobs.check import check
 from producer.jobs.local_run import run_locally, say_nothing
 from producer.jobs.submit import submit_checked
-from producer.quality.evaluate import compare_ndcg, evaluate, measures, with_relevant
+from producer.quality.evaluate import compare_ndcg, evaluate, with_relevant
+from producer.quality.measures import measures
 from producer.quality.qrels import Qrels, read_qrels
 from rankmill.contract.drift import Comparison
 from rankmill.contract.job import JobOptions, JobSpec

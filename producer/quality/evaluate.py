@@ -7,12 +7,13 @@ queries that have a relevant document, as in `trec_eval -c`: a query without can
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from producer.quality.measures import CUTOFF, cut_at, measures, measures_within
 from producer.quality.qrels import Qrels
 from producer.quality.rankings import (
     Run,
@@ -29,7 +30,6 @@ from rankmill.tables.first_stage import first_column
 if TYPE_CHECKING:
     from ir_measures import Measure
 
-CUTOFF = 10  # of nDCG and MRR
 _N_FLIPS = 100_000
 _SIGNS_AT_ONCE = 2**22
 _ROUNDING = 1e-9
@@ -39,7 +39,9 @@ class Evaluation(BaseModel):
     """What `eval --json` prints.
 
     Attributes:
-        top_k: rows that the job kept per query; measures after scoring see no more.
+        top_k: rows that the job kept per query.
+        too_deep: measures with a cutoff beyond `top_k`, which would only look worse after. They
+            are cut at `top_k` instead.
         before_by: the order before scoring: the column of the first stage's scores, or `rows`.
         n_judged: queries in the judgments.
         n_queries: judged queries with a relevant document; means are over these.
@@ -61,13 +63,15 @@ class Evaluation(BaseModel):
     n_in_parts: int
     comparisons: tuple[Comparison, ...]
     fused: tuple[Comparison, ...] = ()
+    too_deep: tuple[str, ...] = ()
 
 
 def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) -> Evaluation:
     """Compare the order of a finished job's input with that of its parts.
 
     Before are all candidates of the input, also rejected ones and those that `top_k` cut. They are
-    ordered by the column `score`, high to low, if there is one, else by row. After is by rank.
+    ordered by the column `score`, high to low, if there is one, else by row. After is by rank. If
+    `top_k` cut a query, no measure goes beyond it.
     Equal scores keep the order of the rows; trec_eval orders them by document id. If a query names
     a document twice, the better place counts.
 
@@ -88,7 +92,9 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
     judged = with_relevant(qrels)
     depth = max((CUTOFF, *recall_at))
     column = first_column(job.plan.schema, job.spec.fuse_col)
-    before = top(ranked_before(job, column, judged), depth)
+    rows = ranked_before(job, column, judged)
+    wanted, too_deep = measures_within(wanted, cut_at(rows, job.spec.top_k))
+    before = top(rows, depth)
     if not before:
         raise InputError(
             f"{output.uri}: the input has none of the {len(judged):,} queries that have relevant "
@@ -110,6 +116,7 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
         n_in_parts=len(after),
         comparisons=compare_runs(wanted, judged, before, after),
         fused=fused,
+        too_deep=too_deep,
     )
 
 
@@ -118,6 +125,8 @@ def compare_ndcg(
 ) -> tuple[Comparison, ...]:
     """Compare the nDCG of two finished jobs at each cutoff, measured as in `evaluate`.
 
+    A cutoff beyond the `top_k` of one job, where the other has more rows, is lowered to it.
+
     Raises:
         InputError: as in `evaluate`, or neither job has any of the judged queries.
         JobUnknown: no job was submitted there.
@@ -125,10 +134,10 @@ def compare_ndcg(
     wanted = measures(cutoffs)
     judged = with_relevant(qrels)
     jobs = [(output, job_with_ids(output)) for output in (old, new)]
-    before, after = (
-        top(ranked_after(output, job, judged, job.spec.order_column), max(cutoffs))
-        for output, job in jobs
-    )
+    rows = [ranked_after(output, job, judged, job.spec.order_column) for output, job in jobs]
+    for (_, job), others in zip(jobs, reversed(rows), strict=True):
+        wanted, _ = measures_within(wanted, cut_at(others, job.spec.top_k))
+    before, after = (top(each, max(cutoffs)) for each in rows)
     if not before and not after:
         raise InputError(
             f"{old.uri} and {new.uri} have none of the {len(judged):,} queries that have relevant "
@@ -164,22 +173,6 @@ def sign_flip_test(differences: np.ndarray, n_flips: int = _N_FLIPS, seed: int =
         n_as_large += (np.abs(signs @ differences) >= seen).sum(axis=0)
     p_values: list[float] = (n_as_large / (n_flips + 1)).tolist()
     return p_values
-
-
-def measures(
-    ndcg_at: Iterable[int], rr_at: Iterable[int] = (), recall_at: Iterable[int] = ()
-) -> list[Measure]:
-    """Return nDCG, reciprocal rank and recall at these cutoffs.
-
-    Raises:
-        InputError: ir-measures is not installed.
-    """
-    try:
-        from ir_measures import RR, R, nDCG  # an extra, and nothing else needs it
-    except ImportError as error:
-        raise InputError("evaluation needs ir-measures: pip install 'rankmill[eval]'") from error
-    cutoffs = ((nDCG, ndcg_at), (RR, rr_at), (R, recall_at))
-    return [measure @ cutoff for measure, those in cutoffs for cutoff in those]
 
 
 def with_relevant(qrels: Qrels) -> Qrels:

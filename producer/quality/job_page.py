@@ -14,8 +14,6 @@ from rankmill.output.output import Output
 from rankmill.report import write_report
 from rankmill.report.extras import Compared, Extras, Judged
 
-_RECALL_AT = 100
-
 
 def write_page(
     output: Output,
@@ -45,11 +43,14 @@ def write_page(
 
 
 def _judged(output: Output, qrels: str) -> Judged:
-    record = output.read_job()
-    kept = record.spec.top_k if record is not None else None
-    # Of the rows that the job cut there is no rank, and recall beyond them would only fall.
-    found = evaluate(output, read_qrels(qrels), [min(_RECALL_AT, kept or _RECALL_AT)])
-    return Judged(storage.absolute(qrels), found.n_queries, found.top_k, found.comparisons)
+    found = evaluate(output, read_qrels(qrels))
+    return Judged(
+        qrels_uri=storage.absolute(qrels),
+        n_queries=found.n_queries,
+        top_k=found.top_k,
+        too_deep=found.too_deep,
+        comparisons=found.comparisons,
+    )
 
 
 def _compared(old: Output, new: Output) -> Compared:

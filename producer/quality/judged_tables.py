@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from producer.quality.evaluate import CUTOFF, Evaluation, compare_runs, measures, with_relevant
+from producer.quality.evaluate import Evaluation, compare_runs, with_relevant
+from producer.quality.measures import CUTOFF, cut_at, measures, measures_within
 from producer.quality.qrels import Qrels
 from producer.quality.rankings import as_rows, top
 from rankmill.errors import InputError
@@ -55,6 +57,7 @@ def evaluate_tables(
             f"column '{ids[0]}' hold the ids of the judgments?"
         )
     wanted = measures([CUTOFF], [CUTOFF], dict.fromkeys(recall_at))
+    wanted, too_deep = measures_within(wanted, cut_at(first, _most_rows(last)))
     return Evaluation(
         job_id="",
         output_uri="",
@@ -65,4 +68,12 @@ def evaluate_tables(
         n_in_input=len(found),
         n_in_parts=len(found.keys() & runs[1].keys()),
         comparisons=compare_runs(wanted, found, *runs),
+        too_deep=too_deep,
     )
+
+
+def _most_rows(rows: pa.Table) -> int | None:
+    """Return the most rows of a query: what `top_k` was, if it cut one."""
+    counts = pc.value_counts(rows["query"]).field("counts")
+    most: int | None = pc.max(counts).as_py()
+    return most

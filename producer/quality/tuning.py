@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from producer.quality.evaluate import by_query, measures, sign_flip_test, with_relevant
+from producer.quality.evaluate import by_query, sign_flip_test, with_relevant
+from producer.quality.measures import measures
 from producer.quality.qrels import Qrels
 from producer.quality.rankings import (
     job_with_ids,

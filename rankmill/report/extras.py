@@ -13,12 +13,14 @@ class Judged:
 
     Attributes:
         n_queries: judged queries; means are over these.
-        top_k: rows that the job kept of each; measures after scoring see no more.
+        top_k: rows that the job kept of each.
+        too_deep: measures that are left out, because their cutoff is beyond `top_k`.
     """
 
     qrels_uri: str
     n_queries: int
     top_k: int | None
+    too_deep: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import ir_measures
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ir_measures import RR, R, nDCG
 from scipy.stats import permutation_test
 
 from producer.quality.evaluate import Evaluation, evaluate, sign_flip_test
+from producer.quality.judged_tables import evaluate_tables
 from producer.quality.qrels import Qrels
 from rankmill.errors import InputError, JobUnknown
 from rankmill.output import cleanup
@@ -82,10 +84,33 @@ def test_a_score_that_is_no_number_orders_nothing(tmp_path: Path) -> None:
     assert found.comparisons == evaluate(finished(planned(ROWS, tmp_path / "o")), QRELS).comparisons
 
 
-def test_top_k_cuts_what_is_after_and_not_what_is_before(tmp_path: Path) -> None:
-    found = evaluate(finished(planned(ROWS, tmp_path, top_k=1)), QRELS)
+def test_no_measure_is_deeper_than_the_rows_that_a_cut_result_has(tmp_path: Path) -> None:
+    found = evaluate(finished(planned(ROWS, tmp_path / "cut", top_k=1)), QRELS, recall_at=(100, 1))
     assert found.top_k == 1
-    assert values(found)["R@100"] == pytest.approx(((2 / 3 + 1) / 3, (1 / 3 + 0) / 3))
+    assert found.too_deep == ("nDCG@10", "RR@10", "R@100")
+    assert values(found) == {
+        "nDCG@1": pytest.approx((1 / 3, 1 / 3)),
+        "RR@1": pytest.approx((1 / 3, 1 / 3)),
+        "R@1": pytest.approx((1 / 3, 1 / 3 / 3)),
+    }
+
+
+def test_a_top_k_that_cut_no_query_lowers_nothing(tmp_path: Path) -> None:
+    found = evaluate(finished(planned(ROWS, tmp_path, top_k=4)), QRELS)
+    assert found.too_deep == () and values(found).keys() == {"nDCG@10", "RR@10", "R@100"}
+    assert values(found)["R@100"] == pytest.approx(((2 / 3 + 1) / 3, (2 / 3 + 1) / 3))
+
+
+def test_a_table_that_was_cut_is_not_measured_deeper_than_it_is(tmp_path: Path) -> None:
+    before = pa.Table.from_pylist(ROWS)
+    cut, whole = (
+        pq.read_table(finished(planned(ROWS, tmp_path / str(top_k), top_k=top_k)).uri)
+        for top_k in (2, None)
+    )
+    found = evaluate_tables(before, cut, QRELS)
+    assert found.too_deep == ("nDCG@10", "RR@10", "R@100")
+    assert values(found)["R@2"] == pytest.approx(((1 / 3 + 1) / 2, (1 / 3 + 1) / 2))
+    assert evaluate_tables(before, whole, QRELS).too_deep == ()
 
 
 def test_of_a_document_named_twice_the_better_place_counts_and_no_name_has_none(

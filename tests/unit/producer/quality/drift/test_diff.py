@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import ks_2samp
 
+from producer.cli.console import Console
+from producer.cli.drift_view import show_drift
 from producer.quality.drift.diff import diff
 from producer.quality.drift.gate import parse
 from rankmill.contract.drift import Drift
@@ -264,6 +266,24 @@ def test_ndcg_is_compared_where_there_are_judgments(tmp_path: Path) -> None:
     assert (at_10.measure, at_10.n_worse, at_10.n_equal) == ("nDCG@10", 1, 1)
     with pytest.raises(InputError, match="none of the 1 queries that have relevant documents"):
         diff(old, new, qrels={"other": {"a2": 1}})
+
+
+def test_ndcg_is_no_deeper_than_the_shorter_of_two_outputs(tmp_path: Path) -> None:
+    rows = candidates("a", ["a1", "a2", "a3"], ["a1", "a3", "a2"])
+    short, whole = output(rows, tmp_path / "short", top_k=2), output(rows, tmp_path / "whole")
+    judged = {"a": {"a2": 1}}
+    for sides in ((short, whole), (whole, short)):
+        found = diff(*sides, ks=(1, 3), qrels=judged, gates=[parse("ndcg@3<-0.1")])
+        assert [(each.measure, each.before, each.after) for each in found.ndcg] == [
+            *(("nDCG@1", 0, 0), ("nDCG@2", 0, 0)),
+        ]
+        assert found.gate and found.gate.checks[0].value is None and not found.gate.passed
+        console = Console(width=200)
+        with console.capture() as shown:
+            show_drift(found, console)
+        assert "nDCG@3: one side has no more than 2 rows of a query" in shown.get()
+    [deep] = diff(short, short, ks=(3,), qrels=judged).ndcg
+    assert deep.measure == "nDCG@3"
 
 
 def test_nothing_in_common_has_no_figures_and_fails_gates(tmp_path: Path) -> None:
