@@ -19,7 +19,7 @@ _RATE_OVER_S = 10.0
 _PLAIN_EVERY_S = 60.0
 _REDRAWN_A_SECOND = 4
 _BAR_CHARS = 20
-# What goes first where a terminal is narrow.
+# What goes first where a terminal is narrow. The phase, its share and a wait's seconds stay.
 _LEAVES = ("bar", "busy", "tokens", "elapsed", "rows", "rate", "ends", "why")
 _PHASES = {
     JobState.SUBMITTED: "starting",
@@ -75,7 +75,7 @@ def _line(
 ) -> Iterator[None]:
     """Show facts in one line for the block, updated by itself; facts that do not fit are left out.
 
-    A narrow terminal keeps the phase and the share for longest.
+    A narrow terminal keeps the phase and the share, or the seconds of a wait, for longest.
     """
 
     def drawn() -> Text:
@@ -122,7 +122,10 @@ class _Progress:
         if status is None:
             return {"phase": "starting", "elapsed": _elapsed(self._started)}
         facts = {"phase": _phase(status)}
-        if status.n_rows:
+        is_waiting = not status.pairs_per_s and not status.state.is_final
+        if is_waiting:
+            facts["waited"] = _elapsed(self._started)  # nothing else moves
+        if status.n_rows and not (is_waiting and not status.n_pairs_done):
             share = min(1.0, status.n_pairs_done / status.n_rows)
             facts["share"] = f"{int(100 * share)}%"
             full = int(_BAR_CHARS * share)
@@ -132,7 +135,8 @@ class _Progress:
         eta_s = self._add_rates(facts, status)
         if status.busy_share is not None and not status.state.is_final:
             facts["busy"] = f"busy {status.busy_share:.0%}"
-        facts["elapsed"] = _elapsed(self._started)
+        if not is_waiting:
+            facts["elapsed"] = _elapsed(self._started)
         if eta_s is not None and not status.state.is_final:
             facts["ends"] = f"ends in {clock_text(eta_s)}"
         if not status.state.is_final:

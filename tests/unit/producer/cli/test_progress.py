@@ -73,6 +73,7 @@ def test_elsewhere_each_phase_is_a_line_with_all_facts(clock: Clock) -> None:
     assert [line.split("  ")[0] for line in lines] == [
         *("starting", "preparing", "loading the model", "scoring", "finishing", "succeeded"),
     ]
+    assert lines[2] == "loading the model  0:00:06"
     assert lines[3] == (
         "scoring  25%  3,000 of 12,000 rows  900 rows/s  busy 93%  0:00:08  ends in 0:00:10"
     )
@@ -84,6 +85,22 @@ def test_elsewhere_a_long_phase_is_a_line_a_minute(clock: Clock) -> None:
     lines = lines_of(scoring, clock, 1.0)
     assert len(lines) == 5
     assert all("10 rows/s  800 tokens/s" in line and "ends in" in line for line in lines[1:])
+
+
+def test_while_nothing_is_scored_the_seconds_count_however_narrow_a_terminal_is(
+    clock: Clock,
+) -> None:
+    waiting = status(JobState.RUNNING, reason="waiting for a worker of queue rankmill.gpu")
+    resumed = status(JobState.RUNNING, 3000, pairs_per_s=None)
+    for each, shown in (
+        (waiting, "loading the model  0:00:02"),
+        (resumed, "loading the model  0:00:02  25%"),
+    ):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=True, width=34, color_system=None)
+        show_progress(ticking(clock, [each], 2.0), console)
+        drawn = re.split(r"[\r\n]+", re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", out.getvalue()))
+        assert shown in drawn
 
 
 @pytest.mark.parametrize("width", [1, 8, 20, 33, 60, 79, 120, 300])
