@@ -24,6 +24,7 @@ from producer.quality.job_page import write_page
 from rankmill import storage
 from rankmill.errors import BrokerUnavailable
 from rankmill.output.local_run import Hold
+from rankmill.report.commands import result_commands
 from rankmill.settings import settings
 
 PlaceFlag = Annotated[
@@ -203,6 +204,9 @@ def finish(handle: JobHandle, status: JobStatus, as_json: bool, *, with_preview:
         has_report = storage.exists(handle.output.report_uri)
         report_uri = handle.output.report_uri if has_report else None
         console.print(result_facts(manifest, status, report_uri), soft_wrap=True)
+        if with_preview and stderr.is_terminal:
+            for purpose, command in result_commands(handle.output.uri, handle.output.read_plan()):
+                say(f"{purpose}: {command}")
     succeeded(status)
 
 

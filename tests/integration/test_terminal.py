@@ -28,7 +28,9 @@ def test_a_run_shows_its_phases_in_one_line(tmp_path: Path) -> None:
     phases = [line.split("  ")[0] for line in lines if line.strip()]
     assert list(dict.fromkeys(phases))[:2] == ["starting", "loading the model"]
     assert "succeeded" in phases
+    assert "loading the model  0:00:0" in progress
     assert "\x1b[3" not in shown  # no colour
+    assert f"rankmill export {tmp_path / 'out'} --to trec" in shown
     assert "Traceback" not in shown
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import os
 import re
 import shlex
+import subprocess
+import sys
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rankmill.contract.reordering import DEPTH, RankScores, Reordering
 from rankmill.errors import InputError
 from rankmill.output.output import Output
 from rankmill.report.changes import Changes
+from rankmill.report.commands import result_commands
 from tests.support.finished import finished, planned
 from tests.support.inputs import write
 from tests.support.scored import scored
@@ -110,17 +112,40 @@ def test_the_commands_of_the_page_run_as_they_are(tmp_path: Path) -> None:
     qrels.write_text("q0 0 d0-2 1\n")
     page = Path(write_page(output, qrels=str(qrels), compare=old)).read_text()
     commands = [unescape(each) for each in re.findall(r"<dd><code>(.*?)</code>", page)]
-    assert len(commands) == 4
-    for command in commands:
+    assert [command.split()[1] for command in commands] == [
+        *("-c", "eval", "export", "diff", "report"),
+    ]
+    first, *others = commands
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", first], capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert done.returncode == 0 and done.stdout.count("\n") == 3, done.stderr
+    assert "'doc_id': 'd0-2'" in done.stdout.splitlines()[0]
+    for command in others:
         program, *arguments = shlex.split(command)
-        if program == "python":
-            said = io.StringIO()
-            with contextlib.redirect_stdout(said):
-                exec(arguments[1])
-            assert "d0-2" in said.getvalue()
-        else:
-            done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-            assert (program, done.exit_code) == ("rankmill", 0), command
+        ended = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert (program, ended.exit_code) == ("rankmill", 0), command
+
+
+def test_a_page_offers_what_its_result_can_do(tmp_path: Path) -> None:
+    rows = [{"query": "q", "document": str(n)} for n in range(3)]
+    nameless = finished(planned(rows, tmp_path))
+    commands = dict(result_commands(nameless.uri, nameless.read_plan()))
+    assert list(commands.values()) == [f"rankmill export {nameless.uri} --to jsonl"]
+    named = job_of(tmp_path / "named", [[1.0, 2.0]])
+    assert [command for _, command in result_commands(named.uri, named.read_plan())] == [
+        f"rankmill eval {named.uri} --qrels JUDGMENTS",
+        f"rankmill export {named.uri} --to trec",
+    ]
+
+
+def test_the_page_leaves_out_a_measure_that_is_deeper_than_the_job_kept(tmp_path: Path) -> None:
+    output = job_of(tmp_path / "cut", [[float(n) for n in range(12)]], top_k=10)
+    qrels = tmp_path / "judgments.qrels"
+    qrels.write_text("q0 0 d0-11 1\n")
+    write_page(output, qrels=str(qrels))
+    assert "R@10 0.0000 1.0000" in words(output) and "R@100: left out" in words(output)
 
 
 def test_two_runs_are_side_by_side(tmp_path: Path) -> None:
