@@ -8,11 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
-from cloudcoil.models.keda import v1alpha1 as keda
-from cloudcoil.models.prometheus_operator import v1 as operator
 from typer.main import get_command
 
 from producer.cli.app import app
@@ -72,7 +69,6 @@ VARIANTS = {
 }
 OUTSIDE = f"{PREFIXES},redis.enabled=false"
 OLDEST_AND_NEWEST = ("1.28", "1.37")
-CRDS = {"keda.sh/v1alpha1": keda, "monitoring.coreos.com/v1": operator}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -87,9 +83,15 @@ def test_every_document_is_valid(variant: str) -> None:
 @cache  # variants share most documents
 def check(text: str) -> None:
     """Compare a document with the schemas of its kind, which know all fields."""
+    # Hundreds of models, which every process that collects this file would load.
+    import kubernetes_validate
+    from cloudcoil.models.keda import v1alpha1 as keda
+    from cloudcoil.models.prometheus_operator import v1 as operator
+
     document = json.loads(text)
-    if document["apiVersion"] in CRDS:
-        model = getattr(CRDS[document["apiVersion"]], document["kind"])
+    own = {"keda.sh/v1alpha1": keda, "monitoring.coreos.com/v1": operator}
+    if document["apiVersion"] in own:
+        model = getattr(own[document["apiVersion"]], document["kind"])
         read = model.model_validate(document)
         # The models drop a field that they do not know.
         again = read.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,28 +62,26 @@ _LARGE = "x" * (4 * 2**20)
 _N_ROWS = 256
 
 
-_FIXED = pa.nulls(_N_ROWS, pa.binary(len(_LARGE)))
+# Each is made in its test: together they take a gigabyte, in every process that collects them.
+_SMALL_FILES: dict[str, Callable[[], pa.Array]] = {
+    "one value": lambda: _of_codes([0] * _N_ROWS, [_LARGE]),
+    "after small ones": lambda: _of_codes([0] * 4200 + [1] * _N_ROWS, ["x", _LARGE]),
+    "in lists": lambda: pa.ListArray.from_arrays(
+        pa.array(range(_N_ROWS + 1), pa.int32()), _of_codes([0] * _N_ROWS, [_LARGE])
+    ),
+    "fixed width": lambda: pa.nulls(_N_ROWS, pa.binary(len(_LARGE))),
+}
 
 
 def _of_codes(codes: list[int], values: list[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(values))
 
 
-@pytest.mark.parametrize(
-    "column",
-    [
-        _of_codes([0] * _N_ROWS, [_LARGE]),
-        _of_codes([0] * 4200 + [1] * _N_ROWS, ["x", _LARGE]),
-        pa.ListArray.from_arrays(
-            pa.array(range(_N_ROWS + 1), pa.int32()), _of_codes([0] * _N_ROWS, [_LARGE])
-        ),
-        _FIXED,
-    ],
-    ids=["one value", "after small ones", "in lists", "fixed width"],
-)
+@pytest.mark.parametrize("kind", _SMALL_FILES)
 def test_a_small_file_whose_rows_are_large_is_read_in_bounded_memory(
-    tmp_path: Path, column: pa.Array
+    tmp_path: Path, kind: str
 ) -> None:
+    column = _SMALL_FILES[kind]()
     path = tmp_path / "t.parquet"
     table = pa.table({"a": pa.nulls(len(column), pa.int8()), "b": column})
     pq.write_table(
@@ -111,21 +110,26 @@ def test_prefixes_that_are_left_out_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "message"),
+    ("make", "message"),
     [
-        (pa.nulls(1, pa.binary(2**26 + 1)), "'b' has values of 67108865 bytes; write it as"),
         (
-            pa.ListArray.from_arrays(pa.array([0, 2**24 + 1], pa.int32()), pa.nulls(2**24 + 1)),
+            lambda: pa.nulls(1, pa.binary(2**26 + 1)),
+            "'b' has values of 67108865 bytes; write it as",
+        ),
+        (
+            lambda: pa.ListArray.from_arrays(
+                pa.array([0, 2**24 + 1], pa.int32()), pa.nulls(2**24 + 1)
+            ),
             "'b.list.element' has 16777217 values a row, more than 16777216",
         ),
     ],
     ids=["width", "items"],
 )
 def test_one_row_that_is_larger_than_any_memory_is_refused(
-    tmp_path: Path, column: pa.Array, message: str
+    tmp_path: Path, make: Callable[[], pa.Array], message: str
 ) -> None:
     path = tmp_path / "t.parquet"
-    pq.write_table(pa.table({"a": [1], "b": column}), path, write_statistics=False)
+    pq.write_table(pa.table({"a": [1], "b": make()}), path, write_statistics=False)
     with pytest.raises(InputError, match=rf"t\.parquet: row group 0: column {message}"):
         list(parquet.read_rows(storage.stat(str(path)), None, 0, 10))
     assert [t.num_rows for t in parquet.read_rows(storage.stat(str(path)), ["a"], 0, 10)] == [1]
