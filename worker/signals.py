@@ -34,6 +34,7 @@ from rankmill.ledger import client
 from rankmill.ledger.server import check_at_start
 from rankmill.logs import get_logger
 from rankmill.settings import settings, unknown_variables
+from rankmill.tables.pandas_on_demand import load_pandas_on_demand
 from worker.fitness import fitness
 from worker.liveness.card_watch import CardWatch
 from worker.liveness.heartbeat import task_heartbeat, worker_heartbeat
@@ -160,6 +161,7 @@ def _begin_child(**_: Any) -> None:
     A child that scores imports the engine now, while the main process connects to Redis.
     """
     meters()
+    load_pandas_on_demand()
     if _scores(current_app):
         for name in _ENGINE:
             import_module(name)

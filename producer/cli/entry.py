@@ -24,10 +24,12 @@ def main() -> None:
     for each in handled:
         signal.signal(each, _leave)
     from producer.cli import app
+    from rankmill.tables.pandas_on_demand import load_pandas_on_demand
 
     try:
         for each in handled:
             signal.signal(each, _interrupt)
+        load_pandas_on_demand()
         app.main()
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
