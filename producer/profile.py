@@ -12,6 +12,7 @@
 
 The nearest file counts, in the current folder or above it. `--profile night` adds a named part, and
 `--profile FILE.toml` names another file. Flags override variables, and variables override the file.
+A relative path is relative to the file, wherever the command runs.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from producer.reuse.earlier import LATEST
+from rankmill import storage
 from rankmill.contract.base import parse_given
 from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError
+from rankmill.models.names import absolute_model
 from rankmill.settings import Settings, is_secret, settings, variable
 from rankmill.wrong_value import wrong_value
 
@@ -38,8 +42,13 @@ VARIABLE = "RANKMILL_PROFILE"
 
 _FIELDS = {"model": "model_id", "revision": "model_revision"}
 _KEYS = {field: key for key, field in _FIELDS.items()}
-# Given as a file or a folder, which may be relative to the profile.
-_PLACES = ("chat_template", "input_template", "queries", "corpus")
+# Options and settings with paths, which may be relative to the file.
+_PATHS = (
+    *("chat_template", "input_template", "reuse_from"),
+    *("broker_ca", "models", "scratch", "runtime"),
+)
+_LISTS_OF_PATHS = ("queries", "corpus", "allowed_prefixes")
+_LISTS_OF_MODELS = ("allowed_models", "model_queues")  # ids and folders
 # Lists, which may also be written as one text with commas, as the flags have them.
 _LISTS = ("keep_cols", "columns")
 # A folder that was only unpacked must not allow code to run.
@@ -156,15 +165,26 @@ def _options(path: Path, table: str, given: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(checked.get(name), str):
             del checked[name]
     parse_given(JobOptions, checked, f"{path}: [{table}]", key_of)
-    for name in _PLACES:
-        if isinstance(values.get(name), str) and "://" not in values[name]:
-            values[name] = str(path.parent / Path(values[name]).expanduser())
-    if str(values.get("model_id", "")).startswith("."):
-        values["model_id"] = str(path.parent / values["model_id"])
     for name in _LISTS:
         if isinstance(values.get(name), list):
             values[name] = ",".join(values[name])
-    return values
+    return {name: _from(path.parent, name, value) for name, value in values.items()}
+
+
+def _from(folder: Path, name: str, value: Any) -> Any:
+    """Return the value of an option or a setting, with its relative paths below `folder`."""
+    if not isinstance(value, str) or (name, value) == ("reuse_from", LATEST):
+        return value
+    if name in _PATHS:
+        return storage.from_folder(folder, value)
+    if name == "model_id":
+        return absolute_model(value, folder)
+    items = [item.strip() for item in value.split(",") if item.strip()]
+    if name in _LISTS_OF_PATHS:
+        return ",".join(storage.from_folder(folder, item) for item in items)
+    if name in _LISTS_OF_MODELS:
+        return ",".join(absolute_model(item, folder) for item in items)
+    return value
 
 
 class _OfFile(Settings):
@@ -194,6 +214,7 @@ def _variables(path: Path, table: str, given: Mapping[str, Any]) -> dict[str, st
         name: ",".join(map(str, value)) if isinstance(value, list) else _text(value)
         for name, value in values.items()
     }
+    texts = {name: _from(path.parent, name, text) for name, text in texts.items()}
     try:
         _OfFile.model_validate(texts)
     except ValidationError as error:

@@ -9,7 +9,6 @@ print(found.scoring.path, found.parity)
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
 from producer.cluster.local import devices
 from producer.estimates.engine import ask
@@ -18,7 +17,7 @@ from rankmill.contract.inspection import CheckRequest, ModelCheck
 from rankmill.contract.job import JobSpec, Precision
 from rankmill.errors import InputError
 from rankmill.models.locate import locate_model
-from rankmill.models.names import is_built_in_model, is_model_folder, is_null_model
+from rankmill.models.names import absolute_model, is_null_model
 from rankmill.settings import settings
 
 _CALIBRATE_S = 3.0
@@ -51,8 +50,7 @@ def check_model(
     locate_model(model_id, revision)
     if find_spec("torch") is None:
         raise InputError("a check needs torch: pip install 'rankmill[worker]'")
-    if not is_built_in_model(model_id) and is_model_folder(model_id):
-        model_id = str(Path(model_id).expanduser().absolute())
+    model_id = absolute_model(model_id)
     spec = JobSpec(
         input_uri=_UNUSED,
         output_uri=_UNUSED,

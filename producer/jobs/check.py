@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 
 from producer.inputs.columns import check_names
 from producer.inputs.find import find
@@ -21,7 +20,7 @@ from rankmill.contract.job import JobRecord, JobSpec, job_id_for
 from rankmill.contract.plan import InputFile, Plan
 from rankmill.errors import InputError
 from rankmill.models.locate import check_model_if_here
-from rankmill.models.names import is_built_in_model, is_model_folder
+from rankmill.models.names import absolute_model
 from rankmill.models.permission import check_model_allowed
 from rankmill.output import control_folder
 from rankmill.output.output import Job, Output
@@ -99,8 +98,7 @@ def check_options(spec: JobSpec) -> JobSpec:
         if uris is not None:
             places = (storage.absolute(located(place)) for place in storage.places(uris))
             changes[name] = ",".join(places)
-    if not is_built_in_model(spec.model_id) and is_model_folder(spec.model_id):
-        changes["model_id"] = str(Path(spec.model_id).expanduser().absolute())
+    changes["model_id"] = absolute_model(spec.model_id)
     spec = spec.model_copy(update=changes)
     if storage.exists(spec.output_uri):
         raise InputError(f"{spec.output_uri} is a file; the output is a folder")

@@ -8,8 +8,8 @@ output = "s3://bucket/scored"
 model = "BAAI/bge-reranker-v2-m3"
 top_k = 10
 
-Besides `input` and `output`, a key is a field of ScheduleSpec or a flag of `rankmill submit` with
-`_` for `-`.
+A relative path is relative to the file. Besides `input` and `output`, a key is a field of
+ScheduleSpec or a flag of `rankmill submit` with `_` for `-`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from producer.reuse.earlier import LATEST
 from producer.schedules import templates
 from producer.schedules.spec import ScheduleSpec
 from rankmill import storage
 from rankmill.contract.base import parse_given
 from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError
+from rankmill.models.names import absolute_model
 
 _OWN = set(ScheduleSpec.model_fields) - {"version", "minor", "name", "job", "output_uri"}
 _KEYS = {
@@ -69,7 +71,8 @@ def _spec(name: str, values: Any, path: str) -> ScheduleSpec:
     job = {_JOB[given]: value for given, value in values.items() if given in _JOB}
     own = {given: value for given, value in values.items() if given in _OWN}
     options = parse_given(JobOptions, job, where, key)
-    return schedule_spec(name, options, values["output"], own, where, key)
+    folder = Path(path).absolute().parent
+    return schedule_spec(name, options, values["output"], own, where, key, folder)
 
 
 def key(field: str) -> str:
@@ -84,6 +87,7 @@ def schedule_spec(
     own: dict[str, Any],
     where: str,
     named: Callable[[str], str] = key,
+    folder: Path = Path(),
 ) -> ScheduleSpec:
     """Make a schedule whose paths mean the same to every worker.
 
@@ -94,6 +98,7 @@ def schedule_spec(
         own: the schedule's other fields.
         where: names the source in error messages.
         named: maps a field to the key or the flag that a user types.
+        folder: that of relative paths.
 
     Raises:
         InputError: a field is wrong; the message names `where` and the field.
@@ -101,14 +106,17 @@ def schedule_spec(
     values = {"name": name, "job": job, "output_uri": output_uri, **own}
     spec = parse_given(ScheduleSpec, values, where, named)
     paths = {
-        field: templates.absolute(text)
+        field: templates.absolute(text, folder)
         for field in ("input_uri", "queries", "corpus")
         if (text := getattr(job, field)) is not None
     }
+    paths["model_id"] = absolute_model(job.model_id, folder)
+    if job.reuse_from not in (None, LATEST):
+        paths["reuse_from"] = storage.absolute(storage.from_folder(folder, job.reuse_from))
     return spec.model_copy(
         update={
             "job": job.model_copy(update=paths),
-            "output_uri": templates.absolute(spec.output_uri),
-            "qrels": spec.qrels and storage.absolute(spec.qrels),
+            "output_uri": templates.absolute(spec.output_uri, folder),
+            "qrels": spec.qrels and storage.absolute(storage.from_folder(folder, spec.qrels)),
         }
     )

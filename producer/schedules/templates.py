@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from rankmill import storage
 from rankmill.errors import InputError
@@ -46,18 +47,22 @@ def check(text: str, *, latest: bool = True) -> None:
                 raise InputError(f"{text}: unknown template {found[0]}; the known ones are {known}")
 
 
-def absolute(text: str) -> str:
-    """Return the paths made absolute, so that a worker finds them; templates stay."""
-    return ",".join(map(_absolute, text.split(",")))
+def absolute(text: str, folder: Path = Path()) -> str:
+    """Return the paths made absolute, so that a worker finds them; templates stay.
+
+    A relative path is below `folder`.
+    """
+    return ",".join(_absolute(path, folder) for path in text.split(","))
 
 
-def _absolute(path: str) -> str:
+def _absolute(path: str, folder: Path) -> str:
     found = _LATEST.match(path)
     if path.lower().startswith("iceberg://"):
         return path  # its catalog resolves it at each run
     if found is None:
-        return storage.absolute(path)
-    return "{latest:" + storage.absolute(found[1]) + "}" + path[found.end() :]
+        return storage.absolute(storage.from_folder(folder, path))
+    glob = storage.absolute(storage.from_folder(folder, found[1]))
+    return "{latest:" + glob + "}" + path[found.end() :]
 
 
 def depends_on_time(text: str) -> bool:

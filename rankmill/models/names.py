@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rankmill.errors import ModelUnavailable
@@ -38,9 +39,16 @@ def is_built_in_model(model_id: str) -> bool:
     return model_id == DEMO or is_null_model(model_id)
 
 
-def is_model_folder(model_id: str) -> bool:
-    """Return whether the name is a path; otherwise it is a hub id, `owner/name`."""
+def is_model_folder(model_id: str, folder: Path = Path()) -> bool:
+    """Return whether the name is a path, for `folder`; otherwise it is a hub id, `owner/name`."""
     try:
-        return model_id.startswith(("/", ".", "~")) or Path(model_id).exists()
+        return model_id.startswith(("/", ".", "~")) or (folder / model_id).exists()
     except OSError:  # too long for a path
         return False
+
+
+def absolute_model(model_id: str, folder: Path = Path()) -> str:
+    """Return the name of a model for any working folder; a relative path is below `folder`."""
+    if is_built_in_model(model_id) or not is_model_folder(model_id, folder):
+        return model_id
+    return os.path.normpath(Path.cwd() / folder / os.path.expanduser(model_id))

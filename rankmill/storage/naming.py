@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from rankmill.storage.protocol import TEMPORARY_SUFFIX
 from rankmill.storage.stores import scheme_of, store_of
@@ -11,6 +12,11 @@ from rankmill.storage.stores import scheme_of, store_of
 def absolute(uri: str) -> str:
     """Return the place's name for a process in any working folder."""
     return store_of(uri).absolute(uri)
+
+
+def from_folder(folder: Path, uri: str) -> str:
+    """Return the place that a file in `folder` names: a relative path is below the folder."""
+    return uri if "://" in uri else str(folder / os.path.expanduser(uri))
 
 
 def resolved(uri: str) -> str:

@@ -20,7 +20,6 @@ TEXT = """
 model = "null"
 top-k = 2
 keep_cols = ["doc_id", "query"]
-queries = "q.jsonl"
 
 [settings]
 broker_url = "{broker}"
@@ -65,7 +64,6 @@ def test_flags_override_variables_and_variables_the_file(
     )
     spec = spec_of(folder / "out")
     assert (spec.model_id, spec.top_k, spec.keep_cols) == ("null", 2, ("doc_id",))
-    assert spec.queries == str(folder.parents[1] / "q.jsonl")
     done = rankmill(*("submit", "--profile", "night", "in.parquet", "o2"))
     assert done.returncode == 0 and spec_of(folder / "o2").top_k == 5, done.stderr
 
