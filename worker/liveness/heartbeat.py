@@ -77,6 +77,7 @@ class WorkerHeartbeat:
         self.record = replace(self.record, name=name)
         try:
             folder = own_folder(settings)
+            _remove_own(folder, self.record.process.pid)  # a container's ids are the same again
             _sweep(folder)
             file = RecordFile(worker_path(folder, name))
             file.write(self.record)
@@ -92,13 +93,9 @@ class WorkerHeartbeat:
         """Remove the files of the worker and its children."""
         self._stop.set()
         if self._folder is not None:
-            pid = self.record.process.pid
             if self.record.device_lost is None:
                 _remove(worker_path(self._folder, self.record.name))
-            _remove(device_path(self._folder, pid))
-            _remove(counters_path(self._folder, pid))
-            for path in task_paths(self._folder, pid):
-                _remove(path)
+            _remove_own(self._folder, self.record.process.pid)
 
     def loop_turned(self) -> None:
         """Note that Celery's loop, which takes messages, has come round."""
@@ -160,12 +157,20 @@ def _short(reason: str) -> str:
 def _sweep(folder: Path) -> None:
     """Remove the files of dead processes, but not a main process's: the health check reports it."""
     for path in folder.glob("*.task"):
-        task = read_task(path)
-        if task is not None and not task.process.is_alive:
+        task, child = read_task(path), path.stem.rpartition(".")[2]
+        # A child that ended before its first task has written nothing.
+        process = task.process if task else Process(int(child)) if child.isdecimal() else None
+        if process is not None and not process.is_alive:
             _remove(path)
     for path in (*folder.glob("*.metrics"), *folder.glob("*.device")):
         if path.stem.isdecimal() and not Process(int(path.stem)).is_alive:
             _remove(path)
+
+
+def _remove_own(folder: Path, pid: int) -> None:
+    """Remove the files that a worker's children share or have left."""
+    for path in (device_path(folder, pid), counters_path(folder, pid), *task_paths(folder, pid)):
+        _remove(path)
 
 
 def _remove(path: Path) -> None:

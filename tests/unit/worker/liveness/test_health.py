@@ -17,11 +17,13 @@ from rankmill.process import Process
 from rankmill.settings import Settings
 from tests.support.inputs import wait_for
 from worker.health import complaints
+from worker.liveness.device_record import DeviceRecord
 from worker.liveness.files import (
     RecordFile,
     TaskRecord,
     WorkerRecord,
     counters_path,
+    device_path,
     folder,
     own_folder,
     task_path,
@@ -128,9 +130,11 @@ def test_a_worker_that_is_being_stopped_may_take_its_time(place: Path) -> None:
 def test_files_go_with_their_worker_and_those_of_killed_ones_are_swept(tmp_path: Path) -> None:
     configured = Settings(runtime=str(tmp_path))
     place = own_folder(configured)
-    leave_task(place, "shard 3 of job abc", age_s=612, process=replace(ME, born="7"))
     ended = subprocess.Popen(["true"])
     ended.wait()
+    dead = TaskRecord(replace(ME, born="7"), "shard 3 of job abc", time.monotonic())
+    RecordFile(task_path(place, ended.pid, 2)).write(dead)
+    RecordFile(task_path(place, ended.pid, ended.pid))  # it ended before its first task
     counters_path(place, ended.pid).mkdir()
     heartbeat = WorkerHeartbeat()
     heartbeat.start("cpu@here", configured)
@@ -138,6 +142,19 @@ def test_files_go_with_their_worker_and_those_of_killed_ones_are_swept(tmp_path:
     assert [path.name for path in place.iterdir()] == ["cpu@here.worker"]
     heartbeat.stop()
     assert list(place.iterdir()) == []
+
+
+def test_a_worker_takes_nothing_over_from_one_with_its_process_id(tmp_path: Path) -> None:
+    """After a kill, a container's process has the id of the one before, and may have its files."""
+    configured = Settings(runtime=str(tmp_path))
+    place = own_folder(configured)
+    DeviceRecord(device_path(place, ME.pid)).failed("abc/1", "lost", at_its_proof=False)
+    counters_path(place, ME.pid).mkdir()
+    leave_task(place, "", age_s=1)
+    heartbeat = WorkerHeartbeat()
+    heartbeat.start("cpu@here", configured)
+    assert [path.name for path in place.iterdir()] == ["cpu@here.worker"]
+    heartbeat.stop()
 
 
 CHILD = """
