@@ -7,6 +7,7 @@ and 35 MB of memory in every process.
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 _COMPILER = "torch._dynamo"
+_USED = "_trace_wrapped_higher_order_op"
 
 
 @contextmanager
@@ -39,8 +41,11 @@ def lean_loading() -> Iterator[None]:
 def _defer_compiler() -> None:
     deferred = sys.modules[_COMPILER] = torch.__dict__["_dynamo"] = _Deferred(_COMPILER)
     # transformers' masks use this small module of it, which can be imported alone.
-    deferred.__path__ = [str(Path(torch.__file__).parent / "_dynamo")]
-    importlib.import_module(f"{_COMPILER}._trace_wrapped_higher_order_op")
+    folder = Path(torch.__file__).parent / "_dynamo"
+    deferred.__path__ = [str(folder)]
+    # It registers an operator, for which torch looks for the module of this file among all.
+    inspect.modulesbyfile[str(folder / f"{_USED}.py")] = f"{_COMPILER}.{_USED}"
+    importlib.import_module(f"{_COMPILER}.{_USED}")
     del deferred.__path__
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from rankmill.models.input_length import is_seq2seq, usable_positions
 from rankmill.models.recipe import Recipe
+from worker.engine.folder.added_tokens import added_tokens
 from worker.engine.folder.refusal import UnusableFolder, reading, silent
 from worker.engine.folder.st_settings import StSettings, read_st_settings
 from worker.engine.lean_loading import lean_loading
@@ -89,8 +90,10 @@ class ModelFolder:
         from transformers import AutoTokenizer
 
         with lean_loading(), reading(self.path, "the tokenizer"):
+            added = added_tokens(self.path, self.json("tokenizer_config.json"))
+            known = {} if added is None else {"added_tokens_decoder": added}
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                self.path, **self.loading
+                self.path, **self.loading, **known
             )
             if self.settings.lower_case:
                 from tokenizers.normalizers import Lowercase, Sequence
