@@ -63,7 +63,7 @@ class NullScorer:
                 truncated=np.zeros(n_pairs, dtype=bool),
             )
 
-    def agreement(self, window: PairWindow) -> Agreement:
+    def agreement(self, window: PairWindow, logits: np.ndarray | None = None) -> Agreement:
         """Return perfect agreement with fp32."""
         return Agreement(len(window.queries), 0, 1.0, 1.0, 0.0)
 

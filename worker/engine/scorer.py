@@ -301,22 +301,30 @@ class Scorer:
                 yield scores
             raise failure
 
-    def agreement(self, window: PairWindow) -> Agreement:
+    def agreement(self, window: PairWindow, logits: np.ndarray | None = None) -> Agreement:
         """Compare this precision's ranking of the window's pairs with that of fp32.
 
         On a CPU, one layer at a time is cast to fp32; else the model is loaded in fp32.
 
+        Args:
+            window: the pairs.
+            logits: float32 (pairs,), their logits in this precision; None to score them.
+
         Raises:
             DeviceFullError: the device has no room for a second model in fp32.
         """
-        return self.compare(window.queries, self._encoder.encode(window))
+        return self.compare(window.queries, self._encoder.encode(window), logits)
 
-    def compare(self, queries: Sequence[str], encoded: EncodedWindow) -> Agreement:
+    def compare(
+        self, queries: Sequence[str], encoded: EncodedWindow, logits: np.ndarray | None = None
+    ) -> Agreement:
         """Return the `agreement` of an encoded window; `queries` has the query of each row."""
         pairs = np.arange(len(encoded.lengths))
-        launched = self._start(encoded)
-        self._runner.launch(launched)
-        reduced = self._collect(launched).logits
+        reduced = logits
+        if reduced is None:
+            launched = self._start(encoded)
+            self._runner.launch(launched)
+            reduced = self._collect(launched).logits
         exact = self._in_fp32(encoded, pairs, None)[encoded.pair_of_row] / self._divide_by
         release(self.info.device)
         return measure_agreement(queries, reduced, exact)

@@ -134,12 +134,13 @@ class _Run:
         first = next(owned_rows(job, self._shard, columns.texts, n_pairs), None)
         if first is None:
             return None, None
-        rejected = self._scored.rejected
+        scored = self._scored
         unknown = np.zeros(first.table.num_rows, known_type(has_passages=job.spec.has_passages))
-        unfit = [at for at in range(len(first.groups)) if first.first_row + at in rejected]
+        unfit = [at for at in range(len(first.groups)) if first.first_row + at in scored.rejected]
         pairs = Window.of(first, unfit, unknown).pairs(columns)
+        logits = np.concatenate(scored.logits)[np.concatenate(scored.rows) < first.stop_row]
         try:
-            measured = work.model.scorer.agreement(pairs)
+            measured = work.model.scorer.agreement(pairs, logits)
         except DeviceFullError as error:
             return None, f"not measured: {error}"
         return Agreement(precision=precision, **asdict(measured)), None

@@ -86,8 +86,10 @@ class PassageScorer:
         except PairTooLargeError as error:
             raise PairTooLargeError(waiting[0].row(error.row), error.n_tokens) from error
 
-    def agreement(self, window: PairWindow) -> Agreement:
+    def agreement(self, window: PairWindow, logits: np.ndarray | None = None) -> Agreement:
         """Compare this precision's ranking of the window's first passages with that of fp32.
+
+        The passages are scored again: `logits` has those of documents.
 
         Raises:
             DeviceFullError: as `Scorer.agreement`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +269,19 @@ def test_a_reduced_precision_is_compared_with_fp32(tmp_path: Path, model_folder:
     assert (first.agreement.n_pairs, first.agreement.precision) == (20, "bf16")
     assert 0 < first.agreement.max_difference < 0.5
     assert first.agreement.kendall_tau > 0.5
+
+
+def test_the_comparison_with_fp32_takes_the_scores_of_the_part(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    rows = pairs(10, 6)
+    rows[4]["document"] = None  # is rejected, and not compared
+    job = planned(rows, tmp_path, model_folder, precision="bf16")
+    model = models.load(job.spec)
+    (report,) = run_all(job, 7, model=model)
+    good = [row for row in rows[:20] if row["document"] is not None]
+    window = PairWindow([row["query"] for row in good], [row["document"] for row in good])
+    assert isinstance(model.scorer, Scorer) and report.agreement is not None
+    expected = asdict(model.scorer.agreement(window))  # scores in bf16 again
+    assert report.agreement.model_dump(include=set(expected)) == expected
+    assert expected["n_pairs"] == 19
