@@ -185,8 +185,9 @@ def _has_places_below(tokenizer: Any, n_rows: int) -> bool:
     if not tokenizer.is_fast or not isinstance(tokenizer.backend_tokenizer.model, Unigram):
         return False
     backend = tokenizer.backend_tokenizer
-    n_places = backend.get_vocab_size(with_added_tokens=False)
-    return max(n_places - 1, *backend.get_added_tokens_decoder(), 0) < n_rows
+    n_places: int = backend.get_vocab_size(with_added_tokens=False)
+    added: dict[int, Any] = backend.get_added_tokens_decoder()
+    return max(n_places - 1, *added, 0) < n_rows
 
 
 def _check_padding(source: ModelFolder, model: Any) -> None:
