@@ -26,6 +26,7 @@ from producer.calls.in_process import is_used, scoring
 from producer.calls.keywords import JobKeywords, in_python, options_of
 from producer.calls.launch import on_device
 from producer.jobs.check import check
+from producer.jobs.plan import MAX_SHARD_PAIRS
 from producer.jobs.prepare_job import plan_of
 from rankmill.contract.job import JobSpec
 from rankmill.contract.plan import Plan
@@ -131,6 +132,9 @@ def _write(table: pa.Table, path: str) -> None:
 
 
 def _planned(spec: JobSpec, folder: Path, show: Show) -> Job:
+    if spec.shard_pairs is None:
+        # No other worker waits for a share, and between two shards the device has less to do.
+        spec = spec.model_copy(update={"shard_pairs": MAX_SHARD_PAIRS})
     checked = check(spec)
     spec = checked.record.spec
     show("loading the model", 0, 0)

@@ -12,7 +12,7 @@ from rankmill.errors import InputError
 from rankmill.tables.schema import with_id_types
 
 _N_SHARDS = 32
-_MIN_SHARD_PAIRS, _MAX_SHARD_PAIRS = 1024, 32768
+_MIN_SHARD_PAIRS, MAX_SHARD_PAIRS = 1024, 32768
 _MAX_SHARD_BYTES = 128 * 2**20
 
 # What a row costs besides its columns, in bytes: its special tokens and its results.
@@ -66,7 +66,7 @@ def shard_bounds(
     if shard_pairs is not None:
         n_shards = max(1, -(-n_rows // shard_pairs))
     else:
-        size = min(max(-(-n_rows // _N_SHARDS), _MIN_SHARD_PAIRS), _MAX_SHARD_PAIRS)
+        size = min(max(-(-n_rows // _N_SHARDS), _MIN_SHARD_PAIRS), MAX_SHARD_PAIRS)
         by_bytes = min(-(-n_bytes // _MAX_SHARD_BYTES), n_rows)
         n_shards = max(1, -(-n_rows // size), by_bytes)
     if n_shards > MAX_SHARDS:

@@ -22,11 +22,13 @@ import pytest
 import torch
 
 from producer import free_model, rerank
+from rankmill.contract.results import Manifest
 from rankmill.errors import InputError, JobFailed, RankmillError
+from rankmill.output.output import Job
 from rankmill.settings import CHECKOUT, settings
 from tests.support.command import environment
 from tests.support.inputs import pairs, write
-from worker import models
+from worker import in_process, models
 
 ROWS = pairs(6, 9)
 MONTHS = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
@@ -286,6 +288,23 @@ def test_the_progress_is_shown_with_and_without_tqdm(
     assert capsys.readouterr().err.splitlines() == [
         *("loading the model", "scoring: 54 of 54 pairs"),
     ]
+
+
+def test_one_process_cuts_a_table_into_no_more_shards_than_their_size_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = list(range(3000))
+    table = pa.table({"query": [f"q{each // 10}" for each in ids], "document": map(str, ids)})
+    score, planned = in_process.score, []
+
+    def scored(job: Job, progress: Callable[[str, int], None]) -> Manifest:
+        planned.append(job.plan.n_shards)
+        return score(job, progress)
+
+    monkeypatch.setattr(in_process, "score", scored)
+    assert rerank(table, model="null", progress=False).num_rows == len(ids)
+    assert rerank(table, model="null", progress=False, shard_pairs=1000).num_rows == len(ids)
+    assert planned == [1, 3]
 
 
 def test_a_module_that_hides_the_workers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
