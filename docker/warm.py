@@ -14,10 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from producer.cli.app import whole_app
 from rankmill.settings import CHECKOUT
 
 COMMON = (
-    "producer.cli.app",
     "producer.jobs.submit",
     "producer.cluster.supervise",
     "tasks.jobs",
@@ -48,6 +48,7 @@ def main() -> None:
     role = sys.argv[1]
     for name in (*COMMON, *(CONTROL if role == "control" else ())):
         importlib.import_module(name)
+    whole_app()
     if role == "control":
         measure_and_draw()
     else:

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from producer.cli.app import app
+from producer.cli.app import whole_app
 from producer.cli.options import flag, meaning_unset
 from rankmill import metrics
 from rankmill.contract.job import JobSpec
@@ -196,7 +196,7 @@ def commands() -> Iterator[tuple[str, Any]]:
             yield prefix + name, child
             yield from below(f"{prefix}{name} ", child)
 
-    return below("", get_command(app))
+    return below("", get_command(whole_app()))
 
 
 def _children(command: Any) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from producer.reuse.earlier import LATEST
 from rankmill import storage
 from rankmill.contract.base import parse_given
 from rankmill.contract.job import JobOptions
@@ -173,6 +172,9 @@ def _options(path: Path, table: str, given: Mapping[str, Any]) -> dict[str, Any]
 
 def _from(folder: Path, name: str, value: Any) -> Any:
     """Return the value of an option or a setting, with its relative paths below `folder`."""
+    # It imports what reads inputs, which most commands do not need.
+    from producer.reuse.earlier import LATEST
+
     if not isinstance(value, str) or (name, value) == ("reuse_from", LATEST):
         return value
     if name in _PATHS:

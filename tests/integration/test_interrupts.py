@@ -41,7 +41,7 @@ def interrupted(folder: Path, at: str, how: int, *command: str) -> subprocess.Co
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
-    "at", ["producer.cli.app", "typer", "pyarrow", "pydantic", "producer.cli.doctor"]
+    "at", ["producer.cli.app", "typer", "pyarrow", "pydantic", "producer.cli.following"]
 )
 def test_a_signal_while_it_imports(tmp_path: Path, at: str, how: signal.Signals) -> None:
     done = interrupted(tmp_path, at, how, "jobs")

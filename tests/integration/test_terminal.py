@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from producer.cli.app import app
+from producer.cli.app import whole_app
 from rankmill.errors import InputError
 from rankmill.output import run_notes
 from tests.support.command import rankmill
@@ -43,7 +43,7 @@ def test_a_shell_completes_commands(shell: str) -> None:
     else:
         typed = {"COMP_WORDS": "rankmill re", "COMP_CWORD": "1"}
     environment = {"_RANKMILL_COMPLETE": f"complete_{shell}", **typed}
-    done = CliRunner().invoke(app, [], prog_name="rankmill", env=environment)
+    done = CliRunner().invoke(whole_app(), [], prog_name="rankmill", env=environment)
     assert {"resume", "retry-rejects", "report"} <= set(re.findall(r"[a-z-]+", done.output))
     assert "submit" not in done.output
 
@@ -65,11 +65,11 @@ def test_a_wrong_time_of_a_schedule_is_reported_before_redis_is_asked(
     monkeypatch.setenv("RANKMILL_BROKER_URL", "redis://localhost:1")
     job = ["schedule", "add", "nightly", "in.parquet", "out"]
     for wrong in (["--cron", "0 2 * *"], ["--cron", "0 2 * * *", "--tz", "Europe/Berln"]):
-        done = CliRunner().invoke(app, [*job, *wrong])
+        done = CliRunner().invoke(whole_app(), [*job, *wrong])
         assert isinstance(done.exception, InputError) and wrong[-1] in str(done.exception)
 
 
 def test_a_choice_that_does_not_exist_is_named_with_its_flag() -> None:
-    done = CliRunner().invoke(app, ["run", "in", "out", "--long-docs", "bogus"])
+    done = CliRunner().invoke(whole_app(), ["run", "in", "out", "--long-docs", "bogus"])
     assert done.exit_code == 2
     assert "'--long-docs': 'bogus' is not one of 'truncate'" in done.output

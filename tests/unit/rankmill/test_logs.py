@@ -151,7 +151,8 @@ def test_a_pipe_gets_json_and_a_terminal_gets_text() -> None:
 
 def test_an_import_sets_up_nothing() -> None:
     code = (
-        "import logging, tasks.celery, tasks.jobs, producer.cli.app, producer.jobs.submit\n"
+        "import logging, tasks.celery, tasks.jobs, producer.jobs.submit\n"
+        "from producer.cli.app import whole_app; whole_app()\n"
         "assert not logging.root.handlers and logging.root.level == logging.WARNING"
     )
     done = subprocess.run(

