@@ -1,12 +1,14 @@
-"""Turn a validation error of pydantic into one line: the name, the value, what is allowed."""
+"""Name a wrong value in one line: the name, the value, what is allowed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 from pydantic import ValidationError
 
+from rankmill.errors import InputError
 from rankmill.shown import clipped
 
 _SHOWN_CHARS = 80
@@ -50,3 +52,13 @@ def wrong_value(
     if "://" in shown or (field.endswith("_uri") and isinstance(value, str)):
         shown = ""  # it may hold a password
     return " ".join(filter(None, (name, clipped(shown, _SHOWN_CHARS), reason)))
+
+
+def check_positive(name: str, value: float | None) -> None:
+    """Check that a number is positive and finite, or not given.
+
+    Raises:
+        InputError: it is neither; `name` is what the user typed.
+    """
+    if value is not None and not 0 < value < math.inf:
+        raise InputError(f"{name} {value:g}: give a positive number")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from operator import index
 from typing import Any, Unpack
 
 from producer.calls.frames import frame_of
@@ -101,8 +102,6 @@ def evaluate(
             return evaluation.evaluate(output_of(job), judgments(qrels), recall_at)
         if before is None:
             raise InputError("evaluate() of a table needs before: the table that was reranked")
-        if min(recall_at, default=1) < 1:
-            raise InputError(f"recall_at {min(recall_at)}: a cutoff is at least 1")
         tables = frame_of(before).table, frame_of(job).table
         ids = query_id_col, doc_id_col
         return evaluate_tables(*tables, judgments(qrels), recall_at, ids)
@@ -157,5 +156,17 @@ def output_of(job: Result) -> Output:
 
 
 def judgments(qrels: Qrels | Place) -> Qrels:
-    """Return judgments as they are, or those of a file."""
-    return qrels if isinstance(qrels, dict) else read_qrels(os.fspath(qrels))
+    """Return judgments with plain grades, or those of a file.
+
+    Raises:
+        InputError: a grade is not a whole number.
+    """
+    if not isinstance(qrels, dict):
+        return read_qrels(os.fspath(qrels))
+    try:
+        return {
+            query: {doc: index(grade) for doc, grade in grades.items()}
+            for query, grades in qrels.items()
+        }
+    except TypeError as error:
+        raise InputError(f"a grade of the judgments is not a whole number: {error}") from None

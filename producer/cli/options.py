@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from rankmill.contract.job import JobOptions
 from rankmill.devices.choice import check_device
 from rankmill.errors import InputError
 from rankmill.settings import settings
+from rankmill.wrong_value import check_positive
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 JobArgument = Annotated[
@@ -31,8 +31,7 @@ def positive(
     Raises:
         InputError: it is 0, negative, infinite or not a number.
     """
-    if value is not None and not 0 < value < math.inf:
-        raise InputError(f"{parameter.opts[0]} {value:g}: give a positive number")
+    check_positive(parameter.opts[0], value)
     return value
 
 

@@ -34,6 +34,7 @@ from rankmill.models.names import is_null_model, null_rate
 from rankmill.models.scoring_settings import check_lengths
 from rankmill.settings import settings
 from rankmill.tables.schema import with_id_types
+from rankmill.wrong_value import check_positive
 
 SAMPLE_PAIRS = 4096
 _CALIBRATE_S = 8.0
@@ -106,6 +107,9 @@ def estimate(
     Raises:
         InputError: bad input or options, or a model that cannot be loaded.
     """
+    check_positive("--pairs-per-s", pairs_per_s)
+    check_positive("--price-per-hour", price_per_hour)
+    check_positive("--devices", n_devices)
     model_folder = _model_folder(options)
     given = pairs_per_s
     if given is None and is_null_model(options.model_id):

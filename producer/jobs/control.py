@@ -112,10 +112,13 @@ def resume(
         local: run on this machine or on the cluster of the settings; None: where it ran before.
 
     Raises:
+        InputError: `max_reject_rate` is not a share.
         JobFailed: it is finished with more rejects than that, or failed on this machine.
         OutputTaken: a `rankmill run` works on it.
         BrokerUnavailable: Redis does not answer, or refuses writes; nothing was changed.
     """
+    if max_reject_rate is not None and not 0 <= max_reject_rate <= 1:
+        raise InputError(f"--max-reject-rate {max_reject_rate:g}: give a share from 0 to 1")
     if handle.output.is_success() and not handle.output.lost_parts():
         if max_reject_rate is not None:
             check_reject_rate(handle.output, max_reject_rate)

@@ -85,8 +85,6 @@ def evaluate(output: Output, qrels: Qrels, recall_at: Sequence[int] = (100,)) ->
             judged queries, or ir-measures is not installed.
         JobUnknown: no job was submitted there.
     """
-    if min(recall_at, default=1) < 1:
-        raise InputError(f"recall at {min(recall_at)}: a cutoff is at least 1")
     wanted = measures([CUTOFF], [CUTOFF], dict.fromkeys(recall_at))
     job = job_with_ids(output)
     judged = with_relevant(qrels)

@@ -13,6 +13,7 @@ from rankmill.errors import InputError
 from rankmill.output.output import Output
 from rankmill.report import write_report
 from rankmill.report.extras import Compared, Extras, Judged
+from rankmill.wrong_value import check_positive
 
 
 def write_page(
@@ -31,9 +32,11 @@ def write_page(
         price_per_hour: of a device, for the cost.
 
     Raises:
-        InputError: a job is not finished or not comparable, or the judgments cannot be used.
+        InputError: a job is not finished or not comparable, or the judgments or the price
+            cannot be used.
         JobUnknown: no job was submitted there.
     """
+    check_positive("--price-per-hour", price_per_hour)
     extras = Extras(
         judged=None if qrels is None else _judged(output, qrels),
         compared=None if compare is None else _compared(compare, output),

@@ -5,7 +5,7 @@ Recall at 100 of the best 10 rows would only look worse than that of the first s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -17,16 +17,20 @@ if TYPE_CHECKING:
     from ir_measures import Measure
 
 CUTOFF = 10  # of nDCG and MRR
+_MAX_CUTOFF = 2**31 - 1
 
 
 def measures(
-    ndcg_at: Iterable[int], rr_at: Iterable[int] = (), recall_at: Iterable[int] = ()
+    ndcg_at: Collection[int], rr_at: Collection[int] = (), recall_at: Collection[int] = ()
 ) -> list[Measure]:
     """Return nDCG, reciprocal rank and recall at these cutoffs.
 
     Raises:
-        InputError: ir-measures is not installed.
+        InputError: a cutoff is none, or ir-measures is not installed.
     """
+    for cutoff in (*ndcg_at, *rr_at, *recall_at):
+        if not 1 <= cutoff <= _MAX_CUTOFF:
+            raise InputError(f"measure at {cutoff}: a cutoff is at least 1, at most {_MAX_CUTOFF}")
     try:
         from ir_measures import RR, R, nDCG  # an extra, and nothing else needs it
     except ImportError as error:

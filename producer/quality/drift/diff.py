@@ -54,8 +54,10 @@ def diff(
     """
     check_answerable(gates, has_qrels=qrels is not None)
     depths = sorted({*ks, *places(gates)})
-    if min(depths, default=1) < 1:
-        raise InputError(f"churn at {depths[0]}: a place is at least 1")
+    if min(depths, default=0) < 1:
+        raise InputError(f"churn at {depths[0] if depths else 'no place'}: a place is at least 1")
+    if n_queries < 0:
+        raise InputError(f"most changed queries to show: {n_queries}; give 0 or more")
     sides = open_ranked(old), open_ranked(new)
     ndcg = () if qrels is None else compare_ndcg(old, new, qrels, depths)
     drift = _compare(*sides, depths, n_queries).model_copy(update={"ndcg": ndcg})
