@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def test_workers_that_load_for_long(
     wrong: set[str] = set()
     while not job.output.reported_shards():
         wrong |= set(complaints(folder(settings()), STALL_S))
+        time.sleep(0.05)
     assert not [each for each in wrong if "no progress" in each], wrong
     table.append(empty_stage.wait_and_check(job, f"loads for {LOAD_S} s", hit, reference))
     assert max(empty_stage.runs(job.job_id).values()) == 1

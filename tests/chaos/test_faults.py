@@ -180,7 +180,7 @@ def test_a_disk_that_fills(
 ) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], check=True)
     try:
         job = three_workers.submit(small / "out")
         hit = three_workers.about_to_break(job)
