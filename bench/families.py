@@ -20,10 +20,10 @@ from unittest import mock
 
 import numpy as np
 import torch
-import transformers
 
 from bench.engine.comparison import spread
 from bench.engine.peers import TorchPeer
+from bench.engine.report import silence_transformers
 from bench.engine.shapes import Shape, make_checkpoint
 from bench.engine.sides import Pairs, Side, cheapest, engine_side, run_in_turns, timed
 from bench.workload import MIXES, build_pairs, read_corpus
@@ -83,8 +83,7 @@ def main() -> None:
     """Print a row for each family, mix and precision."""
     options = _parse()
     torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    silence_transformers()
     corpus = read_corpus()
     print(f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}", sep="\n")
     for name in options.family:

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 
 from bench.decoders import make_decoder
 from bench.engine.peers import TorchPeer
+from bench.engine.report import silence_transformers
 from bench.engine.sides import Pairs, Side, cheapest, engine_side, run_in_turns, timed
 from bench.workload import Corpus, read_corpus
 from worker.engine.batches.pairs import EncodedWindow
@@ -61,8 +61,7 @@ def main() -> None:
     options = _parse()
     n_layers = _LAYERS if options.all_layers else options.layers
     torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    silence_transformers()
     corpus = read_corpus()
     print(f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}", sep="\n")
     with TemporaryDirectory() as work:

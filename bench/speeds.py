@@ -21,13 +21,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import transformers
 from tokenizers import AddedToken
 
 from bench import families
 from bench.decoders import make_decoder
 from bench.engine import shapes
-from bench.engine.report import machine
+from bench.engine.report import machine, silence_transformers
 from bench.engine.shapes import Shape, make_checkpoint
 from bench.engine.sides import Pairs, engine_side, timed
 from bench.workload import Corpus, build_pairs, read_corpus
@@ -129,8 +128,7 @@ def main() -> None:
     """Print a row for each shape, and write them all."""
     options = _parse()
     torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    silence_transformers()
     corpus = read_corpus()
     pairs = build_pairs(corpus, "plain", _N_PAIRS)
     rows = []

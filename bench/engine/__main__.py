@@ -19,12 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import transformers
-
 from bench.engine.comparison import Comparison, Workload, compare
 from bench.engine.exports import Exports
 from bench.engine.peers import TorchPeer, peers_of
-from bench.engine.report import as_json, sides_table, table
+from bench.engine.report import as_json, sides_table, silence_transformers, table
 from bench.engine.shapes import SHAPES, Shape, make_checkpoint, shape_of
 from bench.engine.start import seconds_to_first_row
 from bench.workload import MIXES, Corpus, Mix, build_pairs, read_corpus
@@ -70,8 +68,7 @@ def main() -> None:
     """Compare on the models, mixes and precisions of the command line."""
     options = _parse()
     use_cores()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    silence_transformers()
     corpus = read_corpus()
     rows: list[Comparison] = []
     starts = {_DEMO: seconds_to_first_row(_DEMO)}

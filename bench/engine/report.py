@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from bench.engine.comparison import Comparison
 from rankmill.devices.cores import n_usable_cores
@@ -40,6 +41,12 @@ _HEAD = (
     "of the peak",
     "largest logit difference",
 )
+
+
+def silence_transformers() -> None:
+    """Keep warnings and progress bars of transformers out of a table."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def table(rows: list[Comparison]) -> str:

@@ -82,17 +82,15 @@ def _call(options: argparse.Namespace) -> None:
 
 def _measure(options: argparse.Namespace, rows: Rows, budget: Budget) -> None:
     import torch
-    import transformers
 
-    from bench.engine.report import machine
+    from bench.engine.report import machine, silence_transformers
     from bench.gpu import checkpoints, kernels, memory, processes, speed
     from bench.workload import build_pairs, read_corpus
     from rankmill.devices.cores import n_usable_cores
     from rankmill.devices.nvml import read_cards
 
     torch.set_num_threads(n_usable_cores())
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    silence_transformers()
     corpus, device = read_corpus(), options.device
     is_random = checkpoints.has_random_weights(options.model)
     rows.write(

@@ -1,9 +1,6 @@
 """Submit a job: check it, write it under the output, put it to work.
 
-from producer import submit
-
-job = submit("candidates.parquet", "scored/", model_id="BAAI/bge-reranker-v2-m3", top_k=10)
-job.wait()
+`producer.submit` of `producer/calls/launch.py` is the call for users.
 """
 
 from __future__ import annotations
@@ -37,40 +34,36 @@ _ACCEPTANCE: dict[str, str | None] = {
 def submit(
     input_uri: str | Path, output_uri: str | Path, *, overwrite: bool = False, **options: Any
 ) -> JobHandle:
-    """Submit a job to the cluster of RANKMILL_BROKER_URL.
-
-    The same job again does nothing where it is done, and continues where it is not.
-
-    Args:
-        input_uri: the input, on disk or on S3.
-        output_uri: the output folder, on disk or on S3.
-        overwrite: remove another job's result from the output first.
-        options: JobSpec fields.
-
-    Raises:
-        InputError: the input or an option is bad; nothing was written.
-        OutputTaken: the output holds another job's result, or other files.
-        StorageRefused: the output cannot be written to, or its storage lets two writers both win;
-            nothing was changed.
-        BrokerUnavailable: Redis does not answer, or refuses writes; nothing was changed.
-    """
+    """Submit a job as `submit_spec` does, from the fields of a JobSpec."""
     values = {"input_uri": str(input_uri), "output_uri": str(output_uri), **options}
     return submit_spec(parse_given(JobSpec, values, "submit"), overwrite=overwrite)
 
 
 def submit_spec(spec: JobSpec, *, overwrite: bool = False) -> JobHandle:
-    """Submit a job as `submit` does, from a whole spec."""
+    """Check a job and submit it as `submit_checked` does.
+
+    Raises:
+        InputError: the input or an option is bad; nothing was written.
+    """
     return submit_checked(check(spec), overwrite=overwrite)
 
 
 def submit_checked(job: Checked, *, overwrite: bool = False, hold: Hold | None = None) -> JobHandle:
-    """Submit a job as `submit` does, after its check.
+    """Submit a checked job to the cluster of RANKMILL_BROKER_URL.
+
+    The same job again does nothing where it is done, and continues where it is not.
 
     Args:
         job: the checked job.
         overwrite: remove another job's result from the output first.
         hold: that of a run on this machine with its private cluster. It keeps others from the
             output.
+
+    Raises:
+        OutputTaken: the output holds another job's result, or other files.
+        StorageRefused: the output cannot be written to, or its storage lets two writers both win;
+            nothing was changed.
+        BrokerUnavailable: Redis does not answer, or refuses writes; nothing was changed.
     """
     ledger = Ledger.connect(settings())
     dispatcher = Dispatcher(ledger, settings())

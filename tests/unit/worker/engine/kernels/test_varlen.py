@@ -5,7 +5,6 @@ The kernels need a GPU (tests/gpu). Here plain torch has their signatures and th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import torch
 from torch.nn.attention import varlen
 
+from tests.support.cuda.flash import varlen_attention
 from tests.support.models.checkpoints import bert, modernbert, roberta
 from tests.support.models.decoders import qwen3_st
 from tests.support.models.vocabularies import CORPUS
@@ -50,29 +50,9 @@ def attend(
     window: Window = (-1, -1),
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    if enable_gqa:
-        n_sharing = query.shape[1] // key.shape[1]
-        key, value = (part.repeat_interleave(n_sharing, 1) for part in (key, value))
-    assert query.shape[1:] == key.shape[1:] == value.shape[1:]
-    for part in (query, key, value):
-        assert part.dim() == 3 and part.stride(-1) == 1
-        assert part.dtype in (torch.float16, torch.bfloat16)
-        assert part.shape[2] % 8 == 0 and part.shape[2] <= 256
-    for ends, tokens, longest in ((ends_q, query, max_q), (ends_k, key, max_k)):
-        assert ends.dtype == torch.int32 and ends.is_contiguous() and type(longest) is int
-        assert int(ends[-1]) == len(tokens) and int(ends.diff().max()) <= longest
-    out = torch.empty_like(query)
-    for n in range(len(ends_q) - 1):
-        of_q, of_k = slice(ends_q[n], ends_q[n + 1]), slice(ends_k[n], ends_k[n + 1])
-        q, k, v = (t.float().transpose(0, 1) for t in (query[of_q], key[of_k], value[of_k]))
-        scores = q @ k.transpose(1, 2) / math.sqrt(query.shape[2])
-        n_q, n_k = scores.shape[1:]
-        away = torch.arange(n_k)[None] - (torch.arange(n_q)[:, None] + n_k - n_q)
-        left, right = window
-        hidden = (away < -left if left >= 0 else away > n_k) | (right >= 0) & (away > right)
-        weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
-        out[of_q] = (weights @ v).transpose(0, 1).to(query.dtype)
-    return out
+    lengths = ends_q, ends_k, max_q, max_k
+    options: dict[str, Any] = {"window_size": list(window), "enable_gqa": enable_gqa}
+    return varlen_attention(query, key, value, *lengths, **options)[0]
 
 
 def v2_10(
