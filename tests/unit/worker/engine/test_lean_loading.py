@@ -41,6 +41,7 @@ print(torch._dynamo.__file__.endswith("_dynamo/__init__.py"))
 
 # What Celery calls in a worker's child before its first task, for a role's queues.
 BEGIN = """
+import gc
 import sys
 from rankmill.broker import queues_of
 from tasks.celery import app
@@ -49,6 +50,7 @@ from worker.signals import _begin_child
 app.set_current()
 app.amqp.queues.select(queues_of(sys.argv[1]))
 _begin_child()
+assert gc.isenabled()
 print(sorted({"torch", "transformers.models.auto", "worker.delivery"} & set(sys.modules)))
 """
 
