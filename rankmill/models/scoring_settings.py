@@ -76,9 +76,14 @@ def check_passage_lengths(options: JobOptions, limit: int | None) -> None:
     Raises:
         InputError: naming the flag, its value and the limit.
     """
+    stride = options.passage_stride
+    if limit is not None and 2 * stride > limit:
+        raise InputError(
+            f"--passage-stride {stride}: a pair has at most {limit} tokens, and passages share "
+            f"half of theirs at most; give less than {limit // 2}"
+        )
     for flag, value in (
         ("--passage-tokens", options.passage_tokens),
-        ("--passage-stride", options.passage_stride),
         ("--max-query-tokens", options.max_query_tokens),
     ):
         if value is not None and limit is not None and value >= limit:

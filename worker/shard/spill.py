@@ -28,6 +28,8 @@ class Spill:
 
     def add(self, table: pa.Table) -> None:
         """Add rows; all tables have the same schema."""
+        if not table.num_rows:  # its dictionaries may be large, and a file needs a batch
+            return
         self._n_bytes += table.nbytes
         self._tables.append(table)
         if self._writer is None:

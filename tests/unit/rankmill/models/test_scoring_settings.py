@@ -93,7 +93,7 @@ def test_a_longer_pair_than_the_model_takes_is_refused() -> None:
     ("options", "flag"),
     [
         ({"long_docs": "mean-top3", "passage_tokens": 384}, "--passage-tokens 384"),
-        ({"long_docs": "max-passage", "passage_stride": 384}, "--passage-stride 384"),
+        ({"long_docs": "max-passage", "passage_stride": 193}, "--passage-stride 193"),
         ({"max_query_tokens": 400}, "--max-query-tokens 400"),
     ],
 )

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.shard.part import activate, rank_groups
+from worker.shard.spill import Spill
 
 
 @given(
@@ -36,3 +40,13 @@ def test_sigmoid_is_exact_to_a_float_and_never_overflows() -> None:
     assert scores.dtype == np.float32
     assert scores == pytest.approx([float(x) for x in wanted], rel=1e-7, abs=1e-45)
     assert activate(logits, "none") is logits
+
+
+def test_windows_without_rows_spill_nothing_however_large_their_dictionaries() -> None:
+    """As where a model refuses each row of a shard."""
+    large = pa.array(["x" * (65 * 2**20)])
+    column = pa.DictionaryArray.from_arrays(pa.array([], pa.int8()), large)
+    with ExitStack() as stack:
+        spill = Spill(stack, None)
+        spill.add(pa.table({"kept": column}))
+        assert spill.close() is None
