@@ -80,7 +80,7 @@ def check_passage_lengths(options: JobOptions, limit: int | None) -> None:
     if limit is not None and 2 * stride > limit:
         raise InputError(
             f"--passage-stride {stride}: a pair has at most {limit} tokens, and passages share "
-            f"half of theirs at most; give less than {limit // 2}"
+            f"half of their tokens at most; give less than {limit // 2}"
         )
     for flag, value in (
         ("--passage-tokens", options.passage_tokens),

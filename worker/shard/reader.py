@@ -210,7 +210,8 @@ class RowReader:
 def _source(job: Job, columns: Sequence[str] | None, batch_rows: int) -> object:
     """Return what must be equal for a reader to go on where it is."""
     names = None if columns is None else tuple(columns)
-    return job.job_id, job.record.submitted_at, names, batch_rows
+    # A job that continues may accept damaged rows that it did not before.
+    return job.job_id, job.record.submitted_at, job.spec.damaged, names, batch_rows
 
 
 def _row_with_key(job: Job, row: int, columns: Sequence[str], cached: pa.Table | None) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,12 +19,17 @@ from rankmill.errors import InputError
 from rankmill.output.output import Job
 from rankmill.tables.files import Damaged, read_files
 from tests.support.inputs import pairs, write
+from tests.support.prepared import damage
 from worker.shard.reader import RowReader, locate_row, owned_rows
 
 
 def planned(folder: Path, files: list[list[dict[str, object]]], shard_pairs: int) -> Job:
     for n, rows in enumerate(files):
         write(rows, folder / "in" / f"{n}.parquet", row_group_size=3)
+    return planned_from(folder, shard_pairs)
+
+
+def planned_from(folder: Path, shard_pairs: int) -> Job:
     spec = JobSpec(
         input_uri=str(folder / "in"),
         output_uri=str(folder / "out"),
@@ -188,6 +194,20 @@ def test_a_damaged_row_group_is_named(tmp_path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(InputError, match=r"0\.parquet: row group 0 cannot be read"):
         list(RowReader().tables(job, None, 0, 10))
+
+
+def test_a_reader_goes_by_what_its_job_accepts_now(tmp_path: Path) -> None:
+    """As where the same job is submitted again with --damaged reject, and continues."""
+    path = write(pairs(6, 5), tmp_path / "in" / "0.parquet", row_group_size=3)
+    damage(path, 6)
+    job = planned_from(tmp_path, 100)
+    reader = RowReader()
+    begun = list(islice(reader.tables(job, None, 0, 3), 2))
+    spec = job.spec.model_copy(update={"damaged": "reject"})
+    accepting = replace(job, record=job.record.model_copy(update={"spec": spec}))
+    rest = [table for _, table in reader.tables(accepting, None, 3, 3)]
+    assert len(begun) == 2 and sum(table.num_rows for table in rest) == 27
+    assert any(table[REFUSAL_COLUMN].null_count == 0 for table in rest)
 
 
 def claim_more_rows(path: Path, n_rows: int, n_claimed: int) -> None:
