@@ -39,6 +39,8 @@ def wrong_value(
     reason = reason.partition(", unable to parse")[0]
     if kind == "missing":
         reason = "is missing"
+    elif kind == "string_too_short" and value == "":
+        return f"{name}: is empty"
     elif kind == "extra_forbidden":
         near = get_close_matches(name, map(named, known), 1) if len(first["loc"]) == 1 else []
         meant = f"; did you mean {near[0]}?" if near else ""

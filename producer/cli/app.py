@@ -20,9 +20,12 @@ from producer.cli.help import PanelCommand, example
 from rankmill.errors import InputError, RankmillError, unexpected
 from rankmill.settings import unknown_variables
 
+# Of click, or of the copy of it in typer.
+_UsageError: Any = typer.BadParameter.__base__
+
 
 def main() -> None:
-    """Run the command of sys.argv; print a RankmillError as one line on stderr."""
+    """Run the command of sys.argv; print an error as one line on stderr."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -37,13 +40,29 @@ def main() -> None:
         is_known = not {*wanted}.isdisjoint((*_COMMANDS, *_GROUPS))
         # A worker starts without the modules of the other commands, which take 0.4 s.
         app = app_of(*wanted) if is_known else whole_app()
-        app(prog_name="rankmill", default_map=defaults)
+        code = app(prog_name="rankmill", default_map=defaults, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except _UsageError as error:
+        _show_usage_error(error)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        say("nothing was done", "yellow")
+        sys.exit(1)
     except (RankmillError, MemoryError, OSError) as error:
         if debug:
             raise
         known = error if isinstance(error, RankmillError) else unexpected(error)
         stderr.print(f"rankmill: {known}", style="red", markup=False, emoji=False, soft_wrap=True)
         sys.exit(known.exit_code)
+
+
+def _show_usage_error(error: Any) -> None:
+    message = error.format_message()
+    if "\n" in message:  # the help, where nothing was given
+        error.show()
+        return
+    command = error.ctx.command_path if error.ctx is not None else "rankmill"
+    say(f"{message.removesuffix('.')}; see {command} --help", "red")
 
 
 def _defaults() -> dict[str, Any]:
@@ -137,6 +156,7 @@ def app_of(*names: str) -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
+        context_settings={"help_option_names": ["--help", "-h"]},
     )
     made.callback()(general)
     for name in names:

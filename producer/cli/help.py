@@ -5,18 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperCommand
+
+from rankmill.wrong_value import wrong_value
 
 
 class PanelCommand(TyperCommand):
     """A command whose help groups its options by their `rich_help_panel`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments; an error leaves out the words that pydantic begins with."""
+        """Parse the arguments; an error has the value and none of pydantic's words."""
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")
+            cause = error.__cause__
+            if isinstance(cause, ValidationError):
+                first = cause.errors(include_url=False)[0]
+                value = "" if first["type"] == "value_error" else f"{first['input']!r} "
+                error.message = value + wrong_value(cause)
             raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

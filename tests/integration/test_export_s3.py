@@ -10,7 +10,7 @@ import boto3
 import pytest
 from typer.testing import CliRunner
 
-from producer.cli.app import app
+from producer.cli.app import whole_app
 from producer.export.exporting import Format, export
 from rankmill import storage
 from rankmill.errors import InputError, OutputTaken, StorageRefused
@@ -50,7 +50,7 @@ def test_every_format_has_the_bytes_of_the_disk(s3: str, tmp_path: Path) -> None
     there, here = output_on(f"{s3}/a job", tmp_path / "1"), output_on(str(tmp_path), tmp_path / "2")
     for name, to in FORMATS.items():
         uri = f"{s3}/exports/{name}"
-        done = CliRunner().invoke(app, ["export", there.uri, "--to", to, "--out", uri])
+        done = CliRunner().invoke(whole_app(), ["export", there.uri, "--to", to, "--out", uri])
         assert done.exit_code == 0 and uri in done.output, done.output
         export(here, to, str(tmp_path / name))
         assert storage.read_bytes(uri) == (tmp_path / name).read_bytes(), name
