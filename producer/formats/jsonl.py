@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.formats.lines import LINES_SCHEMA, first_lines, line_error, read_lines
+from producer.formats.json_objects import check_keys, check_objects
+from producer.formats.lines import LINES_SCHEMA, first_lines, read_lines
 from producer.formats.rows import Rows, with_status
 from producer.tables.database import Database, Feed
 from producer.tables.width import check_n_columns
@@ -150,14 +151,15 @@ def _infer(file: InputFile, lines: pa.Table, database: Database) -> _Structure:
         structure = json.loads(content)
         _check_columns(structure)
     except duckdb.ConversionException as error:
-        _check_objects(file, lines, database)
+        check_objects(file, lines, database)
         raise _somewhere_in(lines, file, error) from error
     except (ValueError, duckdb.Error) as error:
         raise _somewhere_in(lines, file, error) from error
+    check_keys(file, lines, database)
     if isinstance(structure, dict):
         check_n_columns(file.uri, _n_keys(structure))
         return structure
-    _check_objects(file, lines, database)
+    check_objects(file, lines, database)
     return {}  # objects without a key
 
 
@@ -188,21 +190,6 @@ def _somewhere_in(lines: pa.Table, file: InputFile, error: Exception) -> InputEr
     first, last = lines["row"][0].as_py() + 1, lines["row"][-1].as_py() + 1
     reason = str(error).partition("\n")[0].rpartition("Error: ")[2]
     return InputError(f"{file.uri}: lines {first} to {last}: {reason}")
-
-
-def _check_objects(file: InputFile, lines: pa.Table, database: Database) -> None:
-    """Check that every line is a JSON object.
-
-    Raises:
-        InputError: a line is not.
-    """
-    query = (
-        "select min(row) from feed where not json_valid(line)"
-        " or case when json_valid(line) then json_type(line::json) <> 'OBJECT' end"
-    )
-    [(row,)] = database.rows(query, Feed(LINES_SCHEMA, [lines]))
-    if row is not None:
-        raise line_error(file.uri, row, "is not a JSON object; JSONL has one in each line")
 
 
 def _merged(one: Any, other: Any) -> Any:

@@ -184,6 +184,14 @@ def test_lines_are_counted_with_blank_ones_of_any_ending(tmp_path: Path) -> None
     [
         (['{"query": "a", "document": "x"}', "", '{"query"'], "line 3 is not a JSON object; JSONL"),
         (["[1]"], "line 1 is not a JSON object"),
+        (
+            ['{"query": "a", "document": "x"}', '{"query": "a", "document": "\\ud83d"}'],
+            "line 2 has an escape that is not a character: half of a surrogate pair",
+        ),
+        (
+            ['{"query": "a", "document": "x"}', '{"query": "a", "document": "x", "query": "b"}'],
+            "line 2 has the key 'query' twice",
+        ),
         (['{"query": "a", "document": "x", "Query": "b"}'], "'query' and 'Query' differ in case"),
         (['{"query": "a"}'], "'document' is missing; the columns there are: query"),
         ([], "no line of it has a key, so there is no column"),
