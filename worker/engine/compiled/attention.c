@@ -119,26 +119,48 @@ INLINE __mmask16 within(int k, int low, int high) {
     return (__mmask16)(below_last & ~below_first);
 }
 
-/* Turn a row of scores into e to the power of their distance to the largest; return the sum. */
-TARGET INLINE float exponentials(float *scores, uint16_t *weights, int from, int to, int low,
-                                 int high, float scale, const enum kind kind) {
-    __m512 most = _mm512_set1_ps(-__builtin_inff()), sum = _mm512_setzero_ps();
+/* The keys that a row sees, [low, high). */
+typedef struct {
+    int low[ROWS], high[ROWS];
+} Sight;
+
+/* Turn rows of scores of the keys [from, to) into e to the power of their distance to the largest.
+ *
+ * The rows go side by side, because one alone would wait for its own last result.
+ */
+TARGET INLINE void exponentials(const Scratch *scratch, const Sight *sight, int from, int to,
+                                float scale, float *sums, const enum kind kind) {
+    __m512 top[ROWS], sum[ROWS];
+    UNROLL for (int i = 0; i < ROWS; i++) top[i] = _mm512_set1_ps(-__builtin_inff());
     for (int k = from; k < to; k += LANES) {
-        const __m512 x = _mm512_load_ps(scores + k - from);
-        if (k >= low && k + LANES <= high) most = _mm512_max_ps(most, x);
-        else most = _mm512_mask_max_ps(most, within(k, low, high), most, x);
+        float *scores = scratch->scores + k - from;
+        const int is_seen = k >= sight->low[ROWS - 1] && k + LANES <= sight->high[0];
+        for (int i = 0; !is_seen && i < ROWS; i++, scores += scratch->row) {
+            const __mmask16 seen = within(k, sight->low[i], sight->high[i]);
+            const __m512 nothing = _mm512_set1_ps(-__builtin_inff());
+            _mm512_store_ps(scores, _mm512_mask_mov_ps(nothing, seen, _mm512_load_ps(scores)));
+        }
+        scores = scratch->scores + k - from;
+        UNROLL for (int i = 0; i < ROWS; i++)
+            top[i] = _mm512_max_ps(top[i], _mm512_load_ps(scores + i * scratch->row));
     }
-    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
-    const __m512 factor = _mm512_set1_ps(scale * 1.44269504f); /* e to the power of x, as one of two */
-    for (int k = from; k < to; k += LANES) {
-        const __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(scores + k - from), top), factor);
-        __m512 weight = power_of_two(x, kind);
-        if (k < low || k + LANES > high) weight = _mm512_maskz_mov_ps(within(k, low, high), weight);
-        sum = _mm512_add_ps(sum, weight);
-        if (kind == FP32) _mm512_store_ps(scores + k - from, weight);
-        else _mm256_store_si256((void *)(weights + k - from), (__m256i)_mm512_cvtneps_pbh(weight));
+    const float by = scale * 1.44269504f; /* e to the power of x, as one of two */
+    UNROLL for (int i = 0; i < ROWS; i++) {
+        top[i] = _mm512_set1_ps(by * _mm512_reduce_max_ps(top[i]));
+        sum[i] = _mm512_setzero_ps();
     }
-    return _mm512_reduce_add_ps(sum);
+    const __m512 factor = _mm512_set1_ps(by);
+    for (int k = 0; k < to - from; k += LANES)
+        UNROLL for (int i = 0; i < ROWS; i++) {
+            float *scores = scratch->scores + i * scratch->row + k;
+            const __m512 x = _mm512_fmsub_ps(_mm512_load_ps(scores), factor, top[i]);
+            const __m512 weight = power_of_two(x, kind);
+            sum[i] = _mm512_add_ps(sum[i], weight);
+            if (kind == FP32) _mm512_store_ps(scores, weight);
+            else _mm256_store_si256((void *)(scratch->weights + i * scratch->row + k),
+                                    (__m256i)_mm512_cvtneps_pbh(weight));
+        }
+    UNROLL for (int i = 0; i < ROWS; i++) sums[i] = _mm512_reduce_add_ps(sum[i]);
 }
 
 TARGET INLINE void attend(const Attention *job, Scratch *scratch, int pair, int head,
@@ -164,21 +186,21 @@ TARGET INLINE void attend(const Attention *job, Scratch *scratch, int pair, int 
         for (int i = 0; i < ROWS; i++) /* rows past the last one repeat it, and are not written */
             rows[i] = (const uint32_t *)(query + (q + i < last ? q + i : last) * row_bytes);
         product(rows, scratch->keys + (size_t)from * depth, LANES, (size_t)depth * LANES, depth,
-                scratch->scores, scratch->row, (to - from) / LANES, kind);
-        float sums[ROWS];
+                NULL, scratch->scores, scratch->row, (to - from) / LANES, kind);
+        Sight sight;
         for (int i = 0; i < ROWS; i++) {
             const int place = q + i < last ? q + i : last;
-            const int low = place > reach ? place - reach : 0;
-            const int high = place + reach + 1 < length ? place + reach + 1 : length;
-            float *scores = scratch->scores + i * scratch->row;
-            uint16_t *weights = scratch->weights + i * scratch->row;
-            sums[i] = exponentials(scores, weights, from, to, low, high, job->scale, kind);
-            rows[i] = kind == FP32 ? (const uint32_t *)scores : (const uint32_t *)weights;
+            sight.low[i] = place > reach ? place - reach : 0;
+            sight.high[i] = place + reach + 1 < length ? place + reach + 1 : length;
+            rows[i] = (const uint32_t *)(scratch->scores + i * scratch->row);
+            if (kind == BF16) rows[i] = (const uint32_t *)(scratch->weights + i * scratch->row);
         }
+        float sums[ROWS];
+        exponentials(scratch, &sight, from, to, job->scale, sums, kind);
         float mixed[ROWS * MOST_WIDTH];
         const int n_keys_a_depth = 4 / bytes;
         product(rows, scratch->values + (size_t)from / n_keys_a_depth * width, width, LANES,
-                (to - from) / n_keys_a_depth, mixed, MOST_WIDTH, width / LANES, kind);
+                (to - from) / n_keys_a_depth, NULL, mixed, MOST_WIDTH, width / LANES, kind);
         for (int i = 0; q + i <= last; i++) {
             const __m512 share = _mm512_set1_ps(1.0f / sums[i]);
             char *line = out + (q + i) * out_bytes;

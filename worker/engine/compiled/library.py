@@ -21,6 +21,7 @@ _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
 _ARGUMENTS = {
     "rankmill_attend": [_POINTER] * 3 + [_INT] * 7 + [_FLOAT, _INT, _POINTER],
     "rankmill_int8_linear": [_POINTER] * 6 + [_INT] * 6 + [_POINTER],
+    "rankmill_linear": [_POINTER] * 5 + [_INT] * 7 + [_POINTER],
     "rankmill_norm": [_POINTER, _INT]
     + [_POINTER] * 4
     + [_INT] * 2

@@ -69,18 +69,18 @@ TARGET INLINE __m512i multiply_add(__m512i sum, uint32_t one, __m512i many, cons
 
 /* Multiply 8 rows by n_vectors x 16 columns.
  *
- * columns + d * to_next_depth + v * to_next_vector holds depth d of the columns of vector v. The
- * sums are fp32, of INT8 they are int32.
+ * columns + d * to_next_depth + v * to_next_vector holds depth d of the columns of vector v. A sum
+ * begins with its column's number of `first`, or with 0 without it. Sums are fp32, of INT8 int32.
  */
 TARGET INLINE void narrow_product(const uint32_t *const *rows, const uint32_t *columns,
-                                  size_t to_next_depth, size_t to_next_vector, int depth, float *out,
-                                  size_t out_row, const int n_vectors,
-                                  const enum kind kind) {
+                                  size_t to_next_depth, size_t to_next_vector, int depth,
+                                  const float *first, float *out, size_t out_row,
+                                  const int n_vectors, const enum kind kind) {
     __m512i sums[ROWS][WIDE];
     UNROLL for (int i = 0; i < ROWS; i++)
         UNROLL for (int v = 0; v < n_vectors; v++)
-            sums[i][v] = _mm512_setzero_si512();
-    for (int d = 0; d < depth; d++) {
+            sums[i][v] = first ? _mm512_loadu_si512(first + v * LANES) : _mm512_setzero_si512();
+    _Pragma("GCC unroll 2") for (int d = 0; d < depth; d++) {
         __m512i column[WIDE];
         UNROLL for (int v = 0; v < n_vectors; v++)
             column[v] = _mm512_load_si512(columns + d * to_next_depth + v * to_next_vector);
@@ -100,8 +100,8 @@ TARGET INLINE void narrow_product(const uint32_t *const *rows, const uint32_t *c
 #define PRODUCT(name, kind, n_vectors)                                                           \
     TARGET static __attribute__((noinline)) void name(                                           \
         const uint32_t *const *rows, const uint32_t *columns, size_t to_next_depth,              \
-        size_t to_next_vector, int depth, float *out, size_t out_row) {                          \
-        narrow_product(rows, columns, to_next_depth, to_next_vector, depth, out, out_row,        \
+        size_t to_next_vector, int depth, const float *first, float *out, size_t out_row) {      \
+        narrow_product(rows, columns, to_next_depth, to_next_vector, depth, first, out, out_row, \
                        n_vectors, kind);                                                         \
     }
 #define PRODUCTS(kind) PRODUCT(kind##_1, kind, 1) PRODUCT(kind##_2, kind, 2) PRODUCT(kind##_3, kind, 3)
@@ -110,42 +110,49 @@ PRODUCTS(BF16)
 PRODUCTS(INT8)
 
 typedef void (*Product)(const uint32_t *const *rows, const uint32_t *columns, size_t to_next_depth,
-                        size_t to_next_vector, int depth, float *out, size_t out_row);
+                        size_t to_next_vector, int depth, const float *first, float *out,
+                        size_t out_row);
 static const Product PRODUCTS_OF[3][WIDE] = {
     {FP32_1, FP32_2, FP32_3}, {BF16_1, BF16_2, BF16_3}, {INT8_1, INT8_2, INT8_3}};
 
 /* Multiply 8 rows by any number of vectors of columns, three at a time. */
 TARGET INLINE void product(const uint32_t *const *rows, const uint32_t *columns,
-                           size_t to_next_depth, size_t to_next_vector, int depth, float *out,
-                           size_t out_row, int n_vectors, const enum kind kind) {
+                           size_t to_next_depth, size_t to_next_vector, int depth,
+                           const float *first, float *out, size_t out_row, int n_vectors,
+                           const enum kind kind) {
     for (int v = 0; v < n_vectors;) {
         const int left = n_vectors - v, n = left == 4 || left == 2 ? 2 : left == 1 ? 1 : 3;
         PRODUCTS_OF[kind][n - 1](rows, columns + v * to_next_vector, to_next_depth, to_next_vector,
-                                 depth, out + v * LANES, out_row);
+                                 depth, first ? first + v * LANES : NULL, out + v * LANES, out_row);
         v += n;
     }
 }
 
-/* Return 2 to the power of x by a polynomial of x's fraction.
+/* Return 2 to the power of x, at most 127; below -100 it is that of -100, and of a NaN a NaN.
  *
- * Its largest relative error is 9e-8, of one that is rounded to bf16 3e-6.
+ * It is that of the nearest whole number, times a polynomial of the rest. Its largest relative
+ * error is 2e-7, of one that is rounded to bf16 1e-4.
  */
 TARGET INLINE __m512 power_of_two(__m512 x, const enum kind kind) {
-    __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), sum;
+    /* Added, it leaves the whole number and the exponent's excess of 127 in the lowest bits. */
+    const __m512 shift = _mm512_set1_ps(0x1.8p23f + 127.0f);
+    x = _mm512_max_ps(_mm512_set1_ps(-100.0f), x);
+    const __m512 shifted = _mm512_add_ps(x, shift);
+    const __m512 rest = _mm512_sub_ps(x, _mm512_sub_ps(shifted, shift));
+    __m512 sum;
     if (kind == FP32) {
-        sum = _mm512_fmadd_ps(_mm512_set1_ps(2.17022520e-04f), rest, _mm512_set1_ps(1.24396884e-03f));
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(9.67884064e-03f));
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(5.54833412e-02f));
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(2.40229830e-01f));
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(6.93147004e-01f));
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.00000000e+00f));
+        sum = _mm512_set1_ps(1.326472723e-03f);
+        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(9.671512673e-03f));
+        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(5.550733743e-02f));
+        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(2.402224208e-01f));
+        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(6.931469776e-01f));
     } else {
-        sum = _mm512_fmadd_ps(_mm512_set1_ps(1.35341641e-02f), rest, _mm512_set1_ps(5.20114675e-02f));
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(2.41442755e-01f));
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(6.93003833e-01f));
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.00000262e+00f));
+        sum = _mm512_set1_ps(5.500893135e-02f);
+        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(2.422109613e-01f));
+        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(6.932829273e-01f));
     }
-    return _mm512_scalef_ps(sum, x); /* takes the whole part of x */
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.0f));
+    return _mm512_mul_ps(sum, (__m512)_mm512_slli_epi32((__m512i)shifted, 23));
 }
 
 #endif

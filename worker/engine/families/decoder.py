@@ -16,7 +16,7 @@ from worker.engine.batches.batching import TokenBatch
 from worker.engine.batches.segments import Segments
 from worker.engine.families.family import Family, Kernels
 from worker.engine.kernels.heads import Head, linear_head
-from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Gated, fused
+from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Gated, fused, plus
 from worker.engine.kernels.rotary import Angles, Rotary, turned
 
 # The kinds of rotary positions whose angles do not depend on the length of a text.
@@ -148,8 +148,8 @@ class _Layer:
         return query, key, value
 
     def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        x = x + self._mix(attended)
-        return x + self._feed_forward(self._mlp_norm(x))
+        x = plus(self._mix, attended, x)
+        return self._feed_forward.added_to(x, self._mlp_norm(x))
 
 
 FAMILY = Family(

@@ -106,7 +106,7 @@ class _Layer:
 
     def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         x, normed = self._mlp_norm.with_sum(x, self._mix(attended))
-        return x + self._feed_forward(normed)
+        return self._feed_forward.added_to(x, normed)
 
 
 FAMILY = Family(

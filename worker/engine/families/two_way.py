@@ -15,7 +15,7 @@ from worker.engine.batches.batching import TokenBatch
 from worker.engine.families.decoder import RmsNorm, why_unlike_llama
 from worker.engine.families.family import Family, Kernels
 from worker.engine.kernels.heads import SCORES, TOKENS, Dense, Head, Pooling, classifier
-from worker.engine.kernels.layers import Embedding, Gated, fused
+from worker.engine.kernels.layers import Embedding, Gated, fused, plus
 from worker.engine.kernels.rotary import Rotary, Turn, paired_places
 
 _ENCODER = "eurobert"
@@ -103,8 +103,8 @@ class _Layer:
         return turn(qkv)
 
     def _rest(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        x = x + self._mix(attended)
-        return x + self._feed_forward(self._mlp_norm(x))
+        x = plus(self._mix, attended, x)
+        return self._feed_forward.added_to(x, self._mlp_norm(x))
 
 
 class _LastRead:

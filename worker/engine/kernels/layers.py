@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from worker.engine.batches.batching import ROW_STEP, TokenBatch
 from worker.engine.kernels import fused_kernels
+from worker.engine.kernels.compiled_linear import CompiledLinear, linear_kernels
 from worker.engine.kernels.compiled_rows import Rows, norm_of_sum, rows_kernels
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
@@ -67,6 +68,34 @@ class Forward(Protocol):
         Of two labels it is the log-odds of the second.
         """
         ...
+
+
+def dense_linear(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    *,
+    dtype: torch.dtype,
+    activation: str | None = None,
+) -> Linear:
+    """Make a layer in one dtype: the compiled one where it supports the CPU and the shape."""
+    kernels = linear_kernels(weight, dtype)
+    if kernels is None:
+        return DenseLinear(weight, bias, dtype=dtype, activation=activation)
+    return CompiledLinear(kernels, weight, bias, dtype=dtype, activation=activation)
+
+
+def times(linear: Linear, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the product of a layer's output and of another tensor, which may be overwritten."""
+    if isinstance(linear, CompiledLinear):
+        return linear.times(x, other)
+    return other.mul_(linear(x))
+
+
+def plus(linear: Linear, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the sum of a layer's output and of another tensor."""
+    if isinstance(linear, CompiledLinear):
+        return linear.plus(x, other)
+    return other + linear(x)
 
 
 class DenseLinear:
@@ -148,7 +177,14 @@ class Gated:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return (rows, out) for (rows, in)."""
-        return self.narrow(self.hidden(x).mul_(self.gate(x)))
+        return self.narrow(self._gated(x))
+
+    def added_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a residual (rows, out) and the output for x."""
+        return plus(self.narrow, self._gated(x), residual)
+
+    def _gated(self, x: torch.Tensor) -> torch.Tensor:
+        return times(self.gate, x, self.hidden(x))
 
 
 class Embedding:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from worker.engine.kernels import fused_kernels
-from worker.engine.kernels.layers import DenseLinear, MakeLinear
+from worker.engine.kernels.layers import MakeLinear, dense_linear
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 Resolved = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
@@ -68,7 +68,7 @@ def numerics(precision: Resolved) -> Numerics:
             return Numerics(torch.bfloat16, Fp8Linear)
         return Numerics(torch.bfloat16 if has_fast_bf16() else torch.float32, int8_linear)
     dtype = _DTYPES[precision]
-    return Numerics(dtype, partial(DenseLinear, dtype=dtype))
+    return Numerics(dtype, partial(dense_linear, dtype=dtype))
 
 
 def has_fast_bf16() -> bool:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from worker.engine.compiled.library import Library, library
 from worker.engine.kernels import fused_kernels
+from worker.engine.kernels.compiled_linear import COMPILED_ACTIVATIONS
 from worker.engine.kernels.layers import Linear, activated
 
 _SMALLEST = 1e-12
@@ -23,18 +24,6 @@ _LANES, _DEPTH = 16, 4
 
 # The instruction multiplies unsigned by signed numbers, so 128 is added to each input.
 _OFFSET = 128
-
-# The kernel's number of each activation.
-_COMPILED_ACTIVATIONS = {
-    None: 0,
-    "gelu": 1,
-    "gelu_new": 2,
-    "gelu_pytorch_tanh": 2,
-    "silu": 3,
-    "swish": 3,
-    "tanh": 4,
-    "relu": 5,
-}
 
 
 def int8_linear(
@@ -59,7 +48,7 @@ class CompiledInt8Linear:
         activation: str | None = None,
     ) -> None:
         self._kernels = kernels
-        self._activation = _COMPILED_ACTIVATIONS[activation]
+        self._activation = COMPILED_ACTIVATIONS[activation]
         self._n_outputs = n_outputs = len(weight)
         missing = -n_outputs % _LANES
         quantized, scale = _to_int8(F.pad(weight.detach().float(), (0, 0, 0, missing)))

@@ -14,7 +14,17 @@ from tests.support.models.windows import batch_of
 from worker.engine.compiled import build
 from worker.engine.compiled.library import Library, library
 from worker.engine.kernels.compiled_attention import CompiledAttention, compiled_attention
-from worker.engine.kernels.layers import ACTIVATIONS, Embedding, Norm
+from worker.engine.kernels.compiled_linear import CompiledLinear
+from worker.engine.kernels.layers import (
+    ACTIVATIONS,
+    DenseLinear,
+    Embedding,
+    Norm,
+    activated,
+    dense_linear,
+    plus,
+    times,
+)
 from worker.engine.kernels.quantized import CompiledInt8Linear, Int8Linear, int8_linear
 from worker.engine.kernels.rotary import Rotary
 
@@ -147,6 +157,54 @@ def test_rotation(kernels: Library, dtype: torch.dtype) -> None:
     tolerance = 3e-5 if dtype == torch.float32 else 4e-2
     torch.testing.assert_close(out[:, :2].double(), expected, rtol=0, atol=tolerance)
     assert torch.equal(out[:, 2], qkv[:, 2])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "activation"),
+    [(48, 16, "gelu"), (384, 208, None), (2, 1, None), (2048, 96, "silu")]
+    + [(64, 7, activation) for activation in sorted(ACTIVATIONS)],
+)
+def test_linear(
+    kernels: Library, dtype: torch.dtype, n_in: int, n_out: int, activation: str | None
+) -> None:
+    torch.manual_seed(0)
+    x, other = torch.randn(259, n_in).to(dtype), torch.randn(259, n_out).to(dtype)
+    weight, bias = torch.randn(n_out, n_in) * n_in**-0.5, torch.randn(n_out)
+    layer = dense_linear(weight, bias, dtype=dtype, activation=activation)
+    assert isinstance(layer, CompiledLinear)
+    out = layer(x)
+    exact = F.linear(x.double(), weight.to(dtype).double(), bias.to(dtype).double())
+    expected = activated(exact, activation)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
+    for joined, wanted in (
+        (plus(layer, x, other), expected + other),
+        (times(layer, x, other), expected * other),
+    ):
+        torch.testing.assert_close(joined.double(), wanted, rtol=tolerance, atol=tolerance)
+    torch.set_num_threads(2)  # the fixture `one_thread` restores it
+    assert torch.equal(layer(x), out)
+    assert torch.equal(torch.cat([layer(some) for some in x.split(3)]), out)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_that_is_not_finite_leaves_the_others(kernels: Library, dtype: torch.dtype) -> None:
+    x = torch.randn(9, 64).to(dtype)
+    layer = dense_linear(torch.randn(48, 64), None, dtype=dtype, activation="gelu")
+    expected = layer(x)
+    x[4, 63] = float("nan")
+    out = layer(x)
+    assert out[4].isnan().all()
+    assert torch.equal(out[:4], expected[:4])
+    assert torch.equal(out[5:], expected[5:])
+
+
+@needs[torch.bfloat16]
+def test_other_linear_layers_are_left_to_torch() -> None:
+    for n_inputs, dtype in ((7, torch.bfloat16), (2049, torch.float32), (64, torch.float16)):
+        layer = dense_linear(torch.randn(16, n_inputs), None, dtype=dtype)
+        assert isinstance(layer, DenseLinear)
 
 
 @needs[torch.int8]
