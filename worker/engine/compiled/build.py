@@ -20,7 +20,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 
 # Functions that need more than the x86-64 baseline say so themselves.
-_FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-shared", "-Wall", "-Wextra")
+_FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra")
 
 
 def library_name() -> str:

@@ -3,6 +3,7 @@
 #ifndef RANKMILL_PRODUCT_H
 #define RANKMILL_PRODUCT_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,14 +35,21 @@ static inline void run(void (*work)(void *), void *data, int n_threads, Parallel
 
 static inline size_t rounded(size_t n, size_t step) { return (n + step - 1) / step * step; }
 
-/* One buffer a thread, kept for the next call: the system would map a large one anew each time. */
+static pthread_key_t scratch_key; /* frees a thread's buffer when the thread ends */
+static int has_scratch_key;
+static void make_scratch_key(void) { has_scratch_key = !pthread_key_create(&scratch_key, free); }
+
+/* One buffer a thread, kept for the next call: the system would map a large one again each time. */
 static inline char *scratch_of(size_t bytes) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     static _Thread_local char *kept;
     static _Thread_local size_t kept_bytes;
     if (bytes > kept_bytes) {
+        pthread_once(&once, make_scratch_key);
         free(kept);
         kept = aligned_alloc(64, rounded(bytes, 64));
         kept_bytes = kept ? bytes : 0;
+        if (has_scratch_key) pthread_setspecific(scratch_key, kept);
     }
     return kept;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,30 @@ def test_int8_of_other_widths_is_left_to_torch() -> None:
     assert isinstance(layer, Int8Linear)
     exact = F.linear(torch.ones(70, 20), torch.zeros(8, 20))
     assert torch.equal(int8_linear(torch.zeros(8, 20), None)(torch.ones(70, 20)), exact)
+
+
+@needs[torch.float32]
+def test_a_thread_that_ends_leaves_no_memory(kernels: Library) -> None:
+    """As where a server has a thread for each request."""
+    batch = batch_of([2000])
+    qkv = torch.randn(len(batch.ids), 3, 1, 64)
+
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    def attend() -> None:
+        CompiledAttention(kernels).first_token(qkv, batch)
+
+    def in_threads(n: int) -> None:
+        for _ in range(n):
+            thread = threading.Thread(target=attend)
+            thread.start()
+            thread.join()
+
+    in_threads(3)
+    before = resident_mb()
+    in_threads(40)  # a buffer has 1.2 MB
+    assert resident_mb() - before < 10
 
 
 def test_a_library_of_other_sources_is_not_loaded(
