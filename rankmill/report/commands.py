@@ -40,7 +40,18 @@ def next_commands(facts: JobFacts) -> list[tuple[str, str]]:
     if facts.drift is not None:
         old = quote(facts.drift.old.output_uri)
         commands.append(("compare it again", f"rankmill diff {old} {output}"))
-    return [*commands, ("write this page again", f"rankmill report {output}")]
+    return [*commands, ("write this page again", f"rankmill report {output}{_options(facts)}")]
+
+
+def _options(facts: JobFacts) -> str:
+    """Return the options that this page was written with; the next has only those it is given."""
+    extras = facts.extras
+    given = {
+        "--qrels": extras.judged and extras.judged.qrels_uri,
+        "--compare": extras.compared and extras.compared.drift.old.output_uri,
+        "--price-per-hour": extras.price_per_hour and f"{extras.price_per_hour:g}",
+    }
+    return "".join(f" {flag} {quote(value)}" for flag, value in given.items() if value)
 
 
 def result_commands(uri: str, plan: Plan | None, qrels: str | None = None) -> list[tuple[str, str]]:

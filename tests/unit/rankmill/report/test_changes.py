@@ -110,12 +110,17 @@ def test_the_commands_of_the_page_run_as_they_are(tmp_path: Path) -> None:
     output = job_of(tmp_path / "it's $new", [[1.0, 2.0, 3.0]])
     qrels = tmp_path / "the judgments.qrels"
     qrels.write_text("q0 0 d0-2 1\n")
-    page = Path(write_page(output, qrels=str(qrels), compare=old)).read_text()
+    written = write_page(output, qrels=str(qrels), compare=old, price_per_hour=1.25)
+    page = Path(written).read_text()
     commands = [unescape(each) for each in re.findall(r"<dd><code>(.*?)</code>", page)]
     assert [command.split()[1] for command in commands] == [
         *("-c", "eval", "export", "diff", "report"),
     ]
     first, *others = commands
+    options = shlex.split(others[-1])[3:]
+    assert options == [
+        *("--qrels", str(qrels), "--compare", old.uri, "--price-per-hour", "1.25"),
+    ]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", first], capture_output=True, text=True, env={**os.environ, "PATH": path}
@@ -126,6 +131,7 @@ def test_the_commands_of_the_page_run_as_they_are(tmp_path: Path) -> None:
         program, *arguments = shlex.split(command)
         ended = CliRunner().invoke(whole_app(), arguments, catch_exceptions=False)
         assert (program, ended.exit_code) == ("rankmill", 0), command
+    assert Path(written).read_text() == page
 
 
 def test_a_page_offers_what_its_result_can_do(tmp_path: Path) -> None:
