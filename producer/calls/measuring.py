@@ -60,8 +60,8 @@ def estimate(
             own = (*("sample", "calibrate", "pairs_per_s", "price_per_hour"), "devices", "device")
             places = {"input_uri": input_uri}
             wanted = options_of(JobOptions, "estimate", places, options, own)
-        if sample < 1:
-            raise InputError(f"estimate(): sample {sample} must be 1 or more")
+        if not isinstance(sample, int) or sample < 1:
+            raise InputError(f"estimate(): sample {sample!r} must be 1 or more")
         return estimates.estimate(
             wanted,
             n_sample=sample,
@@ -78,7 +78,7 @@ def evaluate(
     qrels: Qrels | Place,
     *,
     before: Any = None,
-    recall_at: Sequence[int] = (100,),
+    recall_at: int | Sequence[int] = (100,),
     query_id_col: str = "query_id",
     doc_id_col: str = "doc_id",
 ) -> Evaluation:
@@ -98,13 +98,14 @@ def evaluate(
         JobUnknown: there is no such job.
     """
     with in_python():
+        cutoffs = _cutoffs("recall_at", recall_at)
         if isinstance(job, JobHandle | Output | str | os.PathLike):
-            return evaluation.evaluate(output_of(job), judgments(qrels), recall_at)
+            return evaluation.evaluate(output_of(job), judgments(qrels), cutoffs)
         if before is None:
             raise InputError("evaluate() of a table needs before: the table that was reranked")
         tables = frame_of(before).table, frame_of(job).table
         ids = query_id_col, doc_id_col
-        return evaluate_tables(*tables, judgments(qrels), recall_at, ids)
+        return evaluate_tables(*tables, judgments(qrels), cutoffs, ids)
 
 
 def diff(
@@ -112,7 +113,7 @@ def diff(
     new: Result,
     *,
     k: int | Sequence[int] = 10,
-    fail_if: Sequence[str | Gate] = (),
+    fail_if: str | Sequence[str | Gate] = (),
     qrels: Qrels | Place | None = None,
     n_queries: int = 5,
 ) -> Drift:
@@ -131,12 +132,13 @@ def diff(
             none of the queries.
         JobUnknown: there is no such job.
     """
+    conditions = [fail_if] if isinstance(fail_if, str) else fail_if
     with in_python():
         return differences.diff(
             output_of(old),
             output_of(new),
-            ks=[k] if isinstance(k, int) else k,
-            gates=[parse(gate) if isinstance(gate, str) else gate for gate in fail_if],
+            ks=_cutoffs("k", k),
+            gates=[parse(gate) if isinstance(gate, str) else gate for gate in conditions],
             qrels=None if qrels is None else judgments(qrels),
             n_queries=n_queries,
         )
@@ -159,10 +161,13 @@ def judgments(qrels: Qrels | Place) -> Qrels:
     """Return judgments with plain grades, or those of a file.
 
     Raises:
-        InputError: a grade is not a whole number.
+        InputError: they are neither a dict nor a place, or a grade is not a whole number.
     """
-    if not isinstance(qrels, dict):
+    if isinstance(qrels, str | os.PathLike):
         return read_qrels(os.fspath(qrels))
+    if not isinstance(qrels, dict):
+        kind = type(qrels).__name__
+        raise InputError(f"qrels is a file, or grades by document id by query id, not {kind}")
     try:
         return {
             query: {doc: index(grade) for doc, grade in grades.items()}
@@ -170,3 +175,15 @@ def judgments(qrels: Qrels | Place) -> Qrels:
         }
     except TypeError as error:
         raise InputError(f"a grade of the judgments is not a whole number: {error}") from None
+
+
+def _cutoffs(name: str, given: int | Sequence[int]) -> list[int]:
+    """Return one cutoff or several as a list; `name` is the argument.
+
+    Raises:
+        InputError: one is not a whole number.
+    """
+    try:
+        return [index(each) for each in ([given] if isinstance(given, int | str) else given)]
+    except TypeError:
+        raise InputError(f"{name} {given!r}: a cutoff is a whole number") from None

@@ -86,7 +86,8 @@ def test_jobs_are_measured_by_handle_or_place_and_by_a_dict_or_a_file(
     scored = table.append_column("score", pa.array(range(len(table))))
     by_score = evaluate(job.table(), QRELS, before=scored, recall_at=[2])
     assert (by_score.before_by, by_score.comparisons[1].before) == ("score", 1 / 2)
-    drift = diff(job, folder / "out", k=2, fail_if=["churn@3>0.5"], qrels=QRELS)
+    assert by_handle == evaluate(job, QRELS, recall_at=2)
+    drift = diff(job, folder / "out", k=2, fail_if="churn@3>0.5", qrels=QRELS)
     assert drift.gate is not None and drift.gate.passed and drift.ndcg
     found = estimate(folder / "in.parquet", model="null", pairs_per_s=10.0)
     assert found.n_rows == 20 and found.pace is not None
@@ -109,6 +110,12 @@ def test_jobs_are_measured_by_handle_or_place_and_by_a_dict_or_a_file(
             "query_id",
         ),
         (lambda where: run(where, where, model="null"), "is a file"),
+        (lambda where: estimate(where, sample="x"), "sample 'x' must be 1 or more"),
+        (lambda where: evaluate(where.parent / "out", QRELS, recall_at="10"), "recall_at '10': a"),
+        (lambda where: evaluate(where.parent / "out", QRELS, recall_at=None), "recall_at None: a"),
+        (lambda where: evaluate(where.parent / "out", [1]), "grades by document id .* not list"),
+        (lambda where: evaluate(where.parent / "out", None), "grades by document id .* NoneType"),
+        (lambda where: diff(where.parent / "out", where.parent / "out", k=[1.5]), r"k \[1.5\]: a"),
     ],
 )
 def test_a_wrong_argument_is_one_line_that_names_it(
