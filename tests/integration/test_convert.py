@@ -17,7 +17,7 @@ from producer.pull import pull, store
 from rankmill.errors import InputError, ModelUnavailable, OutputTaken
 from rankmill.models.locate import locate_model
 from rankmill.settings import settings
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.hub import Hub, files_of, running_hub, use_hub
 from tests.support.models.checkpoints import BUILDERS, roberta
 from tests.support.models.pickles import (
@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(*arguments: object) -> str:
-    done = rankmill(*arguments)
+    done = called(*arguments)
     assert done.returncode == 2 and "Traceback" not in done.stderr and not done.stdout
     return " ".join(done.stderr.split())
 
@@ -73,7 +73,7 @@ def test_a_converted_model_of_the_hub_scores_without_the_hub(
     assert f"`rankmill models convert {MODEL}`" in line
     assert not hub.asked and not models.exists()
 
-    done = rankmill("models", "convert", MODEL, "--json")
+    done = called("models", "convert", MODEL, "--json")
     assert done.returncode == 0, done.stderr
     stored = Path(json.loads(done.stdout)["folder"])
     assert stored == models / "acme--older-reranker" / commit

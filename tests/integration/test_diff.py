@@ -14,7 +14,7 @@ import pytest
 from rankmill import storage
 from rankmill.contract.drift import Drift
 from rankmill.settings import CHECKOUT
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.finished import candidates, finished, planned
 from tests.support.inputs import everything_under, write
 
@@ -51,14 +51,14 @@ def test_two_outputs_are_compared_wherever_they_lie(
     qrels = storage.child(folder, "qrels")
     storage.write_bytes(qrels, QRELS.encode())
 
-    done = rankmill("diff", old, new, "--k", "1", "--k", "3", "--qrels", qrels, "--json")
+    done = called("diff", old, new, "--k", "1", "--k", "3", "--qrels", qrels, "--json")
     assert done.returncode == 0, done.stderr
     drift = Drift.model_validate_json(done.stdout)
     assert [(each.k, each.churn) for each in drift.churn] == [(1, 0.5), (3, 0.166666666667)]
     assert next((each.measure, each.after) for each in drift.ndcg) == ("nDCG@1", 0.5)
     assert drift.gate is None
 
-    shown = rankmill("diff", old, new)
+    shown = called("diff", old, new)
     assert shown.returncode == 0, shown.stderr
     lines = shown.stdout.splitlines()
     assert "a (rbo 0.6300)" in shown.stdout
@@ -74,16 +74,16 @@ def test_a_gate_that_fails_is_exit_1_and_names_what_was_measured(tmp_path: Path)
     old, new = outputs_in(str(tmp_path), tmp_path)
     before = everything_under(tmp_path)
     gates = ("--fail-if", "churn@1>0.3", "--fail-if", "rbo<0.5")
-    failed = rankmill("diff", old, new, *gates)
+    failed = called("diff", old, new, *gates)
     assert failed.returncode == 1
     assert failed.stderr.strip() == "rankmill: churn@1>0.3: it is 0.5"
     assert [line.split() for line in failed.stdout.splitlines()[-2:]] == [
         ["churn@1>0.3", "0.5000", "failed"],
         ["rbo<0.5", "0.8150", "passed"],
     ]
-    done = rankmill("diff", old, new, *gates, "--json")
+    done = called("diff", old, new, *gates, "--json")
     assert (done.returncode, json.loads(done.stdout)["gate"]["passed"]) == (1, False)
-    assert rankmill("diff", old, new, "--fail-if", "churn@1>0.5").returncode == 0
+    assert called("diff", old, new, "--fail-if", "churn@1>0.5").returncode == 0
     assert everything_under(tmp_path) == before
 
 
@@ -101,7 +101,7 @@ def test_the_documentation_shows_what_is_printed(
     shutil.copy(CHECKOUT / "examples" / "packages.qrels", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    done = rankmill(*shlex.split(block[1]))
+    done = called(*shlex.split(block[1]))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.replace(str(tmp_path), "/home/you").splitlines()
     printed = "".join(line.rstrip() + "\n" for line in lines)
@@ -117,7 +117,7 @@ def test_bad_use_is_one_line(tmp_path: Path) -> None:
         (old, new, "--fail-if", "ndcg@10<0"): "needs judgments: give --qrels",
         (old, new, "--qrels", str(tmp_path / "none")): "no such file",
     }.items():
-        done = rankmill("diff", *arguments)
+        done = called("diff", *arguments)
         assert done.returncode == 2
         assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
         assert done.stdout == ""

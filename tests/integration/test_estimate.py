@@ -13,7 +13,7 @@ from producer.estimates.estimate import estimate
 from rankmill import storage
 from rankmill.contract.job import JobOptions
 from rankmill.settings import CHECKOUT
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.inputs import everything_under, pairs, read_output, read_rejected, write
 from tests.support.prepared import write_jsonl, write_lines
 
@@ -21,7 +21,7 @@ DEMO = CHECKOUT / "models" / "demo-reranker"
 
 
 def estimated(*arguments: object, folder: Path) -> dict[str, Any]:
-    done = rankmill("estimate", *arguments, "--json", folder=folder)
+    done = called("estimate", *arguments, "--json", folder=folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found: dict[str, Any] = json.loads(done.stdout)
@@ -36,7 +36,7 @@ def test_an_estimate_of_all_rows_is_what_the_run_then_counts(tmp_path: Path) -> 
     before = everything_under(tmp_path)
     found = estimated("in", *options, "--no-calibrate", folder=tmp_path)
     assert everything_under(tmp_path) == before
-    run = rankmill("run", "in", "out", *options, folder=tmp_path)
+    run = called("run", "in", "out", *options, folder=tmp_path)
     assert run.returncode == 0, run.stderr
     scored, rejected = read_output(tmp_path / "out"), read_rejected(tmp_path / "out")
     assert found["rejected_by_reason"] == {rejected[0]["reason"]: 1}
@@ -77,7 +77,7 @@ def test_the_padding_is_what_cross_encoder_predict_really_computes(tmp_path: Pat
 
 def test_a_calibrated_estimate_gives_the_time(tmp_path: Path) -> None:
     write(pairs(30, 20), tmp_path / "in.parquet")
-    done = rankmill("estimate", "in.parquet", "--model", "demo", "--devices", 2, folder=tmp_path)
+    done = called("estimate", "in.parquet", "--model", "demo", "--devices", 2, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
     for fact in ("600 rows in 1 file", "30, with 20 candidates each", "the whole input", "█"):
@@ -144,7 +144,7 @@ def test_an_input_to_be_prepared_is_estimated_as_the_run_then_counts_it(
     before = everything_under(tmp_path)
     found = estimated(source, *options, "--no-calibrate", folder=tmp_path)
     assert everything_under(tmp_path) == before
-    run = rankmill("run", source, "out", *options, folder=tmp_path)
+    run = called("run", source, "out", *options, folder=tmp_path)
     assert run.returncode == 0, run.stderr
     manifest = json.loads((tmp_path / "_rankmill" / "out" / "manifest.json").read_bytes())
     counted = [found["n_rows"], found["n_query_groups"], found["tokens"]["n_tokens"]]
@@ -156,7 +156,7 @@ def test_an_empty_input_comes_to_nothing(tmp_path: Path) -> None:
 
     path = write(pairs(1, 1), tmp_path / "in.parquet")
     pq.write_table(pq.read_table(path).slice(0, 0), path)
-    done = rankmill("estimate", "in.parquet", "--model", "demo", folder=tmp_path)
+    done = called("estimate", "in.parquet", "--model", "demo", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "0 rows in 1 file" in done.stdout
 
@@ -181,7 +181,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     tmp_path: Path, options: list[str], message: str
 ) -> None:
     write(pairs(2, 2), tmp_path / "in.parquet")
-    done = rankmill("estimate", "--model", "demo", *options, folder=tmp_path)
+    done = called("estimate", "--model", "demo", *options, folder=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr and done.stdout == ""

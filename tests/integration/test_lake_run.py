@@ -12,7 +12,7 @@ from deltalake import write_deltalake
 from pyiceberg.catalog.sql import SqlCatalog
 
 from rankmill.output.output import Output
-from tests.support.command import rankmill
+from tests.support.command import called, rankmill
 from tests.support.inputs import pairs, read_output
 from tests.support.lake import delete
 
@@ -31,23 +31,23 @@ def test_a_delta_table_is_scored_at_one_version(tmp_path: Path) -> None:
     place, out = tmp_path / "t", tmp_path / "out"
     for n_queries in (4, 3, 2):
         write_deltalake(place, table(n_queries), mode="overwrite")
-    done = rankmill("run", place, out, "--model", "null")
+    done = called("run", place, out, "--model", "null")
     assert done.returncode == 0, done.stderr
     assert {row["doc_id"] for row in read_output(out)} == {*table(2)["doc_id"].to_pylist()}
     assert spec_in_manifest(out)["input_version"] == "2"
     write_deltalake(place, table(1), mode="overwrite")
-    newer = rankmill("run", place, out, "--model", "null")
+    newer = called("run", place, out, "--model", "null")
     assert newer.returncode == 2 and "holds the result of another job" in newer.stderr
-    same = rankmill("run", place, out, "--model", "null", "--input-version", 2)
+    same = called("run", place, out, "--model", "null", "--input-version", 2)
     assert same.returncode == 0, same.stderr
     older = ("run", place, tmp_path / "old", "--model", "null", "--input-version", 1, "--cluster")
-    assert rankmill(*older).returncode == 0
+    assert called(*older).returncode == 0
     assert len(read_output(tmp_path / "old")) == 15
-    estimate = rankmill("estimate", place, "--model", "null", "--input-version", 0, "--json")
+    estimate = called("estimate", place, "--model", "null", "--input-version", 0, "--json")
     assert json.loads(estimate.stdout)["n_rows"] == 20
     for wrong, said in ((("--input-version", "9"), "at --input-version 9"), ((), "part of the De")):
         which = place if wrong else next(place.glob("*.parquet"))
-        refused = rankmill("run", which, tmp_path / "no", "--model", "null", *wrong)
+        refused = called("run", which, tmp_path / "no", "--model", "null", *wrong)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1) and said in refused.stderr
         assert not (tmp_path / "no").exists()
 
@@ -57,7 +57,7 @@ def test_a_table_with_deleted_rows_is_scored_without_them(tmp_path: Path) -> Non
     rows = table(2).set_column(3, "document", [["text"] * 7 + [None] * 3])
     write_deltalake(place, rows)
     delete(place, [0, 8])
-    done = rankmill("run", place, out, "--model", "null", "--max-reject-rate", 1)
+    done = called("run", place, out, "--model", "null", "--max-reject-rate", 1)
     assert done.returncode == 0, done.stderr
     left = table(2)["doc_id"].to_pylist()[1:7]
     assert sorted(row["doc_id"] for row in read_output(out)) == sorted(left)
@@ -65,7 +65,7 @@ def test_a_table_with_deleted_rows_is_scored_without_them(tmp_path: Path) -> Non
     [file] = place.glob("*.parquet")
     assert sorted(rejects["row"].to_pylist()) == [7, 9]
     assert set(rejects["file"].to_pylist()) == {str(file)}
-    estimate = rankmill("estimate", place, "--model", "null", "--json")
+    estimate = called("estimate", place, "--model", "null", "--json")
     assert json.loads(estimate.stdout)["n_rows"] == 8
 
 
@@ -79,6 +79,7 @@ def test_an_iceberg_table_is_named_by_its_catalog(
     made.append(table(3))
     made.overwrite(table(2))
     monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__URI", uri)
+    # A process of its own, since pyiceberg reads the environment when it is imported.
     done = rankmill("run", "iceberg://lake/n.t", out, "--model", "null")
     assert done.returncode == 0, done.stderr
     assert len(read_output(out)) == 10

@@ -15,7 +15,7 @@ import pytest
 
 from producer.jobs.submit import submit
 from tests.conftest import StartWorker
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.inputs import (
     everything_under,
     pairs,
@@ -38,7 +38,7 @@ def as_pairs(
     """Return the scores of clustered pairs, which all other layouts of the pairs must equal."""
     folder = tmp_path_factory.mktemp("pairs")
     write(pairs(6, 7), folder / "in.parquet")
-    done = rankmill("run", folder / "in.parquet", folder / "out", "--model", model_folder)
+    done = called("run", folder / "in.parquet", folder / "out", "--model", model_folder)
     assert done.returncode == 0, done.stderr
     return scores(read_output(folder / "out"))
 
@@ -49,9 +49,9 @@ def test_scattered_rows_are_brought_together(
     rows = pairs(6, 7)
     source = write([rows[n * 5 % len(rows)] for n in range(len(rows))], tmp_path / "in.parquet")
     options = ("--model", model_folder, "--shard-pairs", 10)
-    without = rankmill("run", source, tmp_path / "without", *options)
+    without = called("run", source, tmp_path / "without", *options)
     assert without.returncode == 2 and "--cluster" in without.stderr
-    done = rankmill("run", source, tmp_path / "out", *options, "--cluster")
+    done = called("run", source, tmp_path / "out", *options, "--cluster")
     assert done.returncode == 0, done.stderr
     assert scores(read_output(tmp_path / "out")) == as_pairs
 
@@ -59,10 +59,10 @@ def test_scattered_rows_are_brought_together(
 def test_an_existing_path_with_commas_is_taken_literally(tmp_path: Path) -> None:
     write(pairs(6, 7), tmp_path / "in,1" / "a,b.parquet")
     options = ("--model", "null", "--cluster", "--for-reuse")
-    done = rankmill("run", tmp_path / "in,1", tmp_path / "out,1", *options)
+    done = called("run", tmp_path / "in,1", tmp_path / "out,1", *options)
     assert done.returncode == 0, done.stderr
     again = ("--reuse-from", tmp_path / "out,1")
-    done = rankmill("run", tmp_path / "in,1", tmp_path / "out,2", *options, *again)
+    done = called("run", tmp_path / "in,1", tmp_path / "out,2", *options, *again)
     assert done.returncode == 0, done.stderr
     assert read_output(tmp_path / "out,2") == read_output(tmp_path / "out,1")
 
@@ -71,7 +71,7 @@ def test_json_lines_are_read(tmp_path: Path, model_folder: Path, as_pairs: objec
     lines = "".join(json.dumps(row) + "\n" for row in pairs(6, 7))
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    done = rankmill("run", tmp_path / "in", tmp_path / "out", "--model", model_folder)
+    done = called("run", tmp_path / "in", tmp_path / "out", "--model", model_folder)
     assert done.returncode == 0, done.stderr
     assert scores(read_output(tmp_path / "out")) == as_pairs
 
@@ -92,7 +92,7 @@ def test_lists_come_out_as_lists_or_exploded(
     source = tmp_path / "in.parquet"
     pq.write_table(pa.Table.from_pylist(list(by_query.values())), source)
     options = ["--layout", "lists", "--model", model_folder, "--max-reject-rate", 0.1]
-    done = rankmill("run", source, tmp_path / "out", *options, *["--explode"] * explode)
+    done = called("run", source, tmp_path / "out", *options, *["--explode"] * explode)
     assert done.returncode == 0, done.stderr
     rows = read_output(tmp_path / "out")
     if not explode:
@@ -127,7 +127,7 @@ def write_run(folder: Path) -> tuple[Path, tuple[object, ...]]:
 def test_a_run_is_reranked_into_a_run(tmp_path: Path, model_folder: Path, as_pairs: object) -> None:
     run, layout = write_run(tmp_path)
     options = ("--trec-run", "--model", model_folder, "--max-reject-rate", 0.1, "--shard-pairs", 9)
-    done = rankmill("run", run, tmp_path / "out", *layout, *options)
+    done = called("run", run, tmp_path / "out", *layout, *options)
     assert done.returncode == 0, done.stderr
     rows = read_output(tmp_path / "out")
     assert scores(rows) == as_pairs
@@ -151,16 +151,16 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, model_fold
         ((), "looks like run"),
         (("--layout", "lists"), "looks like run"),
     ):
-        done = rankmill("run", run, tmp_path / "out", "--model", model_folder, *options)
+        done = called("run", run, tmp_path / "out", "--model", model_folder, *options)
         assert done.returncode == 2, done.stderr
         assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert everything_under(tmp_path) == before
     lists = tmp_path / "lists.parquet"
     pq.write_table(pa.table({"query": ["a"], "document": [["b", "c"]]}), lists)
-    done = rankmill("run", lists, tmp_path / "out", "--model", model_folder)
+    done = called("run", lists, tmp_path / "out", "--model", model_folder)
     assert done.returncode == 2 and "looks like lists" in done.stderr
     run.write_text(run.read_text() + "q0000 Q0 d0-0 1 1 bm25\n")
-    done = rankmill("run", run, tmp_path / "out", "--model", model_folder, *layout)
+    done = called("run", run, tmp_path / "out", "--model", model_folder, *layout)
     assert done.returncode == 2 and "twice" in done.stderr.strip().splitlines()[-1]
     assert not part_bytes(tmp_path / "out")
 
@@ -206,8 +206,8 @@ def test_a_query_in_two_rows_of_lists_is_found_in_any_shards(tmp_path: Path) -> 
     table = pa.table({"query_id": ids, "query": ids, "document": [list("abcdef")] * 4})
     pq.write_table(table, tmp_path / "in.parquet")
     layout = ("--layout", "lists", "--model", "null", "--shard-pairs", 6)
-    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", *layout)
+    done = called("run", tmp_path / "in.parquet", tmp_path / "out", *layout)
     assert done.returncode == 2
     assert "query_id 'q0' has rows in shards 0 and 3" in done.stderr
-    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "2", *layout, "--cluster")
+    done = called("run", tmp_path / "in.parquet", tmp_path / "2", *layout, "--cluster")
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rankmill.settings import CHECKOUT
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.inputs import pairs, write
 
 IN_FP32 = {"dtype": torch.float32}
@@ -27,7 +27,7 @@ def test_a_run_scores_documents_by_their_best_passage(tmp_path: Path) -> None:
     write(rows, tmp_path / "in.parquet")
     options = ("--model", "demo", "--long-docs", "max-passage", "--max-length", 48)
     options += ("--precision", "fp32", "--keep-cols", "doc_id,query,document")
-    run = rankmill("run", "in.parquet", "out", *options, "--shard-pairs", 7, folder=tmp_path)
+    run = called("run", "in.parquet", "out", *options, "--shard-pairs", 7, folder=tmp_path)
     assert run.returncode == 0, run.stderr
     found = polars.read_parquet(tmp_path / "out" / "*.parquet")
     assert len(found) == len(rows) and found["n_passages"].max() > 2
@@ -47,7 +47,7 @@ def test_a_run_scores_documents_by_their_best_passage(tmp_path: Path) -> None:
     by_duckdb = duckdb.execute(sql, [str(tmp_path / "out" / "*.parquet")]).fetchall()
     order = found["doc_id"].arg_sort()
     assert [text for (text,) in by_duckdb] == [best[at] for at in order]
-    done = rankmill("estimate", "in.parquet", *options, "--no-calibrate", "--json", folder=tmp_path)
+    done = called("estimate", "in.parquet", *options, "--no-calibrate", "--json", folder=tmp_path)
     tokens = json.loads(done.stdout)["tokens"]
     assert tokens["n_tokens"] == found["n_tokens"].sum()
     assert tokens["n_passages"] == found["n_passages"].sum()

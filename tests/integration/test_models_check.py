@@ -12,7 +12,7 @@ import pytest
 from producer.inspection.model_check import check_model
 from rankmill.errors import InputError
 from rankmill.settings import CHECKOUT
-from tests.support.command import rankmill
+from tests.support.command import called
 from worker.inspection.parity import NoParity, check_comparable
 
 DEMO = CHECKOUT / "models" / "demo-reranker"
@@ -40,7 +40,7 @@ def changed_demo(folder: Path, **config: object) -> Path:
 
 
 def test_a_good_model_is_shown_with_its_parity_and_speed(tmp_path: Path) -> None:
-    done = rankmill("models", "check", "demo", folder=tmp_path)
+    done = called("models", "check", "demo", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = dict(
         line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith(" ")
@@ -68,7 +68,7 @@ def test_scores_that_differ_from_cross_encoder_are_exit_1(
     (folder / "README.md").write_text("no front matter")
     monkeypatch.setenv("RANKMILL_REMOTE_CODE_MODELS", str(folder))
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "code"))
-    done = rankmill("models", "check", "./model", "--no-calibrate", "--json", folder=tmp_path)
+    done = called("models", "check", "./model", "--no-calibrate", "--json", folder=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "scores differ from CrossEncoder's by up to 1;" in done.stderr
     found = json.loads(done.stdout)
@@ -96,7 +96,7 @@ def test_a_model_that_is_not_there_is_refused_before_the_engine_starts(
 def test_a_model_that_the_engine_refuses_is_one_line_and_exit_2(tmp_path: Path) -> None:
     labels = {str(n): f"LABEL_{n}" for n in range(3)}
     changed_demo(tmp_path / "three", id2label=labels, label2id={v: k for k, v in labels.items()})
-    done = rankmill("models", "check", "./three", folder=tmp_path)
+    done = called("models", "check", "./three", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "three has 3 labels; a cross-encoder has one or two" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -22,7 +22,7 @@ from rankmill.contract.job import JobOptions
 from rankmill.errors import InputError
 from rankmill.settings import CHECKOUT
 from rankmill.tables.titles import lengths_of_titles, with_titles
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.inputs import pairs, write
 from worker.engine.scorer import PairWindow, Scorer
 
@@ -56,7 +56,7 @@ def ndcg(rows: list[dict[str, Any]], logits: list[float], judged: Qrels) -> floa
 def test_each_model_has_its_own_quality_speed_truncation_and_cost(
     upside_down: Path, tmp_path: Path
 ) -> None:
-    done = rankmill(
+    done = called(
         *("models", "compare", PACKAGES, "--models", f"demo, {upside_down}", "--qrels", QRELS),
         *("--sample", N_QUERIES, "--price-per-hour", 2.5, "--max-length", 80, "--json"),
         folder=tmp_path,
@@ -125,7 +125,7 @@ def test_bad_use_is_refused_before_anything_is_scored(
 def test_bad_use_of_the_command_is_one_line_and_exit_2(tmp_path: Path) -> None:
     write(pairs(2, 2), tmp_path / "in.parquet")
     options = ("--models", "demo,demo", "--qrels", QRELS, "--price-per-hour", "-1")
-    done = rankmill("models", "compare", "in.parquet", *options, folder=tmp_path)
+    done = called("models", "compare", "in.parquet", *options, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "rankmill: --price-per-hour -1: give a positive number\n"
 

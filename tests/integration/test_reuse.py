@@ -16,7 +16,7 @@ from rankmill import storage
 from rankmill.ledger.claims import PREPARATION
 from rankmill.ledger.jobs import Ledger
 from tests.conftest import StartWorker
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.inputs import pairs, part_bytes, read_output, wait_for, write
 
 
@@ -26,24 +26,24 @@ def test_the_command_says_what_was_reused_or_why_nothing(
     rows = pairs(6, 7)
     source = write(rows, tmp_path / "in.parquet")
     options = ("--model", model_folder, "--for-reuse")
-    done = rankmill("run", source, tmp_path / "one", *options)
+    done = called("run", source, tmp_path / "one", *options)
     assert done.returncode == 0 and "reused" not in done.stdout, done.stderr
 
     rows[3]["document"] = "another text"
     changed = write(rows[::-1], tmp_path / "changed.parquet")
     again = ("--reuse-from", tmp_path / "one")
-    done = rankmill("run", changed, tmp_path / "two", *options, *again)
+    done = called("run", changed, tmp_path / "two", *options, *again)
     assert done.returncode == 0, done.stderr
     assert f"reused     41 scores (97.6%) from {tmp_path}/one\n" in done.stdout
 
-    done = rankmill("run", changed, tmp_path / "three", *options, *again, "--max-length", 16)
+    done = called("run", changed, tmp_path / "three", *options, *again, "--max-length", 16)
     assert done.returncode == 0, done.stderr
     assert "reused     no scores; the earlier job differs in max_length (" in done.stdout
-    status = json.loads(rankmill("status", tmp_path / "three", "--json").stdout)
+    status = json.loads(called("status", tmp_path / "three", "--json").stdout)
     assert status["n_reused"] == 0 and status["no_reuse"].startswith("the earlier job differs in")
-    assert json.loads(rankmill("status", tmp_path / "two", "--json").stdout)["n_reused"] == 41
+    assert json.loads(called("status", tmp_path / "two", "--json").stdout)["n_reused"] == 41
 
-    done = rankmill("run", changed, tmp_path / "four", *options, "--reuse-from", tmp_path / "none")
+    done = called("run", changed, tmp_path / "four", *options, "--reuse-from", tmp_path / "none")
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert f"--reuse-from {tmp_path}/none: no job was submitted" in done.stderr
     assert not (tmp_path / "four").exists()

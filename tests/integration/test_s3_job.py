@@ -13,7 +13,7 @@ import pytest
 from rankmill import storage
 from rankmill.output.output import Output
 from rankmill.tables import parquet
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.inputs import pairs, part_bytes, write
 from tests.support.s3 import BUCKET, SECRET, Faults
 
@@ -25,7 +25,7 @@ def test_a_job_on_s3_gives_the_parts_of_a_local_one_through_faults(
     rows[30]["document"] = ""
     source = write(rows, tmp_path / "in.parquet", row_group_size=9)
     options = ("--model", model_folder, "--shard-pairs", 14, "--max-reject-rate", 0.1)
-    done = rankmill("run", source, tmp_path / "out", *options)
+    done = called("run", source, tmp_path / "out", *options)
     assert done.returncode == 0, done.stderr
 
     content = source.read_bytes()
@@ -35,7 +35,7 @@ def test_a_job_on_s3_gives_the_parts_of_a_local_one_through_faults(
         "PUT": [None, "throttle", None, "reset", None, None, "throttle"],
         "HEAD": ["throttle"],
     }
-    done = rankmill("run", f"{s3}/my data/*/", f"{s3}/out", *options, "--json")
+    done = called("run", f"{s3}/my data/*/", f"{s3}/out", *options, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n_rejected"] == 1
     assert not any(faults.planned.values())
@@ -64,10 +64,10 @@ def test_a_job_in_another_store_gives_the_parts_of_a_local_one(
 ) -> None:
     source = write(pairs(6, 5), tmp_path / "in.parquet", row_group_size=9)
     options = ("--model", model_folder, "--shard-pairs", 10)
-    done = rankmill("run", source, tmp_path / "out", *options)
+    done = called("run", source, tmp_path / "out", *options)
     assert done.returncode == 0, done.stderr
     storage.write_bytes(f"{localbucket}/in.parquet", source.read_bytes())
-    done = rankmill("run", f"{localbucket}/in.parquet", f"{localbucket}/out", *options)
+    done = called("run", f"{localbucket}/in.parquet", f"{localbucket}/out", *options)
     assert done.returncode == 0, done.stderr
     wanted = part_bytes(tmp_path / "out")
     assert wanted == {name: storage.read_bytes(f"{localbucket}/out/{name}") for name in wanted}
@@ -79,12 +79,12 @@ def test_a_store_without_conditional_puts_is_read_and_not_written(
     source = write(pairs(3, 4), tmp_path / "in.parquet")
     storage.write_bytes(f"{rclone}/my data/in.parquet", source.read_bytes())
     command = ("run", f"{rclone}/my data/", f"{rclone}/out", "--model", model_folder)
-    done = rankmill(*command)
+    done = called(*command)
     assert done.returncode == 2
     assert "does not know If-None-Match" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert storage.names(rclone) == ["my data"]
-    done = rankmill("run", f"{rclone}/my data/", tmp_path / "out", "--model", model_folder)
+    done = called("run", f"{rclone}/my data/", tmp_path / "out", "--model", model_folder)
     assert done.returncode == 0, done.stderr
     assert pq.read_table(tmp_path / "out").num_rows == 12
 
@@ -95,11 +95,11 @@ def test_a_store_where_two_writers_win_is_refused_and_nothing_changes(
 ) -> None:
     source = write(pairs(2, 3), tmp_path / "in.parquet")
     command = ("run", source, f"{s3}/out", "--model", model_folder, "--overwrite")
-    assert rankmill(*command).returncode == 0
+    assert called(*command).returncode == 0
     before = _objects()
     faults.ignores_conditions = says_nothing
     faults.planned = {} if says_nothing else {"PUT": ["unknown"]}
-    done = rankmill(*command)
+    done = called(*command)
     assert done.returncode == 2
     assert "does not know If-None-Match" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -117,9 +117,9 @@ def test_status_by_output_needs_only_s3(s3: str, model_folder: Path) -> None:
     storage.publish(
         f"{s3}/in.parquet", lambda file: pq.write_table(pa.Table.from_pylist(rows), file)
     )
-    done = rankmill("run", f"{s3}/in.parquet", f"{s3}/out", "--model", model_folder)
+    done = called("run", f"{s3}/in.parquet", f"{s3}/out", "--model", model_folder)
     assert done.returncode == 0, done.stderr
-    status = rankmill("status", f"{s3}/out", "--json")
+    status = called("status", f"{s3}/out", "--json")
     assert status.returncode == 0, status.stderr
     assert json.loads(status.stdout)["state"] == "succeeded"
     manifest = Output(f"{s3}/out").read_manifest()
@@ -134,11 +134,11 @@ def test_wrong_places_are_one_line(s3: str, tmp_path: Path, model_folder: Path) 
         f"{s3}/nothing/": "no such file, and no Parquet, JSONL",
         "s3://no-such-bucket/in": "there is no such bucket",
     }.items():
-        done = rankmill("run", source, f"{s3}/out", *model)
+        done = called("run", source, f"{s3}/out", *model)
         assert done.returncode == 2
         assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
     storage.publish(
         f"{s3}/in/a.parquet", lambda file: pq.write_table(pa.Table.from_pylist(pairs(1, 1)), file)
     )
-    inside = rankmill("run", f"{s3}/in", f"{s3}/in/out", *model)
+    inside = called("run", f"{s3}/in", f"{s3}/in/out", *model)
     assert inside.returncode == 2 and "lies in the input" in inside.stderr

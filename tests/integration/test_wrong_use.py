@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.support.command import rankmill
+from tests.support.command import called, rankmill
 from tests.support.inputs import everything_under, pairs, write
 from tests.support.models.checkpoints import bert
 
@@ -35,7 +35,7 @@ def test_a_refused_option_is_named_with_its_value(
 ) -> None:
     write(pairs(2, 2), tmp_path / "in.parquet")
     before = everything_under(tmp_path)
-    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo", *options)
+    done = called("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo", *options)
     assert done.returncode == 2, done.stderr
     [shown] = done.stderr.strip().splitlines()
     assert line in shown
@@ -45,7 +45,7 @@ def test_a_refused_option_is_named_with_its_value(
 def test_texts_under_other_names_are_not_taken_for_a_run(tmp_path: Path) -> None:
     table = {"query_id": ["a"], "doc_id": ["b"], "frage": ["c"], "absatz": ["d"]}
     pq.write_table(pa.table(table), tmp_path / "in.parquet")
-    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo")
+    done = called("run", tmp_path / "in.parquet", tmp_path / "out", "--model", "demo")
     assert done.returncode == 2
     [shown] = done.stderr.strip().splitlines()
     assert "no text columns 'query' and 'document'; the columns there are: query_id" in shown
@@ -62,7 +62,7 @@ def test_a_length_beyond_the_models_is_refused(
     if command == "schedule add":
         places = ["nightly", *places, "--cron", "0 2 * * *"]
     options = ("--model", "demo", "--max-length", "385")
-    done = rankmill(*command.split(), *places, *options)
+    done = called(*command.split(), *places, *options)
     assert done.returncode == 2 and done.stdout == ""
     [shown] = done.stderr.strip().splitlines()
     assert "--max-length 385: demo takes at most 384 tokens" in shown
@@ -81,7 +81,7 @@ def test_a_limit_that_no_file_states_is_reported(tmp_path: Path) -> None:
         content = json.loads(path.read_text())
         del content[key]
         path.write_text(json.dumps(content))
-    done = rankmill(
+    done = called(
         *("run", tmp_path / "in.parquet", tmp_path / "out", "--model", model),
         *("--max-length", "100000"),
     )
@@ -96,18 +96,18 @@ def test_a_model_that_only_the_worker_can_refuse_leaves_no_output(tmp_path: Path
     lacking = [name for name in tensors if "intermediate.dense.weight" in name]  # of every layer
     left = {name: each for name, each in tensors.items() if name not in lacking}
     save_file(left, model / "model.safetensors", {"format": "pt"})
-    done = rankmill("run", tmp_path / "in.parquet", tmp_path / "out", "--model", model)
+    done = called("run", tmp_path / "in.parquet", tmp_path / "out", "--model", model)
     assert done.returncode == 2
     assert "the weights lack bert.encoder.layer.0.intermediate.dense.weight" in done.stderr
     assert not (tmp_path / "out").exists()
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
-    again = rankmill("resume", tmp_path / "out")  # its record is not in the output
+    again = called("resume", tmp_path / "out")  # its record is not in the output
     assert again.returncode == 0, again.stderr
 
 
 def test_an_unnamed_column_is_refused_with_its_flag(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("frage,document\na,b\n")
-    done = rankmill("run", tmp_path / "in.csv", tmp_path / "out", "--model", "demo")
+    done = called("run", tmp_path / "in.csv", tmp_path / "out", "--model", "demo")
     assert done.returncode == 2, done.stderr
     assert "column 'query' is missing; the columns there are: frage, document" in done.stderr
     assert "--query-col names another" in done.stderr
@@ -127,8 +127,8 @@ def test_a_terminal_that_is_not_utf_8_gets_no_traceback(
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_debug_anywhere_on_the_line_shows_the_traceback(tmp_path: Path, place: int) -> None:
     words = ["status", str(tmp_path)]
-    plain = rankmill(*words)
+    plain = called(*words)
     assert plain.returncode == 2 and "Traceback" not in plain.stderr
-    debug = rankmill(*words[:place], "--debug", *words[place:])
+    debug = called(*words[:place], "--debug", *words[place:])
     assert debug.returncode != 0 and debug.stderr.startswith("Traceback")
     assert "JobUnknown" in debug.stderr

@@ -15,7 +15,7 @@ from producer.inputs.source import read_pairs, read_source
 from producer.prepare.job_inputs import find_inputs
 from rankmill.errors import InputError
 from rankmill.settings import settings
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.prepared import spec_of, write_jsonl, write_table
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def test_keys_of_jsonl_are_counted_at_all_depths(tmp_path: Path, rows: list[Any]
 def test_keys_that_come_in_a_later_file_or_block_count_too(tmp_path: Path) -> None:
     few = [PAIR | {f"k{i}": "long " * 1000} for i in range(ALLOWED)]
     path = write_jsonl(tmp_path / "in.jsonl", [PAIR | {"k": "long " * 20_000}, *few])
-    ended = rankmill("run", path, tmp_path / "out", "--model", "null")
+    ended = called("run", path, tmp_path / "out", "--model", "null")
     assert ended.returncode == 2, ended.stderr
     assert "in.jsonl: has 23 columns" in ended.stderr
 
@@ -85,7 +85,7 @@ def test_columns_of_all_files_count_together(tmp_path: Path) -> None:
 def test_the_allowed_number_of_columns_is_scored(tmp_path: Path) -> None:
     row = PAIR | keys(ALLOWED - 2)
     path = write_jsonl(tmp_path / "in.jsonl", [row])
-    ended = rankmill("run", path, tmp_path / "out", "--model", "null")
+    ended = called("run", path, tmp_path / "out", "--model", "null")
     assert ended.returncode == 0, ended.stderr
     [found] = pq.read_table(tmp_path / "out").to_pylist()
     assert json.loads(json.dumps({name: found[name] for name in row})) == row
