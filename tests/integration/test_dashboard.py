@@ -18,7 +18,7 @@ from producer.jobs.submit import submit
 from rankmill.settings import CHECKOUT
 from tests.conftest import StartWorker
 from tests.support.browser import chromium
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.dashboard import LOGIN, ask, flower, rows, with_login
 from tests.support.inputs import control, pairs, read_output, wait_for, write
 
@@ -193,7 +193,7 @@ def test_flower_does_not_start_without_a_password(
     monkeypatch.delenv("RANKMILL_FLOWER_BASIC_AUTH", raising=False)
     if logins is not None:
         monkeypatch.setenv("RANKMILL_FLOWER_BASIC_AUTH", logins)
-    done = rankmill("flower", "--port", "0")
+    done = called("flower", "--port", "0")
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     for secret in ("long-enough", "short", "comma-in", "pässw", "who-is-not-ours"):
@@ -204,7 +204,7 @@ def test_a_missing_package_or_folder_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANKMILL_FLOWER_BASIC_AUTH", LOGIN)
-    done = rankmill("flower", "--port", "0", "--history", tmp_path / "nowhere" / "history")
+    done = called("flower", "--port", "0", "--history", tmp_path / "nowhere" / "history")
     assert done.returncode == 2 and "is not a writable folder" in done.stderr
     code = (
         "import sys; sys.modules['flower'] = None; sys.argv[1:] = ['flower', '--port', '0']\n"

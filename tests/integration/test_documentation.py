@@ -16,7 +16,7 @@ import pytest
 
 from rankmill.settings import CHECKOUT
 from tests.conftest import forget_settings
-from tests.support.command import rankmill
+from tests.support.command import called, rankmill
 
 DEMO = CHECKOUT / "models" / "demo-reranker"
 SEARCH = """
@@ -87,7 +87,7 @@ def test_the_commands_of_a_cluster_work(
     monkeypatch.setenv("RANKMILL_BROKER_URL", worked_redis)
     forget_settings()
     for words in shown[1:]:  # the worker runs
-        done = rankmill(*words)
+        done = called(*words)
         assert done.returncode == 0, done.stderr
     assert pq.read_table(folder / "scored").num_rows == 30
     submit, _by_name = blocks("From Python", "python")
@@ -114,7 +114,7 @@ def test_the_tutorial_works_for_hits_of_a_search(folder: Path) -> None:
     shown = re.findall(r"^\$ rankmill (.*)$", page, re.M)
     assert [line.split()[0] for line in shown] == ["estimate", "run", "eval", "eval"]
     for line in shown:
-        done = rankmill(*shlex.split(line))
+        done = called(*shlex.split(line))
         assert done.returncode == 0, line + done.stdout + done.stderr
         assert "nDCG@10" in done.stdout or line.split()[0] != "eval"
 

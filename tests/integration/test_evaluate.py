@@ -6,12 +6,12 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from rankmill import storage
+from tests.support.command import called
 from tests.support.finished import candidates, finished, planned
 from tests.support.inputs import write
 
@@ -23,13 +23,7 @@ QRELS = "a 0 a2 1\nb 0 b2 1\n"
 
 
 def evaluation(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "producer.cli", "eval", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "COLUMNS": "200"},
-    )
+    return called("eval", *arguments, variables={**os.environ, "COLUMNS": "200"})
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])

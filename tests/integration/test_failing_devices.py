@@ -14,6 +14,7 @@ from producer.jobs.submit import submit
 from rankmill.devices.choice import EXIT_DEVICE_LOST
 from rankmill.settings import CHECKOUT
 from tests.conftest import StartWorker
+from tests.support.command import called
 from tests.support.inputs import pairs, read_output, read_rejected, wait_for, write
 
 ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_THREADS": "1"}
@@ -82,7 +83,7 @@ def test_rows_that_break_every_device_are_found_and_rejected(
     environment = {
         **breaking,
         "RANKMILL_TEST_CUDA_BREAKS": "text:assert me",
-        "RANKMILL_WINDOW_PAIRS": "4",
+        "RANKMILL_WINDOW_PAIRS": "2",
     }
     with running(worker_command("one"), environment, tmp_path / "worker.log"):
         assert job.wait(timeout_s=250).state == "succeeded with rejects"
@@ -96,14 +97,9 @@ def test_run_ends_where_its_only_device_is_lost(
     tmp_path: Path, model_folder: Path, breaking: dict[str, str]
 ) -> None:
     source = write(pairs(4, 5), tmp_path / "in.parquet")
-    command = ["run", str(source), str(tmp_path / "out"), "--model", str(model_folder)]
-    done = subprocess.run(
-        [sys.executable, "-m", "producer.cli", *command, "--device", "cpu"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **breaking, "RANKMILL_TEST_CUDA_BREAKS": "always"},
-        timeout=120,
-    )
+    command = ("run", source, tmp_path / "out", "--model", model_folder, "--device", "cpu")
+    broken = {**os.environ, **breaking, "RANKMILL_TEST_CUDA_BREAKS": "always"}
+    done = called(*command, variables=broken)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("rankmill: no device is left to score on: ")

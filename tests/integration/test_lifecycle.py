@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,15 +18,11 @@ from rankmill.errors import InputError, JobFailed
 from rankmill.ledger.jobs import Ledger, ledger
 from rankmill.settings import CHECKOUT
 from tests.conftest import StartWorker
+from tests.support.command import called
 from tests.support.inputs import pairs, part_bytes, read_output, read_rejected, wait_for, write
 from worker import background as runtime
 
 FAULTS = CHECKOUT / "tests" / "faults"
-
-
-def rankmill(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "producer.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_a_cancelled_job_stops_and_resumes_where_it_stopped(
@@ -47,8 +41,8 @@ def test_a_cancelled_job_stops_and_resumes_where_it_stopped(
         cancel(job)
     done = job.output.reported_shards()
     assert len(done) < 50
-    assert rankmill("cancel", tmp_path / "out").returncode == 2
-    listed = json.loads(rankmill("jobs", "--json").stdout)
+    assert called("cancel", tmp_path / "out").returncode == 2
+    listed = json.loads(called("jobs", "--json").stdout)
     assert [(each["job_id"], each["state"]) for each in listed] == [(job.job_id, "cancelled")]
     before = part_bytes(tmp_path / "out")
 
@@ -70,10 +64,10 @@ def test_a_lost_job_is_resumed_from_its_output_alone(
     submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=5)
     ledger.redis.flushall()
     start_worker()
-    said = rankmill("status", tmp_path / "out", "--json")
+    said = called("status", tmp_path / "out", "--json")
     assert json.loads(said.stdout)["state"] == "running", said.stderr
-    assert rankmill("resume", tmp_path / "out").returncode == 0
-    assert rankmill("watch", tmp_path / "out").returncode == 0
+    assert called("resume", tmp_path / "out").returncode == 0
+    assert called("watch", tmp_path / "out").returncode == 0
     assert len(read_output(tmp_path / "out")) == 30
 
 
@@ -85,7 +79,7 @@ def test_poison_rows_are_rejected_and_the_rest_is_scored(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(FAULTS))
     monkeypatch.setenv("RANKMILL_TEST_DEADLY_TEXT", "segfault me")
-    monkeypatch.setenv("RANKMILL_WINDOW_PAIRS", "8")
+    monkeypatch.setenv("RANKMILL_WINDOW_PAIRS", "4")
     rows = pairs(4, 8)
     rows[13]["document"] = "segfault me, please"
     source = write(rows, tmp_path / "in.parquet")

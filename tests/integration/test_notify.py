@@ -22,7 +22,7 @@ from rankmill.notify import Event, notify, succeeded_event
 from rankmill.reconcile import Reconciler
 from rankmill.settings import settings
 from tests.conftest import StartWorker
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.inputs import pairs, wait_for, write
 from tests.support.scored import scored
 from tests.support.webhook import SECRET, Receiver, receiver
@@ -200,11 +200,11 @@ def test_an_event_of_no_job_is_dropped_with_a_line(
 
 def test_run_delivers_before_its_redis_stops(tmp_path: Path, hooked: Receiver) -> None:
     source = write(pairs(4, 5), tmp_path / "in.parquet")
-    done = rankmill("run", source, tmp_path / "out", "--model", "null", "--device", "cpu")
+    done = called("run", source, tmp_path / "out", "--model", "null", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     (event,) = events(hooked)
     assert event.kind == "succeeded" and event.output_uri == str(tmp_path / "out")
-    made = rankmill("report", tmp_path / "out", "--json")
+    made = called("report", tmp_path / "out", "--json")
     assert json.loads(made.stdout)["report_uri"] == f"{tmp_path}/_rankmill/out/report.html"
 
 
@@ -212,8 +212,8 @@ def test_run_writes_the_page_of_a_failure(tmp_path: Path) -> None:
     rows = pairs(2, 5)
     rows.append({**rows[0], "doc_id": "late"})
     source = write(rows, tmp_path / "in.parquet")
-    failed = rankmill("run", source, tmp_path / "out", "--model", "null", "--device", "cpu")
+    failed = called("run", source, tmp_path / "out", "--model", "null", "--device", "cpu")
     assert failed.returncode == 2, failed.stderr
     assert "comes again" in (tmp_path / "_rankmill/out/report.html").read_text()
-    wrong = rankmill("report", tmp_path)
+    wrong = called("report", tmp_path)
     assert wrong.returncode == 2 and "no job was submitted" in wrong.stderr

@@ -12,7 +12,7 @@ from producer import profile
 from rankmill.contract.job import JobSpec
 from rankmill.errors import InputError
 from rankmill.output.output import Output
-from tests.support.command import rankmill
+from tests.support.command import called, rankmill
 from tests.support.inputs import pairs, write
 
 TEXT = """
@@ -57,14 +57,14 @@ def test_flags_override_variables_and_variables_the_file(
 ) -> None:
     write(pairs(2, 3), folder / "in.parquet")
     monkeypatch.setenv("RANKMILL_SHARDS_PER_WORKER", "3")
-    done = rankmill("submit", "in.parquet", "out", "--keep-cols", "doc_id", folder=folder)
+    done = called("submit", "in.parquet", "out", "--keep-cols", "doc_id", folder=folder)
     assert done.returncode == 0, done.stderr
     assert f"defaults from {folder.parents[1]}/rankmill.toml: model, top_k, keep_cols" in (
         done.stderr.replace("\n", " ")
     )
     spec = spec_of(folder / "out")
     assert (spec.model_id, spec.top_k, spec.keep_cols) == ("null", 2, ("doc_id",))
-    done = rankmill(*("submit", "--profile", "night", "in.parquet", "o2"))
+    done = called(*("submit", "--profile", "night", "in.parquet", "o2"))
     assert done.returncode == 0 and spec_of(folder / "o2").top_k == 5, done.stderr
 
     found = {

@@ -8,7 +8,7 @@ import torch
 
 from rankmill.contract.results import Manifest
 from rankmill.output.output import Output
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.inputs import control, pairs, write
 from tests.support.models.published import INSTRUCT, PUBLISHED
 
@@ -19,7 +19,7 @@ def test_a_published_model_runs_without_options(tmp_path: Path) -> None:
     folder = build(tmp_path / "Qwen3-Reranker-0.6B")
     source = write(pairs(3, 4), tmp_path / "in.parquet")
     common = ("--model", folder, "--precision", "fp32")
-    first = rankmill("run", source, tmp_path / "first", *common)
+    first = called("run", source, tmp_path / "first", *common)
     assert first.returncode == 0, first.stderr
     [scoring] = manifest_of(tmp_path / "first").scoring
     assert scoring.recipe == "qwen3-reranker" and len(str(scoring.recipe_sha256)) == 64
@@ -27,7 +27,7 @@ def test_a_published_model_runs_without_options(tmp_path: Path) -> None:
     page = (control(tmp_path / "first") / "report.html").read_text()
     assert f"<td>qwen3-reranker, prompt <q>{INSTRUCT}</q></td>" in page
 
-    done = rankmill("run", source, tmp_path / "refused", *common, "--yes-token", "two tokens")
+    done = called("run", source, tmp_path / "refused", *common, "--yes-token", "two tokens")
     assert done.returncode == 2 and "--yes-token two tokens: not one token" in done.stderr
     assert "Traceback" not in done.stderr
 

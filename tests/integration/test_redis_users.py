@@ -25,7 +25,7 @@ from rankmill.broker import CONTROL_QUEUE, TICK, app
 from rankmill.settings import CHECKOUT, Settings, settings
 from tests.conftest import StartWorker
 from tests.support.bare_flower import flower
-from tests.support.command import rankmill
+from tests.support.command import called
 from tests.support.inputs import pairs, wait_for, write
 from tests.support.redis_server import client_of, free_port, redis_server
 
@@ -109,13 +109,13 @@ def test_a_job_runs_with_the_users_of_worker_and_producer(
         ("add", "nightly", "--cron", "0 3 * * *", *places),
         *(("list",), ("run-now", "nightly"), ("show", "nightly")),
     ):
-        done = rankmill("schedule", *arguments)
+        done = called("schedule", *arguments)
         assert done.returncode == 0, done.stderr
     app().send_task(TICK)
     wait_for(lambda: list((tmp_path / "nightly").rglob("_SUCCESS")))
-    assert rankmill("schedule", "remove", "nightly").returncode == 0
+    assert called("schedule", "remove", "nightly").returncode == 0
     for arguments in (("jobs",), ("doctor",), ("retry-rejects", tmp_path / "out")):
-        assert "NOPERM" not in rankmill(*arguments).stderr
+        assert "NOPERM" not in called(*arguments).stderr
     assert refusals(admin) == []
 
 

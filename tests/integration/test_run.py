@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankmill.output.output import Output
-from tests.support.command import environment, rankmill
+from tests.support.command import called, environment, rankmill
 from tests.support.inputs import everything_under, pairs, part_bytes, read_output, wait_for, write
 
 
@@ -54,7 +54,7 @@ def test_a_run_scores_every_row_and_the_same_run_again_does_nothing(
     assert "scored" in done.stdout and str(folder / "out") in done.stdout
     before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*")}
     assert "already done" not in done.stderr
-    again = rankmill(*command, "--json", folder=folder)
+    again = called(*command, "--json", folder=folder)
     assert again.returncode == 0 and "already done, nothing was run" in again.stderr, again.stderr
     status = json.loads(again.stdout)
     assert status["state"] == "succeeded"
@@ -63,9 +63,9 @@ def test_a_run_scores_every_row_and_the_same_run_again_does_nothing(
     assert status["pairs_per_s"] == pytest.approx(len(rows) / status["scoring_s"], rel=0.1)
     assert {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*")} == before
 
-    other = rankmill(*command, "--top-k", 2, folder=folder)
+    other = called(*command, "--top-k", 2, folder=folder)
     assert other.returncode == 2 and "--overwrite" in other.stderr
-    over = rankmill(*command, "--top-k", 2, "--overwrite", folder=folder)
+    over = called(*command, "--top-k", 2, "--overwrite", folder=folder)
     assert over.returncode == 0, over.stderr
     assert len(read_output(folder / "out")) == 16
 
@@ -73,7 +73,7 @@ def test_a_run_scores_every_row_and_the_same_run_again_does_nothing(
 def test_an_empty_input_is_a_job_with_an_empty_result(folder: Path, model_folder: Path) -> None:
     table = pq.read_table(write(pairs(1, 1), folder / "in.parquet"))
     pq.write_table(table.slice(0, 0), folder / "in.parquet")
-    done = rankmill("run", "in.parquet", "out", "--model", model_folder, folder=folder)
+    done = called("run", "in.parquet", "out", "--model", model_folder, folder=folder)
     assert done.returncode == 0, done.stderr
     assert read_output(folder / "out") == []
     assert "score" in pq.read_schema(folder / "out" / "part-00000.parquet").names
@@ -86,7 +86,7 @@ def test_too_many_rejects_fail_the_job_and_keep_what_was_scored(
     rows[3]["document"] = ""
     write(rows, folder / "in.parquet")
     command = ("run", "in.parquet", "out", "--model", model_folder)
-    failed = rankmill(*command, folder=folder)
+    failed = called(*command, folder=folder)
     assert failed.returncode == 1
     assert "1 of 10 rows were rejected" in failed.stderr.replace("\n", " ")
     last = failed.stderr.splitlines()[-1]
@@ -94,11 +94,11 @@ def test_too_many_rejects_fail_the_job_and_keep_what_was_scored(
     assert accept == ["resume", str(folder / "out"), "--max-reject-rate", "0.1"]
     assert not (folder / "out" / "_SUCCESS").exists()
     assert len(read_output(folder / "out")) == 9
-    accepted = rankmill(*accept, folder=folder)
+    accepted = called(*accept, folder=folder)
     assert accepted.returncode == 0, accepted.stderr
     assert "9 of 10 rows in 2 query groups" in accepted.stdout
     assert "9 rows in 1 part\n" in accepted.stdout
-    passed = rankmill(*command, "--max-reject-rate", 0.2, "--overwrite", "--json", folder=folder)
+    passed = called(*command, "--max-reject-rate", 0.2, "--overwrite", "--json", folder=folder)
     assert passed.returncode == 0, passed.stderr
     assert json.loads(passed.stdout)["state"] == "succeeded with rejects"
 
@@ -120,7 +120,7 @@ def test_an_interrupted_run_stops_its_processes_and_continues_when_run_again(fol
     finished = Output(str(folder / "out")).reported_shards()
     assert 2 <= len(finished) < 30
     kept = part_bytes(folder / "out")
-    done = rankmill(*arguments, folder=folder)
+    done = called(*arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     assert len(read_output(folder / "out")) == len(rows)
     now = part_bytes(folder / "out")
@@ -141,7 +141,7 @@ def test_the_folder_of_a_killed_run_is_removed_by_the_next(folder: Path) -> None
     process.kill()
     process.wait()
     assert left.is_dir()
-    done = rankmill(*arguments, folder=folder)
+    done = called(*arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     assert not left.exists()
 
@@ -178,7 +178,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     bad_input(folder, kind)
     before = everything_under(folder)
     arguments = ["run", "in.parquet", "out", "--model", str(model_folder), *options]
-    done = rankmill(*arguments, folder=folder)
+    done = called(*arguments, folder=folder)
     assert done.returncode == 2, done.stderr
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -190,17 +190,17 @@ def test_input_is_never_taken_for_an_old_result(folder: Path, model_folder: Path
     content = source.read_bytes()
     for output in ("parts", "."):
         arguments = ("run", source, output, "--model", model_folder, "--overwrite")
-        done = rankmill(*arguments, folder=folder)
+        done = called(*arguments, folder=folder)
         assert done.returncode == 2 and "which the job writes to" in done.stderr
     other = write(pairs(1, 2), folder / "in.parquet")
-    done = rankmill("run", other, "parts", "--model", model_folder, "--overwrite", folder=folder)
+    done = called("run", other, "parts", "--model", model_folder, "--overwrite", folder=folder)
     assert done.returncode == 2 and "holds other files (part-00000.parquet)" in done.stderr
     assert source.read_bytes() == content
 
 
 def test_a_wrong_setting_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKMILL_BROKER_URL", "amqp://host")
-    done = rankmill("jobs", folder=folder)
+    done = called("jobs", folder=folder)
     assert done.returncode == 2 and "RANKMILL_BROKER_URL" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -210,6 +210,6 @@ def test_a_folder_with_foreign_files_is_not_touched(folder: Path, model_folder: 
     (folder / "out").mkdir()
     (folder / "out" / "thesis.txt").touch()
     arguments = ("run", "in.parquet", "out", "--model", model_folder, "--overwrite")
-    done = rankmill(*arguments, folder=folder)
+    done = called(*arguments, folder=folder)
     assert done.returncode == 2 and "thesis.txt" in done.stderr
     assert everything_under(folder / "out") == ["thesis.txt"]

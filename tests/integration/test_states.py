@@ -25,6 +25,7 @@ from rankmill.ledger.jobs import Ledger
 from rankmill.output.local_run import Hold
 from rankmill.output.output import Output
 from tests.conftest import StartWorker, forget_settings
+from tests.support.command import called
 from tests.support.inputs import pairs, part_bytes, read_output, read_rejected, wait_for, write
 from tests.support.scored import scored
 from worker.finalize import finalize
@@ -46,13 +47,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def rankmill(*arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment(**changes),
-    )
+    return called(*arguments, variables=environment(**changes))
 
 
 def status(output: Path, **changes: str) -> dict[str, Any]:

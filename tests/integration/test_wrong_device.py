@@ -18,7 +18,7 @@ from producer.jobs.submit import submit
 from rankmill.contract.results import Scoring
 from rankmill.output.output import Output
 from rankmill.settings import CHECKOUT, settings
-from tests.support.command import rankmill
+from tests.support.command import called, rankmill
 from tests.support.inputs import pairs, wait_for, write
 
 NO_GPU = "no usable GPU: "
@@ -45,23 +45,23 @@ def test_commands_refuse_it_in_one_line(tmp_path: Path, monkeypatch: pytest.Monk
             ("worker",),
             ("estimate", source, "--model", "demo"),
         ):
-            done = rankmill(*command, "--device", wanted)
+            done = called(*command, "--device", wanted)
             assert done.returncode == 2, done.stderr
             assert only_line(done).startswith(f"rankmill: device {wanted} ")
             assert NO_GPU in done.stderr
     monkeypatch.setenv("RANKMILL_DEVICE", "cuda")
-    done = rankmill("run", source, tmp_path / "out", "--model", "demo")
+    done = called("run", source, tmp_path / "out", "--model", "demo")
     assert done.returncode == 2 and NO_GPU in only_line(done)
     assert not (tmp_path / "out").exists()
     # A flag comes before the variable.
-    done = rankmill("run", source, tmp_path / "out", "--model", "demo", "--device", "cpu")
+    done = called("run", source, tmp_path / "out", "--model", "demo", "--device", "cpu")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("command", ["run", "worker", "doctor", "estimate"])
 def test_an_unknown_device_is_refused_by_each_command(command: str, tmp_path: Path) -> None:
     places = {"run": ("in.parquet", "out"), "estimate": ("in.parquet",)}.get(command, ())
-    done = rankmill(command, *places, "--device", "0, 1")
+    done = called(command, *places, "--device", "0, 1")
     assert done.returncode == 2
     assert only_line(done).startswith("rankmill: --device '0, 1' is not a device; give auto, cpu, ")
 

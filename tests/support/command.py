@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -16,6 +16,8 @@ from producer.cli import app
 from rankmill import storage
 from rankmill.ledger.jobs import ledger
 from tests.conftest import forget_settings
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment() -> dict[str, str]:
@@ -35,16 +37,23 @@ def rankmill(*arguments: object, folder: Path | None = None) -> subprocess.Compl
     )
 
 
-def called(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def called(
+    *arguments: object, folder: Path | None = None, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command as `rankmill` does, but in this process, which saves a second of imports.
 
     What it starts are processes of their own. Both streams have all that they write, too.
+
+    Args:
+        arguments: the words after `rankmill`.
+        folder: the folder to run it in, if not the current one.
+        variables: its whole environment, if not that of `environment`.
     """
     words = ["rankmill", *map(str, arguments)]
     with TemporaryFile() as stdout, TemporaryFile() as stderr:
         with (
             chdir(folder or Path.cwd()),
-            patch.dict(os.environ, environment(), clear=True),
+            patch.dict(os.environ, variables or environment(), clear=True),
             patch.object(sys, "argv", words),
             _written_to("stdout", stdout.fileno()),
             _written_to("stderr", stderr.fileno()),
