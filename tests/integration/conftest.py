@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rankmill.ledger.jobs import Ledger
 from rankmill.settings import settings
 from tests.conftest import forget_settings
 from tests.support import s3_servers
+from tests.support.command import Run, called, environment
 from tests.support.inputs import pairs, write
 from tests.support.nights import Nights
 from tests.support.s3 import BUCKET, Faults, faulty_proxy, s3_endpoint, s3_environment
@@ -114,6 +116,18 @@ def worked_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         environment |= {"CUDA_VISIBLE_DEVICES": "", "RANKMILL_RECONCILE_S": "1"}
         with running(worker_command("one"), environment, log):
             yield url
+
+
+@pytest.fixture(scope="module")
+def submit_and_watch(worked_redis: str) -> Run:
+    """Return a function that has a job done by the file's worker, and shows its end."""
+
+    def run(source: Path, output: Path, *options: object) -> subprocess.CompletedProcess[str]:
+        variables = {**environment(), "RANKMILL_BROKER_URL": worked_redis}
+        done = called("submit", source, output, *options, variables=variables)
+        return done if done.returncode else called("watch", output, variables=variables)
+
+    return run
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
 from rankmill.settings import settings
 from tests.conftest import StartWorker
+from tests.support.command import called
 from tests.support.inputs import pairs, part_bytes, read_output, wait_for, write
 from tests.support.processes import pool_processes
 
@@ -51,11 +52,7 @@ def test_submit_wait_and_status_and_the_connections_and_stop_of_a_worker(
     assert status.state == "succeeded" and status.n_pairs_done == len(rows)
     assert job.output.uri == str(tmp_path / "out")
     for name in (job.job_id, str(tmp_path / "out")):
-        said = subprocess.run(
-            [sys.executable, "-m", "producer.cli", "status", name, "--json"],
-            capture_output=True,
-            text=True,
-        )
+        said = called("status", name, "--json")
         assert json.loads(said.stdout)["job_id"] == job.job_id, said.stderr
     clients = [each for each in ledger.redis.client_list() if each["id"] not in earlier]
     names = Counter(each["name"] for each in clients if each["cmd"] != "client|list")
@@ -69,14 +66,14 @@ def test_submit_wait_and_status_and_the_connections_and_stop_of_a_worker(
 
 
 def test_a_process_without_our_code_submits_by_task_name(
-    tmp_path: Path, model_folder: Path, start_worker: StartWorker, broker_url: str
+    tmp_path: Path, start_worker: StartWorker, broker_url: str
 ) -> None:
     start_worker()
     source = write(pairs(4, 5), tmp_path / "in.parquet")
     spec = {
         "input_uri": str(source),
         "output_uri": str(tmp_path / "out"),
-        "model_id": str(model_folder),
+        "model_id": "null",
     }
     sent = subprocess.run(
         [sys.executable, "-c", FOREIGN, broker_url, json.dumps({"spec": spec})],
@@ -90,12 +87,12 @@ def test_a_process_without_our_code_submits_by_task_name(
 
 
 def test_a_job_whose_shard_cannot_be_read_fails_with_the_reason(
-    tmp_path: Path, model_folder: Path, start_worker: StartWorker
+    tmp_path: Path, start_worker: StartWorker
 ) -> None:
     rows = pairs(3, 4)
     source = write([*rows, rows[0]], tmp_path / "in.parquet")
     start_worker()
-    job = submit(source, tmp_path / "out", model_id=str(model_folder))
+    job = submit(source, tmp_path / "out", model_id="null")
     with pytest.raises(JobFailed, match="comes again in row 12"):
         job.wait(timeout_s=60)
     assert job.status().state == "failed"
@@ -140,46 +137,44 @@ def test_a_flushed_redis_is_restored_from_storage(
 
 
 def test_a_job_partly_lost_by_redis_is_restored_from_storage(
-    tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
+    tmp_path: Path, start_worker: StartWorker, ledger: Ledger
 ) -> None:
     source = write(pairs(60, 25), tmp_path / "in.parquet")
     start_worker()
-    job = submit(source, tmp_path / "out", model_id=str(model_folder), shard_pairs=75)
+    job = submit(source, tmp_path / "out", model_id="null:1000", shard_pairs=75)
     wait_for(lambda: len(job.output.reported_shards()) >= 2)
     ledger.redis.hdel(JobKeys(job.job_id).hash, "state", "output_uri", "n_shards")
     assert job.wait(timeout_s=90).state == "succeeded"
     assert len(read_output(tmp_path / "out")) == 60 * 25
 
 
-def test_without_redis_nothing_is_written(
-    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_redis_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKMILL_BROKER_URL", "redis://127.0.0.1:9/0")
     settings.cache_clear()
     source = write(pairs(1, 2), tmp_path / "in.parquet")
     try:
         with pytest.raises(BrokerUnavailable, match="RANKMILL_BROKER_URL"):
-            submit(source, tmp_path / "out", model_id=str(model_folder))
+            submit(source, tmp_path / "out", model_id="null")
     finally:
         settings.cache_clear()
     assert not (tmp_path / "out").exists()
 
 
 def test_the_status_of_a_folder_needs_no_redis(
-    tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
+    tmp_path: Path, start_worker: StartWorker, ledger: Ledger
 ) -> None:
     start_worker()
     source = write(pairs(2, 2), tmp_path / "in.parquet")
-    submit(source, tmp_path / "out", model_id=str(model_folder)).wait(timeout_s=60)
+    submit(source, tmp_path / "out", model_id="null").wait(timeout_s=60)
     ledger.redis.flushall()
     assert Output(str(tmp_path / "out")).state() == "succeeded"
 
 
 def test_a_job_that_ended_unknown_to_redis_is_ended_there_too(
-    tmp_path: Path, model_folder: Path, start_worker: StartWorker, ledger: Ledger
+    tmp_path: Path, start_worker: StartWorker, ledger: Ledger
 ) -> None:
     source = write(pairs(2, 2), tmp_path / "in.parquet")
-    jobs = [submit(source, tmp_path / name, model_id=str(model_folder)) for name in "abc"]
+    jobs = [submit(source, tmp_path / name, model_id="null") for name in "abc"]
     jobs[0].output.mark_cancelled()
     shutil.rmtree(tmp_path / "b", ignore_errors=True)
     shutil.rmtree(tmp_path / "_rankmill" / "b")
@@ -213,10 +208,10 @@ def test_a_part_removed_before_the_end_is_scored_again(
 
 
 def test_a_worker_that_does_not_see_the_output_ends_the_job(
-    tmp_path: Path, model_folder: Path, start_worker: StartWorker
+    tmp_path: Path, start_worker: StartWorker
 ) -> None:
     source = write(pairs(3, 4), tmp_path / "in.parquet")
-    job = submit(source, tmp_path / "out", model_id=str(model_folder))
+    job = submit(source, tmp_path / "out", model_id="null")
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     (tmp_path / "_rankmill").rename(tmp_path / "on another machine")
     start_worker()

@@ -12,7 +12,7 @@ from deltalake import write_deltalake
 from pyiceberg.catalog.sql import SqlCatalog
 
 from rankmill.output.output import Output
-from tests.support.command import called, rankmill
+from tests.support.command import Run, called, rankmill
 from tests.support.inputs import pairs, read_output
 from tests.support.lake import delete
 
@@ -27,11 +27,11 @@ def spec_in_manifest(output: Path) -> dict[str, Any]:
     return manifest.spec.model_dump()
 
 
-def test_a_delta_table_is_scored_at_one_version(tmp_path: Path) -> None:
+def test_a_delta_table_is_scored_at_one_version(tmp_path: Path, submit_and_watch: Run) -> None:
     place, out = tmp_path / "t", tmp_path / "out"
     for n_queries in (4, 3, 2):
         write_deltalake(place, table(n_queries), mode="overwrite")
-    done = called("run", place, out, "--model", "null")
+    done = submit_and_watch(place, out, "--model", "null")
     assert done.returncode == 0, done.stderr
     assert {row["doc_id"] for row in read_output(out)} == {*table(2)["doc_id"].to_pylist()}
     assert spec_in_manifest(out)["input_version"] == "2"
@@ -40,8 +40,8 @@ def test_a_delta_table_is_scored_at_one_version(tmp_path: Path) -> None:
     assert newer.returncode == 2 and "holds the result of another job" in newer.stderr
     same = called("run", place, out, "--model", "null", "--input-version", 2)
     assert same.returncode == 0, same.stderr
-    older = ("run", place, tmp_path / "old", "--model", "null", "--input-version", 1, "--cluster")
-    assert called(*older).returncode == 0
+    older = ("--model", "null", "--input-version", 1, "--cluster")
+    assert submit_and_watch(place, tmp_path / "old", *older).returncode == 0
     assert len(read_output(tmp_path / "old")) == 15
     estimate = called("estimate", place, "--model", "null", "--input-version", 0, "--json")
     assert json.loads(estimate.stdout)["n_rows"] == 20
@@ -52,12 +52,14 @@ def test_a_delta_table_is_scored_at_one_version(tmp_path: Path) -> None:
         assert not (tmp_path / "no").exists()
 
 
-def test_a_table_with_deleted_rows_is_scored_without_them(tmp_path: Path) -> None:
+def test_a_table_with_deleted_rows_is_scored_without_them(
+    tmp_path: Path, submit_and_watch: Run
+) -> None:
     place, out = tmp_path / "t", tmp_path / "out"
     rows = table(2).set_column(3, "document", [["text"] * 7 + [None] * 3])
     write_deltalake(place, rows)
     delete(place, [0, 8])
-    done = called("run", place, out, "--model", "null", "--max-reject-rate", 1)
+    done = submit_and_watch(place, out, "--model", "null", "--max-reject-rate", 1)
     assert done.returncode == 0, done.stderr
     left = table(2)["doc_id"].to_pylist()[1:7]
     assert sorted(row["doc_id"] for row in read_output(out)) == sorted(left)

@@ -15,7 +15,7 @@ import pytest
 
 from producer.jobs.submit import submit
 from tests.conftest import StartWorker
-from tests.support.command import called
+from tests.support.command import Run, called
 from tests.support.inputs import (
     everything_under,
     pairs,
@@ -33,52 +33,56 @@ def scores(rows: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[float, int
 
 @pytest.fixture(scope="module")
 def as_pairs(
-    tmp_path_factory: pytest.TempPathFactory, model_folder: Path
+    tmp_path_factory: pytest.TempPathFactory, model_folder: Path, submit_and_watch: Run
 ) -> dict[tuple[str, str], tuple[float, int]]:
     """Return the scores of clustered pairs, which all other layouts of the pairs must equal."""
     folder = tmp_path_factory.mktemp("pairs")
     write(pairs(6, 7), folder / "in.parquet")
-    done = called("run", folder / "in.parquet", folder / "out", "--model", model_folder)
+    done = submit_and_watch(folder / "in.parquet", folder / "out", "--model", model_folder)
     assert done.returncode == 0, done.stderr
     return scores(read_output(folder / "out"))
 
 
 def test_scattered_rows_are_brought_together(
-    tmp_path: Path, model_folder: Path, as_pairs: object
+    tmp_path: Path, model_folder: Path, as_pairs: object, submit_and_watch: Run
 ) -> None:
     rows = pairs(6, 7)
     source = write([rows[n * 5 % len(rows)] for n in range(len(rows))], tmp_path / "in.parquet")
     options = ("--model", model_folder, "--shard-pairs", 10)
     without = called("run", source, tmp_path / "without", *options)
     assert without.returncode == 2 and "--cluster" in without.stderr
-    done = called("run", source, tmp_path / "out", *options, "--cluster")
+    done = submit_and_watch(source, tmp_path / "out", *options, "--cluster")
     assert done.returncode == 0, done.stderr
     assert scores(read_output(tmp_path / "out")) == as_pairs
 
 
-def test_an_existing_path_with_commas_is_taken_literally(tmp_path: Path) -> None:
+def test_an_existing_path_with_commas_is_taken_literally(
+    tmp_path: Path, submit_and_watch: Run
+) -> None:
     write(pairs(6, 7), tmp_path / "in,1" / "a,b.parquet")
     options = ("--model", "null", "--cluster", "--for-reuse")
-    done = called("run", tmp_path / "in,1", tmp_path / "out,1", *options)
+    done = submit_and_watch(tmp_path / "in,1", tmp_path / "out,1", *options)
     assert done.returncode == 0, done.stderr
     again = ("--reuse-from", tmp_path / "out,1")
-    done = called("run", tmp_path / "in,1", tmp_path / "out,2", *options, *again)
+    done = submit_and_watch(tmp_path / "in,1", tmp_path / "out,2", *options, *again)
     assert done.returncode == 0, done.stderr
     assert read_output(tmp_path / "out,2") == read_output(tmp_path / "out,1")
 
 
-def test_json_lines_are_read(tmp_path: Path, model_folder: Path, as_pairs: object) -> None:
+def test_json_lines_are_read(
+    tmp_path: Path, model_folder: Path, as_pairs: object, submit_and_watch: Run
+) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in pairs(6, 7))
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    done = called("run", tmp_path / "in", tmp_path / "out", "--model", model_folder)
+    done = submit_and_watch(tmp_path / "in", tmp_path / "out", "--model", model_folder)
     assert done.returncode == 0, done.stderr
     assert scores(read_output(tmp_path / "out")) == as_pairs
 
 
 @pytest.mark.parametrize("explode", [False, True])
 def test_lists_come_out_as_lists_or_exploded(
-    tmp_path: Path, model_folder: Path, as_pairs: object, explode: bool
+    tmp_path: Path, model_folder: Path, as_pairs: object, explode: bool, submit_and_watch: Run
 ) -> None:
     by_query: dict[str, dict[str, Any]] = {}
     for row in pairs(6, 7):
@@ -92,7 +96,7 @@ def test_lists_come_out_as_lists_or_exploded(
     source = tmp_path / "in.parquet"
     pq.write_table(pa.Table.from_pylist(list(by_query.values())), source)
     options = ["--layout", "lists", "--model", model_folder, "--max-reject-rate", 0.1]
-    done = called("run", source, tmp_path / "out", *options, *["--explode"] * explode)
+    done = submit_and_watch(source, tmp_path / "out", *options, *["--explode"] * explode)
     assert done.returncode == 0, done.stderr
     rows = read_output(tmp_path / "out")
     if not explode:
@@ -124,10 +128,12 @@ def write_run(folder: Path) -> tuple[Path, tuple[object, ...]]:
     return run, ("--layout", "run", *texts)
 
 
-def test_a_run_is_reranked_into_a_run(tmp_path: Path, model_folder: Path, as_pairs: object) -> None:
+def test_a_run_is_reranked_into_a_run(
+    tmp_path: Path, model_folder: Path, as_pairs: object, submit_and_watch: Run
+) -> None:
     run, layout = write_run(tmp_path)
     options = ("--trec-run", "--model", model_folder, "--max-reject-rate", 0.1, "--shard-pairs", 9)
-    done = called("run", run, tmp_path / "out", *layout, *options)
+    done = submit_and_watch(run, tmp_path / "out", *layout, *options)
     assert done.returncode == 0, done.stderr
     rows = read_output(tmp_path / "out")
     assert scores(rows) == as_pairs

@@ -16,27 +16,27 @@ from rankmill import storage
 from rankmill.ledger.claims import PREPARATION
 from rankmill.ledger.jobs import Ledger
 from tests.conftest import StartWorker
-from tests.support.command import called
+from tests.support.command import Run, called
 from tests.support.inputs import pairs, part_bytes, read_output, wait_for, write
 
 
 def test_the_command_says_what_was_reused_or_why_nothing(
-    tmp_path: Path, model_folder: Path
+    tmp_path: Path, model_folder: Path, submit_and_watch: Run
 ) -> None:
     rows = pairs(6, 7)
     source = write(rows, tmp_path / "in.parquet")
     options = ("--model", model_folder, "--for-reuse")
-    done = called("run", source, tmp_path / "one", *options)
+    done = submit_and_watch(source, tmp_path / "one", *options)
     assert done.returncode == 0 and "reused" not in done.stdout, done.stderr
 
     rows[3]["document"] = "another text"
     changed = write(rows[::-1], tmp_path / "changed.parquet")
     again = ("--reuse-from", tmp_path / "one")
-    done = called("run", changed, tmp_path / "two", *options, *again)
+    done = submit_and_watch(changed, tmp_path / "two", *options, *again)
     assert done.returncode == 0, done.stderr
     assert f"reused     41 scores (97.6%) from {tmp_path}/one\n" in done.stdout
 
-    done = called("run", changed, tmp_path / "three", *options, *again, "--max-length", 16)
+    done = submit_and_watch(changed, tmp_path / "three", *options, *again, "--max-length", 16)
     assert done.returncode == 0, done.stderr
     assert "reused     no scores; the earlier job differs in max_length (" in done.stdout
     status = json.loads(called("status", tmp_path / "three", "--json").stdout)

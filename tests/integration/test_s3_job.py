@@ -74,27 +74,27 @@ def test_a_job_in_another_store_gives_the_parts_of_a_local_one(
 
 
 def test_a_store_without_conditional_puts_is_read_and_not_written(
-    rclone: str, tmp_path: Path, model_folder: Path
+    rclone: str, tmp_path: Path
 ) -> None:
     source = write(pairs(3, 4), tmp_path / "in.parquet")
     storage.write_bytes(f"{rclone}/my data/in.parquet", source.read_bytes())
-    command = ("run", f"{rclone}/my data/", f"{rclone}/out", "--model", model_folder)
+    command = ("run", f"{rclone}/my data/", f"{rclone}/out", "--model", "null")
     done = called(*command)
     assert done.returncode == 2
     assert "does not know If-None-Match" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert storage.names(rclone) == ["my data"]
-    done = called("run", f"{rclone}/my data/", tmp_path / "out", "--model", model_folder)
+    done = called("run", f"{rclone}/my data/", tmp_path / "out", "--model", "null")
     assert done.returncode == 0, done.stderr
     assert pq.read_table(tmp_path / "out").num_rows == 12
 
 
 @pytest.mark.parametrize("says_nothing", [True, False])
 def test_a_store_where_two_writers_win_is_refused_and_nothing_changes(
-    s3: str, faults: Faults, tmp_path: Path, model_folder: Path, says_nothing: bool
+    s3: str, faults: Faults, tmp_path: Path, says_nothing: bool
 ) -> None:
     source = write(pairs(2, 3), tmp_path / "in.parquet")
-    command = ("run", source, f"{s3}/out", "--model", model_folder, "--overwrite")
+    command = ("run", source, f"{s3}/out", "--model", "null", "--overwrite")
     assert called(*command).returncode == 0
     before = _objects()
     faults.ignores_conditions = says_nothing
@@ -112,12 +112,12 @@ def _objects() -> dict[str, str]:
     return {entry["Key"]: entry["ETag"] for entry in listed["Contents"]}
 
 
-def test_status_by_output_needs_only_s3(s3: str, model_folder: Path) -> None:
+def test_status_by_output_needs_only_s3(s3: str) -> None:
     rows = pairs(2, 3)
     storage.publish(
         f"{s3}/in.parquet", lambda file: pq.write_table(pa.Table.from_pylist(rows), file)
     )
-    done = called("run", f"{s3}/in.parquet", f"{s3}/out", "--model", model_folder)
+    done = called("run", f"{s3}/in.parquet", f"{s3}/out", "--model", "null")
     assert done.returncode == 0, done.stderr
     status = called("status", f"{s3}/out", "--json")
     assert status.returncode == 0, status.stderr
@@ -128,8 +128,8 @@ def test_status_by_output_needs_only_s3(s3: str, model_folder: Path) -> None:
     assert sum(t.num_rows for t in parquet.read_rows(part, None, 0, 100)) == 6
 
 
-def test_wrong_places_are_one_line(s3: str, tmp_path: Path, model_folder: Path) -> None:
-    model = ("--model", model_folder)
+def test_wrong_places_are_one_line(s3: str, tmp_path: Path) -> None:
+    model = ("--model", "null")
     for source, message in {
         f"{s3}/nothing/": "no such file, and no Parquet, JSONL",
         "s3://no-such-bucket/in": "there is no such bucket",
