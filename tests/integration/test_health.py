@@ -73,7 +73,9 @@ def test_a_busy_worker_is_healthy_and_a_hung_one_is_not(
     # One shard of 80 s, well beyond the stall, beats all the while.
     busy_until = time.monotonic() + STALL_S + 2
     while time.monotonic() < busy_until:
-        assert health() == (0, "healthy")
+        assert well(), said_here()
+        time.sleep(0.1)
+    assert health() == (0, "healthy")
     record = at_work()
     assert record is not None and record.doing.startswith("shard 0 of job")
     os.kill(record.process.pid, signal.SIGSTOP)
@@ -107,6 +109,7 @@ def test_loading_a_model_is_progress(
     wrong: set[str] = set()
     while not job.status().state.is_final:
         wrong |= set(complaints(folder(settings()), stall_s))
+        time.sleep(0.05)
     assert job.status().state == "succeeded"
     # Its message loop is judged here as well, and turns less often than this stall.
     assert not [each for each in wrong if "no progress" in each], wrong
@@ -146,7 +149,9 @@ def test_without_redis_a_worker_is_healthy_and_its_loop_is_judged_when_it_is_bac
         wait_for(lambda: (record := read_worker(path)) and record.redis_since is None)
         away_until = time.monotonic() + STALL_S + 2
         while time.monotonic() < away_until:
-            assert health() == (0, "healthy")
+            assert well(), said_here()
+            time.sleep(0.1)
+        assert health() == (0, "healthy")
         assert worker.poll() is None
 
 
