@@ -52,12 +52,12 @@ def test_bits_do_not_depend_on_the_batch(
     name: str, precision: Precision, n_threads: int, checkpoints: dict[str, Path]
 ) -> None:
     torch.set_num_threads(n_threads)  # the fixture `one_thread` restores it
-    pairs = pairs_of_many_lengths(120)
+    pairs = pairs_of_many_lengths(60)
     # Loading takes seconds for thousands of tokens, because the tokenizer is tried at the limit.
     load = partial(Scorer.load, checkpoints[name], precision=precision, max_length=256)
     whole = score(load(), pairs, len(pairs))
     shuffled = random.Random(1).sample(pairs, len(pairs))
-    for budget, window_size in ((1, 120), (300, 37), (100_000, 64)):
+    for budget, window_size in ((1, 60), (300, 23), (100_000, 40)):
         scorer = load(max_batch_tokens=budget)
         assert scorer.info.deterministic
         assert score(scorer, shuffled, window_size) == whole
