@@ -249,7 +249,7 @@ def hours_table() -> str:
         (*key, *(f"{by_precision[precision]:.1f}" for precision in precisions))
         for key, by_precision in hours.items()
     )
-    return _table(("model", "tokens a pair", *precisions), rows)
+    return _table(("model", "tokens a pair", *(f"{each}, hours" for each in precisions)), rows)
 
 
 def tried_inputs_table() -> str:
