@@ -40,7 +40,7 @@ def wrong_value(
     if kind == "missing":
         reason = "is missing"
     elif kind == "string_too_short" and value == "":
-        return f"{name}: is empty"
+        reason = "is empty"
     elif kind == "extra_forbidden":
         near = get_close_matches(name, map(named, known), 1) if len(first["loc"]) == 1 else []
         meant = f"; did you mean {near[0]}?" if near else ""

@@ -31,7 +31,7 @@ def typed(
         ("run a b --top-k ten", "'--top-k': 'ten' should be a valid integer; see rankmill run"),
         ("run a b --precision fp64", "'--precision': 'fp64' is not one of 'auto', 'fp32'"),
         ("run a b --model", "'--model' requires an argument; see rankmill"),
-        ("run a b --model=", "--model: is empty"),
+        ("run a b --model=", "--model '' is empty"),
         ("flower --port 70000", "'--port': '70000' should be less than or equal to 65535; see"),
         ("worker --role control --model x", "--role control scores nothing; leave out --model"),
         ("export out", "Missing option '--to'; see rankmill export --help"),
