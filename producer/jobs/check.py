@@ -16,7 +16,8 @@ from producer.lake.iceberg import located
 from producer.prepare.job_inputs import find_inputs, needs_prepare, pinned
 from producer.reuse.earlier import find_earlier
 from rankmill import storage
-from rankmill.contract.job import JobRecord, JobSpec, job_id_for
+from rankmill.contract.job import JobRecord, JobSpec
+from rankmill.contract.job_id import job_id_for
 from rankmill.contract.plan import InputFile, Plan
 from rankmill.errors import InputError
 from rankmill.models.locate import check_model_if_here

@@ -15,7 +15,8 @@ from producer.prepare.prepare import prepare
 from producer.reuse.earlier import Earlier
 from producer.reuse.known_scores import look_up
 from producer.tables.workspace import Progress
-from rankmill.contract.job import JobRecord, job_id_for
+from rankmill.contract.job import JobRecord
+from rankmill.contract.job_id import job_id_for
 from rankmill.contract.plan import InputFile, Plan
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import ClaimLost, InputError, RankmillError

@@ -12,7 +12,8 @@ from producer.jobs.check import Checked, check
 from producer.jobs.handle import JobHandle
 from rankmill import storage
 from rankmill.contract.base import parse_given
-from rankmill.contract.job import JobRecord, JobSpec, job_id_for
+from rankmill.contract.job import JobRecord, JobSpec
+from rankmill.contract.job_id import job_id_for
 from rankmill.dispatch import Dispatcher
 from rankmill.errors import JobFailed, OutputTaken
 from rankmill.ledger.jobs import Ledger

@@ -11,7 +11,7 @@ from producer.schedules.events import fields_of, send
 from producer.schedules.spec import Firing, FiringState, Latest, ScheduleSpec
 from producer.schedules.step import Step, take
 from producer.schedules.store import Store
-from rankmill.contract.job import job_id_for
+from rankmill.contract.job_id import job_id_for
 from rankmill.errors import RankmillError
 from rankmill.ledger.claims import FIRING
 from rankmill.ledger.jobs import Ledger

@@ -1,15 +1,14 @@
-"""A submission: its options, its record, its id, and the messages that name it."""
+"""A submission: its options, its record, and the messages that name it."""
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from rankmill.contract.base import Contract, JobId, OutputUri, Revision, Since
-from rankmill.contract.plan import FUSED_COLUMNS, PASSAGE_COLUMNS, RESULT_COLUMNS, InputFile
+from rankmill.contract.plan import FUSED_COLUMNS, PASSAGE_COLUMNS, RESULT_COLUMNS
 from rankmill.placeholders import check_input_template
 
 Activation = Literal["auto", "none", "sigmoid"]
@@ -19,22 +18,7 @@ LongDocs = Literal["truncate", "max-passage", "first-and-last", "mean-top3"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 
-# The options of the first release are in every id, given or not, so that ids never change.
-_FIRST_OPTIONS = frozenset(
-    {
-        *("version", "input_uri", "model_id", "model_revision", "layout", "queries", "corpus"),
-        *("query_col", "document_col", "query_id_col", "doc_id_col", "keep_cols", "explode"),
-        *("trec_run", "cluster", "duplicates", "damaged", "top_k", "max_length", "precision"),
-        *("activation", "max_batch_tokens", "shard_pairs", "max_reject_rate", "for_reuse"),
-        "output_uri",
-    }
-)
-# Fields that change no result.
-_NOT_IN_ID = frozenset({"minor", "priority", "reuse_from"})
 _MAX_TEXT = 100_000  # each worker reads a job's options, and Redis may hold them
-_FIRST_FILE_FIELDS = frozenset(
-    {"version", "uri", "n_rows", "size_bytes", "state", "partition", "role"}
-)
 
 
 def _unset(meaning: str) -> dict[str, JsonValue]:
@@ -388,28 +372,3 @@ class JobRecord(Contract):
     prepares: bool = False
     content_id: str | None = None
     no_reuse: str | None = None
-
-
-def job_id_for(spec: JobSpec, files: tuple[InputFile, ...]) -> str:
-    """Return a job's id; the same spec over the same files gives the same id.
-
-    Priority and reuse do not count, since they do not change the result. Nor does a field that a
-    reader may ignore. An option of a later release counts only if it differs from its default, so
-    that jobs without it keep their ids.
-    """
-    digest = hashlib.sha256(_identifying(spec, _FIRST_OPTIONS))
-    for file in files:
-        digest.update(_identifying(file, _FIRST_FILE_FIELDS))
-    return digest.hexdigest()[:12]
-
-
-def _identifying(contract: Contract, always: frozenset[str]) -> bytes:
-    """Return the JSON of the fields that an id depends on."""
-    counted = set(always)
-    for name, field in type(contract).model_fields.items():
-        may_be_ignored = name in _NOT_IN_ID or contract.later.get(name, Since()).minor
-        default = field.get_default(call_default_factory=True)
-        if not may_be_ignored and getattr(contract, name) != default:
-            counted.add(name)
-    first = contract.model_copy(update={"version": 1})  # a later option counts by itself
-    return first.model_dump_json(include=counted).encode()

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from rankmill.contract.base import parse
-from rankmill.contract.job import JobSpec, job_id_for
+from rankmill.contract.job import JobSpec
+from rankmill.contract.job_id import job_id_for
 from rankmill.contract.job_state import LEGAL_MOVES, JobState
 from rankmill.contract.plan import InputFile, ShardSpec
 from rankmill.errors import InputError

@@ -26,8 +26,8 @@ from rankmill.contract.job import (
     JobRecord,
     JobSpec,
     SubmitMessage,
-    job_id_for,
 )
+from rankmill.contract.job_id import job_id_for
 from rankmill.contract.plan import InputFile, Plan, ShardMessage, ShardSpec
 from rankmill.contract.results import End, Failure, Manifest, ShardReport, Times
 from rankmill.contract.reuse import KnownScores

@@ -20,7 +20,8 @@ from producer.jobs.plan import make_plan
 from producer.prepare.prepare import prepare
 from producer.reuse.earlier import Earlier
 from producer.reuse.known_scores import look_up
-from rankmill.contract.job import JobOptions, JobSpec, job_id_for
+from rankmill.contract.job import JobOptions, JobSpec
+from rankmill.contract.job_id import job_id_for
 from rankmill.contract.plan import Plan
 from rankmill.contract.results import Manifest
 from rankmill.errors import InputError

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from producer.reuse.earlier import find_earlier
-from rankmill.contract.job import job_id_for
+from rankmill.contract.job_id import job_id_for
 from rankmill.contract.results import Manifest
 from rankmill.errors import InputError
 from rankmill.output import cleanup
