@@ -57,7 +57,7 @@ class JobOptions(Contract):
     queries: str | None = Field(
         None, description="Queries of a run: Parquet, BEIR's JSONL, TSV, Delta or Iceberg"
     )
-    corpus: str | None = Field(None, description="Documents of a run, in the same forms")
+    corpus: str | None = Field(None, description="Documents of a run, in the same formats")
     queries_version: str | None = Field(
         None,
         min_length=1,
