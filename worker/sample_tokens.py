@@ -1,4 +1,4 @@
-"""What the engine gets for a sample's rows: its pairs, or the passages of its documents."""
+"""The engine's input for a sample's rows: its pairs, or the passages of its documents."""
 
 from __future__ import annotations
 

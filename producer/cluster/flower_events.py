@@ -1,7 +1,8 @@
 """Check the events that Flower receives, so that no malformed one spoils its pages.
 
-Everyone who may send tasks may publish events. Celery and Flower keep whatever one holds: a clock
-that is a text stops all later events, a name that is a number breaks the page of tasks for good.
+Everyone who may send tasks may publish events. Celery and Flower keep any values of an event.
+A clock that is a text stops all later events. A name that is a number breaks the page of tasks
+until a restart.
 """
 
 from __future__ import annotations

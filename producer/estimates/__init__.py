@@ -1,1 +1,1 @@
-"""What a job would cost, from a sample, without writing anything."""
+"""The estimate of a job's cost from a sample; it writes nothing."""

@@ -41,7 +41,7 @@ _CALIBRATE_S = 8.0
 
 
 class Estimate(Facts):
-    """What `rankmill estimate` prints: totals of the whole input, shares of the sample.
+    """The facts that `rankmill estimate` prints: totals of the whole input, shares of the sample.
 
     Attributes:
         candidates: per query group; None if groups were inferred from the sample.
@@ -204,7 +204,7 @@ def find_pairs(options: JobOptions, scratch: Path) -> FoundPairs:
 
 @dataclass(frozen=True)
 class _Sampled:
-    """What was read from the pairs."""
+    """Everything that was read from the pairs."""
 
     columns: Columns
     sample: Sample

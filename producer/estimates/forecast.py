@@ -70,7 +70,7 @@ class Tokens(Facts):
 
 
 class Pace(Facts):
-    """How long scoring takes, without start-up and loading the model.
+    """The time that scoring takes, without start-up and loading the model.
 
     Attributes:
         pairs_per_s: input rows per second and device.

@@ -5,8 +5,8 @@ logit(positive) - logit(negative). That is the target of MarginMSE (Hofstätter 
 efficient neural ranking models with cross-architecture knowledge distillation", 2020). Scores have
 `query`, `document` and `label`, for pointwise losses.
 
-Hard negatives are the best-scored candidates that stay below the positive by a margin, since a
-candidate with almost its score may be relevant, too (Moreira et al., "NV-Retriever: Improving text
+Hard negatives are the best-scored candidates that stay below the positive by a margin. A candidate
+with almost the positive's score may be relevant, too (Moreira et al., "NV-Retriever: Improving text
 embedding models with effective hard-negative mining", 2024).
 """
 
@@ -30,7 +30,7 @@ _BATCH_ROWS = 1024
 
 @dataclass(frozen=True)
 class Choice:
-    """Which pairs of a query are taken.
+    """The rule by which pairs of a query are taken.
 
     Attributes:
         top: candidates of the first ranks that count; None for all.
@@ -51,7 +51,7 @@ class Choice:
 
 @dataclass
 class Counts:
-    """How many rows were made, of how many queries, and of how many queries none."""
+    """The number of rows made, of queries with rows, and of queries without."""
 
     n_rows: int = 0
     n_queries: int = 0

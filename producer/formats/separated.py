@@ -25,7 +25,7 @@ _BATCH_CHARS = 4 * 2**20
 
 @dataclass(frozen=True)
 class Form:
-    """How the lines of files are divided into columns.
+    """The way in which lines of files are divided into columns.
 
     Attributes:
         separator: the character between values.

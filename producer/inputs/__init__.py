@@ -1,1 +1,1 @@
-"""What an input names: plain files, a lake table, or something that is refused."""
+"""The kinds of an input: plain files, a lake table, or something that is refused."""

@@ -73,7 +73,7 @@ class ComparedModel(BaseModel):
 
 
 class ModelComparison(BaseModel):
-    """What `models compare --json` prints.
+    """The facts that `models compare --json` prints.
 
     Attributes:
         n_judged: queries of the judgments with a relevant document.

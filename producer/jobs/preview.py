@@ -62,7 +62,7 @@ class QueryPreview:
 def preview(job: Job, n_queries: int = 3, n_candidates: int = 5) -> list[QueryPreview]:
     """Return queries of the first part whose new first candidate is clearly better.
 
-    Of those whose score rose by at least half of the largest rise, the ones come first whose labels
+    Queries come first if their score rose by at least half of the largest rise and their labels
     show the reason: the new label shares more words with the query than the old one. Empty if the
     kept columns have no labels. Reads the first part and the first rows of the input.
     """

@@ -36,7 +36,7 @@ _ROUNDING = 1e-9
 
 
 class Evaluation(BaseModel):
-    """What `eval --json` prints.
+    """The facts that `eval --json` prints.
 
     Attributes:
         top_k: rows that the job kept per query.

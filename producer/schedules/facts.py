@@ -1,4 +1,4 @@
-"""What the command line prints about schedules and their due times."""
+"""The facts that the command line prints about schedules and their due times."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """What to do with a firing in a given state.
+    """The next action on a firing in a given state.
 
     Attributes:
         claim: the number under which the step is claimed.

@@ -81,7 +81,7 @@ class ScoreBin(Part):
 
 
 class ScoreShift(Part):
-    """How the column `score` moved in the pairs that both outputs have.
+    """The change of the column `score` in the pairs that both outputs have.
 
     Attributes:
         mean_shift: mean of after minus before.
@@ -102,7 +102,7 @@ class ScoreShift(Part):
 
 
 class Churn(Part):
-    """How the first k documents changed, over the queries that both outputs have.
+    """The change of the first k documents, over the queries that both outputs have.
 
     Attributes:
         overlap: mean share of the first k that both have; for lists shorter than k, the share of

@@ -43,7 +43,7 @@ class Descriptions(Contract):
 
 
 class CheckRequest(Contract):
-    """Which model to check, with the options of a job that decide how it scores.
+    """The model to check, with the options of a job that decide how it scores.
 
     Attributes:
         spec: its input and output are not used.

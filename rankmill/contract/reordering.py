@@ -1,4 +1,4 @@
-"""How a shard's scores reordered its queries, small enough for its report.
+"""The reordering of a shard's queries by its scores, small enough for its report.
 
 Places count from 1 among a query's scored rows, before `top_k` cuts them. Places before are those
 of the first stage.

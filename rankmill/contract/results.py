@@ -44,7 +44,7 @@ class Scoring(Contract):
 
 
 class Agreement(Contract):
-    """How a reduced precision ranks the job's first pairs, compared with fp32."""
+    """The agreement of a reduced precision with fp32 in ranking the job's first pairs."""
 
     precision: str
     n_pairs: int

@@ -48,7 +48,7 @@ class Card:
 
     @property
     def text(self) -> str:
-        """What people want to know of it, in a few words."""
+        """A short description for people."""
         if self.failure is not None:
             return f"does not answer: {self.failure}"
         parts = [self.name or "GPU"]

@@ -1,1 +1,1 @@
-"""What Redis knows: jobs' counts and states, and who may run what."""
+"""The state in Redis: jobs' counts and states, and the claims of workers."""

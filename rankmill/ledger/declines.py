@@ -5,9 +5,9 @@
 
 A job that no host can do must end; one that some host can do must not. So a job fails when every
 live worker of the queue has declined it, and no shard has ended meanwhile. A large cluster need not
-try all its hosts: a job also fails when three machines have had the same kind of fault for half a
-minute, while no shard ran or ended. Declines because of settings do not count then, since settings
-differ in any rolling change.
+try all its hosts. A job also fails when three machines have had the same kind of fault for half a
+minute, while no shard of it ran or ended. Declines because of settings do not count then, since
+settings differ in any rolling change.
 """
 
 from __future__ import annotations

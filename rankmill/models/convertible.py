@@ -13,7 +13,7 @@ _BYTE_LEVEL = ("vocab.json", "merges.txt")
 
 @dataclass(frozen=True)
 class Lacking:
-    """What a model lacks and its other files can give.
+    """The files that a model lacks and that its other files can give.
 
     Attributes:
         weights: there are only pickled weights.

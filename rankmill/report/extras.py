@@ -1,4 +1,4 @@
-"""What a person adds to a job's page: judgments, an earlier run, a price."""
+"""The extras that a user adds to a job's page: judgments, an earlier run, a price."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ Weighted: a convex combination of both scores, each scaled to 0 to 1 within its 
 maximum (Lee, "Analyses of multiple evidence combination", SIGIR 1997; Bruch, Gai and Ingber, "An
 analysis of fusion functions for hybrid retrieval", TOIS 2023).
 
-A row without a first-stage score adds nothing from there, as a document that it did not find.
+A row without a first-stage score gets nothing from there, like a document that the first stage did
+not find.
 """
 
 from __future__ import annotations

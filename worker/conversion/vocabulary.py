@@ -1,7 +1,7 @@
 """A tokenizer.json from SentencePiece or from vocab.json and merges.txt, with equal ids or none.
 
-transformers makes it. It may follow another rule than the files do, so its ids are compared with
-the reference on texts of every kind that is known to trip a tokenizer.
+transformers makes the file. It may follow other rules than the model's own files. So its ids are
+compared with the reference on texts of every kind that is known to confuse a tokenizer.
 """
 
 from __future__ import annotations

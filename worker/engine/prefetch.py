@@ -96,7 +96,7 @@ class _Shelf(Generic[_Item]):
 
 
 class MadeAhead(Generic[_Made]):
-    """What a function makes of items, in their order, several at a time.
+    """The results of a function for items, in their order, made several at a time.
 
     The items are taken one after the other. An error of an item is raised in its place, after
     those before it. The threads have ended when `close` returns.

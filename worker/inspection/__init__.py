@@ -1,1 +1,1 @@
-"""What a model is like on this machine: its path, its speed, and whether its scores are right."""
+"""A model's facts on this machine: its path, its speed, and whether its scores are right."""

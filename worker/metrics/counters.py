@@ -1,7 +1,7 @@
 """Count the work of a worker's child, in files that outlive it where metrics are served.
 
-The main process serves the sum over the files. A pool's slot has the same files whichever process
-fills it, so that a child that takes over goes on counting where a killed one ended.
+The main process serves the sum over the files. Each slot of the pool has its own files, whatever
+process fills it. So a new child continues the counts of a killed one.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _SHOWN_CHARS = 80
 
 
 class GroupChecks:
-    """What the checks need to know of a shard's query groups, collected row range by row range.
+    """The facts about a shard's query groups that the checks need, collected range by range.
 
     Of each group it holds a 128-bit digest of the key. The document ids are held only where the job
     asks for distinct ones.

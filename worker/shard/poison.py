@@ -2,14 +2,14 @@
 
 Where scoring raises, `refused_pairs` scores the halves of the window again, down to single rows.
 
-Where the process dies, it cannot look further. A shard that was started and not finished a few
+A process that dies cannot search further. A shard that was started and not finished a few
 times is run with care: each range of rows is noted in Redis before it goes to the model, and struck
 out after. A note that the next start finds is the range that killed. From then on it is scored in
 halves, down to the single rows. A single row gets a second chance, since something else may also
 have killed the process.
 
-A shard in which devices have failed twice is run so too, and a device that fails then ends its
-process. The device has proved itself there before, with a full batch of no rows.
+A shard in which devices have failed twice is run in this way, too. A device that fails then ends
+its process. It has proved itself in that process before, with a full batch without rows.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Suspects:
 
     @property
     def n_deaths(self) -> int:
-        """How often any range has killed."""
+        """The number of deaths in any range."""
         return sum(self.deaths.values())
 
     def pieces(self, first: int, stop: int) -> list[Range]:

@@ -168,9 +168,9 @@ class RowReader:
     def _take(self, row: int, n_rows: int) -> pa.Table | None:
         """Return up to `n_rows` rows from `row` on, or None at the end.
 
-        Where it can, it ends where a table that was read does, or so that the next one can: a table
-        in two pieces has to be copied into one. What is held beyond `n_rows` does not matter, so
-        that a reader that goes on cuts as a new one does.
+        A table in two pieces has to be copied into one. So the rows end, if possible, where a table
+        that was read ends, or so that the next ones can. Rows held beyond `n_rows` do not matter,
+        so that a reader that goes on cuts as a new one does.
         """
         while self._held[-1].stop_row < row + n_rows and not self._is_large(row, n_rows):
             source, self._source = self._source, None  # nothing goes on here after an error

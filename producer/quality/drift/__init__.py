@@ -1,1 +1,1 @@
-"""What moved between two outputs: scores, places, pairs, queries; and gates on how much may."""
+"""The differences of two outputs: scores, places, pairs, queries; and gates that limit them."""

@@ -2,7 +2,7 @@
 
 To add a family, write one module next to `bert.py` that ends in a `Family`, and add it to
 `FAMILIES`. `why_unsupported` must name every setting of a config that changes a score and that the
-forward does not compute; such a model takes the padded path instead. Build the forward from
+forward does not compute. Such a model takes the padded path instead. Build the forward from
 `worker.engine.kernels` alone, so that every precision, every device and batch invariance come with
 it.
 """

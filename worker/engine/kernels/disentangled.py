@@ -2,7 +2,7 @@
 
 The two products with positions need one column for each distance of two tokens. In memory, row i of
 such a product begins one column after row i + 1, so that a view with another stride puts distances
-in the places of their keys. transformers gathers them, in several times the time.
+in the places of their keys. transformers gathers them, which takes several times as long.
 """
 
 from __future__ import annotations

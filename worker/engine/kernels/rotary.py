@@ -24,8 +24,8 @@ _BLOCK = 64
 class Rotary:
     """The turns of all positions, as complex numbers in fp32.
 
-    They are a table, because a cosine at the end of a long tensor takes another code path, and gets
-    other bits, than one in its middle.
+    They are a table, because torch computes a cosine at the end of a long tensor by other code than
+    one in the middle, with other bits.
     """
 
     def __init__(

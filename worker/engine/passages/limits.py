@@ -1,4 +1,4 @@
-"""How much of a query and of a document the model gets."""
+"""The limits on the part of a query and of a document that the model gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the tokens of a text begin, for texts of any length in bounded memory."""
+"""Find where the tokens of a text begin, for texts of any length in bounded memory."""
 
 from __future__ import annotations
 
