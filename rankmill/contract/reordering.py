@@ -68,7 +68,7 @@ class Reordering(Part):
     """The queries of a shard before and after.
 
     Attributes:
-        first_stage: the order before, by the input's column `score` or by its rows.
+        first_stage: the order before, by the column that is fused, else `score`, or by its rows.
         n_queries: those with two scored rows or more; the others have no order.
         n_new_first: of these, queries with another first row.
         correlations: the sum of their rank correlations (Spearman) of before and after.

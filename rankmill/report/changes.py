@@ -110,8 +110,13 @@ class Changes:
             first_share=n_first / n_deep if n_deep else None,
         )
 
-    def headline(self, judged: tuple[Comparison, ...] = ()) -> list[str]:
-        """Return what the scores changed: the news, then a sentence for each further fact."""
+    def headline(self, judged: tuple[Comparison, ...], column: str) -> list[str]:
+        """Return what the scores changed: the news, then a sentence for each further fact.
+
+        Args:
+            judged: measures before and after, if there are judgments.
+            column: the input's column with the first stage's scores, if it has one.
+        """
         sums, said = self.sums, []
         n, n_deep = sums["n_queries"], sums["n_deep"]
         for each in judged[:1]:
@@ -137,7 +142,7 @@ class Changes:
         are = "has" if sums["n_new_first"] == 1 else "have"
         queries = "query" if n == 1 else "queries"
         said.append(f"{sums['n_new_first']:,} of {n:,} {queries} {are} another first document")
-        by = "the input's column score" if self.first_stage == "score" else "the input's rows"
+        by = f"the input's column {column}" if self.first_stage == "score" else "the input's rows"
         return [*said, f"The order before is that of {by}"]
 
 

@@ -14,6 +14,7 @@ from rankmill.contract.job_state import JobState
 from rankmill.report.commands import next_commands
 from rankmill.report.gather import JobFacts
 from rankmill.report.plots import histogram_plot, rank_plot, throughput_plot
+from rankmill.tables.first_stage import SCORE
 
 _MAX_WORKERS = 24
 _SECONDS = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -79,7 +80,8 @@ def _headline(facts: JobFacts) -> list[str]:
     if not facts.state.is_success:
         return []
     judged = facts.extras.judged
-    return facts.tally.changes.headline(judged.comparisons if judged else ())
+    column = facts.record.spec.fuse_col or SCORE
+    return facts.tally.changes.headline(judged.comparisons if judged else (), column)
 
 
 def _key_figures(facts: JobFacts) -> list[tuple[str, str, str]]:

@@ -287,7 +287,7 @@ class _Attempt:
         if self._job.spec.fuse is not None and self._first_column is not None:
             is_infinite = np.isinf(first_scores(rows.table, self._first_column))
             for at in np.flatnonzero(is_infinite).tolist():
-                refused.setdefault(at, f"{self._first_column} is not finite")
+                refused.setdefault(at, f"column {self._first_column} is not finite")
         for row, reason in self._unfit.items():
             if first <= row < stop:
                 refused.setdefault(row - first, reason)

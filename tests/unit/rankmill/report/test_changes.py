@@ -45,7 +45,7 @@ def reordering(**changes: Any) -> Reordering:
 def headline(found: Reordering, judged: tuple[Comparison, ...] = ()) -> str:
     changes = Changes()
     changes.add(found)
-    return ". ".join(changes.headline(judged))
+    return ". ".join(changes.headline(judged, "bm25"))
 
 
 def test_the_headline_counts_what_is_new() -> None:
@@ -63,7 +63,8 @@ def test_the_headline_counts_what_is_new() -> None:
 
 def test_the_headline_claims_nothing_where_there_was_no_order() -> None:
     assert "nothing to do with the scores" in headline(reordering(correlations=1.0))
-    assert "25% of" in headline(reordering(correlations=1.0, first_stage="score"))
+    by_score = headline(reordering(correlations=1.0, first_stage="score"))
+    assert "25% of" in by_score and "that of the input's column bm25" in by_score
     single = reordering(n_queries=0, n_new_first=0, n_deep=0, n_new=0, correlations=0.0)
     assert headline(single) == "Each query has one candidate, so nothing was reordered"
     shallow = reordering(n_deep=0, n_new=0, n_queries=1, n_new_first=1)

@@ -103,7 +103,7 @@ def test_an_infinite_score_is_rejected_and_nan_is_none(tmp_path: Path) -> None:
     rows[0]["score"], rows[1]["score"] = math.inf, math.nan
     found = {row["doc_id"]: row for row in fused(rows, tmp_path, fuse="rrf", max_reject_rate=1)}
     [lost] = read_rejected(tmp_path / "out")
-    assert (lost["row"], lost["reason"]) == (0, "score is not finite")
+    assert (lost["row"], lost["reason"]) == (0, "column score is not finite")
     without = found[rows[1]["doc_id"]]
     assert without["fused_score"] == 1 / (60 + without["rank"])
 
