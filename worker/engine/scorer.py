@@ -10,7 +10,7 @@ tokenizes ahead of the device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +31,6 @@ from worker.engine.device.faults import (
     DeviceFaultError,
     DeviceFullError,
     ForwardError,
-    fault_of,
-    first_line,
 )
 from worker.engine.device.memory import PAUSES_S, default_budget, keep_freed_memory, release
 from worker.engine.device.runner import Launched, PairTooLargeError, Runner
@@ -43,6 +41,7 @@ from worker.engine.folder.model_folder import Activation, ModelFolder
 from worker.engine.kernels.layers import Forward
 from worker.engine.kernels.precision import Precision, Resolved, resolve_precision
 from worker.engine.prefetch import MadeAhead
+from worker.engine.rescue import Rescue
 from worker.engine.resident import ResidentModel
 from worker.engine.stats import BatchRun, OnBatch, ScorerStats, ignore_batch
 from worker.engine.values import PairWindow, WindowScores
@@ -158,9 +157,9 @@ class Scorer:
             keep_freed_memory()
         self._totals = ScorerStats()
         # A second model does not wait for memory, since it is optional.
-        self._load_exact: Callable[[], Runner] = lambda: self._runner_of(model.exact(), "fp32", ())
-        self._exact: Runner | None = None  # in fp32, once a reduced precision has overflowed
-        self._no_rescue: str | None = None
+        self._rescue = Rescue(
+            lambda: self._runner_of(model.exact(), "fp32", ()), model.precision, model.device
+        )
 
     @classmethod
     def load(
@@ -325,7 +324,7 @@ class Scorer:
             launched = self._start(encoded)
             self._runner.launch(launched)
             reduced = self._collect(launched).logits
-        exact = self._in_fp32(encoded, pairs, None)[encoded.pair_of_row] / self._divide_by
+        exact = self._rescue.logits(encoded, pairs)[encoded.pair_of_row] / self._divide_by
         release(self.info.device)
         return measure_agreement(queries, reduced, exact)
 
@@ -351,50 +350,14 @@ class Scorer:
     def _collect(self, launched: Launched) -> WindowScores:
         """Return the scores of a window whose batches are launched."""
         window, logits = launched.window, self._runner.collect(launched)
-        broken = np.flatnonzero(~np.isfinite(logits))
-        if len(broken) and self.info.precision != "fp32" and self._no_rescue is None:
-            try:
-                if self._exact is None:
-                    self._exact = self._loaded_exact()
-                logits[broken] = self._in_fp32(window, broken, self._exact)
-            except DeviceFullError as error:
-                self._exact, self._no_rescue = None, str(error)
-            if self._no_rescue is not None:
-                release(self.info.device)
+        self._rescue.fill(window, logits)
         row = window.pair_of_row
         return WindowScores(
             logits=logits[row] / self._divide_by,
             n_tokens=window.lengths[row].astype(np.int32),
             truncated=window.truncated[row],
-            no_rescue=self._no_rescue,
+            no_rescue=self._rescue.refusal,
         )
-
-    def _in_fp32(
-        self, window: EncodedWindow, pairs: np.ndarray, runner: Runner | None
-    ) -> np.ndarray:
-        """Return the logits of some pairs in fp32.
-
-        Args:
-            window: the encoded pairs.
-            pairs: int64, indices into the window.
-            runner: the model in fp32; None loads it for this call.
-
-        Raises:
-            DeviceFullError: the device has no room for it.
-        """
-        try:
-            return (runner or self._loaded_exact()).logits(window, pairs)
-        except PairTooLargeError as error:
-            raise DeviceFullError(f"fp32 does not fit besides: {first_line(error)}") from None
-
-    def _loaded_exact(self) -> Runner:
-        try:
-            return self._load_exact()
-        except Exception as error:
-            if fault_of(error) != "memory":
-                raise
-            message = first_line(error)
-        raise DeviceFullError(f"fp32 does not fit besides {self.info.precision}: {message}")
 
     def _runner_of(
         self, forward: Forward, precision: Resolved, pauses_s: Sequence[float]

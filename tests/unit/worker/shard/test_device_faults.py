@@ -105,7 +105,7 @@ def run_without_mask(job: Job) -> ShardReport:
     model = load(job.spec)
     assert isinstance(model.scorer, Scorer)
     mask = AutoTokenizer.from_pretrained(job.spec.model_id).mask_token_id
-    load_exact = model.scorer._load_exact
+    load_exact = model.scorer._rescue.load
 
     class WithoutMask:
         def __init__(self, inner: Any) -> None:
@@ -122,7 +122,7 @@ def run_without_mask(job: Job) -> ShardReport:
         return runner
 
     narrowed(model.scorer._runner)
-    model.scorer._load_exact = lambda: narrowed(load_exact())
+    model.scorer._rescue.load = lambda: narrowed(load_exact())
     (report,) = run_all(job)
     return report
 
@@ -166,7 +166,7 @@ def test_an_agreement_without_room_is_not_measured_and_says_so(
 
     scorer = load(job.spec).scorer
     assert isinstance(scorer, Scorer)
-    scorer._load_exact = no_room
+    scorer._rescue.load = no_room
     report = run(job, lambda *_: None)
     assert report.n_scored == 20 and report.agreement is None
     manifest = make_manifest(job, [report])
@@ -187,7 +187,7 @@ def test_rows_that_overflow_where_fp32_has_no_room_are_rejected_with_that_reason
     job = planned(pairs(2, 5), tmp_path, own_model, precision="bf16")
     scorer = load(job.spec).scorer
     assert isinstance(scorer, Scorer)
-    scorer._load_exact, scorer._runner._forward = no_room, Overflowing()
+    scorer._rescue.load, scorer._runner._forward = no_room, Overflowing()
     report = run(job, lambda *_: None)
     (reason,) = {row["reason"] for row in read_rejected(tmp_path / "out")}
     assert reason.startswith("score is not finite, and fp32 does not fit besides bf16: ")

@@ -172,7 +172,7 @@ def test_fp32_that_has_no_room_is_left_out(checkpoints: dict[str, Path], tmp_pat
         raise out_of_memory("CUDA out of memory. Tried to allocate 9.10 GiB")
 
     scorer = Scorer.load(checkpoints["bert"], precision="bf16")
-    scorer._load_exact = no_room
+    scorer._rescue.load = no_room
     with pytest.raises(DeviceFullError, match=r"fp32 does not fit besides bf16: .*9\.10 GiB"):
         scorer.agreement(WINDOW)
 
@@ -182,7 +182,7 @@ def test_fp32_that_has_no_room_is_left_out(checkpoints: dict[str, Path], tmp_pat
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     scorer = Scorer.load(folder, precision="fp16")
     tries: list[int] = []
-    scorer._load_exact = lambda: (tries.append(1), no_room())[1]
+    scorer._rescue.load = lambda: (tries.append(1), no_room())[1]
     for scores in scorer.score([WINDOW, WINDOW]):
         assert not np.isfinite(scores.logits).any()
         assert "does not fit besides fp16" in str(scores.no_rescue)
