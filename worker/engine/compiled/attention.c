@@ -20,6 +20,7 @@ typedef struct {
     enum kind kind;
     int32_t max_length;
     float scale;
+    int32_t run; /* heads that a thread takes at once, one after the other */
     atomic_int next, failed;
 } Attention;
 
@@ -182,6 +183,10 @@ TARGET INLINE void attend(const Attention *job, Scratch *scratch, int pair, int 
         const int last = q + ROWS < n_queries ? q + ROWS - 1 : n_queries - 1;
         const int from = q > reach ? (q - reach) / LANES * LANES : 0;
         const int to = (int)rounded(last + reach + 1 < length ? last + reach + 1 : length, LANES);
+        for (int i = q; i <= last && head + 1 < job->n_heads; i++) /* the next head is far away */
+            for (int part = 0; part < 3; part++)
+                for (size_t b = head_bytes; b < 2 * head_bytes; b += 64)
+                    _mm_prefetch(query + i * row_bytes + part * out_bytes + b, _MM_HINT_T1);
         const uint32_t *rows[ROWS];
         for (int i = 0; i < ROWS; i++) /* rows past the last one repeat it, and are not written */
             rows[i] = (const uint32_t *)(query + (q + i < last ? q + i : last) * row_bytes);
@@ -220,11 +225,12 @@ TARGET static void attend_some(void *data) {
         return;
     }
     const int n = job->n_pairs * job->n_heads;
-    for (int one; (one = atomic_fetch_add(&job->next, 1)) < n;) {
-        const int pair = one / job->n_heads, head = one % job->n_heads;
-        if (job->kind == BF16) attend(job, &scratch, pair, head, BF16);
-        else attend(job, &scratch, pair, head, FP32);
-    }
+    for (int one; (one = atomic_fetch_add(&job->next, job->run)) < n;)
+        for (int i = one; i < one + job->run && i < n; i++) {
+            const int pair = i / job->n_heads, head = i % job->n_heads;
+            if (job->kind == BF16) attend(job, &scratch, pair, head, BF16);
+            else attend(job, &scratch, pair, head, FP32);
+        }
 }
 
 /* Return 0, or 1 if there was no memory. head_dim is a multiple of 32, and at most MOST_WIDTH. */
@@ -232,9 +238,10 @@ int rankmill_attend(const void *qkv, void *out, const int32_t *starts, int32_t n
                     int32_t n_heads, int32_t head_dim, int32_t window, int32_t first_only,
                     int32_t is_bf16, int32_t max_length, float scale, int32_t n_threads,
                     Parallel parallel) {
+    const int share = n_pairs * n_heads / (n_threads * TASKS_A_THREAD);
     Attention job = {qkv,        out,    starts,     n_pairs,
                      n_heads,    head_dim, window,     first_only,
-                     is_bf16 ? BF16 : FP32, max_length, scale, 0, 0};
+                     is_bf16 ? BF16 : FP32, max_length, scale, share > 1 ? share : 1, 0, 0};
     run(attend_some, &job, n_threads, parallel);
     return atomic_load(&job.failed);
 }

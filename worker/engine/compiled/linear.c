@@ -8,10 +8,7 @@
 
 #if defined(__x86_64__)
 
-enum {
-    BLOCK = 128,       /* rows of a task: each panel of weights is read once for them */
-    TASKS_A_THREAD = 4 /* at least, so that no thread waits long for another */
-};
+enum { BLOCK = 128 }; /* rows of a task: each panel of weights is read once for them */
 
 enum joint { ALONE, TIMES, PLUS }; /* how an output is joined with another tensor */
 

@@ -20,6 +20,7 @@ enum {
     LANES = 16, /* 32-bit numbers of a vector */
     ROWS = 8,   /* rows of a product; 8 x 3 vectors of sums fit into the 32 registers */
     WIDE = 3,
+    TASKS_A_THREAD = 4, /* or more, so that no thread waits long for another */
 };
 
 /* Numbers that a product multiplies; 32 bits hold one, two or four of them. FP16 is only loaded. */
