@@ -23,6 +23,8 @@ from producer.quality.qrels import read_qrels
 from producer.quality.tuning import tune_fusion
 from rankmill.errors import GateFailed, InputError
 
+_FOLDS = 5
+
 
 def evaluate_job(
     job: JobArgument,
@@ -38,7 +40,9 @@ def evaluate_job(
         str | None,
         typer.Option(help="Input column to fuse", show_default="the job's, or score"),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Parts of the queries for --tune-fusion")] = 5,
+    folds: Annotated[
+        int, typer.Option(min=2, help="Parts of the queries for --tune-fusion")
+    ] = _FOLDS,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the folds")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -47,14 +51,18 @@ def evaluate_job(
     Prints nDCG, MRR and recall before and after reranking.
     """
     if tune:
+        if recall_at:
+            raise InputError("--recall-at has no effect with --tune-fusion, which is by nDCG@10")
         tuning = tune_fusion(find_job(job).output, read_qrels(qrels), fuse_col, folds, seed)
         if as_json:
             print(tuning.model_dump_json())
         else:
             Console().print(tuning_table(tuning), tuning_facts(tuning), sep="\n")
         return
-    if fuse_col is not None:
-        raise InputError(f"--fuse-col {fuse_col} needs --tune-fusion")
+    tuned = ("--fuse-col", fuse_col, None), ("--folds", folds, _FOLDS), ("--seed", seed, 0)
+    for flag, value, default in tuned:
+        if value != default:
+            raise InputError(f"{flag} {value} needs --tune-fusion")
     evaluation = evaluate(find_job(job).output, read_qrels(qrels), recall_at or [100])
     if as_json:
         print(evaluation.model_dump_json())

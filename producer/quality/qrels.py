@@ -9,7 +9,7 @@ import pyarrow as pa
 from producer.formats.lines import line_error, read_lines
 from producer.lake.detect import check_plain
 from rankmill import storage
-from rankmill.errors import InputError
+from rankmill.errors import InputError, InputMissing
 from rankmill.storage import FileStat
 from rankmill.tables import parquet
 from rankmill.tables.casts import Inexact, exact_cast
@@ -31,10 +31,15 @@ def read_qrels(uri: str) -> Qrels:
     Parquet   columns query_id, doc_id, relevance, or as BEIR calls them
 
     Raises:
-        InputError: the file is missing or in another format, a grade is not a whole number, or a
-            document has two grades; the message names the line.
+        InputError: the file is missing, a folder or in another format, a grade is not a whole
+            number, or a document has two grades; the message names the line.
     """
-    file = storage.stat(uri)
+    try:
+        file = storage.stat(uri)
+    except InputMissing:
+        if storage.names(uri):
+            raise InputError(f"{uri}: is a folder; name the file of the judgments") from None
+        raise
     check_plain(storage.list_place(uri), [file])
     with storage.open_file(file) as content:
         is_parquet = content.read(4) == b"PAR1"

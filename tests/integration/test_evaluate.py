@@ -59,6 +59,7 @@ def test_bad_use_is_one_line(tmp_path: Path) -> None:
     for arguments, message in {
         (output, "--qrels", str(tmp_path / "none")): "no such file",
         (str(tmp_path), "--qrels", "none"): "no job was submitted to this folder",
+        (output, "--qrels", str(tmp_path)): "is a folder; name the file of the judgments",
     }.items():
         done = evaluation(*arguments)
         assert done.returncode == 2
