@@ -18,7 +18,6 @@ from tests.conftest import StartWorker
 from tests.support.inputs import pairs, wait_for, write
 from worker.health import complaints
 from worker.liveness.files import (
-    RecordFile,
     TaskRecord,
     folder,
     read_task,
@@ -121,7 +120,7 @@ def test_loading_is_progress_for_a_bounded_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "1.2.task"
-    heartbeat = TaskHeartbeat(RecordFile(path))
+    heartbeat = TaskHeartbeat(path)
     monkeypatch.setattr("worker.liveness.heartbeat._BEAT_S", 0.05)
 
     def beats_in(seconds: float) -> bool:

@@ -183,9 +183,10 @@ def _remove(path: Path) -> None:
 class TaskHeartbeat:
     """The heartbeat of a worker's child: its task, and when it last made progress."""
 
-    def __init__(self, file: RecordFile | None) -> None:
-        """Write to `file`, or nothing for None."""
-        self._file = file
+    def __init__(self, path: Path | None) -> None:
+        """Write to the file at `path`, which the first task makes, or nothing for None."""
+        self._path = path
+        self._file: RecordFile | None = None
         self._me = Process.me()
         self._doing = ""
         self._beat_at = 0.0
@@ -229,9 +230,10 @@ class TaskHeartbeat:
 
     def _write(self, doing: str) -> None:
         self._doing, self._beat_at = doing, time.monotonic()
-        if self._file is None:
+        if self._path is None:
             return
         try:
+            self._file = self._file or RecordFile(self._path)
             self._file.write(TaskRecord(self._me, doing, self._beat_at))
         except OSError as error:
             log.warning("heartbeat not written", error=str(error))
@@ -239,10 +241,12 @@ class TaskHeartbeat:
 
 @lru_cache(maxsize=1)
 def task_heartbeat() -> TaskHeartbeat:
-    """Return the heartbeat of this process, which is a worker's child."""
+    """Return the heartbeat of this process, which is a worker's child.
+
+    Other processes load models, too; they have no task, and so leave no file.
+    """
     try:
-        path = task_path(own_folder(settings()), os.getppid(), os.getpid())
-        return TaskHeartbeat(RecordFile(path))
-    except (RankmillError, OSError) as error:
+        return TaskHeartbeat(task_path(own_folder(settings()), os.getppid(), os.getpid()))
+    except RankmillError as error:
         log.warning("heartbeat not written", error=str(error))
         return TaskHeartbeat(None)

@@ -26,10 +26,11 @@ from worker.liveness.files import (
     device_path,
     folder,
     own_folder,
+    read_task,
     task_path,
     worker_path,
 )
-from worker.liveness.heartbeat import WorkerHeartbeat
+from worker.liveness.heartbeat import TaskHeartbeat, WorkerHeartbeat
 
 pytestmark = pytest.mark.slow
 
@@ -155,6 +156,18 @@ def test_a_worker_takes_nothing_over_from_one_with_its_process_id(tmp_path: Path
     heartbeat.start("cpu@here", configured)
     assert [path.name for path in place.iterdir()] == ["cpu@here.worker"]
     heartbeat.stop()
+
+
+def test_a_process_that_loads_a_model_for_no_task_leaves_no_file(place: Path) -> None:
+    """As `rankmill models check` and `rerank` do."""
+    path = task_path(place, ME.pid, 2)
+    heartbeat = TaskHeartbeat(path)
+    with heartbeat.beat_in_background():
+        heartbeat.beat()
+    assert list(place.iterdir()) == []
+    with heartbeat.at_work("shard 3 of job abc"):
+        found = read_task(path)
+        assert found is not None and found.doing == "shard 3 of job abc"
 
 
 CHILD = """
