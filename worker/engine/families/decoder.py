@@ -77,6 +77,7 @@ class _Decoder:
         angles = self._rotary.angles(batch.positions, longest)
         for layer in self._layers.body:
             x = layer.every_token(x, angles, segments)
+            del layer  # a passing one is freed before the next one is built
         last = (batch.starts[1:] - 1).long()
         x = self._layers.last.last_token(x, angles, segments, last)
         return self._head(self._norm(x), batch)

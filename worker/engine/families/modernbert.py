@@ -49,6 +49,7 @@ class _ModernBert:
         turns = {kind: rotary.at(batch.positions) for kind, rotary in self._rotaries.items()}
         for layer in self._layers.body:
             x = layer.every_token(x, batch, turns)
+            del layer  # a passing one is freed before the next one is built
         last = self._layers.last
         rows = last.every_token if self._head.reads_every_token else last.first_token
         return self._head(self._final_norm(rows(x, batch, turns)), batch)

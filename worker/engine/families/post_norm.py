@@ -40,6 +40,7 @@ class PostNormForward:
         x = self._embeddings(batch)
         for layer in self._layers.body:
             x = layer.every_token(x, batch)
+            del layer  # a passing one is freed before the next one is built
         last = self._layers.last
         rows = last.every_token if self._head.reads_every_token else last.first_token
         return self._head(rows(x, batch), batch)

@@ -54,6 +54,7 @@ class _TwoWay:
         turn = self._rotary.at(batch.positions)
         for layer in self._layers.body:
             x = layer.every_token(x, batch, turn)
+            del layer  # a passing one is freed before the next one is built
         last = self._layers.last
         rows = last.every_token if self._head.reads_every_token else last.first_token
         return self._head(self._norm(rows(x, batch, turn)), batch)
