@@ -225,7 +225,7 @@ def _load_working(
 ) -> models.LoadedModel:
     """Load the job's model; test the device with a full batch if it has failed before."""
     try:
-        model = models.load(job.spec)
+        model = models.load(job.spec, f"{job.job_id} {job.record.submitted_at}")
         preference().loaded(job.job_id, job.spec)
         if is_suspect or devices.has_failed:
             with device_errors():

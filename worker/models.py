@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import sys
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -65,10 +66,12 @@ class _Held:
     Attributes:
         files: its folder, and the names, sizes and times of its files when it was loaded.
         scorers: by the options that need no other weights, all over the same weights.
+        jobs: the last jobs that were scored with these weights.
     """
 
     files: tuple[object, ...]
-    scorers: dict[tuple[object, ...], LoadedModel]
+    scorers: dict[tuple[object, ...], LoadedModel] = field(default_factory=dict)
+    jobs: deque[str] = field(default_factory=lambda: deque(maxlen=_MOST_JOBS))
 
 
 # The loaded weights, by the options that decide them; one entry at most.
@@ -80,14 +83,21 @@ _WITHOUT_WEIGHTS = (
     *("input_template", "query_prefix", "document_prefix"),
 )
 
+_MOST_JOBS = 100
+
 # The most scorers over the loaded weights; each takes little memory of its own.
 _MOST_SCORERS = 8
 
 
-def load(spec: JobSpec) -> LoadedModel:
+def load(spec: JobSpec, job: str | None = None) -> LoadedModel:
     """Return the model of a job; its weights are kept until a shard needs others.
 
     Jobs that differ only in lengths, activation, prompts or templates share them.
+
+    Args:
+        spec: the job's options.
+        job: names a job that keeps the weights that it began with, even if the model's files are
+            replaced meanwhile; None looks for other files each time.
 
     Raises:
         ModelUnavailable: it is not here, not allowed, or cannot be loaded.
@@ -100,7 +110,8 @@ def load(spec: JobSpec) -> LoadedModel:
     if any(each.scorer.have_weights_changed() for each in _scorers(weights)):
         release()
     held = _held.get(weights)
-    if held is not None and options in held.scorers and _is_current(held, spec):
+    if held is not None and options in held.scorers and _is_current(held, spec, job):
+        _note(held, job)
         return held.scorers[options]
     # A large model on slow storage loads for many minutes, and reports no progress.
     with task_heartbeat().beat_in_background(settings().load_s):
@@ -108,7 +119,7 @@ def load(spec: JobSpec) -> LoadedModel:
         files = _files(folder, may_run_code)
         if weights not in _held or _held[weights].files != files:
             release()
-            _held[weights] = _Held(files, {})
+            _held[weights] = _Held(files)
         scorers = _held[weights].scorers
         try:
             loaded = _load(spec, folder, next(iter(scorers.values()), None))
@@ -118,15 +129,22 @@ def load(spec: JobSpec) -> LoadedModel:
         if len(scorers) >= _MOST_SCORERS:
             del scorers[next(iter(scorers))]
         scorers[options] = loaded
+        _note(_held[weights], job)
     return loaded
 
 
-def _is_current(held: _Held, spec: JobSpec) -> bool:
-    """Return whether the model's files are still those that were loaded.
+def _note(held: _Held, job: str | None) -> None:
+    if job is not None and job not in held.jobs:
+        held.jobs.append(job)
 
-    Somebody may have put others in their place, or pulled and pinned another commit.
+
+def _is_current(held: _Held, spec: JobSpec, job: str | None) -> bool:
+    """Return whether a job is scored with the files that were loaded: those of its first shard.
+
+    Somebody may have put others in their place since, or pulled and pinned another commit.
     """
-    if is_in_hub_cache(spec.model_id):  # its files never change, and a search may use the network
+    # Those of the hub's cache never change, and a search may use the network.
+    if job in held.jobs or is_in_hub_cache(spec.model_id):
         return True
     return _files(_folder(spec), is_code_allowed(spec.model_id)) == held.files
 

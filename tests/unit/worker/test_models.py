@@ -152,10 +152,11 @@ def test_files_that_were_written_over_are_loaded_again(folder: Path) -> None:
 def test_files_that_were_replaced_are_loaded_again(folder: Path, tmp_path: Path) -> None:
     current = tmp_path / "current"
     current.symlink_to(folder)
-    first = load(spec(current))
+    first = load(spec(current), "one job")
     (folder / "new").write_bytes((folder / "tokenizer.json").read_bytes() + b" ")
     (folder / "new").rename(folder / "tokenizer.json")
-    second = load(spec(current))
+    assert load(spec(current), "one job") is first
+    second = load(spec(current), "another job")
     assert second.scoring.tokenizer_sha256 != first.scoring.tokenizer_sha256
     torch.manual_seed(1)
     BUILDERS["bert"](tmp_path / "other")
