@@ -1,4 +1,4 @@
-"""`rankmill export`: write a finished job's result in another form."""
+"""`rankmill export`: write a finished job's result in another format."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ def export_job(
     top: Annotated[
         int | None,
         typer.Option(
-            min=1, help="First ranks that count", show_default="all", rich_help_panel=_TRAINING
+            min=1,
+            help="Ranks to use, from the first",
+            show_default="all",
+            rich_help_panel=_TRAINING,
         ),
     ] = None,
     positives: Annotated[
-        int, typer.Option(min=1, help="First ranks as positives", rich_help_panel=_TRAINING)
+        int, typer.Option(min=1, help="Ranks to take as positives", rich_help_panel=_TRAINING)
     ] = 1,
     negatives: Annotated[
         int, typer.Option(min=1, help="Negatives of each positive", rich_help_panel=_TRAINING)
@@ -43,7 +46,7 @@ def export_job(
     margin: Annotated[
         float,
         typer.Option(
-            min=0, help="Least difference to a negative's logit", rich_help_panel=_TRAINING
+            min=0, help="Minimum difference to a negative's logit", rich_help_panel=_TRAINING
         ),
     ] = 0.0,
     label: Annotated[
@@ -58,7 +61,7 @@ def export_job(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the result in another form.
+    """Write the result in another format.
 
     Lines for tools, or training data with margins and hard negatives. Prints the file's name.
     """

@@ -84,7 +84,9 @@ def compare_jobs(
     ] = None,
     fail_if: Annotated[
         list[str] | None,
-        typer.Option("--fail-if", help='Exit with 1 if this holds, as "churn@10>0.3"; repeatable'),
+        typer.Option(
+            "--fail-if", help='Exit with 1 if this holds, e.g. "churn@10>0.3"; repeatable'
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -33,7 +33,7 @@ app = typer.Typer(
 @app.command("pull", epilog=example("models pull BAAI/bge-reranker-v2-m3"))
 def pull_model(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Hub id, as BAAI/bge-reranker-v2-m3")
+        str, typer.Argument(metavar="MODEL", help="Hub id, such as BAAI/bge-reranker-v2-m3")
     ],
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit", show_default="main")
@@ -67,12 +67,12 @@ def convert_model(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub id", show_default="main")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn pickled weights into safetensors.
 
-    Also makes a tokenizer.json where there is none. A process of its own reads tensors alone, and
+    Also makes a tokenizer.json if there is none. A separate process reads only tensors, and
     loads the result. A hub id is fetched into the model store first.
     """
     if is_model_folder(model):

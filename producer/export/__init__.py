@@ -1,1 +1,1 @@
-"""Write a finished job's result in other forms: lines for tools, and training data."""
+"""Write a finished job's result in other formats: lines for tools, and training data."""
