@@ -52,7 +52,7 @@ class HubStore:
             InputError: the file has changed since `file` was read.
         """
         if self.stat(file.uri) != file:
-            raise InputError(f"{file.uri} changed or went since the job was submitted")
+            raise InputError(f"{file.uri} changed or was removed since the job was submitted")
         with _hub_errors(file.uri):
             return cast(BinaryIO, self._files.open(file.uri, "rb", block_size=_BLOCK_BYTES))
 

@@ -93,11 +93,11 @@ class LocalStore(Store):
         found = self.stat(file.uri)
         if found is None:
             raise InputMissing(
-                f"{file.uri} changed or went after the job was planned; does every worker see its "
-                "folder?"
+                f"{file.uri} changed or was removed after the job was planned; does every worker "
+                "see its folder?"
             )
         if found != file:
-            raise InputError(f"{file.uri} changed or went after the job was planned")
+            raise InputError(f"{file.uri} changed or was removed after the job was planned")
         with _errors(f"cannot read {file.uri}"):
             return _open(_path(file.uri), file.uri)
 

@@ -264,7 +264,7 @@ def _folder(uri: str) -> _Place:
 
 
 def _changed(file: FileStat) -> InputError:
-    return InputError(f"{file.uri} changed or went after the job was planned")
+    return InputError(f"{file.uri} changed or was removed after the job was planned")
 
 
 def _bare(etag: str) -> str:

@@ -56,6 +56,6 @@ def test_a_run_with_its_texts_is_joined_from_s3_to_s3(s3: str, tmp_path: Path) -
     assert found["_file"].to_pylist() == [f"{s3}/in/run.parquet"] * 3
 
     storage.write_bytes(f"{s3}/in/corpus/0.jsonl.gz", gzip.compress(b"{}"))
-    with pytest.raises(InputError, match=r"corpus/0\.jsonl\.gz changed or went"):
+    with pytest.raises(InputError, match=r"corpus/0\.jsonl\.gz changed or was removed"):
         prepare(spec, files, f"{s3}/prepared", tmp_path, lambda *_: None)
     assert storage.names(f"{s3}/prepared") == []

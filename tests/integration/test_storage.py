@@ -152,7 +152,10 @@ def test_a_file_is_read_at_any_position_until_it_changes(folder: str) -> None:
     storage.write_bytes(uri, content[:-1] + b"!")
     if not folder.startswith("s3:"):  # a clock tick is too coarse for two writes in a row
         os.utime(uri, ns=(1, 1))
-    with pytest.raises(InputError, match="changed or went"), storage.open_file(file) as opened:
+    with (
+        pytest.raises(InputError, match="changed or was removed"),
+        storage.open_file(file) as opened,
+    ):
         opened.read(10)
 
 
@@ -161,7 +164,10 @@ def test_a_change_is_seen_in_a_store_without_conditions(s3: str, faults: Faults)
     file = storage.stat(f"{s3}/file")
     storage.write_bytes(f"{s3}/file", b"CONTENT")
     faults.ignores_conditions = True
-    with pytest.raises(InputError, match="changed or went"), storage.open_file(file) as opened:
+    with (
+        pytest.raises(InputError, match="changed or was removed"),
+        storage.open_file(file) as opened,
+    ):
         opened.read(3)
 
 

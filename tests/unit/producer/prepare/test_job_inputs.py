@@ -110,7 +110,7 @@ def test_a_file_that_changed_since_is_refused(tmp_path: Path) -> None:
     spec = spec_of(path)
     files = find_inputs(spec)
     write_jsonl(path, [{"query": "a", "document": "other"}])
-    with pytest.raises(InputError, match=r"in\.jsonl changed or went"):
+    with pytest.raises(InputError, match=r"in\.jsonl changed or was removed"):
         prepare(spec, files, str(tmp_path / "out"), tmp_path, lambda *_: None)
     assert not (tmp_path / "out").exists()
 

@@ -120,7 +120,7 @@ def test_scores_that_change_after_the_check_are_noticed(earlier: Path) -> None:
     content = bytearray(file.read_bytes())
     content[40:60] = b"\xff" * 20
     file.write_bytes(content)
-    with pytest.raises(InputError, match="changed or went"):
+    with pytest.raises(InputError, match="changed or was removed"):
         list(opened.tables())
     with pytest.raises(InputError, match="row group 0 cannot be read"):
         list(Earlier.open(str(earlier)).tables())

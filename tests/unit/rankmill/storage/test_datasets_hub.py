@@ -145,7 +145,7 @@ def test_a_job_reads_a_folder_of_a_data_set(hub: HubOfDatasets, tmp_path: Path) 
         f"{REPO}/data/train-0000{n}-of-00002.parquet" for n in (0, 1)
     ]
     hub.files["data/train-00001-of-00002.parquet"] = parquet(rows[5:15])
-    with pytest.raises(InputError, match="changed or went"):
+    with pytest.raises(InputError, match="changed or was removed"):
         run_all(job)
 
 

@@ -155,7 +155,7 @@ def test_a_query_that_comes_back_is_an_error_with_its_row(tmp_path: Path) -> Non
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     job = planned(tmp_path, [pairs(2, 2)], 100)
     write(pairs(3, 2), tmp_path / "in" / "0.parquet")
-    with pytest.raises(InputError, match="changed or went after the job"):
+    with pytest.raises(InputError, match="changed or was removed after the job"):
         list(RowReader().tables(job, ["query"], 0, 10))
 
 
@@ -168,7 +168,7 @@ def test_the_next_shard_finds_its_first_rows_read_unless_the_file_changed(tmp_pa
     assert cached is not None and cached["doc_id"][0].as_py() == pairs(6, 5)[row]["doc_id"]
     assert reader.cached_row(job, ["doc_id"], row, 4) is None
     write(pairs(6, 6), tmp_path / "in" / "0.parquet")
-    with pytest.raises(InputError, match="changed or went after the job"):
+    with pytest.raises(InputError, match="changed or was removed after the job"):
         list(owned_rows(job, job.shard(1), ["doc_id"], 4, reader))
 
 
@@ -178,7 +178,7 @@ def test_a_reader_starts_over_after_an_error(tmp_path: Path) -> None:
     second.rename(tmp_path / "away")
     reader = RowReader()
     for _ in range(2):
-        with pytest.raises(InputError, match="changed or went after the job"):
+        with pytest.raises(InputError, match="changed or was removed after the job"):
             list(reader.tables(job, ["query"], 0, 4))
     (tmp_path / "away").rename(second)
     assert sum(table.num_rows for _, table in reader.tables(job, ["query"], 4, 4)) == 8
