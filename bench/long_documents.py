@@ -5,7 +5,7 @@
 FOLDER of --data is that of bench.cranfield. Each query's best documents by BM25 are scored with
 pairs of --max-length tokens, in each mode of --long-docs. It prints a table for
 docs/long-documents.md: nDCG@10, tokens, and the seconds that the forwards took. The difference is
-to documents that are cut, with the p-value of a sign-flip test over queries.
+to documents that are cut, with the p-value of a paired permutation test.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class TunedMethod(BaseModel):
         of_folds: the values that were best without each fold.
         ndcg: mean of the queries, each measured with the value that the other folds chose.
         change: `ndcg` minus that of the model's ranks alone.
-        p_value: of a sign-flip test of the queries' differences from the model's ranks.
+        p_value: of a paired permutation test of the queries, against the model's ranks.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -161,7 +161,7 @@ class Comparison(Part):
     """A measure's means before and after, and the significance of their difference.
 
     Attributes:
-        p_value: of a sign-flip test over the queries' differences, for this measure alone.
+        p_value: of a paired permutation test over the queries, for this measure alone.
     """
 
     measure: str

@@ -129,8 +129,8 @@ class Changes:
             return [
                 *said,
                 f"{n:,} queries are ranked",
-                "The order of the input's rows has nothing to do with the scores, so that it is "
-                "not compared with theirs",
+                "The order of the input's rows has nothing to do with the scores, so the page "
+                "compares no order before with them",
             ]
         if n_deep:
             share = sums["n_new"] / (DEPTH * n_deep)

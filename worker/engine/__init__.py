@@ -1,1 +1,1 @@
-"""Scores (query, document) pairs; needs torch, transformers, tokenizers and numpy only."""
+"""Score (query, document) pairs; docs/architecture.md lists the packages that this room imports."""
