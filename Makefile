@@ -26,7 +26,9 @@ PYTHON ?= python3
 OUT ?= demo-out
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# pip compiles on one core. Some packages ship files of other languages as .py, which fail.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 .PHONY: install install-dev install-bench programs demo test test-unit test-chaos bench-engine bench-precision bench-gpu bench-system bench-io bench-reuse bench-fleet bench-host bench-prefix bench-speeds bench-long-documents lint types docs docs-site report-picture flower-pictures data clean
 
@@ -43,10 +45,12 @@ BUILT_FROM := pyproject.toml constraints.txt hatch_build.py $(wildcard worker/en
 
 $(VENV)/installed: $(BUILT_FROM) | $(VENV)/bin/python
 	$(PIP_INSTALL) -e '.[worker,prepare,eval,report,local]'
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/installed-dev: $(BUILT_FROM) | $(VENV)/bin/python
 	$(PIP_INSTALL) -e '.[worker,convert,prepare,eval,report,flower,local,delta,iceberg,docs,dev]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/installed
 
 programs:
