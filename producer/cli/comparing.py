@@ -87,5 +87,5 @@ def _facts(found: ModelComparison) -> Text:
     if any(each.n_rejected for each in found.models):
         facts.append(("rejected", ", ".join(rejected)))
     if found.price_per_hour is not None:
-        facts.append(("price", f"{found.price_per_hour:,g} an hour and device"))
+        facts.append(("price", f"{found.price_per_hour:,g} per hour and device"))
     return facts_text(facts)

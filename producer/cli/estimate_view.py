@@ -111,7 +111,7 @@ def _time(pace: Pace) -> str:
 def _cost(cost: Cost) -> str:
     return (
         f"{price_text(cost.total)}; {price_text(cost.per_million_pairs)} per million pairs, at "
-        f"{cost.price_per_hour:,g} an hour and device"
+        f"{cost.price_per_hour:,g} per hour and device"
     )
 
 

@@ -41,7 +41,7 @@ def evaluate_job(
         typer.Option(help="Input column to fuse", show_default="the job's, or score"),
     ] = None,
     folds: Annotated[
-        int, typer.Option(min=2, help="Parts of the queries for --tune-fusion")
+        int, typer.Option(min=2, help="Folds of the queries for --tune-fusion")
     ] = _FOLDS,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the folds")] = 0,
     as_json: JsonFlag = False,

@@ -24,7 +24,7 @@ def examine() -> list[Finding]:
     try:
         found = settings()
     except InputError as error:
-        return [problem("settings", str(error), "set that variable right, or unset it")]
+        return [problem("settings", str(error), "correct that variable, or unset it")]
     return [
         *check_sources(found),
         *(warning("settings", line, "rename or unset it") for line in unknown_variables()),

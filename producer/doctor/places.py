@@ -19,7 +19,7 @@ _LITTLE_SCRATCH_BYTES = 5 * 10**9
 def check_places(settings: Settings) -> Iterator[Finding]:
     """Check each allowed prefix and the scratch folder."""
     if settings.allowed_prefixes is None:
-        yield ok("prefixes", "any place may be touched; RANKMILL_ALLOWED_PREFIXES limits it")
+        yield ok("prefixes", "jobs may use any place; RANKMILL_ALLOWED_PREFIXES limits it")
     for prefix in settings.allowed_prefixes or ():
         yield _prefix(prefix)
     yield _scratch(settings)

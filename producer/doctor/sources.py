@@ -23,7 +23,7 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
         defaults = (f"{profile.key_of(name)} = {value}" for name, value in used.options.items())
         yield ok("profile", "; ".join([str(used.path), *defaults]))
     n_set = len(settings.model_fields_set)
-    yield ok("settings", f"{n_set} set, the others as they are by default")
+    yield ok("settings", f"{n_set} set, the others have their defaults")
     for name in sorted(settings.model_fields_set):
         source = _source(used, variable(name))
         yield ok(variable(name), f"{_shown(settings, name)} (from {source})")
