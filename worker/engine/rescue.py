@@ -62,7 +62,7 @@ class Rescue:
         try:
             return (runner or self._loaded()).logits(window, pairs)
         except PairTooLargeError as error:
-            raise DeviceFullError(f"fp32 does not fit besides: {first_line(error)}") from None
+            raise DeviceFullError(f"fp32 does not fit as well: {first_line(error)}") from None
 
     def _loaded(self) -> Runner:
         try:
@@ -71,4 +71,4 @@ class Rescue:
             if fault_of(error) != "memory":
                 raise
             message = first_line(error)
-        raise DeviceFullError(f"fp32 does not fit besides {self._precision}: {message}")
+        raise DeviceFullError(f"fp32 does not fit next to {self._precision}: {message}")

@@ -171,7 +171,7 @@ def test_an_agreement_without_room_is_not_measured_and_says_so(
     assert report.n_scored == 20 and report.agreement is None
     manifest = make_manifest(job, [report])
     assert manifest.agreement is None
-    assert str(manifest.no_agreement).startswith("not measured: fp32 does not fit besides bf16: ")
+    assert str(manifest.no_agreement).startswith("not measured: fp32 does not fit next to bf16: ")
 
 
 def test_rows_that_overflow_where_fp32_has_no_room_are_rejected_with_that_reason(
@@ -190,7 +190,7 @@ def test_rows_that_overflow_where_fp32_has_no_room_are_rejected_with_that_reason
     scorer._rescue.load, scorer._runner._forward = no_room, Overflowing()
     report = run(job, lambda *_: None)
     (reason,) = {row["reason"] for row in read_rejected(tmp_path / "out")}
-    assert reason.startswith("score is not finite, and fp32 does not fit besides bf16: ")
+    assert reason.startswith("score is not finite, and fp32 does not fit next to bf16: ")
     assert report.n_rejected == 10 and read_output(tmp_path / "out") == []
 
 

@@ -173,7 +173,7 @@ def test_fp32_that_has_no_room_is_left_out(checkpoints: dict[str, Path], tmp_pat
 
     scorer = Scorer.load(checkpoints["bert"], precision="bf16")
     scorer._rescue.load = no_room
-    with pytest.raises(DeviceFullError, match=r"fp32 does not fit besides bf16: .*9\.10 GiB"):
+    with pytest.raises(DeviceFullError, match=r"fp32 does not fit next to bf16: .*9\.10 GiB"):
         scorer.agreement(WINDOW)
 
     folder = bert(tmp_path / "overflowing", num_labels=1)
@@ -185,7 +185,7 @@ def test_fp32_that_has_no_room_is_left_out(checkpoints: dict[str, Path], tmp_pat
     scorer._rescue.load = lambda: (tries.append(1), no_room())[1]
     for scores in scorer.score([WINDOW, WINDOW]):
         assert not np.isfinite(scores.logits).any()
-        assert "does not fit besides fp16" in str(scores.no_rescue)
+        assert "does not fit next to fp16" in str(scores.no_rescue)
     assert len(tries) == 1  # it is not loaded again for each window
 
 
