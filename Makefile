@@ -82,7 +82,7 @@ bench-engine: install-bench
 bench-precision: install-dev
 	$(BIN)/python -m bench.precision --checkpoint $(CHECKPOINT) --data $(DATA) --results bench/results/precision.json
 
-# With a card it runs the plan, else it prints it. CHECKPOINT names the folder of a real model.
+# With a GPU it runs the plan, else it prints the plan. CHECKPOINT names the folder of a real model.
 bench-gpu: install-dev
 	$(BIN)/python -m bench.gpu $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
