@@ -84,7 +84,7 @@ def test_prefect(search: Search, cluster: dict[str, str], tool: Tool) -> None:
     env = {
         **cluster,
         "PREFECT_HOME": str(search.folder / "prefect"),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "350",
     }
     run([programs / "python", file], search.folder, env)
     assert_scored(search.folder / "scored")

@@ -15,6 +15,9 @@ from rankmill.settings import CHECKOUT
 from tests.recipes.conftest import Search
 from tests.support.command import environment, rankmill
 
+# Spark and a training run start slowly on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 
 def test_the_line_of_cron_scores_and_does_it_again(search: Search) -> None:
     command = search.block("Cron").split(maxsplit=5)[5]
