@@ -203,9 +203,15 @@ def test_a_row_that_is_not_finite_leaves_the_others(kernels: Library, dtype: tor
 
 @needs[torch.bfloat16]
 def test_other_linear_layers_are_left_to_torch() -> None:
-    for n_inputs, dtype in ((7, torch.bfloat16), (2049, torch.float32), (64, torch.float16)):
-        layer = dense_linear(torch.randn(16, n_inputs), None, dtype=dtype)
-        assert isinstance(layer, DenseLinear)
+    for n_out, n_in, dtype in (
+        (16, 7, torch.bfloat16),
+        (1025, 2048, torch.float32),
+        (16, 64, torch.float16),
+    ):
+        assert isinstance(dense_linear(torch.zeros(n_out, n_in), None, dtype=dtype), DenseLinear)
+    assert isinstance(
+        dense_linear(torch.zeros(1024, 2048), None, dtype=torch.float32), CompiledLinear
+    )
 
 
 @needs[torch.int8]
