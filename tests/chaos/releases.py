@@ -38,7 +38,7 @@ _FIELDS = {
 _SET = {
     "producer/jobs/check.py": ("JobRecord(", "origin='x'"),
     "rankmill/contract/plan.py": ("return ShardSpec(", "hint='x'"),
-    "worker/shard/run.py": ("= ShardReport(", "joules=7"),
+    "worker/shard/run.py": ("return ShardReport(", "joules=7"),
 }
 
 

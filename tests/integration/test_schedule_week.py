@@ -28,7 +28,7 @@ from rankmill.ledger.jobs import Ledger
 from rankmill.output.output import Output
 from rankmill.settings import CHECKOUT, settings
 from tests.conftest import StartWorker
-from tests.support.command import called
+from tests.support.command import rankmill
 from tests.support.inputs import pairs, wait_for, write
 
 FAULTS = CHECKOUT / "tests" / "faults"
@@ -99,11 +99,11 @@ class Week:
         shards = ("--shard-pairs", 2) if model != "null" else ()
         job = (self.folder / "in.parquet", self.folder / name, "--model", model, *shards)
         when = ("--cron", cron, "--tz", tz, "--grace-min", 480)
-        said = called("schedule", "add", name, *when, *policies, "--", *job)
+        said = rankmill("schedule", "add", name, *when, *policies, "--", *job)
         assert said.returncode == 0, said.stderr
 
     def history(self, name: str) -> list[dict[str, Any]]:
-        said = called("schedule", "history", name, "--last", 1000, "--json")
+        said = rankmill("schedule", "history", name, "--last", 1000, "--json")
         assert said.returncode == 0, said.stderr
         found: list[dict[str, Any]] = json.loads(said.stdout)
         return found

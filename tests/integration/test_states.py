@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -216,7 +217,8 @@ def test_a_job_without_a_worker_has_the_state_waiting(
         text=True,
     )
     assert watching.stderr is not None
-    assert "waiting for a worker  0%  0 of 30 rows" in watching.stderr.readline()
+    first = watching.stderr.readline()
+    assert re.match(r"waiting for a worker  0:00:\d\d  no live worker takes rankmill.score", first)
     start_worker()
     _, said = watching.communicate(timeout=90)
     assert watching.returncode == 0, said
