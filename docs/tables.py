@@ -248,6 +248,7 @@ def hours_table() -> str:
     rows = (
         (*key, *(f"{by_precision[precision]:.1f}" for precision in precisions))
         for key, by_precision in hours.items()
+        if len(by_precision) == len(precisions)  # some mixes are measured in one alone
     )
     return _table(("model", "tokens a pair", *(f"{each}, hours" for each in precisions)), rows)
 
