@@ -10,7 +10,7 @@ from bench.engine.peak import matmul_peak_flops
 from bench.engine.shapes import Shape, useful_flops
 from bench.engine.sides import Pairs, Peer, Side, engine_side, run_in_turns, timed, tuned
 from worker.engine.kernels.precision import Precision
-from worker.engine.scorer import PairWindow, Scorer, ScorerStats
+from worker.engine.scorer import PairWindow, Scorer
 
 _BLOCK = 8
 
@@ -159,8 +159,9 @@ def compare(
     engine, *others = (
         _result(side, found, workload.exact) for side, found in zip(sides, logits, strict=True)
     )
-    lengths = _token_counts(scorer, pairs)
+    after, lengths = scorer.stats, _token_counts(scorer, pairs)
     peak = matmul_peak_flops(precision, device)
+    busy_s = after.device_busy_s - before.device_busy_s
     return Comparison(
         model=model,
         mix=workload.mix,
@@ -171,7 +172,7 @@ def compare(
         peers=others,
         peak_flops=peak,
         peak_share=useful_flops(shape, lengths) / engine.core_s / peak,
-        device_busy_share=_busy_share(before, scorer.stats),
+        device_busy_share=busy_s / (after.wall_s - before.wall_s),
     )
 
 
@@ -187,7 +188,3 @@ def _token_counts(scorer: Scorer, pairs: Pairs) -> np.ndarray:
     """Return the tokens of each distinct pair; a repeated one is useful work only once."""
     window = PairWindow([query for query, _ in pairs], [document for _, document in pairs])
     return scorer._encoder.encode(window).lengths
-
-
-def _busy_share(before: ScorerStats, after: ScorerStats) -> float:
-    return (after.device_busy_s - before.device_busy_s) / (after.wall_s - before.wall_s)

@@ -85,19 +85,16 @@ def evaluation_facts(evaluation: Evaluation) -> Text:
     order = " by fused_rank" if evaluation.fused else ""
     kept = f", the best {evaluation.top_k:,} of each query{order}" if evaluation.top_k else ""
     matched = f"{evaluation.n_in_input:,} before, {evaluation.n_in_parts:,} after"
+    too_deep = ", ".join(evaluation.too_deep)
+    rows = f"the result has no more than {evaluation.top_k or 0:,} rows of a query to compare"
     return facts_text(
         [
             ("queries", f"{evaluation.n_queries:,} with a relevant document{left_out}"),
             ("found", f"{matched}; a query not found counts as 0"),
             ("before", f"all candidates by the input's {by}"),
             ("after", f"by rank{kept}"),
-            *([("left out", _too_deep(evaluation))] if evaluation.too_deep else []),
+            *([("left out", f"{too_deep}: {rows}")] if too_deep else []),
             *([("fused", "by fused_rank; its change is from after")] if evaluation.fused else []),
             ("p", "two-sided, of a paired permutation test of the queries' differences"),
         ]
     )
-
-
-def _too_deep(evaluation: Evaluation) -> str:
-    names = ", ".join(evaluation.too_deep)
-    return f"{names}: the result has no more than {evaluation.top_k:,} rows of a query to compare"

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from producer import profile
 from producer.doctor.finding import Finding, ok, problem
-from producer.profile import Profile
 from rankmill.errors import InputError
 from rankmill.settings import Settings, variable
 from rankmill.shown import masked
@@ -25,14 +24,11 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
     n_set = len(settings.model_fields_set)
     yield ok("settings", f"{n_set} set, the others have their defaults")
     for name in sorted(settings.model_fields_set):
-        source = _source(used, variable(name))
+        in_file = used is not None and used.gave(variable(name))
+        source = used.path.name if used is not None and in_file else "the environment"
         yield ok(variable(name), f"{_shown(settings, name)} (from {source})")
 
 
 def _shown(settings: Settings, name: str) -> str:
     value = getattr(settings, name)
     return masked(",".join(value) if isinstance(value, tuple) else str(value))
-
-
-def _source(used: Profile | None, name: str) -> str:
-    return used.path.name if used is not None and used.gave(name) else "the environment"

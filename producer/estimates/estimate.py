@@ -136,13 +136,14 @@ def estimate(
     if given is not None:
         pace = Pace.of(given, source.n_rows, n_devices or len(found), measurement.calibration)
     bounds = shard_bounds(source.group_rows, source.group_bytes, options.shard_pairs)
+    sizes = sampled.groups.sizes
     return Estimate(
         input_uri=options.input_uri,
         n_files=len(files),
         n_bytes=sum(file.size_bytes for file in files),
         n_rows=source.n_rows,
         n_query_groups=sampled.groups.n_groups,
-        candidates=_candidates(sampled.groups),
+        candidates=Spread.of(sizes) if sizes is not None and sampled.groups.n_groups else None,
         n_returning_groups=sampled.groups.n_returning,
         n_shards=len(bounds) - 1,
         n_sample_rows=len(seen.n_tokens),
@@ -229,7 +230,3 @@ def _model_folder(options: JobOptions) -> str | None:
     )
     check_lengths(options, folder)
     return str(folder.absolute())
-
-
-def _candidates(groups: GroupSizes) -> Spread | None:
-    return Spread.of(groups.sizes) if groups.sizes is not None and groups.n_groups else None

@@ -98,11 +98,22 @@ class _Run:
         self._started = time.monotonic()
 
     def score(self, stack: ExitStack) -> None:
-        """Score all rows; the files that hold them go when `stack` is closed."""
+        """Score all rows; the files that hold them go when `stack` is closed.
+
+        Raises:
+            JobFailed: the weights changed in memory meanwhile.
+        """
         busy_before_s = self._work.model.scorer.stats.device_busy_s
         self._scored = score_rows(self._job, self._shard, self._work, stack)
         self._device_busy_s = self._work.model.scorer.stats.device_busy_s - busy_before_s
-        _check_weights(self._work)
+        # Weights are mapped from their files: writing to a file changes them.
+        if self._work.model.scorer.have_weights_changed():
+            model_id = self._work.model.scoring.model_id
+            release()
+            raise JobFailed(
+                f"the files of the model {model_id} were written to while it was in use; replace "
+                "files by renaming new ones, and run the job again with --overwrite"
+            )
 
     def write_part(self) -> tuple[storage.Published, int]:
         """Publish the part; return it and its number of rows."""
@@ -217,14 +228,3 @@ def _ranked(scored: Scored, activation: str) -> RankedRows:
         truncated=joined(scored.truncated, np.bool_),
         first_scores=joined(scored.first_scores, np.float64) if scored.first_scores else None,
     )
-
-
-def _check_weights(work: ShardWork) -> None:
-    """Refuse scores of weights that changed in memory, since they are mapped from their files."""
-    if work.model.scorer.have_weights_changed():
-        model_id = work.model.scoring.model_id
-        release()
-        raise JobFailed(
-            f"the files of the model {model_id} were written to while it was in use; replace files "
-            "by renaming new ones, and run the job again with --overwrite"
-        )

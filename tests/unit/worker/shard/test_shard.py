@@ -240,7 +240,7 @@ def test_only_the_row_that_breaks_scoring_is_rejected(
     job = planned(rows, tmp_path, model_folder)
     model = models.load(job.spec)
     # It has as much of a scorer as a shard needs.
-    picky = replace(model, scorer=_Picky(model.scorer, "endless", error))  # type: ignore[arg-type]
+    picky = replace(model, scorer=_Picky(model.scorer, "endless", error))
     (report,) = run_all(job, 4, model=picky)
     assert report.rejects_by_reason == {reason: 2}
     assert [row["row"] for row in read_rejected(tmp_path / "out")] == [8, 10]
